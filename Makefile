@@ -1,0 +1,44 @@
+# Each command first makes or updates .venv when it has to; while nothing changed that costs a fraction of a second.
+PYTHON ?= python3
+RUN := .venv/bin/python
+# A Python that is named (make setup PYTHON=python3.12) is meant: .venv is rebuilt when it has another one.
+THIS_PYTHON := $(if $(filter-out file default undefined,$(origin PYTHON)),--this-python)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format doctor clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "  PYTHON=python3.12 after any of them chooses the Python of .venv."
+
+setup: ## make or update .venv with the pinned stack
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "There is no Python called '$(PYTHON)'. Name one that is there: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -m bootstrap setup $(THIS_PYTHON)
+
+demo: setup ## the main job on embedded data: pre-train, transfer three ways, one table (about 15 minutes on two cores)
+	@$(RUN) tools/run_benchmark.py demo
+
+test: setup ## all tests
+	@$(RUN) -m pytest
+
+test-fast: setup ## all tests but those marked slow
+	@$(RUN) -m pytest -m "not slow"
+
+check: setup ## format, lint, types, imports between folders
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
+	@.venv/bin/lint-imports --no-logo
+
+format: setup ## format the code and mend what the linter can
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+doctor: ## versions, devices, what is missing and how to mend it
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "There is no Python called '$(PYTHON)'. Name one that is there: make doctor PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -m bootstrap doctor
+
+clean: ## remove .venv, caches and builds; runs and data stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
