@@ -1,0 +1,117 @@
+"""The contact sheet: scenes read back from their files, with their labels drawn.
+
+Each panel shows the image with COCO's boxes, polygons and category names, and ADE20K's label map beside it;
+the title is the image id and its ImageFolder class. What the sheet shows is what a loader reads.
+"""
+
+import colorsys
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from scenes.classes import IGNORE, SEMANTIC_NAMES, THINGS
+from scenes.config import SPLITS
+from scenes.layouts import ScenesIndex
+
+PANEL = 256
+"""Pixels: an image is enlarged by the least whole number that makes its longer side so long."""
+
+TITLE, GAP = 18, 8
+
+
+def class_colours() -> np.ndarray:
+    """Return a colour for each semantic id 0..16, (17, 3) uint8; 0 is black, the rest differ in hue."""
+    colours = [(0.0, 0.0, 0.0)]
+    count = len(SEMANTIC_NAMES)
+    for number in range(count):
+        # Seven is coprime to sixteen: neighbouring ids get distant hues.
+        colours.append(colorsys.hsv_to_rgb(number * 7 % count / count, 0.75, (1.0, 0.65)[number % 2]))
+    return np.rint(255.0 * np.array(colours)).astype(np.uint8)
+
+
+def write_contact_sheet(index: ScenesIndex, path: Path, *, split: str = "train", rows: int = 4) -> Path:
+    """Return `path`, a PNG of the first scenes of the split, three in a row, and a legend of classes."""
+    names = next(known for known in SPLITS if known.name == split)
+    content = json.loads((index.coco / "annotations" / f"instances_{names.coco}.json").read_bytes())
+    annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        annotations[annotation["image_id"]].append(annotation)
+    panels = []
+    for image in content["images"][: 3 * rows]:
+        name = image["file_name"]
+        labelled = next((index.imagenet / split).glob(f"*/{name}"), None)
+        label = labelled.parent.name if labelled else "not in imagenet/"
+        label_map = index.ade20k / "annotations" / names.ade20k / Path(name).with_suffix(".png")
+        panels.append(
+            _panel(
+                index.coco / names.coco / name,
+                label_map,
+                annotations[image["id"]],
+                title=f"{Path(name).stem}: {label}",
+            )
+        )
+    width, height = panels[0].size
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    legend = _legend(columns * (width + GAP))
+    sheet = Image.new("RGB", (columns * (width + GAP), lines * (height + GAP) + legend.height), "white")
+    for number, panel in enumerate(panels):
+        sheet.paste(panel, (number % columns * (width + GAP), number // columns * (height + GAP)))
+    sheet.paste(legend, (0, lines * (height + GAP)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    return path
+
+
+def _panel(image_path: Path, map_path: Path, annotations: list[dict[str, Any]], *, title: str) -> Image.Image:
+    with Image.open(image_path) as image_file, Image.open(map_path) as map_file:
+        image, labels_HW = image_file.convert("RGB"), np.asarray(map_file)
+    scale = -(-PANEL // max(image.size))
+    size = (image.width * scale, image.height * scale)
+    picture = image.resize(size, Image.Resampling.NEAREST)
+    _draw_instances(ImageDraw.Draw(picture), annotations, scale)
+    colours = Image.fromarray(class_colours()[labels_HW])
+    panel = Image.new("RGB", (2 * size[0] + 2, size[1] + TITLE), "white")
+    ImageDraw.Draw(panel).text((2, 2), title, fill="black", font=ImageFont.load_default(13))
+    panel.paste(picture, (0, TITLE))
+    panel.paste(colours.resize(size, Image.Resampling.NEAREST), (size[0] + 2, TITLE))
+    return panel
+
+
+def _draw_instances(draw: ImageDraw.ImageDraw, annotations: list[dict[str, Any]], scale: int) -> None:
+    """Draw outlines and boxes in the class's colour, then the names on top of all of them."""
+    font = ImageFont.load_default(12)
+    things = {thing.coco_id: thing for thing in THINGS}
+    colours = class_colours()
+    for annotation in annotations:
+        colour = tuple(colours[things[annotation["category_id"]].semantic_id].tolist())
+        for polygon in annotation["segmentation"]:
+            draw.polygon([value * scale for value in polygon], outline=colour, width=2)
+        left, top, width, height = (value * scale for value in annotation["bbox"])
+        draw.rectangle((left, top, left + width - 1, top + height - 1), outline="white")
+    for annotation in annotations:
+        left, top = (value * scale for value in annotation["bbox"][:2])
+        name = things[annotation["category_id"]].name
+        draw.rectangle(draw.textbbox((left + 1, top), name, font=font), fill="black")
+        draw.text((left + 1, top), name, fill="white", font=font)
+
+
+def _legend(width: int) -> Image.Image:
+    """Return the colour, id and name of each class, and how the picture is to be read."""
+    line, cell = 22, 96
+    per_line = max(1, width // cell)
+    entries = [(IGNORE, "ignore"), *enumerate(SEMANTIC_NAMES, start=1)]
+    legend = Image.new("RGB", (width, line * (1 - (-len(entries) // per_line))), "white")
+    draw, font = ImageDraw.Draw(legend), ImageFont.load_default(13)
+    note = "left: COCO boxes (white), polygons, names; right: ADE20K label map; title: ImageFolder class"
+    draw.text((4, 2), note, fill="black", font=font)
+    for number, (identifier, name) in enumerate(entries):
+        left, top = number % per_line * cell + 4, line * (1 + number // per_line)
+        colour = tuple(class_colours()[identifier].tolist())
+        draw.rectangle((left, top + 2, left + 14, top + 16), fill=colour)
+        draw.text((left + 19, top + 1), f"{identifier} {name}", fill="black", font=font)
+    return legend

@@ -1,0 +1,35 @@
+"""Data that several test folders use."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from scenes.config import SceneCounts, ScenesConfig
+from scenes.layouts import ScenesIndex, write_scenes
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images, or a skip that says where it was looked for."""
+    folder = Path(os.environ.get("MAE_TRANSFER_DATA", REPOSITORY / "../shared/data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real images at {folder}; set MAE_TRANSFER_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> ScenesIndex:
+    """A handful of procedural scenes in all three layouts."""
+    counts = SceneCounts(classify_train=32, classify_val=16, classify_test=8, dense_train=12, dense_val=6, dense_test=2)
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "few", ScenesConfig(seed=5, counts=counts))
+
+
+@pytest.fixture(autouse=True)
+def _restore_generators() -> object:
+    """Keep a test's seeding to itself."""
+    with torch.random.fork_rng():
+        yield
