@@ -1,0 +1,88 @@
+"""Which parameter learns how fast: the only layer numbering of the project.
+
+Layer-wise decay follows BEiT and MAE (arXiv 2111.06377, appendix A.1; `util/lr_decay.py`): the embedding is layer 0,
+block i is layer i + 1, everything after the blocks is layer depth + 1, and a layer's scale is
+decay ** (depth + 1 - layer).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+EMBEDDING = ("cls_token", "pos_embed", "mask_token", "patch_embed.")
+Exempt = Callable[[str, nn.Parameter], bool]
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters that share a layer and a weight decay."""
+
+    layer: int
+    lr_scale: float
+    weight_decay: float
+    names: tuple[str, ...]
+    params: tuple[nn.Parameter, ...]
+
+
+def layer_of(name: str, *, depth: int, prefix: str = "") -> int:
+    """Return the layer of a parameter: 0 the embedding, i + 1 block i, depth + 1 all else.
+
+    `prefix` is where the ViT sits in the model (`backbone.`); a name that does not start with it is a head's.
+    """
+    if not name.startswith(prefix):
+        return depth + 1
+    local = name[len(prefix) :]
+    if local.startswith(EMBEDDING):
+        return 0
+    if local.startswith("blocks."):
+        number = int(local.split(".")[1])
+        if number >= depth:
+            raise ValueError(f"{name} is outside the depth of {depth} blocks.")
+        return number + 1
+    return depth + 1
+
+
+def exempt_vectors_and_embeddings(name: str, parameter: nn.Parameter) -> bool:
+    """True for biases, norms, position tables and class tokens: MAE's fine-tuning rule."""
+    return parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in ("pos_embed", "cls_token")
+
+
+def exempt_vectors(name: str, parameter: nn.Parameter) -> bool:
+    """True for biases and norms alone: MAE's pre-training rule (timm's `add_weight_decay`)."""
+    return parameter.ndim <= 1
+
+
+def param_groups(
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    depth: int,
+    prefix: str = "",
+    exempt: Exempt = exempt_vectors_and_embeddings,
+) -> list[ParamGroup]:
+    """Return groups that hold every trainable parameter exactly once, ordered by layer, decayed ones first.
+
+    `layer_decay` 1.0 gives every layer the same rate. Raises ValueError where `prefix` matches nothing, since then
+    the decay would be lost in silence.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not any(name.startswith(prefix) for name, _ in named):
+        raise ValueError(
+            f"no trainable parameter starts with {prefix!r}; the first is {named[0][0] if named else None}."
+        )
+    members: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in named:
+        key = (layer_of(name, depth=depth, prefix=prefix), exempt(name, parameter))
+        members.setdefault(key, []).append((name, parameter))
+    return [
+        ParamGroup(
+            layer=layer,
+            lr_scale=layer_decay ** (depth + 1 - layer),
+            weight_decay=0.0 if free else weight_decay,
+            names=tuple(name for name, _ in pairs),
+            params=tuple(parameter for _, parameter in pairs),
+        )
+        for (layer, free), pairs in sorted(members.items(), key=lambda item: item[0])
+    ]

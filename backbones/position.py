@@ -1,0 +1,53 @@
+"""Position tables: the sin-cos table of MAE and the resampling of any table to another grid.
+
+Axis letters: N patches (row-major), D width, P = prefix + N rows of a table.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backbones.config import Grid
+
+
+def sincos_table(embed_dim: int, grid: Grid, prefix: int) -> Tensor:
+    """Return the fixed 2-D table (1, prefix + rows * columns, embed_dim) in float32, prefix rows zero.
+
+    The layout is MAE's, [sin x, cos x, sin y, cos y] with x the column: the first half of the width says where a
+    patch stands horizontally (MAE, appendix A.1; MoCo v3 has the two halves swapped).
+    """
+    if embed_dim % 4:
+        raise ValueError(f"embed_dim {embed_dim} is not divisible by 4, which a 2-D sin-cos table needs.")
+    rows, columns = grid
+    quarter = embed_dim // 4
+    # float64: at position 64 the float32 angle is off by 4e-6, which shows against published tables
+    frequency = 1.0 / 10000 ** (torch.arange(quarter, dtype=torch.float64) / quarter)
+    y = torch.arange(rows, dtype=torch.float64).repeat_interleave(columns)
+    x = torch.arange(columns, dtype=torch.float64).repeat(rows)
+    angle_x, angle_y = torch.outer(x, frequency), torch.outer(y, frequency)
+    patches = torch.cat([angle_x.sin(), angle_x.cos(), angle_y.sin(), angle_y.cos()], dim=1).float()
+    return torch.cat([torch.zeros(prefix, embed_dim), patches])[None]
+
+
+def resize_position(table_1PD: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
+    """Return the table resampled from `old` to `new` patches (bicubic, no antialias, in float32).
+
+    The first `prefix` rows (class token) are kept. Follows MAE's, DeiT's, BEiT's and detectron2's convention; timm's
+    default (antialias) moves values by up to 0.05 at 14 -> 32. Raises ValueError where the rows do not fit `old`.
+    """
+    if table_1PD.shape[1] != prefix + math.prod(old):
+        raise ValueError(
+            f"position table has {table_1PD.shape[1]} rows, which is not {prefix} + {old[0]} x {old[1]}; "
+            "name the grid that it was made for."
+        )
+    if old == new:
+        return table_1PD
+    kept, patches = table_1PD[:, :prefix], table_1PD[:, prefix:]
+    patches_1Dhw = patches.float().reshape(1, *old, -1).permute(0, 3, 1, 2)
+    # float32: bicubic weights in bfloat16 have 8 bits
+    with torch.autocast(table_1PD.device.type, enabled=False):
+        resized = F.interpolate(patches_1Dhw, size=new, mode="bicubic", align_corners=False)
+    resized = resized.permute(0, 2, 3, 1).reshape(1, math.prod(new), -1).to(table_1PD.dtype)
+    return torch.cat([kept, resized], dim=1)
