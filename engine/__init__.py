@@ -1,0 +1,1 @@
+"""The one training loop: configuration, data order, schedule, logging, resume and the record of a run."""

@@ -1,0 +1,171 @@
+"""How a run is trained: frozen dataclasses that a recipe fills and the command line overrides.
+
+`as_json` and `from_json` carry any nest of such dataclasses to a record and back.
+"""
+
+import math
+import types
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training. Becomes optimiser steps once, when the data set and the batch are known."""
+
+    value: float
+    """How many."""
+    unit: Literal["steps", "epochs", "samples"] = "steps"
+    """Of what: optimiser steps, passes over the training images, or images."""
+
+    def steps(self, *, batch_size: int, dataset_size: int) -> int:
+        """Return the optimiser steps that cover the duration, rounded up."""
+        if self.value < 0:
+            raise ValueError(f"a duration of {self.value} {self.unit} is negative.")
+        samples = {
+            "steps": self.value * batch_size,
+            "epochs": self.value * dataset_size,
+            "samples": self.value,
+        }
+        return math.ceil(samples[self.unit] / batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with a rule for the learning rate."""
+
+    base_lr: float
+    """Learning rate at base_batch_size images per step."""
+    base_batch_size: int = 256
+    """The batch that base_lr is stated for."""
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
+    """How the rate follows the batch: base_lr times batch / base_batch_size, its square root, or not at all."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of the first and second moment."""
+    weight_decay: float = 0.05
+    """Decoupled weight decay of the parameters that are not exempt."""
+    layer_decay: float = 1.0
+    """Layer-wise decay of the learning rate; 1 gives every layer the same."""
+    clip_norm: float | None = None
+    """Largest gradient norm; None clips nothing."""
+
+    def lr(self, batch_size: int) -> float:
+        """Return the peak learning rate for a batch."""
+        ratio = batch_size / self.base_batch_size
+        return self.base_lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[self.lr_scaling]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Warm-up, then a decay."""
+
+    kind: Literal["cosine", "step", "poly", "constant"] = "cosine"
+    """Shape of the decay."""
+    warmup: Duration = Duration(0)
+    """Linear warm-up."""
+    warmup_start: float = 0.0
+    """Share of the peak at the first step of the warm-up."""
+    final: float = 0.0
+    """Share of the peak at the end, for cosine and poly."""
+    milestones: tuple[float, ...] = ()
+    """Shares of the run at which `step` multiplies by gamma."""
+    gamma: float = 0.1
+    """Factor of `step`."""
+    power: float = 1.0
+    """Exponent of `poly`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything of a run that is not the task's own."""
+
+    length: Duration
+    """How long to train."""
+    batch_size: int
+    """Images per optimiser step, over all devices and accumulated micro-batches."""
+    optim: OptimConfig
+    """Optimiser."""
+    schedule: ScheduleConfig
+    """Learning-rate schedule."""
+    seed: int = 0
+    """Seed of the weights, of the data order, of augmentation and of every random choice in the model."""
+    accumulate: int = 1
+    """Micro-batches per optimiser step on each device."""
+    precision: Precision = "auto"
+    """`auto` is bfloat16 autocast where the device computes it natively, else float32."""
+    eval_every: Duration | None = None
+    """Evaluate this often; None evaluates at the end alone."""
+    save_every: Duration | None = None
+    """Save a resumable checkpoint this often; None saves at the end and on interruption."""
+    keep_last: int = 2
+    """Checkpoints to keep."""
+    log_every: int = 20
+    """Steps between lines of metrics.csv and the log."""
+    workers: int = 0
+    """Processes per device that load data; 0 loads in the training process."""
+    eval_batch_size: int = 32
+    """Images per evaluation batch on each device."""
+    max_unreadable: int = 10
+    """Distinct unreadable images after which the run stops."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that make no run."""
+        for name in ("batch_size", "accumulate", "keep_last", "log_every", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("workers", "max_unreadable", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}.")
+
+
+# what a run may change between its start and its resumption without becoming another run
+NOT_IDENTITY = frozenset({"workers", "log_every", "keep_last", "save_every", "max_unreadable", "eval_batch_size"})
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """Return a dataclass as nested plain values."""
+    return asdict(config)
+
+
+def from_json(cls: type[T], values: Any) -> T:
+    """Return the dataclass `cls` from what `as_json` made. Raises ValueError for a field it does not have."""
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+    return cls(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
+    """Return `field: old -> new` for every leaf in which two `as_json` results differ, NOT_IDENTITY left out."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        if name in NOT_IDENTITY:
+            continue
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{path}{name}.")
+        elif _plain(a) != _plain(b):
+            found.append(f"{path}{name}: {a} -> {b}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if is_dataclass(hint) and isinstance(hint, type):
+        return from_json(hint, value)
+    if get_origin(hint) is tuple:
+        return tuple(value)
+    return value

@@ -1,0 +1,83 @@
+"""Evaluating a task on its validation images, over all processes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+
+from engine.config import RunConfig
+from engine.data import Shard, eval_batches
+from engine.files import replacing
+from engine.seeding import derive, seed_all
+from engine.task import ImageResult, Task
+
+RESULTS_NAME = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Metrics of the whole validation split and one result per readable image, in the data set's order."""
+
+    metrics: dict[str, float]
+    results: tuple[ImageResult, ...]
+    unreadable: dict[str, str]
+    """path -> reason"""
+
+
+def evaluate(task: Task, run: RunConfig, fabric: Fabric, *, stop: Callable[[], bool]) -> Evaluated | None:
+    """Return the evaluation of `task.model` as it is, or None where `stop` said so between two batches.
+
+    The model is put in eval mode and back. Every process gets the whole result.
+    """
+    training = task.model.training
+    task.model.eval()
+    shard = Shard(fabric.global_rank, fabric.world_size)
+    batches = eval_batches(task, seed=run.seed, batch_size=run.eval_batch_size, shard=shard, workers=run.workers)
+    results: list[ImageResult] = []
+    unreadable: dict[str, str] = {}
+    with torch.no_grad(), fabric.autocast():
+        for number, batch in enumerate(batches):
+            if fabric.world_size == 1 and stop():  # with more processes a lone stop would leave the others waiting
+                task.model.train(training)
+                return None
+            unreadable |= {error.path: error.reason for error in batch.unreadable}
+            if batch.data is None:
+                continue
+            seed_all(derive(run.seed, "evaluate", number))
+            predicted = task.predict(fabric.to_device(batch.data))
+            if len(predicted) != len(batch.ids):
+                raise AssertionError(f"{task.name}: {len(predicted)} results for {len(batch.ids)} images")
+            results += predicted
+    task.model.train(training)
+    if fabric.world_size > 1:
+        gathered: list[tuple[list[ImageResult], dict[str, str]]] = [([], {})] * fabric.world_size
+        dist.all_gather_object(gathered, (results, unreadable))
+        results = _interleave([part for part, _ in gathered])
+        unreadable = {path: reason for _, part in gathered for path, reason in part.items()}
+    return Evaluated(metrics=task.score(results), results=tuple(results), unreadable=unreadable)
+
+
+def write_results(folder: Path, results: tuple[ImageResult, ...]) -> Path:
+    """Write one JSON line per image, `{"image_id": ..., ...}`, atomically and return the path."""
+    path = folder / RESULTS_NAME
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for result in results:
+            file.write(json.dumps({"image_id": result.image_id, **result.values}) + "\n")
+    return path
+
+
+def read_results(path: Path) -> list[ImageResult]:
+    """Return what `write_results` wrote."""
+    with path.open(encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    return [ImageResult(line.pop("image_id"), line) for line in lines]
+
+
+def _interleave(parts: list[list[ImageResult]]) -> list[ImageResult]:
+    """Undo the sharding `rank::world`, so that the order is the data set's."""
+    longest = max(len(part) for part in parts)
+    return [part[i] for i in range(longest) for part in parts if i < len(part)]

@@ -1,0 +1,44 @@
+"""The optimiser from a task's parameter groups, and its table for people."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.optim import AdamW
+
+from engine.config import OptimConfig
+from engine.task import ParamGroupLike
+
+
+def build_optimizer(groups: Sequence[ParamGroupLike], optim: OptimConfig, *, peak_lr: float) -> AdamW:
+    """Return AdamW over the groups; each torch group carries `lr_scale`, its share of the schedule's rate."""
+    return AdamW(
+        [
+            {
+                "params": list(g.params),
+                "lr": peak_lr * g.lr_scale,
+                "lr_scale": g.lr_scale,
+                "weight_decay": g.weight_decay,
+            }
+            for g in groups
+        ],
+        lr=peak_lr,
+        betas=optim.betas,
+        fused=True,  # one kernel instead of a dozen elementwise passes
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set every group's rate to `lr` times its scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def group_table(groups: Sequence[ParamGroupLike], peak_lr: float) -> list[str]:
+    """Return lines `layer, peak lr, weight decay, tensors, parameters`, one per group."""
+    lines = [f"{'layer':>5}  {'peak lr':>9}  {'weight decay':>12}  {'tensors':>7}  {'parameters':>12}"]
+    for g in groups:
+        count = sum(p.numel() for p in g.params)
+        lines.append(
+            f"{g.layer:>5}  {peak_lr * g.lr_scale:>9.3g}  {g.weight_decay:>12g}  {len(g.params):>7}  {count:>12,}"
+        )
+    return lines

@@ -1,0 +1,123 @@
+"""The one record of a run, `record.json`: all that tables read."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.config import as_json, from_json
+from engine.files import replacing
+
+SCHEMA_VERSION = 1
+RECORD_NAME = "record.json"
+Status = Literal["running", "completed", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run took, over all its sessions."""
+
+    parameters: int
+    """Of the whole model."""
+    flops_per_image: int | None
+    """Multiply-adds of one forward pass of the backbone (pre-training: the whole model) on one training image."""
+    images_per_second: float | None
+    """Training throughput, evaluation left out."""
+    data_wait_share: float | None
+    """Share of the training time spent waiting for data."""
+    peak_memory_bytes: int
+    """CUDA: peak allocated on rank 0; CPU: peak resident set of the process."""
+    train_seconds: float
+    """Wall clock of the training steps."""
+    total_seconds: float
+    """Wall clock of the sessions, evaluation and saving included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Metrics at one step."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run as tables see it."""
+
+    run_id: str
+    """Digest of the configuration, the data's place and the weights."""
+    task: str
+    recipe: str
+    status: Status
+    seed: int
+    steps: int
+    """Optimiser steps done."""
+    total_steps: int
+    """Optimiser steps planned."""
+    samples_seen: int
+    data: str
+    train_split: str
+    val_split: str
+    train_images: int
+    val_images: int
+    data_notes: tuple[str, ...]
+    unreadable_images: tuple[str, ...]
+    """`path: reason` of every image that could not be read, each once."""
+    architecture: dict[str, Any]
+    weights_source: str
+    weights_path: str | None
+    weights_sha256: str | None
+    weights_report: tuple[str, ...]
+    primary_metric: str
+    metrics: dict[str, float]
+    """Of the last evaluation; empty before the first."""
+    evaluations: tuple[Evaluation, ...]
+    losses: dict[str, float]
+    """Of the last logged step."""
+    cost: Cost
+    config: dict[str, Any]
+    """The whole task configuration, `run` included."""
+    results_file: str | None
+    """Per-image results, relative to the record's folder."""
+    pictures: tuple[str, ...]
+    outputs: tuple[str, ...]
+    """Other files the run left, relative to the record's folder."""
+    git_commit: str | None
+    """With `+dirty` where the tree had changes."""
+    libraries: dict[str, str]
+    device: str
+    world_size: int
+    precision: str
+    started: str
+    """UTC, ISO 8601."""
+    ended: str | None
+    error: str | None
+    """Why it failed or stopped."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+def write_record(folder: Path, record: RunRecord) -> Path:
+    """Write `folder/record.json` atomically and return its path."""
+    path = folder / RECORD_NAME
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(as_json(record), indent=1, allow_nan=True) + "\n", encoding="utf-8")
+    return path
+
+
+def read_record(path: Path) -> RunRecord:
+    """Return the record in a file or a run's folder. Raises FileNotFoundError or ValueError that names the file."""
+    path = path / RECORD_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such record; give the folder that a run wrote to.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema version {version}, this code reads {SCHEMA_VERSION}")
+        record = from_json(RunRecord, values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a readable record ({error}).") from error
+    evaluations = tuple(from_json(Evaluation, e) if isinstance(e, dict) else e for e in record.evaluations)
+    return RunRecord(**{**record.__dict__, "evaluations": evaluations})

@@ -1,0 +1,80 @@
+"""Evaluating a finished or interrupted run again: its last checkpoint, on its own or another split."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.config import from_json
+from engine.device import make_fabric
+from engine.evaluation import evaluate, write_results
+from engine.files import replacing
+from engine.record import RunRecord, read_record
+from engine.resume import checkpoints, load_model
+from engine.task import Task
+
+
+@dataclass(frozen=True)
+class Buildable:
+    """How a task is made again from its record."""
+
+    config: type[Any]
+    build: Callable[..., Task]
+
+
+@dataclass(frozen=True)
+class Reevaluation:
+    """What came out, and where it lies."""
+
+    metrics: dict[str, float]
+    step: int
+    folder: Path
+    pictures: tuple[Path, ...]
+
+
+def reevaluate(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split: str | None) -> Reevaluation:
+    """Evaluate the last checkpoint of the run in folder `run` and write `run/evaluations/<split>/`.
+
+    Raises ValueError or FileNotFoundError where the folder holds no record or no checkpoint, or where the weights that
+    the run started from are gone (they state the normalisation of the pixels).
+    """
+    record = read_record(run)
+    if record.task not in tasks:
+        raise ValueError(f"{run}: a run of task {record.task!r}; known are {', '.join(sorted(tasks))}.")
+    saved = checkpoints(run)
+    if not saved:
+        raise FileNotFoundError(
+            f"{run}: holds no checkpoint to evaluate (status {record.status}, step {record.steps})."
+        )
+    config = from_json(tasks[record.task].config, record.config)
+    if split is not None:
+        if not hasattr(config, "val_split"):
+            raise ValueError(f"--split: the validation split of {record.task} is fixed ({record.val_split}).")
+        config = replace(config, val_split=split)
+    task = tasks[record.task].build(config, data=data or Path(record.data), init=_initial_weights(record))
+    fabric = make_fabric(config.run.precision)
+    step = load_model(saved[-1], task.model)
+    task.model.to(fabric.device)
+    evaluated = evaluate(task, config.run, fabric, stop=lambda: False)
+    if evaluated is None:
+        raise AssertionError("nothing asked the evaluation to stop")
+    folder = run / "evaluations" / task.facts.val_split
+    with replacing(folder / "metrics.json") as temporary:
+        values = {"step": step, "metrics": evaluated.metrics, "unreadable": evaluated.unreadable}
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_results(folder, evaluated.results)
+    pictures = tuple(task.draw(evaluated.results, folder / "pictures"))
+    return Reevaluation(evaluated.metrics, step, folder, pictures)
+
+
+def _initial_weights(record: RunRecord) -> Path | None:
+    if record.weights_path is None:
+        return None
+    path = Path(record.weights_path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: the weights that the run started from are gone; their header states the normalisation of the "
+            f"pixels. Put back the file of sha256 {record.weights_sha256}."
+        )
+    return path

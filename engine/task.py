@@ -1,0 +1,120 @@
+"""What the loop asks of a task. A task holds a built model and its data; the loop knows nothing else of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from engine.config import OptimConfig
+
+
+class ImageData(Protocol):
+    """A finite, indexed data set. A sample may raise UnreadableImageError; the loop counts it and takes another.
+
+    Random augmentation draws from Python's, NumPy's or PyTorch's global generator, which the loader seeds per sample.
+    """
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def __getitem__(self, index: int) -> Any:
+        """The sample, in whatever form the task's `collate` takes."""
+
+    def image_id(self, index: int) -> str:
+        """A name for messages and per-image results that people can find the image by."""
+
+
+class ParamGroupLike(Protocol):
+    """One group of parameters with its own rate and weight decay (backbones.param_groups makes them)."""
+
+    @property
+    def layer(self) -> int: ...
+    @property
+    def lr_scale(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def params(self) -> tuple[nn.Parameter, ...]: ...
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What the model said of one validation image, as plain JSON values; enough to compute the metrics again."""
+
+    image_id: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a record says of a task."""
+
+    data: str
+    """Folder of the data."""
+    train_split: str
+    val_split: str
+    train_images: int
+    val_images: int
+    architecture: dict[str, Any]
+    """Of the backbone."""
+    weights_source: str
+    """`random`, or what made the initial weights."""
+    weights_path: str | None = None
+    weights_sha256: str | None = None
+    weights_report: tuple[str, ...] = ()
+    """Lines of the load report."""
+    data_notes: tuple[str, ...] = ()
+    """What was counted and dropped while the annotations were read."""
+    flops_per_image: int | None = None
+    """Multiply-adds of one forward pass of the backbone (pre-training: of the whole model) on one training image."""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """A model with its data, its evaluation and its pictures."""
+
+    @property
+    def name(self) -> str:
+        """classification, detection, segmentation, mae, supervised."""
+
+    @property
+    def primary_metric(self) -> str:
+        """Which of `score`'s metrics tables lead with."""
+
+    @property
+    def model(self) -> nn.Module:
+        """In training mode `model(batch)` returns named losses, scalars to be summed."""
+
+    @property
+    def train_data(self) -> ImageData:
+        """What is trained on."""
+
+    @property
+    def val_data(self) -> ImageData:
+        """What is evaluated on."""
+
+    @property
+    def facts(self) -> Facts:
+        """What the record says of the task."""
+
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """A batch from samples; the loop moves its tensors to the device."""
+
+    def param_groups(self, optim: OptimConfig) -> Sequence[ParamGroupLike]:
+        """Every trainable parameter in exactly one group."""
+
+    def predict(self, batch: Any) -> list[ImageResult]:
+        """One result per image of a batch of val_data, by `self.model`, which is in eval mode, without gradients."""
+
+    def score(self, results: Sequence[ImageResult]) -> dict[str, float]:
+        """Metrics by name from the results of all validation images."""
+
+    def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
+        """Write a few pictures (PNG) of predictions beside the ground truth and return their paths."""
+
+    def finish(self, folder: Path) -> list[Path]:
+        """Write what the run leaves besides its record (pre-training: the backbone checkpoint); return the paths."""

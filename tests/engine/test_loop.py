@@ -1,0 +1,246 @@
+"""The loop on a toy task: numbers, interruption, resume, failure."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.config import Duration
+from engine.data import image_at
+from engine.loop import NonFiniteError, fit
+from engine.record import read_record
+from engine.resume import checkpoints
+from engine.seeding import derive, seed_all, seeded
+
+
+def _state(out: Path) -> dict:
+    return torch.load(checkpoints(out)[-1], weights_only=True)
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def test_first_step_is_adamw_by_hand(toy_task, toy_config, tmp_path) -> None:
+    """One step with one micro-batch: the loop's weights equal a plain AdamW step on the same batch and seed."""
+    run = replace(
+        toy_config.run, length=Duration(1), accumulate=1, eval_every=None, save_every=None,
+        optim=replace(toy_config.run.optim, clip_norm=None), schedule=replace(toy_config.run.schedule, warmup=Duration(0)),
+    )  # fmt: skip
+    ours = toy_task()
+    fit(ours, replace(toy_config, run=run), recipe="toy", out=tmp_path / "run")
+
+    plain = toy_task()
+    samples = []
+    for position in range(8):
+        with seeded(derive(0, "sample", position)):
+            samples.append(plain.train_data[image_at(position, seed=0, size=24)])
+    groups = plain.param_groups(run.optim)
+    optimizer = torch.optim.AdamW(
+        [{"params": list(g.params), "lr": 0.05 * g.lr_scale, "weight_decay": g.weight_decay} for g in groups],
+        betas=run.optim.betas,
+    )
+    seed_all(derive(0, "step", 0, 0, 0))
+    sum(plain.model(plain.collate(samples)).values()).backward()
+    optimizer.step()
+    for a, b in zip(ours.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)  # the loop's fused kernel rounds otherwise
+
+
+def test_layer_decay_reaches_the_optimiser(toy_task, toy_config, tmp_path) -> None:
+    fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    scales = {g["lr_scale"] for g in _state(tmp_path)["optimizer"]["param_groups"]}
+    assert scales == {0.5, 1.0}  # depth 1: block 0 is layer 1 of 2
+
+
+@pytest.mark.parametrize("read", [1, 9, 17, 33, 50])
+def test_interrupted_and_resumed_equals_uninterrupted(read, toy_task, toy_config, tmp_path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    record = fit(toy_task(), toy_config, recipe="toy", out=whole)
+
+    stopped_task = toy_task()
+    stopped_task.train_data.signal_at_read = read
+    stopped = fit(stopped_task, toy_config, recipe="toy", out=parts)
+    assert stopped.status == "interrupted" and stopped.error == "SIGTERM"
+    assert stopped.steps == (read - 1) // 8 + 1
+    assert read_record(parts).status == "interrupted"
+
+    resumed = fit(toy_task(), toy_config, recipe="toy", out=parts, resume=True)
+    assert resumed.status == "completed"
+    assert resumed.metrics == record.metrics
+    assert resumed.evaluations == record.evaluations
+    assert [e.step for e in resumed.evaluations] == [3, 6, 7]
+    a, b = _state(whole), _state(parts)
+    assert _same(a["model"], b["model"]) and _same(a["optimizer"], b["optimizer"])
+    assert (whole / "results.jsonl").read_text() == (parts / "results.jsonl").read_text()
+    rows = [list(csv.reader((out / "metrics.csv").read_text().splitlines())) for out in (whole, parts)]
+    timeless = [[r for r in table if r[1] not in ("images_per_second", "data_wait")] for table in rows]
+    assert timeless[0] == timeless[1]
+
+
+def test_stop_during_evaluation_is_resumed_exactly(toy_task, toy_config, tmp_path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    record = fit(toy_task(), toy_config, recipe="toy", out=whole)
+    task = toy_task()
+    task.val_data.signal_at_read = 12  # the second evaluation, at step 6
+    stopped = fit(task, replace(toy_config, run=replace(toy_config.run, eval_batch_size=2)), recipe="toy", out=parts)
+    assert stopped.status == "interrupted" and stopped.steps == 6 and len(stopped.evaluations) == 1
+    resumed = fit(toy_task(), toy_config, recipe="toy", out=parts, resume=True)
+    assert resumed.evaluations == record.evaluations
+
+
+def test_loader_processes_change_nothing(toy_task, toy_config, tmp_path) -> None:
+    none = fit(toy_task(), toy_config, recipe="toy", out=tmp_path / "a")
+    two = fit(
+        toy_task(),
+        replace(toy_config, run=replace(toy_config.run, workers=2)),
+        recipe="toy",
+        out=tmp_path / "b",
+    )
+    assert none.metrics == two.metrics and none.run_id == two.run_id
+
+
+def test_accumulation_averages_micro_batches(toy_task, toy_config, tmp_path) -> None:
+    """Without dropout two micro-batches of 4 are one batch of 8, up to float32 summation order."""
+    weights = []
+    for accumulate in (1, 2):
+        task = toy_task()
+        task.model.drop = torch.nn.Identity()
+        config = replace(toy_config, run=replace(toy_config.run, accumulate=accumulate))
+        fit(task, config, recipe="toy", out=tmp_path / str(accumulate))
+        weights.append([p.detach() for p in task.model.parameters()])
+    for a, b in zip(*weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_record_holds_what_tables_need(toy_task, toy_config, tmp_path) -> None:
+    fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    record = read_record(tmp_path)
+    assert (record.status, record.steps, record.samples_seen) == ("completed", 7, 56)
+    assert record.cost.parameters == 4 * 4 + 4 + 4 + 1
+    assert record.metrics.keys() == {"error"} and record.primary_metric == "error"
+    assert record.config["run"]["batch_size"] == 8
+    assert record.results_file == "results.jsonl" and record.pictures == ("pictures/toy.txt",)
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 8
+    assert len(checkpoints(tmp_path)) == 2  # keep_last
+
+
+def test_folder_with_another_run_is_refused(toy_task, toy_config, tmp_path) -> None:
+    fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    with pytest.raises(ValueError, match="holds a run already.*--resume"):
+        fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    changed = replace(toy_config, run=replace(toy_config.run, batch_size=4))
+    with pytest.raises(ValueError, match=r"config\.run\.batch_size: 8 -> 4"):
+        fit(toy_task(), changed, recipe="toy", out=tmp_path, resume=True)
+
+
+def test_folder_that_is_a_file_is_refused(toy_task, toy_config, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        fit(toy_task(), toy_config, recipe="toy", out=tmp_path / "file")
+
+
+def test_resume_without_a_run_starts_one(toy_task, toy_config, tmp_path) -> None:
+    assert fit(toy_task(), toy_config, recipe="toy", out=tmp_path, resume=True).status == "completed"
+
+
+def test_truncated_checkpoint_falls_back_to_the_one_before(toy_task, toy_config, tmp_path, capsys) -> None:
+    record = fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    newest = checkpoints(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:200])
+    again = fit(toy_task(), toy_config, recipe="toy", out=tmp_path, resume=True)
+    assert f"{newest}: not a readable checkpoint" in capsys.readouterr().out
+    assert again.metrics == record.metrics
+
+
+def test_nan_stops_the_run_and_names_the_images(toy_task, toy_config, tmp_path) -> None:
+    task = toy_task()
+    task.train_data.nan = set(range(12, 24))
+    with pytest.raises(NonFiniteError) as caught:
+        fit(task, toy_config, recipe="toy", out=tmp_path)
+    message = str(caught.value)
+    assert "the loss is not finite at step 0" in message and ".jpg" in message and "none yet" in message
+    record = read_record(tmp_path)
+    assert record.status == "failed" and record.error is not None and "NonFiniteError" in record.error
+
+
+def test_non_finite_later_names_the_last_checkpoint(toy_task, toy_config, tmp_path) -> None:
+    task = toy_task()
+    original = task.model.forward
+
+    def explode(batch: object) -> dict[str, torch.Tensor]:
+        explode.calls += 1  # type: ignore[attr-defined]
+        losses = original(batch)
+        return {k: v * (float("inf") if explode.calls > 8 else 1.0) for k, v in losses.items()}  # type: ignore[attr-defined]
+
+    explode.calls = 0  # type: ignore[attr-defined]
+    task.model.forward = explode
+    with pytest.raises(NonFiniteError, match=r"step 4 .*step-00000004\.pt"):
+        fit(task, toy_config, recipe="toy", out=tmp_path)
+
+
+def test_unreadable_images_are_counted_and_replaced(toy_task, toy_config, tmp_path, capsys) -> None:
+    task = toy_task()
+    task.train_data.unreadable = {2, 5}
+    task.val_data.unreadable = {1}
+    record = fit(task, toy_config, recipe="toy", out=tmp_path)
+    assert record.status == "completed"
+    assert sorted(record.unreadable_images) == [f"folder/{i}.jpg: truncated" for i in (1, 2, 5)]
+    assert "folder/5.jpg: unreadable image (truncated)" in capsys.readouterr().out
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 7
+
+
+def test_too_many_unreadable_images_stop_the_run(toy_task, toy_config, tmp_path) -> None:
+    task = toy_task()
+    task.train_data.unreadable = {1, 2, 3}
+    config = replace(toy_config, run=replace(toy_config.run, max_unreadable=2))
+    with pytest.raises(ValueError, match="3 images cannot be read, more than max_unreadable = 2"):
+        fit(task, config, recipe="toy", out=tmp_path)
+    assert read_record(tmp_path).status == "failed"
+
+
+def test_full_disk_keeps_the_previous_checkpoint(toy_task, toy_config, tmp_path, monkeypatch) -> None:
+    real = torch.save
+
+    def save(state: object, path: Path) -> None:
+        if state["progress"]["step"] == 4:  # type: ignore[index]
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(state, path)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match=r"step-00000004\.pt: could not be written .*MiB are free"):
+        fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000002.pt"]
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    assert read_record(tmp_path).status == "failed"
+    monkeypatch.undo()
+    resumed = fit(toy_task(), toy_config, recipe="toy", out=tmp_path, resume=True)
+    assert resumed.metrics == fit(toy_task(), toy_config, recipe="toy", out=tmp_path.parent / "whole").metrics
+
+
+def test_batch_that_cannot_be_shared_is_refused(toy_task, toy_config, tmp_path) -> None:
+    with pytest.raises(ValueError, match="batch_size 9 is not divisible by accumulate 2"):
+        replace(toy_config.run, batch_size=9)
+
+
+def test_empty_training_split_is_refused(toy_task, toy_config, tmp_path) -> None:
+    task = toy_task()
+    task.train_data.points = task.train_data.points[:0]
+    with pytest.raises(ValueError, match="toy: the training split train holds no image"):
+        fit(task, toy_config, recipe="toy", out=tmp_path)
+
+
+def test_identity_is_plain_json(toy_task, toy_config, tmp_path) -> None:
+    fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["recipe"] == "toy"
+    assert not list(tmp_path.glob(".*.part"))
