@@ -1,0 +1,131 @@
+"""ImageFolder data (`train/<class>/*`, `val/<class>/*`) and the transforms of training and evaluation."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from backbones.checkpoint import Normalisation
+from classification.config import Augmentation
+from engine.images import read_rgb
+
+Sample = tuple[Tensor, int, str]  # image_CHW, label, image id
+Transform = Callable[[Image.Image], Tensor]
+
+
+class LabelledImages:
+    """One split of an ImageFolder; samples are (image_CHW normalised, label, image id)."""
+
+    def __init__(self, folder: ImageFolder, transform: Transform) -> None:
+        self.folder = folder
+        self.transform = transform
+        self.root = Path(folder.root)
+
+    def __len__(self) -> int:
+        return len(self.folder.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        path, label = self.folder.samples[index]
+        return self.transform(read_rgb(path)), label, self.image_id(index)
+
+    def image_id(self, index: int) -> str:
+        """The path below the split's folder."""
+        return str(Path(self.folder.samples[index][0]).relative_to(self.root))
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return Path(self.folder.samples[index][0])
+
+
+def open_split(data: Path, split: str) -> tuple[ImageFolder, list[str]]:
+    """Return `data/split` as an ImageFolder and notes on what it leaves out.
+
+    Raises FileNotFoundError that says what was looked for and what was found.
+    """
+    root = data / split
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{data}: looked for {split}/<class>/<image>; found {_listing(data)}. "
+            "--data names the folder that holds train/ and val/."
+        )
+    if not any(entry.is_dir() for entry in root.iterdir()):
+        raise FileNotFoundError(f"{root}: looked for one folder per class; found {_listing(root)}.")
+    folder = ImageFolder(str(root), allow_empty=True)
+    if not folder.samples:
+        raise FileNotFoundError(f"{root}: {len(folder.classes)} class folders, but no image file in any of them.")
+    notes = []
+    counts = Counter(label for _, label in folder.samples)
+    if empty := [name for name, label in folder.class_to_idx.items() if not counts[label]]:
+        notes.append(f"{split}: {len(empty)} classes without an image ({', '.join(empty[:5])})")
+    if loose := sum(entry.is_file() for entry in root.iterdir()):
+        notes.append(f"{split}: {loose} files that lie in no class folder left out")
+    return folder, notes
+
+
+def same_classes(train: ImageFolder, val: ImageFolder) -> None:
+    """Raise ValueError where val has other classes than train: their labels would not mean the same."""
+    if train.classes != val.classes:
+        extra = sorted(set(val.classes) - set(train.classes))
+        missing = sorted(set(train.classes) - set(val.classes))
+        raise ValueError(
+            f"{val.root}: its class folders differ from those of {train.root}: only in val {extra[:5]}, "
+            f"only in train {missing[:5]}; make them the same (an empty folder counts)."
+        )
+
+
+def train_transform(size: tuple[int, int], augment: Augmentation, normalisation: Normalisation) -> Transform:
+    """Return RandomResizedCrop (bicubic), flip, RandAugment and erasing as configured, then normalisation."""
+    steps: list[Any] = [
+        v2.RandomResizedCrop(size, scale=augment.crop_scale, interpolation=v2.InterpolationMode.BICUBIC)
+    ]
+    if augment.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if augment.randaugment:
+        fill = tuple(round(255 * m) for m in normalisation.mean)
+        hparams = {"translate_const": int(min(size) * 0.45), "img_mean": fill}
+        steps.append(rand_augment_transform(augment.randaugment, hparams))
+    steps += [v2.PILToTensor(), _Normalise(normalisation)]
+    if augment.erase:
+        steps.append(RandomErasing(augment.erase, mode="pixel", device="cpu"))
+    return v2.Compose(steps)
+
+
+def eval_transform(size: tuple[int, int], crop_share: float, normalisation: Normalisation) -> Transform:
+    """Return resize (bicubic, shorter side to size / crop_share) and centre crop, then normalisation."""
+    resized = [round(side / crop_share) for side in size]
+    shorter = resized[0] if size[0] == size[1] else resized
+    return v2.Compose(
+        [
+            v2.Resize(shorter, interpolation=v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(size),
+            v2.PILToTensor(),
+            _Normalise(normalisation),
+        ]
+    )
+
+
+class _Normalise:
+    """uint8 (C, H, W) to float32 with zero mean and unit variance of the pre-training data."""
+
+    def __init__(self, normalisation: Normalisation) -> None:
+        self.mean = torch.tensor(normalisation.mean).view(-1, 1, 1) * 255
+        self.std = torch.tensor(normalisation.std).view(-1, 1, 1) * 255
+
+    def __call__(self, image_CHW: Tensor) -> Tensor:
+        return (image_CHW.float() - self.mean) / self.std
+
+
+def _listing(folder: Path) -> str:
+    if not folder.exists():
+        return "no such folder"
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return (", ".join(names[:6]) + more) if names else "an empty folder"

@@ -1,0 +1,1 @@
+"""Pre-training of the shared backbone: by reconstructing pixels (MAE) and from labels."""

@@ -1,0 +1,24 @@
+"""The supervised baseline: the same ViT, class token and final norm included, trained from labels.
+
+Classification from random weights under its usual augmentation (MAE, appendix A.2). Unlike fine-tuning it keeps the
+ViT's final norm and fixed positions, so that its checkpoint holds the same parameters as MAE's.
+"""
+
+from pathlib import Path
+
+from backbones.checkpoint import load_checkpoint, read_checkpoint
+from backbones.vit import ViT
+from classification.config import ClassificationConfig
+from classification.task import ClassificationTask, assemble
+
+
+def build_task(config: ClassificationConfig, *, data: Path, init: Path | None) -> ClassificationTask:
+    """Return supervised pre-training on `data/train`, from random weights or a backbone checkpoint."""
+    backbone = ViT(config.backbone, drop_path=config.drop_path, train_position=False)
+    if init is None:
+        return assemble(config, backbone, data=data, pretraining=True)
+    checkpoint = read_checkpoint(init)
+    report = load_checkpoint(backbone, checkpoint)
+    return assemble(
+        config, backbone, data=data, report=report, normalisation=checkpoint.normalisation, pretraining=True
+    )
