@@ -1,0 +1,1 @@
+"""Semantic segmentation: the ViT under UPerNet, on mmsegmentation's models, transforms and data sets."""

@@ -1,0 +1,52 @@
+"""Options of segmentation."""
+
+from dataclasses import dataclass
+
+from backbones.config import ViTConfig
+from engine.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """UPerNet's two heads."""
+
+    channels: int
+    """Width of the UPerNet head."""
+    aux_channels: int = 256
+    """Width of the auxiliary FCN head on the third map."""
+    dropout: float = 0.1
+    """Share of channels dropped before the last convolution of either head."""
+    aux_weight: float = 0.4
+    """Weight of the auxiliary loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideConfig:
+    """Evaluation by overlapping square windows of the training crop's size."""
+
+    stride: int
+    """Pixels from window to window."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """A ViT under UPerNet, its crops and how it is trained."""
+
+    backbone: ViTConfig
+    """Architecture; its image_size is the training crop."""
+    taps: tuple[int, int, int, int]
+    """Blocks (0-based) whose output feeds the four levels, finest first; the last must be the last block."""
+    head: HeadConfig
+    """UPerNet's heads."""
+    run: RunConfig
+    """Length, batch, optimiser, schedule."""
+    resize: tuple[int, int]
+    """Longer and shorter side in pixels that images are fitted into; metrics are taken at their own size."""
+    resize_ratio: tuple[float, float] = (0.5, 2.0)
+    """Range of the random factor of `resize` in training."""
+    cat_max_ratio: float = 0.75
+    """A crop is drawn again, up to ten times, while one class covers more than this share of it."""
+    drop_path: float = 0.1
+    """Stochastic depth of the last block, rising linearly from 0."""
+    slide: SlideConfig | None = None
+    """Evaluate by sliding windows; None evaluates whole images."""

@@ -1,0 +1,1 @@
+"""Model nodes in mmengine's form."""

@@ -1,0 +1,138 @@
+"""Samples for training and evaluation, by mmseg's data set class and transforms.
+
+Files are read here, everything after is the host's: images come in BGR, as mmseg's photometric distortion
+expects, and the model's preprocessor turns them to RGB.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.images import read_rgb
+from segmentation.host import (
+    TRANSFORMS,
+    BaseSegDataset,
+    BaseTransform,
+    LoadAnnotations,
+    PackSegInputs,
+    PhotoMetricDistortion,
+    RandomCrop,
+    RandomFlip,
+    RandomResize,
+    Resize,
+)
+from segmentation.labels import IGNORED, check_labels, from_zero, read_label_map
+from segmentation.layout import Classes, Pair
+
+Sample = dict[str, Any]  # mmseg's: `inputs` (3, H, W) uint8 BGR, `data_samples` a SegDataSample
+
+
+@TRANSFORMS.register_module()
+class ReadUprightImage(BaseTransform):
+    """Reads `img_path` as upright 8-bit BGR, whatever kind of photograph it is."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return `results` with `img` (H, W, 3), `img_shape` and `ori_shape`."""
+        image_HWC = np.asarray(read_rgb(results["img_path"]))[:, :, ::-1]
+        results["img"] = np.ascontiguousarray(image_HWC)
+        results["img_shape"] = results["ori_shape"] = image_HWC.shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class ReadLabelMap(LoadAnnotations):
+    """Reads `seg_map_path` strictly: mmseg's own reader wraps labels above 255 and takes colour images."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def _load_seg_map(self, results: dict[str, Any]) -> None:
+        path = Path(results["seg_map_path"])
+        label_HW = read_label_map(path)
+        if label_HW.shape != results["ori_shape"]:
+            height, width = results["ori_shape"]
+            raise ValueError(
+                f"{path}: the label map is {label_HW.shape[1]} x {label_HW.shape[0]} pixels, its image "
+                f"{results['img_path']} is {width} x {height} (upright, EXIF orientation applied); "
+                "they must be of one size."
+            )
+        check_labels(label_HW, path, self.num_classes)
+        results["gt_seg_map"] = from_zero(label_HW)
+        results["seg_fields"].append("gt_seg_map")
+
+
+class PairedImages(BaseSegDataset):
+    """One split as an mmseg data set; names its images."""
+
+    def __init__(self, pairs: Sequence[Pair], classes: Classes, pipeline: Sequence[BaseTransform]) -> None:
+        self.pairs = tuple(pairs)
+        metainfo: dict[str, Any] = {"classes": list(classes.names)}
+        if classes.palette is not None:
+            metainfo["palette"] = [list(colour) for colour in classes.palette]
+        super().__init__(
+            metainfo=metainfo,
+            pipeline=list(pipeline),
+            reduce_zero_label=True,
+            ignore_index=IGNORED,
+            max_refetch=0,
+        )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Return mmseg's entry for every pair."""
+        return [
+            {
+                "image_id": pair.image_id,
+                "img_path": str(pair.image),
+                "seg_map_path": str(pair.labels),
+                "label_map": None,
+                "reduce_zero_label": True,
+                "seg_fields": [],
+            }
+            for pair in self.pairs
+        ]
+
+    def image_id(self, index: int) -> str:
+        """Path of the image below the split's folder."""
+        return self.pairs[index].image_id
+
+    @property
+    def palette(self) -> np.ndarray:
+        """RGB per class, (classes, 3) uint8."""
+        return np.array(self.metainfo["palette"], dtype=np.uint8)
+
+
+def train_pipeline(
+    num_classes: int,
+    *,
+    crop: tuple[int, int],
+    resize: tuple[int, int],
+    resize_ratio: tuple[float, float],
+    cat_max_ratio: float,
+) -> list[BaseTransform]:
+    """Return mmseg's training transforms (`configs/_base_/datasets/ade20k.py`) behind our readers."""
+    return [
+        ReadUprightImage(),
+        ReadLabelMap(num_classes),
+        RandomResize(scale=resize, ratio_range=resize_ratio, keep_ratio=True),
+        RandomCrop(crop_size=crop, cat_max_ratio=cat_max_ratio),
+        RandomFlip(prob=0.5),
+        PhotoMetricDistortion(),
+        _pack(),
+    ]
+
+
+def val_pipeline(num_classes: int, *, resize: tuple[int, int]) -> list[BaseTransform]:
+    """Return the transforms of evaluation: the image is fitted into `resize`, the labels keep their size."""
+    return [ReadUprightImage(), Resize(scale=resize, keep_ratio=True), ReadLabelMap(num_classes), _pack()]
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, list[Any]]:
+    """Return mmseg's batch: a list of images, which its preprocessor stacks, and a list of labels."""
+    return {key: [sample[key] for sample in samples] for key in ("inputs", "data_samples")}
+
+
+def _pack() -> BaseTransform:
+    return PackSegInputs(meta_keys=("image_id", "img_path", "ori_shape", "img_shape", "flip", "flip_direction"))

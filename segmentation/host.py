@@ -1,0 +1,77 @@
+"""mmsegmentation, imported once: what segmentation/ takes of it, with its known and harmless noise off.
+
+Everything else it prints or warns of comes through.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+from torch import nn
+
+HARMLESS = (
+    "Fail to import ``MultiScaleDeformableAttention``",  # mmcv-lite has no compiled op; UPerNet needs none
+    "Default ``avg_non_ignore`` is False",  # the published recipe's choice, made in configs/upernet.py
+    "For binary segmentation, we suggest",  # two classes train as well with two channels
+)
+HARMLESS_LINE = "Could not import OneDL"  # an optional service of the vendor
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    printed = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(printed):
+            for message in HARMLESS:
+                warnings.filterwarnings("ignore", message=message, category=UserWarning)
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            if line != HARMLESS_LINE:
+                print(line)
+
+
+try:
+    with _quiet():
+        from mmcv.transforms import BaseTransform, RandomFlip, RandomResize, Resize
+        from mmengine.config import ConfigDict
+        from mmengine.logging import MMLogger
+        from mmseg.datasets import ADE20KDataset, BaseSegDataset
+        from mmseg.datasets.transforms import (
+            LoadAnnotations,
+            PackSegInputs,
+            PhotoMetricDistortion,
+            RandomCrop,
+        )
+        from mmseg.models import EncoderDecoder
+        from mmseg.registry import MODELS, TRANSFORMS
+except ImportError as error:
+    raise ImportError(f"mmsegmentation cannot be imported ({error}); `make setup` installs it.") from error
+
+__all__ = [
+    "MODELS",
+    "TRANSFORMS",
+    "ADE20KDataset",
+    "BaseSegDataset",
+    "BaseTransform",
+    "ConfigDict",
+    "EncoderDecoder",
+    "LoadAnnotations",
+    "PackSegInputs",
+    "PhotoMetricDistortion",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomResize",
+    "Resize",
+    "build_model",
+]
+
+
+def build_model(config: ConfigDict) -> nn.Module:
+    """Return mmseg's model for a config, with its initial weights."""
+    MMLogger.get_current_instance().setLevel("WARNING")  # it lists every parameter and how it was initialised
+    with _quiet():
+        model = MODELS.build(config)
+        model.init_weights()
+    return model
