@@ -1,5 +1,6 @@
 """Reading any photograph as 8-bit RGB, or a clear error that names the file."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,24 @@ def read_rgb(path: str | Path) -> Image.Image:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return every image file below `folder`, sorted. Raises FileNotFoundError where there is none."""
+    """Return every image file below `folder`, sorted; linked folders are followed, each once.
+
+    Raises FileNotFoundError where there is none.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; looked for images in it.")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    found: list[Path] = []
+    visited: set[str] = set()
+    for here, subfolders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in visited:  # a link that leads back
+            subfolders.clear()
+            continue
+        visited.add(real)
+        found += [Path(here, name) for name in names if name.lower().endswith(EXTENSIONS)]
     if not found:
         raise FileNotFoundError(f"{folder}: holds no image file ({', '.join(EXTENSIONS)}), nor do its subfolders.")
-    return found
+    return sorted(found)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

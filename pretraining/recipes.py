@@ -51,6 +51,26 @@ def tiny_supervised() -> ClassificationConfig:
     )
 
 
+def small() -> MAEConfig:
+    """MAE on some thousands of photographs of one's own, at 64 px: hours on a laptop, minutes on a GPU.
+
+    `python tools/pretrain.py small --data DIR --out runs/mae`
+    """
+    return MAEConfig(
+        backbone=FAMILY["vit_demo_patch8"],
+        decoder_dim=128,
+        decoder_depth=2,
+        decoder_heads=4,
+        run=RunConfig(
+            length=Duration(100, "epochs"),
+            batch_size=128,
+            optim=OptimConfig(base_lr=1.5e-3, base_batch_size=128, betas=(0.9, 0.95), weight_decay=0.05),
+            schedule=ScheduleConfig(kind="cosine", warmup=Duration(5, "epochs")),
+            save_every=Duration(250),
+        ),
+    )
+
+
 def mae_base() -> MAEConfig:
     """ViT-B/16 on ImageNet-1K for 1,600 epochs: 83.6 % after fine-tuning (MAE, table 3; settings of table 8).
 
@@ -101,6 +121,7 @@ def supervised_base() -> ClassificationConfig:
 RECIPES: dict[str, Callable[[], MAEConfig | ClassificationConfig]] = {
     "tiny": tiny,
     "tiny_supervised": tiny_supervised,
+    "small": small,
     "mae_base": mae_base,
     "supervised_base": supervised_base,
 }
