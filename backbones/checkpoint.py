@@ -7,6 +7,7 @@ dropped by a stated rule, or an error. Reading never executes code of the file.
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def write_checkpoint(path: Path, vit: ViT, *, source: str, normalisation: Normal
         save_file(state, temporary, metadata=header)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # in a read-only or absent folder there is nothing to remove
+            temporary.unlink()
         raise OSError(f"{path}: could not be written ({error}); the file of before, if any, is as it was.") from error
 
 

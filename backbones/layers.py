@@ -40,6 +40,8 @@ class Attention(nn.Module):
 
     def __init__(self, embed_dim: int, *, num_heads: int) -> None:
         super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"a width of {embed_dim} is not divisible by {num_heads} attention heads.")
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dim, embed_dim * 3)
         self.proj = nn.Linear(embed_dim, embed_dim)

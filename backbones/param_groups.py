@@ -64,13 +64,14 @@ def param_groups(
 ) -> list[ParamGroup]:
     """Return groups that hold every trainable parameter exactly once, ordered by layer, decayed ones first.
 
-    `layer_decay` 1.0 gives every layer the same rate. Raises ValueError where `prefix` matches nothing, since then
-    the decay would be lost in silence.
+    `layer_decay` 1.0 gives every layer the same rate. Raises ValueError where `prefix` finds no block, since then the
+    decay would be lost in silence.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not any(name.startswith(prefix) for name, _ in named):
+    blocks = f"{prefix}blocks."
+    if not any(name.startswith(blocks) for name, _ in named):
         raise ValueError(
-            f"no trainable parameter starts with {prefix!r}; the first is {named[0][0] if named else None}."
+            f"no trainable parameter starts with {blocks!r}; the first is {named[0][0] if named else None}."
         )
     members: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in named:

@@ -1,5 +1,6 @@
 """ImageFolder data (`train/<class>/*`, `val/<class>/*`) and the transforms of training and evaluation."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,9 @@ def open_split(data: Path, split: str) -> tuple[ImageFolder, list[str]]:
         notes.append(f"{split}: {len(empty)} classes without an image ({', '.join(empty[:5])})")
     if loose := sum(entry.is_file() for entry in root.iterdir()):
         notes.append(f"{split}: {loose} files that lie in no class folder left out")
+    files = sum(len(names) for _, _, names in os.walk(root, followlinks=True))  # as ImageFolder walks
+    if other := files - loose - len(folder.samples):
+        notes.append(f"{split}: {other} files of no image format left out")
     return folder, notes
 
 

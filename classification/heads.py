@@ -38,6 +38,11 @@ class Classifier(nn.Module):
         """Return {"cross_entropy": scalar} of (images, labels, ids); mixup draws from NumPy's global generator."""
         image_BCHW, label_B, _ = batch
         if self.mixup is not None:
+            if len(label_B) % 2:
+                raise ValueError(
+                    f"a micro-batch of {len(label_B)} images cannot be mixed in pairs; make batch_size / accumulate / "
+                    "processes even, or set mixup and cutmix to 0."
+                )
             image_BCHW, target_BK = self.mixup(image_BCHW, label_B)
             logits_BK = self.logits(image_BCHW).float()
             return {"cross_entropy": F.cross_entropy(logits_BK, target_BK)}

@@ -26,7 +26,6 @@ from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.task import Facts, ImageResult
 
-
 Batch = tuple[Tensor, Tensor, list[str]]
 
 

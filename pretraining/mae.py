@@ -72,7 +72,7 @@ class MaskedAutoencoder(nn.Module):
         return Reconstruction(prediction_BNP, mask_BN, loss_B)
 
     def target(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the target (B, N, P), and the mean and deviation (B, N, 1) that were taken out of it (0 and 1 if none).
+        """Return the target (B, N, P), and the mean and deviation (B, N, 1) taken out of it (0 and 1 if none).
 
         The variance is unbiased and 1e-6 is added to it, as in the official code.
         """

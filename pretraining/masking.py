@@ -9,8 +9,8 @@ from torch import Tensor
 
 def kept_count(patches: int, mask_ratio: float) -> int:
     """Return how many patches the encoder sees: int(patches * (1 - ratio)), as MAE's code rounds."""
-    if not 0 <= mask_ratio < 1:
-        raise ValueError(f"mask_ratio {mask_ratio} is outside [0, 1).")
+    if not 0 < mask_ratio < 1:  # with no patch hidden the loss is 0 / 0
+        raise ValueError(f"mask_ratio {mask_ratio} is outside (0, 1); MAE's is 0.75.")
     kept = int(patches * (1 - mask_ratio))
     if kept < 1:
         raise ValueError(f"mask_ratio {mask_ratio} keeps none of {patches} patches; lower it.")
