@@ -28,15 +28,24 @@ class Evaluated:
     """path -> reason"""
 
 
-def evaluate(task: Task, run: RunConfig, fabric: Fabric, *, stop: Callable[[], bool]) -> Evaluated | None:
+def evaluate(
+    task: Task,
+    run: RunConfig,
+    fabric: Fabric,
+    *,
+    stop: Callable[[], bool],
+    progress: Callable[[int, int], None],
+) -> Evaluated | None:
     """Return the evaluation of `task.model` as it is, or None where `stop` said so between two batches.
 
-    The model is put in eval mode and back. Every process gets the whole result.
+    The model is put in eval mode and back. Every process gets the whole result. `progress` is told how many of how many
+    images of this process are done.
     """
     training = task.model.training
     task.model.eval()
     shard = Shard(fabric.global_rank, fabric.world_size)
     batches = eval_batches(task, seed=run.seed, batch_size=run.eval_batch_size, shard=shard, workers=run.workers)
+    mine = len(range(shard.rank, len(task.val_data), shard.world))
     results: list[ImageResult] = []
     unreadable: dict[str, str] = {}
     with torch.no_grad(), fabric.autocast():
@@ -52,6 +61,7 @@ def evaluate(task: Task, run: RunConfig, fabric: Fabric, *, stop: Callable[[], b
             if len(predicted) != len(batch.ids):
                 raise AssertionError(f"{task.name}: {len(predicted)} results for {len(batch.ids)} images")
             results += predicted
+            progress(len(results), mine)
     task.model.train(training)
     if fabric.world_size > 1:
         gathered: list[tuple[list[ImageResult], dict[str, str]]] = [([], {})] * fabric.world_size

@@ -1,16 +1,17 @@
 """From the flags that all training tools share to a finished run."""
 
+import os
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
 import tyro
 
 from engine.config import Duration, RunConfig
-from engine.loop import EXIT_CODES, fit
+from engine.loop import EXIT_CODES, NonFiniteError, fit
 from engine.seeding import derive, seed_all
 from engine.task import Task
 
@@ -30,8 +31,8 @@ Build = Callable[..., Task]  # build(config, *, data: Path, init: Path | None) -
 class TrainArgs:
     """Flags shared by the training tools."""
 
-    recipe: Annotated[str, tyro.conf.Positional]
-    """Name of the recipe."""
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """Name of a recipe, from the list above."""
     data: Path
     """Folder of the data set."""
     out: Path
@@ -52,7 +53,7 @@ class TrainArgs:
     """Continue the run in --out from its last checkpoint."""
 
 
-def choose_recipe(recipes: dict[str, Callable[[], C]], name: str) -> C:
+def choose_recipe(recipes: Mapping[str, Callable[[], C]], name: str) -> C:
     """Return the named recipe's configuration. Raises ValueError that lists the names."""
     if name not in recipes:
         raise ValueError(f"no recipe is called {name!r}; there are: {', '.join(sorted(recipes))}.")
@@ -60,7 +61,10 @@ def choose_recipe(recipes: dict[str, Callable[[], C]], name: str) -> C:
 
 
 def override(config: C, args: TrainArgs) -> C:
-    """Return the configuration with the flags that were given put in place of the recipe's values."""
+    """Return the configuration with the flags that were given put in place of the recipe's values.
+
+    A tool's own flags carry the names of the task configuration's fields.
+    """
     if args.steps is not None and args.epochs is not None:
         raise ValueError("--steps and --epochs were both given; the run has one length.")
     run = config.run
@@ -71,11 +75,32 @@ def override(config: C, args: TrainArgs) -> C:
     for name in ("seed", "batch_size", "workers"):
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})
-    return replace(config, run=run)  # type: ignore[type-var]
+    own = {f.name for f in fields(args)} - {f.name for f in fields(TrainArgs)}
+    given = {name: value for name in own if (value := getattr(args, name)) is not None}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    return replace(config, run=run, **plain)  # type: ignore[type-var]
+
+
+def run_tool(
+    cls: type[TrainArgs],
+    argv: list[str] | None,
+    *,
+    doc: str | None,
+    recipes: Mapping[str, Callable[[], TaskConfig]],
+    build: Build,
+) -> int:
+    """Parse the command line, train, and return the exit code: what every training tool's `main` does."""
+    names = "\n".join(f"  {name}: {(recipe.__doc__ or '-').splitlines()[0]}" for name, recipe in recipes.items())
+    args = parse(cls, argv, doc=f"{(doc or '').strip()}\n\nRecipes:\n{names}")
+    try:
+        config = override(choose_recipe(recipes, args.recipe), args)
+    except ValueError as error:
+        return fail(error)
+    return train(args, config, build)
 
 
 def train(args: TrainArgs, config: C, build: Build) -> int:
-    """Build the task, train it, and return the exit code: 0 done, 1 failed, 130 or 143 interrupted.
+    """Build the task, train it, and return the exit code: 0 done, 1 failed, 130 interrupted (resumable).
 
     `config` has the flags applied already (`override`). What a user can cause is said in one line without a traceback.
     """
@@ -83,16 +108,19 @@ def train(args: TrainArgs, config: C, build: Build) -> int:
         seed_all(derive(config.run.seed, "weights"))
         task = build(config, data=args.data, init=args.init)
         record = fit(task, config, recipe=args.recipe, out=args.out, resume=args.resume)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, NonFiniteError) as error:
         return fail(error)
     return EXIT_CODES[record.status]
 
 
 def fail(error: BaseException) -> int:
-    """Print an error as one line on stderr (the traceback too for what is no user's mistake) and return 1."""
-    if not isinstance(error, ValueError | OSError):
+    """Print an error as one line on stderr, its traceback too where MAE_TRANSFER_TRACEBACK is set, and return 1."""
+    if os.environ.get("MAE_TRANSFER_TRACEBACK"):
         traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
+    text = str(error)
+    if "DataLoader worker" in text:  # PyTorch wraps a worker's error into its whole traceback
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    print(f"error: {text}", file=sys.stderr)
     return 1
 
 

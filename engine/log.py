@@ -3,7 +3,7 @@
 import csv
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +31,8 @@ class RunLog:
         self._bar: Progress | None = None
         self._bar_task = TaskID(0)
         self._warned = False
+        self._evaluated = 0
+        self._lines = evaluation_lines(label, self.say)
         self._began = time.monotonic()
         self._last_line = self._began
         if speaks:
@@ -67,6 +69,16 @@ class RunLog:
         if write:
             self.scalars(step, values)
             self._warn_of_waiting(values.get("data_wait", 0.0), step)
+
+    def evaluating(self, done: int, total: int) -> None:
+        """Say how many of how many images are evaluated, on the progress line or in a line now and then."""
+        if self._bar is not None:
+            self._bar.update(self._bar_task, state=f"evaluating {done}/{total}")
+        elif self.speaks:
+            if done <= self._evaluated:
+                self._lines = evaluation_lines(self.label, self.say)
+            self._evaluated = done
+            self._lines(done, total)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add values to metrics.csv (long form: step, name, value) and to TensorBoard."""
@@ -114,6 +126,20 @@ class RunLog:
             header, *rows = list(csv.reader(file)) or [["step", "name", "value"]]
         with replacing(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *(row for row in rows if len(row) == 3 and int(row[0]) <= last_step)])
+
+
+def evaluation_lines(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Return a reporter of (done, total) that says a line with the ETA at most every ten seconds."""
+    began = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 10:
+            last = now
+            say(f"{label} evaluating {done}/{total} images, ETA {duration((now - began) / done * (total - done))}")
+
+    return report
 
 
 def duration(seconds: float) -> str:

@@ -218,7 +218,9 @@ class _Session:
         # the last evaluation also makes the results file and the pictures, which no checkpoint holds
         if not self._evaluation_due() or (done and not final):
             return True
-        evaluated = evaluate(self.task, self.run_config, self.fabric, stop=lambda: bool(stop))
+        evaluated = evaluate(
+            self.task, self.run_config, self.fabric, stop=lambda: bool(stop), progress=self.log.evaluating
+        )
         if evaluated is None:
             return False
         self._count_unreadable(evaluated.unreadable)

@@ -10,6 +10,7 @@ from engine.config import from_json
 from engine.device import make_fabric
 from engine.evaluation import evaluate, write_results
 from engine.files import replacing
+from engine.log import evaluation_lines
 from engine.record import RunRecord, read_record
 from engine.resume import checkpoints, load_model
 from engine.task import Task
@@ -56,7 +57,7 @@ def reevaluate(run: Path, tasks: dict[str, Buildable], *, data: Path | None, spl
     fabric = make_fabric(config.run.precision)
     step = load_model(saved[-1], task.model)
     task.model.to(fabric.device)
-    evaluated = evaluate(task, config.run, fabric, stop=lambda: False)
+    evaluated = evaluate(task, config.run, fabric, stop=lambda: False, progress=evaluation_lines(task.name, print))
     if evaluated is None:
         raise AssertionError("nothing asked the evaluation to stop")
     folder = run / "evaluations" / task.facts.val_split

@@ -1,4 +1,4 @@
-"""Stopping a run from outside: the first Ctrl-C or SIGTERM asks it to save and leave, the second Ctrl-C leaves at once."""
+"""Stopping a run: the first Ctrl-C or SIGTERM asks it to save and leave, a second Ctrl-C leaves at once."""
 
 import signal
 from collections.abc import Iterator

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tyro
 
+from engine.launch import fail, parse
 from scenes.config import SPLITS, ScenesConfig
 from scenes.layouts import write_scenes
 from scenes.sheet import write_contact_sheet
@@ -23,10 +24,13 @@ class Arguments:
     """What to draw."""
 
 
-def main() -> None:
-    """Write the scenes and say where they are."""
-    arguments = tyro.cli(Arguments, description=(__doc__ or "").splitlines()[0])
-    index = write_scenes(arguments.out, arguments.scenes)
+def main(argv: list[str] | None = None) -> int:
+    """Write the scenes, say where they are, and return the exit code."""
+    arguments = parse(Arguments, argv, doc=__doc__)
+    try:
+        index = write_scenes(arguments.out, arguments.scenes)
+    except (ValueError, OSError) as error:
+        return fail(error)
     sheet = write_contact_sheet(index, index.root / "contact_sheet.png")
     counts = index.config.counts
     for split in SPLITS:
@@ -36,7 +40,8 @@ def main() -> None:
     print(f"COCO           {index.coco}")
     print(f"ADE20K         {index.ade20k}")
     print(f"contact sheet  {sheet}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -5,26 +5,14 @@
 --data holds train/<class>/ and val/<class>/ with images. Metrics: top1, top5 in percent, in OUT/record.json.
 """
 
-from dataclasses import dataclass
-
 from classification.recipes import RECIPES
 from classification.task import build_task
-from engine.launch import TrainArgs, choose_recipe, fail, override, parse, train
-
-
-@dataclass(frozen=True, kw_only=True)
-class Args(TrainArgs):
-    """Flags of classification."""
+from engine.launch import TrainArgs, run_tool
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 130 interrupted."""
-    args = parse(Args, argv, doc=__doc__)
-    try:
-        config = override(choose_recipe(RECIPES, args.recipe), args)
-    except ValueError as error:
-        return fail(error)
-    return train(args, config, build_task)
+    return run_tool(TrainArgs, argv, doc=__doc__, recipes=RECIPES, build=build_task)
 
 
 if __name__ == "__main__":

@@ -7,26 +7,14 @@ unlabelled and 1 to N for the classes, which objectInfo<N>.txt may name. Metrics
 in OUT/record.json.
 """
 
-from dataclasses import dataclass
-
-from engine.launch import TrainArgs, choose_recipe, fail, override, parse, train
+from engine.launch import TrainArgs, run_tool
 from segmentation.recipes import RECIPES
 from segmentation.task import build_task
 
 
-@dataclass(frozen=True, kw_only=True)
-class Args(TrainArgs):
-    """Flags of segmentation."""
-
-
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 130 interrupted."""
-    args = parse(Args, argv, doc=__doc__)
-    try:
-        config = override(choose_recipe(RECIPES, args.recipe), args)
-    except ValueError as error:
-        return fail(error)
-    return train(args, config, build_task)
+    return run_tool(TrainArgs, argv, doc=__doc__, recipes=RECIPES, build=build_task)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,7 @@ from scenes.layouts import ScenesIndex, write_scenes
 from scenes.scene import render_scene
 from scenes.sheet import write_contact_sheet
 
-COUNTS = SceneCounts(
-    classify_train=40, classify_val=16, classify_test=8, dense_train=16, dense_val=24, dense_test=3
-)
+COUNTS = SceneCounts(classify_train=40, classify_val=16, classify_test=8, dense_train=16, dense_val=24, dense_test=3)
 CONFIG = ScenesConfig(seed=5, image_size=(48, 72), counts=COUNTS)
 
 

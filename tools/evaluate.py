@@ -1,0 +1,61 @@
+"""Evaluate the last checkpoint of a run again, on its own validation split or another.
+
+    python tools/evaluate.py runs/cls
+    python tools/evaluate.py runs/cls --split test
+
+Prints the metrics and writes RUN/evaluations/SPLIT/: metrics.json, results.jsonl, pictures.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import classification.config
+import classification.task
+import detection.config
+import detection.task
+import pretraining.config
+import pretraining.supervised
+import pretraining.task
+import segmentation.config
+import segmentation.task
+from engine.launch import fail, parse
+from engine.reevaluate import Buildable, reevaluate
+
+TASKS = {
+    "mae": Buildable(pretraining.config.MAEConfig, pretraining.task.build_task),
+    "supervised": Buildable(classification.config.ClassificationConfig, pretraining.supervised.build_task),
+    "classification": Buildable(classification.config.ClassificationConfig, classification.task.build_task),
+    "detection": Buildable(detection.config.DetectionConfig, detection.task.build_task),
+    "segmentation": Buildable(segmentation.config.SegmentationConfig, segmentation.task.build_task),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Flags of evaluation."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run."""
+    data: Path | None = None
+    """Folder of the data set; the run's own unless given."""
+    split: str | None = None
+    """Validation split; the run's own unless given."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit code: 0 done, 1 failed."""
+    args = parse(Args, argv, doc=__doc__)
+    try:
+        done = reevaluate(args.run, TASKS, data=args.data, split=args.split)
+    except (ValueError, OSError) as error:
+        return fail(error)
+    print(f"step {done.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in done.metrics.items()))
+    print("\n".join(str(path) for path in (done.folder / "metrics.json", *done.pictures)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
