@@ -107,15 +107,9 @@ def repack(origin: Path, folder: Path) -> Path:
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             record.append((name, f"sha256={digest}", len(data)))
 
-        old_info = next(
-            name.split("/")[0] for name in source.namelist() if name.endswith(".dist-info/METADATA")
-        )
+        old_info = next(name.split("/")[0] for name in source.namelist() if name.endswith(".dist-info/METADATA"))
         for name in sorted(source.namelist()):
-            if (
-                name.startswith("detectron2/")
-                and not name.endswith("/")
-                and not re.match(r"detectron2/_C\b", name)
-            ):
+            if name.startswith("detectron2/") and not name.endswith("/") and not re.match(r"detectron2/_C\b", name):
                 if name.endswith((".so", ".pyd", ".dylib")):
                     raise SetupError(
                         f"{origin.name} holds {name}: compiled files do not belong in a py3-none-any wheel."

@@ -102,9 +102,7 @@ def examine(root: Path) -> tuple[list[str], list[str]]:
     if "mae-transfer" not in installed:
         troubles.append("the project itself is not installed. Run: rm -f .venv/setup-complete && make setup")
     if not is_complete(root):
-        troubles.append(
-            ".venv is older than the files it is made from, or its set-up did not finish. Run: make setup"
-        )
+        troubles.append(".venv is older than the files it is made from, or its set-up did not finish. Run: make setup")
     return facts, troubles
 
 

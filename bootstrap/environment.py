@@ -174,14 +174,8 @@ def check_imports(python: Path) -> None:
     )
     if answer.returncode != 0:
         name = answer.stdout.split()[-1] if answer.stdout.split() else "python"
-        last = (
-            answer.stderr.strip().splitlines()[-1]
-            if answer.stderr.strip()
-            else f"exit code {answer.returncode}"
-        )
-        raise SetupError(
-            f"{name} is installed but does not import: {last}. `make doctor` says what is missing."
-        )
+        last = answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else f"exit code {answer.returncode}"
+        raise SetupError(f"{name} is installed but does not import: {last}. `make doctor` says what is missing.")
 
 
 def install(root: Path, this_python: bool) -> None:

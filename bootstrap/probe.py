@@ -56,9 +56,7 @@ def main() -> None:
         "sys_platform": sys.platform,
         "platform_machine": platform.machine(),
         "installed": {
-            item.metadata["Name"]: item.version
-            for item in importlib.metadata.distributions()
-            if item.metadata["Name"]
+            item.metadata["Name"]: item.version for item in importlib.metadata.distributions() if item.metadata["Name"]
         },
         "failed_imports": failed_imports(),
         "devices": devices(),

@@ -7,12 +7,12 @@ from classification.config import Augmentation, ClassificationConfig
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 from pretraining.config import MAEConfig
 
-TINY_LENGTH = Duration(1600)  # both arms of the demo see the same number of images
+TINY_LENGTH = Duration(600)  # both arms of the demo see the same number of images
 TINY_BATCH = 64
 
 
 def tiny() -> MAEConfig:
-    """MAE on scenes of 64 px: the demo's MAE arm, about three minutes on two CPU cores.
+    """MAE on scenes of 64 px: the demo's MAE arm, about two minutes on two CPU cores.
 
     `python tools/pretrain.py tiny --data runs/demo/scenes/imagenet --out runs/mae`
     """
@@ -25,8 +25,8 @@ def tiny() -> MAEConfig:
             length=TINY_LENGTH,
             batch_size=TINY_BATCH,
             optim=OptimConfig(base_lr=1.5e-3, base_batch_size=TINY_BATCH, betas=(0.9, 0.95), weight_decay=0.05),
-            schedule=ScheduleConfig(kind="cosine", warmup=Duration(100)),
-            save_every=Duration(400),
+            schedule=ScheduleConfig(kind="cosine", warmup=Duration(50)),
+            save_every=Duration(200),
         ),
     )
 
@@ -45,8 +45,8 @@ def tiny_supervised() -> ClassificationConfig:
             length=TINY_LENGTH,
             batch_size=TINY_BATCH,
             optim=OptimConfig(base_lr=1e-3, base_batch_size=TINY_BATCH, betas=(0.9, 0.95), weight_decay=0.05),
-            schedule=ScheduleConfig(kind="cosine", warmup=Duration(100)),
-            save_every=Duration(400),
+            schedule=ScheduleConfig(kind="cosine", warmup=Duration(50)),
+            save_every=Duration(200),
         ),
     )
 

@@ -59,9 +59,7 @@ class Thing:
 def _stuff(
     number: int, name: str, hue: Range, saturation: Range, light_saturation: Range, dark: Range, light: Range
 ) -> Stuff:
-    colouring = Colouring(
-        hue=hue, saturation=saturation, light_saturation=light_saturation, dark=dark, light=light
-    )
+    colouring = Colouring(hue=hue, saturation=saturation, light_saturation=light_saturation, dark=dark, light=light)
     return Stuff(name=name, semantic_id=number, colouring=colouring)
 
 

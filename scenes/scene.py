@@ -173,9 +173,7 @@ def _place_things(main: Thing, height: int, width: int, rng: np.random.Generator
     return placed
 
 
-def _draw_place(
-    category: Thing, height: int, width: int, rng: np.random.Generator, *, is_main: bool
-) -> _Placed:
+def _draw_place(category: Thing, height: int, width: int, rng: np.random.Generator, *, is_main: bool) -> _Placed:
     """Return the thing at a random place, scale, proportion and angle; it may reach over the edge."""
     area = rng.uniform(*(MAIN_AREA if is_main else OTHER_AREA)) * min(height, width) ** 2
     stretch = rng.uniform(0.75, 1.0)
@@ -217,8 +215,7 @@ def _visible(placed: list[_Placed]) -> list[np.ndarray]:
 def _visible_enough(placed: list[_Placed]) -> bool:
     shares = [mask.sum() / thing.full_area for thing, mask in zip(placed, _visible(placed), strict=True)]
     return all(
-        share >= (MAIN_VISIBLE if thing.is_main else OTHER_VISIBLE)
-        for thing, share in zip(placed, shares, strict=True)
+        share >= (MAIN_VISIBLE if thing.is_main else OTHER_VISIBLE) for thing, share in zip(placed, shares, strict=True)
     )
 
 

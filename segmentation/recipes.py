@@ -20,10 +20,10 @@ def tiny() -> SegmentationConfig:
         resize_ratio=(0.75, 1.5),
         drop_path=0.0,
         run=RunConfig(
-            length=Duration(200),
-            batch_size=16,
-            optim=OptimConfig(base_lr=1e-3, base_batch_size=16, layer_decay=0.75),
-            schedule=ScheduleConfig(kind="poly", warmup=Duration(20)),
+            length=Duration(120),
+            batch_size=8,
+            optim=OptimConfig(base_lr=1e-3, base_batch_size=8, layer_decay=0.75),
+            schedule=ScheduleConfig(kind="poly", warmup=Duration(12)),
         ),
     )
 

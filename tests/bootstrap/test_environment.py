@@ -53,9 +53,7 @@ def test_incomplete_without_its_python_its_stamp_or_in_another_folder(project: P
     assert not environment.is_complete(project)
 
 
-@pytest.mark.parametrize(
-    ("error", "cut_off"), [(SetupError("no network"), False), (KeyboardInterrupt(), True)]
-)
+@pytest.mark.parametrize(("error", "cut_off"), [(SetupError("no network"), False), (KeyboardInterrupt(), True)])
 def test_a_failed_setup_is_done_again_and_a_cut_off_one_from_scratch(
     project: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, cut_off: bool
 ) -> None:

@@ -34,7 +34,8 @@ def test_first_step_is_adamw_by_hand(toy_task, toy_config, tmp_path) -> None:
     """One step with one micro-batch: the loop's weights equal a plain AdamW step on the same batch and seed."""
     run = replace(
         toy_config.run, length=Duration(1), accumulate=1, eval_every=None, save_every=None,
-        optim=replace(toy_config.run.optim, clip_norm=None), schedule=replace(toy_config.run.schedule, warmup=Duration(0)),
+        optim=replace(toy_config.run.optim, clip_norm=None),
+        schedule=replace(toy_config.run.schedule, warmup=Duration(0)),
     )  # fmt: skip
     ours = toy_task()
     fit(ours, replace(toy_config, run=run), recipe="toy", out=tmp_path / "run")
@@ -136,7 +137,7 @@ def test_record_holds_what_tables_need(toy_task, toy_config, tmp_path) -> None:
 
 def test_folder_with_another_run_is_refused(toy_task, toy_config, tmp_path) -> None:
     fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
-    with pytest.raises(ValueError, match="holds a run already.*--resume"):
+    with pytest.raises(ValueError, match=r"holds a run already.*--resume"):
         fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
     changed = replace(toy_config, run=replace(toy_config.run, batch_size=4))
     with pytest.raises(ValueError, match=r"config\.run\.batch_size: 8 -> 4"):
@@ -236,7 +237,7 @@ def test_batch_that_cannot_be_shared_is_refused(toy_task, toy_config, tmp_path) 
 def test_empty_training_split_is_refused(toy_task, toy_config, tmp_path) -> None:
     task = toy_task()
     task.train_data.points = task.train_data.points[:0]
-    with pytest.raises(ValueError, match="toy: the training split train holds no image"):
+    with pytest.raises(ValueError, match=r"toy: the training split train holds no image"):
         fit(task, toy_config, recipe="toy", out=tmp_path)
 
 

@@ -1,0 +1,240 @@
+"""Carry out a matrix of runs: skip what is recorded, resume what was interrupted, go on when one fails."""
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from rich.console import Console
+
+from benchmark.child import INTERRUPTED, STOPS, blocked_stops, fork
+from benchmark.matrix import Run
+from benchmark.progress import Estimate, Screen, clock
+from benchmark.store import file_sha256
+from engine.config import differences
+from engine.record import RunRecord, read_record
+
+POLL = 0.5  # seconds between looks at a run
+STOPPED_BEFORE = "stopped before"
+Status = Literal["completed", "recorded", "failed", "interrupted", "not run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A command-line tool as the suite calls it."""
+
+    main: Callable[[list[str]], int]
+    """Takes the command line and returns the exit code."""
+    config: Callable[[list[str]], dict[str, Any]] | None
+    """The configuration that its record would hold; None for a tool that leaves no record and repeats no work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run of the matrix ended."""
+
+    run: Run
+    status: Status
+    seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether its result is there."""
+        return self.status in ("completed", "recorded")
+
+
+def exit_code(outcomes: Sequence[Outcome], *, stopped: bool) -> int:
+    """Return 0 where all results are there, 130 where someone stopped the suite, else 1."""
+    if all(outcome.good for outcome in outcomes):
+        return 0
+    return INTERRUPTED if stopped else 1
+
+
+class Suite:
+    """One pass over a matrix."""
+
+    def __init__(self, tools: Mapping[str, Tool], console: Console) -> None:
+        self.tools = tools
+        self.console = console
+        self.stopped = False
+        """Whether SIGINT or SIGTERM came."""
+        self._child: BaseProcess | None = None
+
+    def carry_out(self, runs: Sequence[Run], folder: Path) -> list[Outcome]:
+        """Return how each run ended, in order; after a stop request the rest is `not run`.
+
+        Raises ValueError where another suite works in `folder`.
+        """
+        estimate = Estimate(runs)
+        for run in runs:
+            record = _record(run)
+            if record is not None and record.status == "completed":
+                estimate.leave_out(run)
+        outcomes: dict[str, Outcome] = {}
+        with _locked(folder), self._handled(), Screen(self.console, len(runs)) as screen:
+            for number, run in enumerate(runs, start=1):
+                lacking = [name for name in run.needs if not outcomes[name].good]
+                if self.stopped:
+                    outcome = Outcome(run=run, status="not run", error=STOPPED_BEFORE)
+                elif lacking:
+                    outcome = Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
+                else:
+                    outcome = self._attempt(number, run, screen, estimate)
+                estimate.leave_out(run)
+                outcomes[run.name] = outcome
+                if outcome.error != STOPPED_BEFORE:
+                    screen.end(number, run, _said(outcome))
+        return list(outcomes.values())
+
+    def _attempt(self, number: int, run: Run, screen: Screen, estimate: Estimate) -> Outcome:
+        tool = self.tools[run.tool]
+        record = _record(run)
+        try:
+            if tool.config is not None and record is not None and record.status == "completed":
+                if stale := _stale(run, record, tool.config):
+                    why = (
+                        f"{run.out}: holds a finished run of other settings ({'; '.join(stale)}). "
+                        "Remove that folder to run it anew, or give another --out."
+                    )
+                    return Outcome(run=run, status="failed", error=why)
+                return Outcome(run=run, status="recorded", seconds=record.cost.total_seconds)
+            resuming = tool.config is not None and run.out.is_dir() and any(run.out.iterdir())
+            argv = [*run.argv, "--resume"] if resuming else [*run.argv]
+            screen.begin(number, run, resuming=resuming, left=estimate.left())
+            before = run.log.stat().st_size if run.log.exists() else 0
+            start = time.monotonic()
+            code = self._wait(number, run, argv, screen, estimate)
+            seconds = time.monotonic() - start
+            outcome = self._judge(run, code, seconds, _read_from(run.log, before))
+        except (OSError, ValueError) as error:
+            return Outcome(run=run, status="failed", error=str(error))
+        if outcome.status == "completed" and not resuming:
+            estimate.timed(run, seconds)
+        return outcome
+
+    def _wait(self, number: int, run: Run, argv: list[str], screen: Screen, estimate: Estimate) -> int:
+        """Run to the end and return the exit code, negative for a signal."""
+        start = time.monotonic()
+        with blocked_stops():
+            self._child = child = fork(self.tools[run.tool].main, argv, name=run.name, log=run.log)
+        try:
+            while child.exitcode is None:
+                child.join(POLL)
+                elapsed = time.monotonic() - start
+                line = f"asked to stop, saving: {_last_line(run.log)}" if self.stopped else _last_line(run.log)
+                screen.tick(number, run, line=line, left=estimate.left(run, elapsed))
+            return child.exitcode
+        finally:
+            self._child = None
+            if child.exitcode is None:  # something went wrong here: the run is not left behind
+                child.terminate()
+                child.join()
+
+    def _judge(self, run: Run, code: int, seconds: float, printed: str) -> Outcome:
+        record = _record(run)
+        recorded = record.status if record else None
+        if code == 0 and (self.tools[run.tool].config is None or recorded == "completed"):
+            return Outcome(run=run, status="completed", seconds=seconds)
+        if (recorded == "interrupted" and code == INTERRUPTED) or (self.stopped and code != 1):
+            by = record.error if record and record.error else "a signal"
+            return Outcome(run=run, status="interrupted", seconds=seconds, error=f"interrupted by {by}")
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = "; the system does so when memory runs out" if name == "SIGKILL" else ""
+            return Outcome(run=run, status="failed", seconds=seconds, error=f"killed by {name}{hint}")
+        error = _error_line(printed) or f"exit code {code} and no completed record"
+        return Outcome(run=run, status="failed", seconds=seconds, error=error)
+
+    @contextmanager
+    def _handled(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._stop) for number in STOPS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        """Pass the request on: the run saves and leaves, at a second Ctrl-C at once."""
+        self.stopped = True
+        if self._child is not None and self._child.pid is not None and self._child.exitcode is None:
+            os.kill(self._child.pid, number)
+
+
+def _record(run: Run) -> RunRecord | None:
+    try:
+        return read_record(run.out)
+    except (FileNotFoundError, ValueError):  # an unreadable record is written anew by the resumed run
+        return None
+
+
+def _stale(run: Run, record: RunRecord, config: Callable[[list[str]], dict[str, Any]]) -> list[str]:
+    """Return in what a finished run differs from the one that is wanted now."""
+    wanted = json.loads(json.dumps(config([*run.argv])))
+    found = differences(record.config, wanted)
+    if run.data is not None and Path(record.data).resolve() != run.data.resolve():
+        found.append(f"data: {record.data} -> {run.data}")
+    weights = file_sha256(run.init) if run.init is not None else None
+    if record.weights_sha256 != weights:
+        found.append(f"weights_sha256: {_short(record.weights_sha256)} -> {_short(weights)}")
+    return found
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none (random)"
+
+
+def _said(outcome: Outcome) -> str:
+    if outcome.status == "recorded":
+        return "recorded already, skipped"
+    if outcome.status == "completed":
+        return f"completed in {clock(outcome.seconds)}"
+    return f"{outcome.status.upper()}: {outcome.error}"
+
+
+def _last_line(log: Path) -> str:
+    try:
+        text = _read_from(log, max(0, log.stat().st_size - 4096))
+    except OSError:  # the child has not opened it yet
+        return ""
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _read_from(log: Path, offset: int) -> str:
+    with log.open("rb") as file:
+        file.seek(offset)
+        return file.read().decode("utf-8", errors="replace")
+
+
+def _error_line(printed: str) -> str | None:
+    """Return the last line that begins with `error:`, without that word, else the last line."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip() and not line.startswith("---")]
+    errors = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
+    found = errors or lines
+    return found[-1] if found else None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on the folder; a run that outlives a killed suite holds it too, until it has saved."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"{folder}: another benchmark is at work here, or a run that it left is still saving; "
+                "wait for it, or give another --out."
+            ) from error
+        yield

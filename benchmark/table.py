@@ -1,0 +1,160 @@
+"""The comparison as typed values: a row per task and metric, the cost of each arm, and what cannot be compared."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmark.fairness import origin_problems, pretraining_problems, transfer_problems
+from benchmark.stats import Difference, Summary, paired_difference, summarise
+from benchmark.store import CHECKPOINT_NAME, Store, Stored
+
+ARMS = ("random", "supervised", "mae")
+METRICS: dict[str, tuple[str, ...]] = {  # the first of each task is the one that its verdict is about
+    "classification": ("top1",),
+    "detection": ("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
+    "segmentation": ("miou", "macc", "aacc"),
+}
+FIRST, SECOND = "mae", "supervised"  # the difference is FIRST minus SECOND
+PASS_MARK = 85.0  # percent top1 of the supervised arm on its own held-out images: below, it has not learned its task
+BACKWARD_FACTOR = 3  # forward plus backward, in forward passes: the usual estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One metric of one task."""
+
+    task: str
+    metric: str
+    values: dict[str, dict[int, float]]
+    """arm -> seed -> value; an arm without a value is there with none."""
+    difference: Difference | None
+    """MAE minus supervised; None where they share no seed, or where it is refused."""
+    refused: tuple[str, ...]
+    """Why the arms may not be compared."""
+
+    def summary(self, arm: str) -> Summary | None:
+        """Return mean and deviation of an arm over its seeds."""
+        return summarise(list(self.values[arm].values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmCost:
+    """What an arm took; means where it was run several times, None where nothing is recorded."""
+
+    arm: str
+    pretrainings: int
+    """Records of its pre-training."""
+    parameters: float | None
+    """Of the model that was pre-trained, decoder or head included."""
+    image_passes: float | None
+    """Images seen in pre-training, repetitions counted."""
+    training_flops: float | None
+    """Multiply-adds of pre-training on one image: an estimate, three times the recorded forward pass."""
+    seconds: float | None
+    """Wall clock of the pre-training steps."""
+    images_per_second: float | None
+    peak_memory_bytes: float | None
+    transfer_seconds: dict[str, Summary | None]
+    """task -> wall clock of its training steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTask:
+    """How well the supervised arm learned its own task."""
+
+    top1: float | None
+    """Percent on held-out images, the lowest of its records; None where none is recorded."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is no straw man."""
+        return self.top1 is not None and self.top1 >= PASS_MARK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All that the tables show."""
+
+    store: Store
+    arms: tuple[str, ...]
+    rows: tuple[Row, ...]
+    costs: tuple[ArmCost, ...]
+    own_task: OwnTask
+    unknown_origin: tuple[str, ...]
+    """Arms with transfer runs whose pre-training is not among the records."""
+    not_finite: tuple[str, ...]
+    """Metrics that were recorded as no number, and so are missing in the rows."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of all transfer runs."""
+        return tuple(sorted({seed for row in self.rows for cells in row.values.values() for seed in cells}))
+
+
+def compare(store: Store) -> Comparison:
+    """Return the comparison of the completed runs in a store."""
+    pretrainings = [item for item in store.completed if CHECKPOINT_NAME in item.record.outputs]
+    transfers = [item for item in store.completed if item.record.task in METRICS]
+    sources = {item.record.weights_source for item in transfers} | {item.record.task for item in pretrainings}
+    arms = (*ARMS, *sorted(sources - set(ARMS)))
+    shared = pretraining_problems(pretrainings)
+    rows, not_finite = [], []
+    for task, metrics in METRICS.items():
+        mine = [item for item in transfers if item.record.task == task]
+        refused = (*transfer_problems(mine), *shared, *origin_problems(mine, pretrainings)) if mine else ()
+        for metric in metrics:
+            rows.append(_row(task, metric, mine, arms, refused))
+            not_finite += [f"{item.folder}: {metric}" for item in mine if _infinite(item, metric)]
+    own = [item.record.metrics["top1"] for item in pretrainings if _has_own_task(item)]
+    known = {item.record.task for item in pretrainings}
+    return Comparison(
+        store=store,
+        arms=arms,
+        rows=tuple(rows),
+        costs=tuple(_cost(arm, pretrainings, transfers) for arm in arms),
+        own_task=OwnTask(top1=min(own) if own else None),
+        unknown_origin=tuple(sorted({i.record.weights_source for i in transfers} - known - {"random"})),
+        not_finite=tuple(not_finite),
+    )
+
+
+def _row(task: str, metric: str, stored: Sequence[Stored], arms: Sequence[str], refused: tuple[str, ...]) -> Row:
+    values: dict[str, dict[int, float]] = {arm: {} for arm in arms}
+    for item in sorted(stored, key=lambda item: item.record.seed):
+        value = item.record.metrics.get(metric)
+        if value is not None and math.isfinite(value):
+            values[item.record.weights_source][item.record.seed] = value
+    difference = None if refused else paired_difference(values[FIRST], values[SECOND])
+    return Row(task=task, metric=metric, values=values, difference=difference, refused=refused)
+
+
+def _cost(arm: str, pretrainings: Sequence[Stored], transfers: Sequence[Stored]) -> ArmCost:
+    records = [item.record for item in pretrainings if item.record.task == arm]
+    mine = [item.record for item in transfers if item.record.weights_source == arm]
+    flops = _mean([r.cost.flops_per_image for r in records])
+    return ArmCost(
+        arm=arm,
+        pretrainings=len(records),
+        parameters=_mean([r.cost.parameters for r in records]),
+        image_passes=_mean([r.samples_seen for r in records]),
+        training_flops=None if flops is None else BACKWARD_FACTOR * flops,
+        seconds=_mean([r.cost.train_seconds for r in records]),
+        images_per_second=_mean([r.cost.images_per_second for r in records]),
+        peak_memory_bytes=_mean([r.cost.peak_memory_bytes for r in records]),
+        transfer_seconds={task: summarise([r.cost.train_seconds for r in mine if r.task == task]) for task in METRICS},
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean, or None where any value is missing or there is none."""
+    known = [value for value in values if value is not None]
+    summary = summarise(known) if len(known) == len(values) else None
+    return None if summary is None else summary.mean
+
+
+def _infinite(item: Stored, metric: str) -> bool:
+    return not math.isfinite(item.record.metrics.get(metric, 0.0))
+
+
+def _has_own_task(item: Stored) -> bool:
+    return item.record.task == SECOND and "top1" in item.record.metrics

@@ -1,0 +1,70 @@
+"""What a detection run is made of."""
+
+from dataclasses import dataclass
+
+from backbones.config import ViTConfig
+from engine.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig:
+    """Widths and sample counts of Mask R-CNN (arXiv 1703.06870); ViTDet's (arXiv 2203.16527) by default."""
+
+    channels: int = 256
+    """Channels of the pyramid and of every convolution in the heads."""
+    rpn_convs: int = 2
+    """Convolutions of the region proposal head."""
+    box_convs: int = 4
+    """Convolutions of the box head, each with layer norm."""
+    box_width: int = 1024
+    """Width of the box head's fully connected layer."""
+    mask_convs: int = 4
+    """Convolutions of the mask head before its upsampling, each with layer norm."""
+    class_agnostic: bool = False
+    """One box and one mask per proposal instead of one for each class: learns from few labels."""
+    anchor_scale: float = 8.0
+    """Side of a level's square anchor over its stride."""
+    canonical_box: float = 224.0
+    """Side in pixels of the smallest boxes that are pooled from the level of stride 16 (FPN, equation 1)."""
+    pool_points: int = 0
+    """Points per side that a pooled cell averages; 0 takes as many as the box has map cells in it."""
+    rpn_samples: int = 256
+    """Anchors per image that the proposal losses look at."""
+    roi_samples: int = 512
+    """Proposals per image that the box losses look at."""
+    pre_nms: tuple[int, int] = (2000, 1000)
+    """Proposals kept per level before suppression, in training and in evaluation."""
+    post_nms: tuple[int, int] = (1000, 1000)
+    """Proposals kept per image after suppression, in training and in evaluation."""
+    score_threshold: float = 0.05
+    """Detections below this score are not reported."""
+    max_detections: int = 100
+    """Detections reported per image, the best first; COCO's protocol looks at 100."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig:
+    """Mask R-CNN with the simple feature pyramid."""
+
+    backbone: ViTConfig
+    """Architecture of the ViT; its image size is replaced by `image_size`."""
+    image_size: int
+    """Side in pixels of the square that images are scaled into and padded to."""
+    scale_jitter: tuple[float, float] = (0.1, 2.0)
+    """Range of the random scale in training, 1 being the image that fills the square (large-scale jitter)."""
+    flip: bool = True
+    """Mirror half of the training images left to right."""
+    drop_path: float = 0.0
+    """Stochastic depth of the last block."""
+    heads: HeadsConfig = HeadsConfig()
+    """Everything after the ViT."""
+    train_split: str = "train2017"
+    """Folder of the training images in the data folder, and name of their annotations."""
+    val_split: str = "val2017"
+    """Folder of the validation images in the data folder, and name of their annotations."""
+    train_json: str | None = None
+    """Training annotations; None is annotations/instances_<train_split>.json in the data folder."""
+    val_json: str | None = None
+    """Validation annotations; None is annotations/instances_<val_split>.json in the data folder."""
+    run: RunConfig
+    """The training run."""

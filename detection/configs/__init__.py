@@ -1,0 +1,1 @@
+"""Models assembled from detectron2's parts, one file per model."""

@@ -1,0 +1,121 @@
+"""Mask R-CNN on the simple feature pyramid, built as detectron2's `common/models/mask_rcnn_vitdet.py`."""
+
+from functools import partial
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
+from detectron2.modeling.roi_heads import (
+    FastRCNNConvFCHead,
+    FastRCNNOutputLayers,
+    MaskRCNNConvUpsampleHead,
+    StandardROIHeads,
+)
+from timm.layers import LayerNorm2d
+
+from backbones.checkpoint import Normalisation
+from detection.backbone import ViTPyramid
+from detection.config import HeadsConfig
+from detection.detector import Detector
+
+BOX_CELLS, MASK_CELLS = 7, 14
+ASPECT_RATIOS = [0.5, 1.0, 2.0]
+
+# detectron2's "LN" takes its statistics in the input's precision, this one in float32; same parameters
+_norm = partial(LayerNorm2d, eps=1e-6)
+
+
+def mask_rcnn(
+    backbone: ViTPyramid, *, heads: HeadsConfig, num_classes: int, masks: bool, normalisation: Normalisation
+) -> Detector:
+    """Return the detector with random heads; without `masks` it has no mask head (Faster R-CNN).
+
+    Images are RGB from 0 to 255; `normalisation` is in units of 0 to 1.
+    """
+    return Detector(
+        backbone=backbone,
+        proposal_generator=_proposals(backbone, heads),
+        roi_heads=_regions(backbone, heads, num_classes=num_classes, masks=masks),
+        pixel_mean=[255 * value for value in normalisation.mean],
+        pixel_std=[255 * value for value in normalisation.std],
+        input_format="RGB",
+    )
+
+
+def _proposals(backbone: ViTPyramid, heads: HeadsConfig) -> RPN:
+    levels = backbone.output_shape()
+    strides = [level.stride for level in levels.values()]
+    return RPN(
+        in_features=list(levels),
+        head=StandardRPNHead(
+            in_channels=heads.channels, num_anchors=len(ASPECT_RATIOS), conv_dims=[-1] * heads.rpn_convs
+        ),
+        anchor_generator=DefaultAnchorGenerator(
+            sizes=[[heads.anchor_scale * stride] for stride in strides],
+            aspect_ratios=ASPECT_RATIOS,
+            strides=strides,
+            offset=0.0,
+        ),
+        anchor_matcher=Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True),
+        box2box_transform=Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
+        batch_size_per_image=heads.rpn_samples,
+        positive_fraction=0.5,
+        pre_nms_topk=heads.pre_nms,
+        post_nms_topk=heads.post_nms,
+        nms_thresh=0.7,
+    )
+
+
+def _regions(backbone: ViTPyramid, heads: HeadsConfig, *, num_classes: int, masks: bool) -> StandardROIHeads:
+    # the coarsest level proposes regions but is not pooled from, as in FPN (arXiv 1612.03144, section 4.2)
+    levels = dict(list(backbone.output_shape().items())[:-1])
+    scales = [1.0 / level.stride for level in levels.values()]
+    channels = heads.channels
+
+    def pooler(cells: int) -> ROIPooler:
+        return ROIPooler(
+            output_size=cells,
+            scales=scales,
+            sampling_ratio=heads.pool_points,
+            pooler_type="ROIAlignV2",
+            canonical_box_size=heads.canonical_box,
+        )
+
+    mask_parts = {}
+    if masks:
+        mask_parts = {
+            "mask_in_features": list(levels),
+            "mask_pooler": pooler(MASK_CELLS),
+            "mask_head": MaskRCNNConvUpsampleHead(
+                ShapeSpec(channels=channels, height=MASK_CELLS, width=MASK_CELLS),
+                num_classes=1 if heads.class_agnostic else num_classes,
+                conv_dims=[channels] * (heads.mask_convs + 1),
+                conv_norm=_norm,
+            ),
+        }
+    return StandardROIHeads(
+        num_classes=num_classes,
+        batch_size_per_image=heads.roi_samples,
+        positive_fraction=0.25,
+        proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
+        box_in_features=list(levels),
+        box_pooler=pooler(BOX_CELLS),
+        box_head=FastRCNNConvFCHead(
+            ShapeSpec(channels=channels, height=BOX_CELLS, width=BOX_CELLS),
+            conv_dims=[channels] * heads.box_convs,
+            fc_dims=[heads.box_width],
+            conv_norm=_norm,
+        ),
+        box_predictor=FastRCNNOutputLayers(
+            ShapeSpec(channels=heads.box_width),
+            box2box_transform=Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0)),
+            num_classes=num_classes,
+            cls_agnostic_bbox_reg=heads.class_agnostic,
+            test_score_thresh=heads.score_threshold,
+            test_topk_per_image=heads.max_detections,
+        ),
+        **mask_parts,
+    )

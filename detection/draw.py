@@ -1,0 +1,74 @@
+"""Pictures of detections beside the ground truth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pycocotools.mask as rle
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
+
+from engine.images import read_rgb
+
+PANEL_INCHES = 5.0
+MIN_SCORE = 0.3  # detections below it would cover the picture
+COLOURS = plt.colormaps["tab20"].colors  # type: ignore[attr-defined]
+
+
+def draw_pair(
+    path: Path,
+    image: str,
+    *,
+    truth: Sequence[dict[str, Any]],
+    found: Sequence[dict[str, Any]],
+    names: dict[int, str],
+) -> None:
+    """Write a PNG of the image twice: annotations on the left, detections with their scores on the right.
+
+    Both are in COCO's form (`bbox`, `category_id`, `segmentation` where there is one, `score`).
+    """
+    image_HW3 = np.asarray(read_rgb(image))
+    found = [item for item in found if item["score"] >= MIN_SCORE]
+    height, width = image_HW3.shape[:2]
+    figure, panels = plt.subplots(
+        1, 2, figsize=(2 * PANEL_INCHES, PANEL_INCHES * height / width + 0.4), layout="constrained"
+    )
+    titles = (f"ground truth: {len(truth)}", f"detections with a score of {MIN_SCORE} or more: {len(found)}")
+    for panel, objects, title in zip(panels, (truth, found), titles, strict=True):
+        panel.imshow(image_HW3, interpolation="nearest", extent=(0, width, height, 0))
+        panel.set_title(title, fontsize=9)
+        panel.set_axis_off()
+        for item in sorted(objects, key=lambda o: -o["bbox"][2] * o["bbox"][3]):
+            _draw_object(panel, item, names=names, size=(height, width))
+        panel.set(xlim=(0, width), ylim=(height, 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[int, str], size: tuple[int, int]) -> None:
+    colour = COLOURS[sorted(names).index(item["category_id"]) % len(COLOURS)]
+    if "segmentation" in item:
+        mask_HW = _mask(item["segmentation"], size)
+        panel.imshow(
+            mask_HW[:, :, None] * np.array(to_rgba(colour, 0.45)),
+            interpolation="nearest",
+            extent=(0, size[1], size[0], 0),
+        )
+    x, y, width, height = item["bbox"]
+    panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.5))
+    label = names[item["category_id"]] + (f" {item['score']:.2f}" if "score" in item else "")
+    label += " (crowd)" if item.get("iscrowd") else ""
+    panel.text(
+        x, y, label, fontsize=9, color="white", va="bottom", clip_on=True,
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+    )  # fmt: skip
+
+
+def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    if isinstance(segmentation, list):
+        segmentation = rle.merge(rle.frPyObjects(segmentation, *size))
+    return rle.decode(segmentation)

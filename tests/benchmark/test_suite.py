@@ -1,0 +1,305 @@
+"""The suite with fake tools, each in a forked process of its own: it skips, resumes, goes on, and says so."""
+
+import fcntl
+import hashlib
+import io
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmark.matrix import Demo, Run, choose_study
+from benchmark.progress import Estimate, clock
+from benchmark.report import closing_report
+from benchmark.suite import Outcome, Suite, Tool, exit_code
+from engine.record import RunRecord, read_record, write_record
+from engine.stop import StopRequest, stop_requests
+from tools import run_benchmark
+
+Record = Callable[..., RunRecord]
+
+
+def flag(argv: Sequence[str], name: str) -> str | None:
+    return argv[list(argv).index(name) + 1] if name in argv else None
+
+
+SCENES = ["scenes-pretrain", "scenes-transfer"]
+
+
+def config(argv: list[str]) -> dict[str, Any]:
+    return {"recipe": argv[0], "run": {"seed": int(flag(argv, "--seed") or 0)}}
+
+
+class FakeTools:
+    """Tools that write a record and a line of what they were called with; `behaviour` says who misbehaves and how."""
+
+    def __init__(self, record: Record, calls: Path) -> None:
+        self.record = record
+        self.calls = calls
+        self.behaviour: dict[str, Callable[[StopRequest], int | None]] = {}
+        self.suite_tools = {"make_scenes": Tool(main=self.scenes, config=None)}
+        for name in ("pretrain", "train_cls", "train_det", "train_seg"):
+            self.suite_tools[name] = Tool(main=self.train, config=config)
+
+    def scenes(self, argv: list[str]) -> int:
+        return self.train(argv, leaves_record=False)
+
+    def train(self, argv: list[str], *, leaves_record: bool = True) -> int:
+        out = Path(flag(argv, "--out") or "")
+        out.mkdir(parents=True, exist_ok=True)
+        with self.calls.open("a") as file:
+            file.write(f"{out.name}{' resumed' if '--resume' in argv else ''}\n")
+        print(f"working on {out.name}")
+        init, task, arm = flag(argv, "--init"), out.name.split("-")[0], "random"
+        sha = hashlib.sha256(Path(init).read_bytes()).hexdigest() if init else None
+        if init:
+            arm = Path(init).parent.name.removeprefix("pretrain-")
+        outputs: tuple[str, ...] = ()
+        pictures = ("pictures/a.png", "pictures/b.png") if task == "detection" else ("pictures/predictions.png",)
+        metrics = {"top1": 90.0, "box_ap": 20.0, "miou": 30.0}
+        if task == "pretrain":
+            task, outputs = out.name.removeprefix("pretrain-"), ("backbone.safetensors",)
+        record = self.record(
+            task, arm, int(flag(argv, "--seed") or 0), metrics, data=flag(argv, "--data"), config=config(argv),
+            weights_sha256=sha, outputs=outputs, pictures=pictures,
+        )  # fmt: skip
+        if (act := self.behaviour.get(out.name)) is not None:
+            write_record(out, replace(record, status="running", steps=3))
+            with stop_requests() as stop:
+                code = act(stop)
+                if stop:
+                    write_record(out, replace(record, status="interrupted", error=stop.signal_name, steps=3))
+                    return 130
+            if code is not None:
+                return code
+        if outputs:
+            (out / outputs[0]).write_text(f"weights of {arm}")
+        if leaves_record:
+            write_record(out, record)
+        return 0
+
+    def called(self) -> list[str]:
+        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
+        self.calls.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def tools(record: Record, tmp_path: Path) -> FakeTools:
+    return FakeTools(record, tmp_path / "calls")
+
+
+class Passed:
+    """One pass of the suite."""
+
+    def __init__(self, tools: FakeTools, runs: Sequence[Run], out: Path) -> None:
+        screen = io.StringIO()
+        suite = Suite(tools.suite_tools, Console(file=screen, width=200))
+        self.outcomes = suite.carry_out(runs, out)
+        self.code = exit_code(self.outcomes, stopped=suite.stopped)
+        self.stopped = suite.stopped
+        self.screen = screen.getvalue()
+
+    def of(self, name: str) -> Outcome:
+        return next(outcome for outcome in self.outcomes if outcome.run.name == name)
+
+
+def demo(tmp_path: Path, seeds: tuple[int, ...] = (0,)) -> tuple[Run, ...]:
+    return Demo(out=tmp_path / "demo", seeds=seeds).runs()
+
+
+def test_matrix_of_the_demo(tmp_path: Path) -> None:
+    runs = demo(tmp_path, (0, 1))
+    assert len(runs) == 2 + 2 + 3 * 3 * 2
+    assert len({run.name for run in runs}) == len({run.out for run in runs}) == len(runs)
+    by_name = {run.name: run for run in runs}
+    for task in ("classification", "detection", "segmentation"):
+        for seed in (0, 1):
+            arms = {arm: by_name[f"{task}-{arm}-seed{seed}"] for arm in ("random", "supervised", "mae")}
+            without = []
+            for arm, run in arms.items():
+                argv = [*run.argv]
+                assert flag(argv, "--out") == str(run.out) and flag(argv, "--seed") == str(seed)
+                if arm != "random":
+                    assert flag(argv, "--init") == str(tmp_path / f"demo/pretrain-{arm}/backbone.safetensors")
+                    assert run.needs == ("scenes-transfer", f"pretrain-{arm}")
+                    del argv[argv.index("--init") :][:2]
+                without.append([text for text in argv if text != str(run.out)][:6])
+            assert without[0] == without[1] == without[2]
+    data = {run.data for run in runs if run.tool == "pretrain"}
+    assert data == {tmp_path / "demo/scenes-pretrain/imagenet"}
+    seeds = {run.out.name: flag([*run.argv], "--seed") for run in runs if run.tool == "make_scenes"}
+    assert len(set(seeds.values())) == 2  # no image of pre-training is an image of transfer
+
+
+def test_a_whole_pass_then_nothing_is_repeated(tools: FakeTools, tmp_path: Path) -> None:
+    runs, out = demo(tmp_path), tmp_path / "demo"
+    first = Passed(tools, runs, out)
+    assert first.code == 0 and {outcome.status for outcome in first.outcomes} == {"completed"}
+    assert tools.called() == [run.name for run in runs]
+    assert "working on pretrain-mae" in (out / "logs/pretrain-mae.log").read_text()
+    assert "working on" not in first.screen.splitlines()[0]
+    assert (
+        "[1/13] scenes-pretrain starts; about " in first.screen
+        and "[13/13] segmentation-mae-seed0: completed" in first.screen
+    )
+    report = closing_report(out, first.outcomes, seconds=75)
+    assert str(out / "classification-mae-seed0/pictures/predictions.png") in report
+    assert f"{out}/detection-random-seed0/pictures/ (2 pictures)" in report
+    assert all(str(out / f"table.{suffix}") in report for suffix in ("md", "csv", "tex"))
+    assert report.endswith("13 runs completed now, 0 were recorded already, 0 without a result; 1:15 in all.")
+
+    second = Passed(tools, runs, out)
+    assert second.code == 0 and tools.called() == SCENES
+    assert {outcome.status for outcome in second.outcomes[2:]} == {"recorded"}
+    third = Passed(tools, demo(tmp_path, (0, 3)), out)
+    assert third.code == 0 and len(tools.called()) == 2 + 9
+
+
+def test_goes_on_when_runs_fail_or_die(tools: FakeTools, tmp_path: Path) -> None:
+    def fails(_: StopRequest) -> int:
+        print("error: a box outside the image")
+        print("some last words")
+        return 1
+
+    def dies(_: StopRequest) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def raises(_: StopRequest) -> int:
+        raise RuntimeError("no such operator")
+
+    tools.behaviour = {
+        "detection-mae-seed0": fails,
+        "pretrain-supervised": dies,
+        "segmentation-random-seed0": raises,
+        "classification-random-seed0": lambda _: 0,
+    }
+    runs, out = demo(tmp_path), tmp_path / "demo"
+    first = Passed(tools, runs, out)
+    assert first.code == 1 and not first.stopped
+    assert first.of("detection-mae-seed0").error == "a box outside the image"
+    assert first.of("pretrain-supervised").error == "killed by SIGKILL; the system does so when memory runs out"
+    assert first.of("segmentation-random-seed0").error == "RuntimeError: no such operator"
+    assert first.of("classification-random-seed0").error == "working on classification-random-seed0"
+    for task in ("classification", "detection", "segmentation"):
+        not_run = first.of(f"{task}-supervised-seed0")
+        assert (not_run.status, not_run.error) == ("not run", "needs pretrain-supervised")
+        assert not not_run.run.out.exists()
+    assert first.of("segmentation-mae-seed0").status == "completed"
+    report = closing_report(out, first.outcomes, seconds=1)
+    assert f"detection-mae-seed0: failed: a box outside the image (log: {out}/logs/detection-mae-seed0.log)" in report
+    assert "detection-supervised-seed0: not run: needs pretrain-supervised\n" in report
+    assert "6 runs completed now, 0 were recorded already, 7 without a result" in report
+
+    tools.behaviour = {}
+    tools.called()
+    second = Passed(tools, runs, out)
+    assert second.code == 0
+    assert tools.called() == [
+        *SCENES,
+        "pretrain-supervised resumed",
+        "classification-random-seed0 resumed",
+        "classification-supervised-seed0",
+        "detection-supervised-seed0",
+        "detection-mae-seed0 resumed",
+        "segmentation-random-seed0 resumed",
+        "segmentation-supervised-seed0",
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_passed_on_once_and_the_same_command_continues(
+    number: signal.Signals, tools: FakeTools, tmp_path: Path
+) -> None:
+    def is_interrupted(stop: StopRequest) -> None:
+        assert os.getpgid(0) == os.getpid()  # so that a terminal's Ctrl-C reaches the suite alone
+        os.kill(os.getppid(), number)
+        deadline = time.monotonic() + 20
+        while not stop and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)  # a second signal would raise KeyboardInterrupt here
+
+    tools.behaviour = {"pretrain-mae": is_interrupted}
+    runs, out = demo(tmp_path), tmp_path / "demo"
+    before = signal.getsignal(signal.SIGINT)
+    first = Passed(tools, runs, out)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert first.code == 130 and first.stopped
+    assert first.of("pretrain-mae").error == f"interrupted by {number.name}"
+    assert read_record(out / "pretrain-mae").status == "interrupted"
+    assert {outcome.error for outcome in first.outcomes[4:]} == {"stopped before"}
+    assert tools.called() == [*SCENES, "pretrain-supervised", "pretrain-mae"]
+    report = closing_report(out, first.outcomes, seconds=1)
+    assert f"pretrain-mae: interrupted: interrupted by {number.name} (log: " in report
+    assert "  9 more: not run: stopped before\n" in report
+
+    tools.behaviour = {}
+    assert Passed(tools, runs, out).code == 0
+    assert tools.called()[:3] == [*SCENES, "pretrain-mae resumed"]
+
+
+def test_finished_runs_of_other_settings_are_not_taken(tools: FakeTools, tmp_path: Path) -> None:
+    runs, out = demo(tmp_path), tmp_path / "demo"
+    Passed(tools, runs, out)
+    (out / "pretrain-mae/backbone.safetensors").write_text("weights of another pre-training")
+    odd = [
+        replace(run, argv=("other", *run.argv[1:])) if run.name == "segmentation-random-seed0" else run for run in runs
+    ]
+    again = Passed(tools, odd, out)
+    assert again.code == 1
+    changed = again.of("segmentation-random-seed0").error or ""
+    assert "holds a finished run of other settings (recipe: tiny -> other)" in changed
+    assert "Remove that folder to run it anew, or give another --out." in changed
+    for task in ("classification", "detection", "segmentation"):
+        assert "weights_sha256: " in (again.of(f"{task}-mae-seed0").error or "")
+        assert again.of(f"{task}-supervised-seed0").status == "recorded"
+
+
+def test_two_suites_in_one_folder_are_refused(tools: FakeTools, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    out.mkdir()
+    with (out / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another benchmark is at work here"):
+            Passed(tools, demo(tmp_path), out)
+
+
+def test_no_run_no_table(tools: FakeTools, tmp_path: Path) -> None:
+    tools.behaviour = {name: lambda _: 1 for name in SCENES}
+    passed = Passed(tools, demo(tmp_path), tmp_path / "demo")
+    assert passed.code == 1 and passed.of("detection-random-seed0").error == "needs scenes-transfer"
+    report = closing_report(tmp_path / "demo", passed.outcomes, seconds=1)
+    assert report.startswith("No run has completed") and "13 without a result" in report
+
+
+def test_estimate_learns_from_timed_runs(tmp_path: Path) -> None:
+    runs = demo(tmp_path)
+    estimate = Estimate(runs)
+    guessed = sum(run.seconds for run in runs)
+    assert estimate.left() == pytest.approx(guessed)
+    estimate.timed(runs[0], 2 * runs[0].seconds)  # twice as slow as guessed: so is the rest
+    assert estimate.left() == pytest.approx(2 * (guessed - runs[0].seconds))
+    assert estimate.left(runs[2], elapsed=50.0) == pytest.approx(2 * (guessed - runs[0].seconds) - 50)
+    assert (clock(59.6), clock(3725)) == ("1:00", "1:02:05")
+
+
+def test_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_benchmark.main(["demmo", "--out", str(tmp_path / "x")]) == 1
+    assert "error: no study is called 'demmo'; there are: demo." in capsys.readouterr().err
+    with pytest.raises(ValueError, match="--seeds 1 1: give one or more different seeds"):
+        choose_study("demo", tmp_path, (1, 1))
+    assert not (tmp_path / "x").exists()
+
+
+def test_configurations_are_those_of_the_recipes(tmp_path: Path) -> None:
+    for run in demo(tmp_path, (7,)):
+        tool = run_benchmark.TOOLS[run.tool]
+        if tool.config is not None:
+            seed = tool.config([*run.argv])["run"]["seed"]
+            assert seed == (0 if run.tool == "pretrain" else 7)

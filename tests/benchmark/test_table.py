@@ -1,0 +1,229 @@
+"""From records to rows, costs, refusals and verdicts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from benchmark.cells import record_lines, signed
+from benchmark.store import file_sha256, frame, open_store
+from benchmark.table import Comparison, Row, compare
+from benchmark.verdict import outcome, overall_verdict, own_task_verdict, task_verdict, verdicts
+from engine.record import RunRecord
+
+
+def comparison_of(study: Any) -> Comparison:
+    return compare(open_store(study.root))
+
+
+def row_of(comparison: Comparison, task: str, metric: str) -> Row:
+    return next(row for row in comparison.rows if (row.task, row.metric) == (task, metric))
+
+
+def test_rows_of_a_whole_study(whole_study: Any) -> None:
+    comparison = comparison_of(whole_study)
+    assert [(row.task, row.metric) for row in comparison.rows] == [
+        ("classification", "top1"),
+        *(("detection", metric) for metric in ("box_ap", "box_ap50", "mask_ap", "mask_ap50")),
+        *(("segmentation", metric) for metric in ("miou", "macc", "aacc")),
+    ]
+    row = row_of(comparison, "classification", "top1")
+    random = row.summary("random")
+    assert random is not None and (random.n, random.mean) == (2, 42.0)
+    assert random.sd == pytest.approx(8**0.5)
+    assert row.difference is not None
+    assert row.difference.per_seed == pytest.approx({0: 3.0, 1: 3.1})
+    assert comparison.seeds == (0, 1)
+    missing = row_of(comparison, "segmentation", "aacc")
+    assert missing.summary("mae") is None and missing.difference is None and not missing.refused
+
+
+def test_verdicts_fall_each_way(whole_study: Any) -> None:
+    comparison = comparison_of(whole_study)
+    by_task = {task: row_of(comparison, task, metric) for task, metric in (
+        ("classification", "top1"), ("detection", "box_ap"), ("segmentation", "miou"))}  # fmt: skip
+    assert [outcome(row) for row in by_task.values()] == ["better", "inconclusive", "worse"]
+    # differences 3.0 and 3.1: mean 3.05, sd 0.1 / sqrt 2, half width 12.706 * 0.05 = 0.635
+    assert task_verdict(by_task["classification"]) == (
+        "classification (top1): MAE transfers better than supervised; MAE minus supervised +3.05 (+3.00, +3.10 by "
+        "seed; two seeds), 95 % t interval +2.41 to +3.69."
+    )
+    assert "inconclusive; MAE minus supervised +0.00 (-1.00, +1.00 by seed; two seeds)" in task_verdict(
+        by_task["detection"]
+    )
+    assert "-12.71 to +12.71, which holds 0" in task_verdict(by_task["detection"])
+    assert "supervised transfers better than MAE" in task_verdict(by_task["segmentation"])
+    assert own_task_verdict(comparison) == (
+        "Supervised arm on its own task: 91.0 % top1 on held-out images (pass mark 85 %: passed)."
+    )
+    assert overall_verdict(comparison) == (
+        "Overall: MAE transfers better than supervised on classification; supervised transfers better than MAE on "
+        "segmentation; inconclusive on detection (two seeds per task)."
+    )
+
+
+def test_supervised_arm_below_the_mark_is_a_straw_man(whole_study: Any) -> None:
+    whole_study.pretrain("supervised", {"top1": 84.9})
+    comparison = comparison_of(whole_study)
+    assert "84.9 % top1 on held-out images (pass mark 85 %: MISSED)" in own_task_verdict(comparison)
+    assert overall_verdict(comparison).endswith(
+        "The comparison is a straw man: the supervised arm reached 84.9 % top1 on its own task, below 85 %."
+    )
+
+
+def test_one_seed_is_inconclusive(study: Any) -> None:
+    study.transfer("classification", "supervised", [60.0])
+    study.transfer("classification", "mae", [70.0])
+    row = row_of(comparison_of(study), "classification", "top1")
+    assert outcome(row) == "inconclusive"
+    assert task_verdict(row).endswith("MAE minus supervised +10.00 (+10.00 by seed; one seed: no interval from one).")
+
+
+def test_missing_cells(study: Any) -> None:
+    study.transfer("classification", "supervised", [60.0, 61.0])
+    comparison = comparison_of(study)
+    row = row_of(comparison, "classification", "top1")
+    assert row.values["mae"] == {} and row.difference is None
+    assert task_verdict(row) == "classification (top1): no verdict, no completed run of mae."
+    assert "no completed run of mae and supervised" in verdicts(comparison)[1]
+    assert comparison.unknown_origin == ("supervised",)
+    assert comparison.own_task.top1 is None
+    assert all(cost.pretrainings == 0 and cost.parameters is None for cost in comparison.costs)
+
+
+def test_costs(whole_study: Any) -> None:
+    random, supervised, mae = comparison_of(whole_study).costs
+    assert (random.arm, random.pretrainings, random.seconds) == ("random", 0, None)
+    assert (mae.arm, mae.pretrainings, mae.parameters, mae.image_passes) == ("mae", 1, 2e6, 6400)
+    assert mae.training_flops == 3e9
+    assert (supervised.seconds, supervised.images_per_second) == (60.0, 400.0)
+    summary = random.transfer_seconds["detection"]
+    assert summary is not None and (summary.n, summary.mean) == (2, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"data": "other"}, "data: scenes -> other"),
+        ({"total_steps": 20}, "total_steps: 10 -> 20"),
+        ({"samples_seen": 1280}, "samples_seen: 640 -> 1280"),
+        ({"train_split": "all"}, "train_split: train -> all"),
+        ({"architecture": {"depth": 12, "embed_dim": 192}}, "architecture.depth: 6 -> 12"),
+        ({"config": {"mask_ratio": 0.5, "run": {"seed": 1, "batch_size": 64}}}, "config.mask_ratio: 0.75 -> 0.5"),
+        ({"config": {"mask_ratio": 0.75, "run": {"batch_size": 32}}}, "config.run.batch_size: 64 -> 32"),
+        ({"precision": "bf16-mixed"}, "precision: 32-true -> bf16-mixed"),
+    ],
+)
+def test_unequal_transfer_is_refused_by_field(
+    whole_study: Any, record: Callable[..., RunRecord], changes: dict[str, Any], field: str
+) -> None:
+    whole_study.add(
+        "classification-supervised-seed1", record("classification", "supervised", 1, {"top1": 61.0}, **changes)
+    )
+    comparison = comparison_of(whole_study)
+    row = row_of(comparison, "classification", "top1")
+    assert row.difference is None
+    assert len(row.refused) == 1
+    assert row.refused[0] == f"{field} (from classification-mae-seed0 to classification-supervised-seed1)"
+    assert f"no verdict, the runs are not comparable: {field}" in task_verdict(row)
+    assert row_of(comparison, "detection", "box_ap").difference is not None
+    assert "no comparison on classification" in overall_verdict(comparison)
+
+
+def test_seed_and_workers_may_differ(whole_study: Any, record: Callable[..., RunRecord]) -> None:
+    config = {"mask_ratio": 0.75, "run": {"seed": 1, "batch_size": 64, "workers": 2}}
+    changed = record("classification", "supervised", 1, {"top1": 61.0}, config=config)
+    whole_study.add("classification-supervised-seed1", changed)
+    assert not row_of(comparison_of(whole_study), "classification", "top1").refused
+
+
+def test_same_seed_twice_is_refused(whole_study: Any, record: Callable[..., RunRecord]) -> None:
+    whole_study.add("again", record("detection", "mae", 1, {"box_ap": 99.0}))
+    refused = row_of(comparison_of(whole_study), "detection", "box_ap").refused
+    assert len(refused) == 1 and refused[0].startswith("seed: 1 of arm mae is recorded twice (")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"samples_seen": 12800}, "samples_seen: "),
+        ({"train_images": 99}, "train_images: "),
+        ({"architecture": {"depth": 6, "embed_dim": 384}}, "architecture.embed_dim: "),
+    ],
+)
+def test_unequal_pretraining_refuses_every_task(whole_study: Any, changes: dict[str, Any], field: str) -> None:
+    whole_study.pretrain("mae", {"val_loss": 0.4}, **changes)
+    comparison = comparison_of(whole_study)
+    assert all(row.difference is None and row.refused[0].startswith(field) for row in comparison.rows)
+
+
+def test_weights_of_another_pretraining_are_refused(whole_study: Any, record: Callable[..., RunRecord]) -> None:
+    checkpoint = whole_study.root / "pretrain-mae" / "backbone.safetensors"
+    checkpoint.write_bytes(b"weights")
+    refused = row_of(comparison_of(whole_study), "classification", "top1").refused
+    assert refused == ("weights_sha256: arm mae did not start from the checkpoint of its recorded pre-training",)
+    for task in ("classification", "detection", "segmentation"):
+        whole_study.transfer(task, "mae", [1.0, 2.0], weights_sha256=file_sha256(checkpoint))
+    assert not any(row.refused for row in comparison_of(whole_study).rows)
+
+
+def test_what_is_left_out_is_listed(whole_study: Any, record: Callable[..., RunRecord]) -> None:
+    failed = replace(record("detection", "mae", 1, {}), status="failed", error="ValueError: bad box", steps=4)
+    whole_study.add("detection-mae-seed1", failed)
+    running = replace(record("detection", "mae", 2, {}), status="running", steps=0)
+    whole_study.add("detection-mae-seed2", running)
+    nan = record("segmentation", "random", 0, {"miou": float("nan")})
+    whole_study.add("segmentation-random-seed0", nan)
+    broken = whole_study.root / "broken"
+    broken.mkdir()
+    (broken / "record.json").write_text('{"schema_version": 1')
+    (broken / "deeper").mkdir()
+    (broken / "deeper" / "record.json").write_text('{"schema_version": 99}')
+
+    comparison = comparison_of(whole_study)
+    assert row_of(comparison, "detection", "box_ap").values["mae"] == {0: 9.0}
+    assert row_of(comparison, "segmentation", "miou").values["random"] == {1: 12.0}
+    text = "\n".join(record_lines(comparison))
+    assert "21 records read, 19 of them completed; 2 not readable." in text
+    root = whole_study.root
+    assert f"Left out, failed at step 4 of 10: {root}/detection-mae-seed1: ValueError: bad box" in text
+    assert f"Left out, killed or still running at step 0 of 10: {root}/detection-mae-seed2" in text
+    assert f"Left out, not readable: {broken}/record.json: not a readable record" in text
+    assert "schema version 99" in text
+    assert f"Not a number: {root}/segmentation-random-seed0: miou." in text
+
+
+def test_other_arms_get_their_own_column(whole_study: Any) -> None:
+    whole_study.transfer("classification", "moco_v3", [62.0])
+    comparison = comparison_of(whole_study)
+    assert comparison.arms == ("random", "supervised", "mae", "moco_v3")
+    assert row_of(comparison, "classification", "top1").values["moco_v3"] == {0: 62.0}
+    assert comparison.unknown_origin == ("moco_v3",)
+
+
+def test_frame_is_tidy(study: Any, record: Callable[..., RunRecord]) -> None:
+    study.add("a", record("segmentation", "mae", 3, {"miou": 20.0, "aacc": 60.0}))
+    study.add("b", record("detection", "random", 0, {}, status="failed"))
+    rows = frame(open_store(study.root).stored).drop(columns="folder").to_dict("records")
+    assert [(row["metric"], row["value"]) for row in rows[:2]] == [("aacc", 60.0), ("miou", 20.0)]
+    assert rows[0]["weights"] == "mae" and rows[0]["seed"] == 3
+    assert rows[2]["status"] == "failed" and rows[2]["value"] != rows[2]["value"]
+
+
+def test_no_folder_and_no_record_are_refused(study: Any) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder; give one that holds runs"):
+        open_store(study.root)
+    study.root.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no record\.json below it"):
+        open_store(study.root)
+
+
+def test_signs() -> None:
+    assert [signed(value) for value in (-0.004, 0.0, 0.006, -1.005, 12.0)] == [
+        "+0.00",
+        "+0.00",
+        "+0.01",
+        "-1.00",
+        "+12.00",
+    ]

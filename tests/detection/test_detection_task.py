@@ -1,0 +1,203 @@
+"""The task: facts, results, metrics, pictures, weights, and the command line."""
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as rle
+import pytest
+import torch
+from PIL import Image
+
+from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.vit import ViT
+from detection.config import DetectionConfig
+from detection.recipes import RECIPES
+from detection.task import DetectionTask, build_task
+from engine.config import as_json, from_json
+from engine.loop import fit
+from engine.seeding import seed_all
+from engine.task import ImageResult
+from scenes.layouts import ScenesIndex
+from tools.train_det import main
+
+
+@pytest.fixture
+def task(small_config: DetectionConfig, few_scenes: ScenesIndex) -> DetectionTask:
+    """The small model on a few scenes, reporting detections of any score."""
+    seed_all(0)
+    heads = replace(small_config.heads, score_threshold=0.0)
+    return build_task(replace(small_config, heads=heads), data=few_scenes.coco, init=None)
+
+
+def perfect(task: DetectionTask) -> list[ImageResult]:
+    """The ground truth as results."""
+    results = []
+    for image in task.val.ground_truth["images"]:
+        found = []
+        for annotation in task.val.ground_truth["annotations"]:
+            if annotation["image_id"] == image["id"]:
+                packed = rle.merge(rle.frPyObjects(annotation["segmentation"], image["height"], image["width"]))
+                mask = {"size": packed["size"], "counts": packed["counts"].decode()}
+                found.append({k: annotation[k] for k in ("category_id", "bbox")} | {"score": 1.0, "segmentation": mask})
+        path = next(r["file_name"] for r in task.val.records if r["image_id"] == image["id"])
+        results.append(ImageResult(path, {"coco_image_id": image["id"], "detections": found}))
+    return results
+
+
+def test_facts(task: DetectionTask, few_scenes: ScenesIndex) -> None:
+    facts = task.facts
+    assert (facts.train_images, facts.val_images) == (12, 6)
+    assert facts.weights_source == "random" and facts.data == str(few_scenes.coco)
+    assert facts.extra == {"categories": 8, "masks": True} and facts.data_notes == ()
+    # 64 tokens: patches 3*64*32, per block 12*32*32 in matmuls and 2*64*32 in attention, plus norms
+    matmuls = 64 * (3 * 64 * 32 + 2 * (12 * 32 * 32 + 2 * 64 * 32))
+    assert matmuls <= facts.flops_per_image < 1.1 * matmuls
+
+
+def test_every_parameter_is_in_one_group(task: DetectionTask, small_config: DetectionConfig) -> None:
+    groups = task.param_groups(small_config.run.optim)
+    assert sorted(n for g in groups for n in g.names) == sorted(n for n, _ in task.model.named_parameters())
+    scale = {name: g.lr_scale for g in groups for name in g.names}
+    assert scale["backbone.vit.pos_embed"] == pytest.approx(0.8**3)
+    assert scale["backbone.vit.blocks.1.attn.qkv.weight"] == pytest.approx(0.8)
+    assert scale["backbone.pyramid.simfp_2.0.weight"] == scale["roi_heads.box_predictor.cls_score.weight"] == 1
+
+
+def test_results_are_plain_and_in_original_ids(task: DetectionTask) -> None:
+    task.model.eval()
+    with torch.no_grad():
+        results = task.predict(task.collate([task.val_data[i] for i in range(2)]))
+    assert [r.image_id for r in results] == [task.val_data.image_id(i) for i in range(2)]
+    again = json.loads(json.dumps([r.values for r in results]))
+    assert again == [r.values for r in results]
+    for result in again:
+        assert result["detections"]
+        for found in result["detections"]:
+            assert found["category_id"] in {1, 2, 4, 5, 7, 10, 11, 13}
+            assert found["segmentation"]["size"] == [64, 64]
+            assert rle.area(found["segmentation"]) <= 64 * 64
+            assert len(found["bbox"]) == 4 and found["bbox"][2] > 0
+
+
+def test_perfect_results_score_100_and_none_0(task: DetectionTask) -> None:
+    metrics = task.score(perfect(task))
+    assert {"box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50"} <= metrics.keys()
+    assert list(metrics.values()) == pytest.approx([100.0] * len(metrics))
+    assert set(task.score([]).values()) == {0.0}
+
+
+def test_pictures_show_both_sides(task: DetectionTask, tmp_path: Path) -> None:
+    paths = task.draw(perfect(task), tmp_path / "pictures")
+    assert len(paths) == 6
+    image = np.asarray(Image.open(paths[0]).convert("RGB")).astype(int)
+    half = image.shape[1] // 2
+    left, right = image[60:, :half], image[60:, half : 2 * half]
+    # the labels differ by their scores, everything else is the same
+    assert (np.abs(left - right).max(axis=2) > 40).mean() < 0.1
+
+
+def test_boxes_alone(small_config: DetectionConfig, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    paths = {}
+    for split in ("train2017", "val2017"):
+        content = json.loads((few_scenes.coco / "annotations" / f"instances_{split}.json").read_text())
+        for annotation in content["annotations"]:
+            del annotation["segmentation"]
+        path = tmp_path / f"{split}.json"
+        path.write_text(json.dumps(content))
+        paths[split] = str(path)
+    config = replace(small_config, train_json=paths["train2017"], val_json=paths["val2017"])
+    task = build_task(config, data=few_scenes.coco, init=None)
+    assert not task.masks and "boxes alone are trained and scored, without a mask head" in task.facts.data_notes[-1]
+    record = fit(task, config, recipe="small", out=tmp_path / "run")
+    assert record.status == "completed" and "loss_mask" not in record.losses
+    assert "box_ap" in record.metrics and not [name for name in record.metrics if name.startswith("mask")]
+
+
+def test_weights_and_normalisation_come_from_the_checkpoint(
+    small_config: DetectionConfig, few_scenes: ScenesIndex, tmp_path: Path
+) -> None:
+    vit = ViT(small_config.backbone)
+    path = tmp_path / "backbone.safetensors"
+    write_checkpoint(path, vit, source="mae", normalisation=Normalisation((0.5, 0.5, 0.5), (0.2, 0.2, 0.2)))
+    task = build_task(small_config, data=few_scenes.coco, init=path)
+    loaded = task.model.backbone.vit
+    assert torch.equal(loaded.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight)
+    assert torch.equal(loaded.pos_embed, vit.pos_embed[:, 1:])
+    assert task.model.pixel_std.flatten().tolist() == pytest.approx([51.0] * 3)
+    assert task.facts.weights_source == "mae" and task.facts.weights_sha256
+    other = replace(small_config, backbone=replace(small_config.backbone, depth=3))
+    with pytest.raises(ValueError, match=r"depth 2 \(recipe: 3\)"):
+        build_task(other, data=few_scenes.coco, init=path)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_survive_json(name: str) -> None:
+    config = RECIPES[name]()
+    assert from_json(DetectionConfig, json.loads(json.dumps(as_json(config)))) == config
+
+
+class StoppedAt:
+    """Training images that ask the run to stop when one of them is read, as Ctrl-C or a cluster would."""
+
+    def __init__(self, data: Any, index: int) -> None:
+        self.data, self.index, self.reads = data, index, 0
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads += 1
+        if self.reads == self.index:
+            signal.raise_signal(signal.SIGTERM)
+        return self.data[index]
+
+    def image_id(self, index: int) -> str:
+        return self.data.image_id(index)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    small_config: DetectionConfig, few_scenes: ScenesIndex, tmp_path: Path
+) -> None:
+    def build() -> DetectionTask:
+        seed_all(0)
+        return build_task(small_config, data=few_scenes.coco, init=None)
+
+    whole = build()
+    expected = fit(whole, small_config, recipe="small", out=tmp_path / "whole")
+    first = build()
+    first.train_data = StoppedAt(first.train_data, index=7)
+    stopped = fit(first, small_config, recipe="small", out=tmp_path / "parts")
+    assert stopped.status == "interrupted" and stopped.steps == 2
+    second = build()
+    record = fit(second, small_config, recipe="small", out=tmp_path / "parts", resume=True)
+    assert record.status == "completed" and record.metrics == expected.metrics
+    assert record.losses == expected.losses
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def run_tool(few_scenes: ScenesIndex, out: Path, *flags: str) -> int:
+    common = ["--data", str(few_scenes.coco), "--out", str(out), "--steps", "2", "--batch-size", "2"]
+    return main(["tiny", *common, *flags])
+
+
+def test_tool_trains_on_named_splits(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    annotations = few_scenes.coco / "annotations" / "instances_test2017.json"
+    flags = ["--train-split", "test2017", "--val-json", str(annotations), "--val-split", "test2017"]
+    assert run_tool(few_scenes, tmp_path / "run", *flags) == 0
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert (record["train_split"], record["train_images"], record["val_images"]) == ("test2017", 2, 2)
+    assert record["data_notes"] == ["training and validation use the same annotations"]
+    assert {"box_ap", "box_ap50", "mask_ap", "mask_ap50"} <= record["metrics"].keys()
+    assert len(record["pictures"]) == 2 and (tmp_path / "run" / record["pictures"][0]).is_file()
+
+
+def test_tool_says_what_is_wrong(few_scenes: ScenesIndex, tmp_path: Path, capsys: Any) -> None:
+    assert run_tool(few_scenes, tmp_path / "run", "--val-split", "val") == 1
+    assert "error: " in (said := capsys.readouterr().err) and "instances_val.json: no such annotation file" in said
+    assert main(["huge", "--data", ".", "--out", str(tmp_path / "x")]) == 1
+    assert "no recipe is called 'huge'; there are: small, tiny" in capsys.readouterr().err

@@ -1,0 +1,144 @@
+"""Every training tool on a handful of scenes: it trains, stops, resumes to the same bits, and is evaluated again."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import engine.loop
+from engine.record import read_record
+from engine.resume import checkpoints
+from scenes.layouts import ScenesIndex
+from tools import evaluate, pretrain, train_cls, train_det, train_seg
+
+TOOLS: dict[str, tuple[Callable[[list[str]], int], str, str, int]] = {
+    "mae": (pretrain.main, "tiny", "imagenet", 8),
+    "supervised": (pretrain.main, "tiny_supervised", "imagenet", 8),
+    "classification": (train_cls.main, "tiny", "imagenet", 8),
+    "detection": (train_det.main, "tiny", "coco", 4),
+    "segmentation": (train_seg.main, "tiny", "ade20k", 4),
+}
+METRICS = {
+    "mae": {"val_loss"},
+    "supervised": {"top1"},
+    "classification": {"top1"},
+    "detection": {"box_ap", "box_ap50", "mask_ap", "mask_ap50"},
+    "segmentation": {"miou", "macc", "aacc"},
+}
+
+
+@pytest.fixture(scope="module")
+def backbone(few_scenes: ScenesIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a short MAE run, as every transfer takes it."""
+    out = tmp_path_factory.mktemp("mae") / "run"
+    assert pretrain.main(_arguments("mae", few_scenes, out, steps=1)) == 0
+    return out / "backbone.safetensors"
+
+
+def _arguments(task: str, scenes: ScenesIndex, out: Path, *, steps: int) -> list[str]:
+    _, recipe, folder, batch = TOOLS[task]
+    data = scenes.root / folder
+    return [recipe, "--data", str(data), "--out", str(out), "--steps", str(steps), "--batch-size", str(batch)]
+
+
+def _stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    """Send SIGTERM while the loop waits for batch number `batches`."""
+    original = engine.loop.train_batches
+
+    def stopping(*args: object, **kwargs: object) -> Iterator[object]:
+        for number, batch in enumerate(original(*args, **kwargs), start=1):  # type: ignore[arg-type]
+            if number == batches:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(engine.loop, "train_batches", stopping)
+
+
+def _flat(value: object, path: str = "") -> dict[str, object]:
+    if isinstance(value, dict):
+        return {k: v for name, item in value.items() for k, v in _flat(item, f"{path}/{name}").items()}
+    if isinstance(value, list):
+        return {k: v for i, item in enumerate(value) for k, v in _flat(item, f"{path}/{i}").items()}
+    return {path: value}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TOOLS)
+def test_interrupted_run_resumes_to_the_same_bits(
+    task: str, few_scenes: ScenesIndex, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = TOOLS[task][0]
+    init = [] if task in ("mae", "supervised") else ["--init", str(backbone)]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main([*_arguments(task, few_scenes, whole, steps=4), *init]) == 0
+
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 2)
+        assert main([*_arguments(task, few_scenes, parts, steps=4), *init]) == 130
+    assert read_record(parts).status == "interrupted" and read_record(parts).steps == 2
+    assert main([*_arguments(task, few_scenes, parts, steps=4), *init, "--resume"]) == 0
+
+    records = [read_record(whole), read_record(parts)]
+    assert records[0].metrics == records[1].metrics
+    assert METRICS[task] <= records[0].metrics.keys()
+    states = [_flat(torch.load(checkpoints(out)[-1], weights_only=True)) for out in (whole, parts)]
+    for name, value in states[0].items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, states[1][name]), name  # type: ignore[arg-type]
+        elif not name.endswith("_seconds") and not name.endswith("started"):
+            assert value == states[1][name], name
+    assert (whole / "results.jsonl").read_bytes() == (parts / "results.jsonl").read_bytes()
+    for name in (*records[1].pictures, *records[1].outputs):
+        assert (parts / name).stat().st_size > 0
+
+    assert evaluate.main([str(parts)]) == 0
+    again = json.loads(next((parts / "evaluations").glob("*/metrics.json")).read_text())
+    assert again["metrics"] == records[1].metrics and again["step"] == 4
+
+
+def test_init_of_another_architecture_is_refused(
+    few_scenes: ScenesIndex, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = _arguments("classification", few_scenes, tmp_path / "run", steps=1)
+    arguments[0] = "mae_base"
+    assert train_cls.main([*arguments, "--init", str(backbone)]) == 1
+    message = capsys.readouterr().err
+    assert "error: " in message and "another architecture: embed_dim 192 (recipe: 768)" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"0": "tinny"}, "no recipe is called 'tinny'; there are: mae_base, small, tiny"),
+        ({"--data": "nowhere"}, "nowhere: looked for train/<class>/<image>; found no such folder"),
+        ({"--epochs": "1"}, "--steps and --epochs were both given"),
+        ({"--init": "missing.safetensors"}, "missing.safetensors: no such checkpoint file"),
+        ({"--steps": "0"}, "is less than one step"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(
+    changes: dict[str, str],
+    message: str,
+    few_scenes: ScenesIndex,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = _arguments("classification", few_scenes, tmp_path / "run", steps=1)
+    for name, value in changes.items():
+        if name == "0":
+            arguments[0] = value
+        elif name in arguments:
+            arguments[arguments.index(name) + 1] = value
+        else:
+            arguments += [name, value]
+    assert train_cls.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_evaluating_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(tmp_path)]) == 1
+    assert "record.json: no such record" in capsys.readouterr().err

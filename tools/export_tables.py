@@ -1,0 +1,53 @@
+"""Write the comparison of the runs below a folder as a table, with costs and verdicts.
+
+    python tools/export_tables.py runs/demo --format md
+    python tools/export_tables.py runs/demo --format latex --out table.tex
+
+Reads nothing but the runs' records; records that it cannot read or leaves out are listed.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from benchmark.cells import record_lines
+from benchmark.export import EXPORTS, Format, write_text
+from benchmark.store import open_store
+from benchmark.table import compare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Flags of the export."""
+
+    runs: Annotated[Path, tyro.conf.Positional]
+    """Folder that holds runs, at any depth."""
+    format: Format = "md"
+    """Markdown for GitHub, tidy CSV with one number per line, or LaTeX with booktabs."""
+    out: Path | None = None
+    """File to write; printed unless given."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit code: 0 done, 1 failed."""
+    args = tyro.cli(Args, args=argv, description=__doc__)
+    try:
+        comparison = compare(open_store(args.runs))
+        text = EXPORTS[args.format](comparison)
+        if args.out is None:
+            print(text, end="")
+        else:
+            print(write_text(args.out, text))
+        if args.format == "csv":  # numbers alone: what was left out is said beside them
+            print("\n".join(record_lines(comparison)), file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
