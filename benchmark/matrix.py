@@ -72,8 +72,8 @@ class Demo:
     )
     """Folder and flags of the scenes of pre-training and of transfer: other seeds, so no image is in both."""
     pretraining: tuple[tuple[str, str, float], ...] = (
-        ("supervised", "tiny_supervised", 240.0),
-        ("mae", "tiny", 140.0),
+        ("supervised", "tiny_supervised", 210.0),
+        ("mae", "tiny", 130.0),
     )
     """Arm, recipe, about how many seconds."""
     recipe: str = "tiny"

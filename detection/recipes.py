@@ -35,9 +35,9 @@ def tiny() -> DetectionConfig:
             max_detections=50,
         ),
         run=RunConfig(
-            length=Duration(200),
-            batch_size=16,
-            optim=OptimConfig(base_lr=1e-3, base_batch_size=16, weight_decay=0.1, layer_decay=0.8, clip_norm=5.0),
+            length=Duration(120),
+            batch_size=8,
+            optim=OptimConfig(base_lr=1e-3, base_batch_size=8, weight_decay=0.1, layer_decay=0.8, clip_norm=5.0),
             schedule=ScheduleConfig(kind="cosine", warmup=Duration(12)),
         ),
     )

@@ -48,6 +48,7 @@ def evaluate(
     mine = len(range(shard.rank, len(task.val_data), shard.world))
     results: list[ImageResult] = []
     unreadable: dict[str, str] = {}
+    progress(0, mine)
     with torch.no_grad(), fabric.autocast():
         for number, batch in enumerate(batches):
             if fabric.world_size == 1 and stop():  # with more processes a lone stop would leave the others waiting

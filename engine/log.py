@@ -31,7 +31,6 @@ class RunLog:
         self._bar: Progress | None = None
         self._bar_task = TaskID(0)
         self._warned = False
-        self._evaluated = 0
         self._lines = evaluation_lines(label, self.say)
         self._began = time.monotonic()
         self._last_line = self._began
@@ -75,9 +74,6 @@ class RunLog:
         if self._bar is not None:
             self._bar.update(self._bar_task, state=f"evaluating {done}/{total}")
         elif self.speaks:
-            if done <= self._evaluated:
-                self._lines = evaluation_lines(self.label, self.say)
-            self._evaluated = done
             self._lines(done, total)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -129,13 +125,15 @@ class RunLog:
 
 
 def evaluation_lines(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Return a reporter of (done, total) that says a line with the ETA at most every ten seconds."""
-    began = last = time.monotonic()
+    """Return a reporter of (done, total), 0 done at the start, that says a line with the ETA every ten seconds."""
+    began = last = 0.0
 
     def report(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal began, last
         now = time.monotonic()
-        if now - last > 10:
+        if not done:
+            began = last = now
+        elif now - last > 10:
             last = now
             say(f"{label} evaluating {done}/{total} images, ETA {duration((now - began) / done * (total - done))}")
 

@@ -7,7 +7,7 @@ from classification.config import Augmentation, ClassificationConfig
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 from pretraining.config import MAEConfig
 
-TINY_LENGTH = Duration(600)  # both arms of the demo see the same number of images
+TINY_LENGTH = Duration(500)  # both arms of the demo see the same number of images
 TINY_BATCH = 64
 
 
