@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pycocotools.mask as rle
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from engine.files import replacing
 from engine.images import read_rgb
 
 PANEL_INCHES = 5.0
 MIN_SCORE = 0.3  # detections below it would cover the picture
-COLOURS = plt.colormaps["tab20"].colors  # type: ignore[attr-defined]
+COLOURS = colormaps["tab20"].colors  # type: ignore[attr-defined]
 
 
 def draw_pair(
@@ -33,9 +35,8 @@ def draw_pair(
     image_HW3 = np.asarray(read_rgb(image))
     found = [item for item in found if item["score"] >= MIN_SCORE]
     height, width = image_HW3.shape[:2]
-    figure, panels = plt.subplots(
-        1, 2, figsize=(2 * PANEL_INCHES, PANEL_INCHES * height / width + 0.4), layout="constrained"
-    )
+    figure = Figure(figsize=(2 * PANEL_INCHES, PANEL_INCHES * height / width + 0.4), layout="constrained")
+    panels = figure.subplots(1, 2)
     titles = (f"ground truth: {len(truth)}", f"detections with a score of {MIN_SCORE} or more: {len(found)}")
     for panel, objects, title in zip(panels, (truth, found), titles, strict=True):
         panel.imshow(image_HW3, interpolation="nearest", extent=(0, width, height, 0))
@@ -44,9 +45,8 @@ def draw_pair(
         for item in sorted(objects, key=lambda o: -o["bbox"][2] * o["bbox"][3]):
             _draw_object(panel, item, names=names, size=(height, width))
         panel.set(xlim=(0, width), ylim=(height, 0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
 
 
 def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[int, str], size: tuple[int, int]) -> None:

@@ -61,6 +61,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         # Pillow's own conversion clips at 255 and makes 16-bit photographs white
         values = np.asarray(image).astype(np.float64)
-        top = 65535.0 if values.max(initial=0.0) > 255 else 255.0
+        # modes I and F do not say how deep the file was
+        deep = image.mode.startswith("I;16") or values.max(initial=0.0) > 255
+        top = 65535.0 if deep else 255.0
         return Image.fromarray((values.clip(0, top) * (255.0 / top)).round().astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

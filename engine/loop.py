@@ -6,10 +6,11 @@ bit for bit (on one CPU; on CUDA up to its own nondeterminism).
 """
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,7 @@ from engine.device import device_name, make_fabric, peak_memory
 from engine.evaluation import Evaluated, evaluate, write_results
 from engine.identity import check_folder, run_id, write_identity
 from engine.log import RunLog, duration
+from engine.meter import Meter
 from engine.optim import build_optimizer, group_table, set_lr
 from engine.provenance import git_commit, library_versions
 from engine.record import Cost, Evaluation, RunRecord, Status, write_record
@@ -33,6 +35,7 @@ from engine.seeding import derive, seed_all
 from engine.stop import StopRequest, stop_requests
 from engine.task import Task
 
+T = TypeVar("T")
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
 
 
@@ -141,7 +144,7 @@ class _Session:
             shard=self.shard,
             workers=run.workers,
         )
-        meter = _Meter()
+        meter = Meter()
         saved = progress.step
         for step in steps:
             if self._any(bool(stop)):
@@ -189,8 +192,9 @@ class _Session:
             with fabric.no_backward_sync(module, enabled=micro < run.accumulate - 1):
                 losses: dict[str, Tensor] = module(data)
                 loss = torch.stack([value.float() for value in losses.values()]).sum()
-                if self._any(not bool(torch.isfinite(loss))):
-                    raise self._non_finite("the loss", step, batch, losses, lr)
+                bad = not bool(torch.isfinite(loss))
+                if self._any(bad):
+                    raise self._non_finite("the loss", step, self._gather(batch.ids if bad else ()), losses, lr)
                 fabric.backward(loss / run.accumulate)
             for name, value in {**losses, "loss": loss}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / run.accumulate
@@ -201,7 +205,7 @@ class _Session:
         norm_value = float(norm) if norm is not None else 0.0
         # float16 scaling overflows now and then by design: its scaler skips the step
         if run.precision != "16-mixed" and not torch.isfinite(torch.tensor(norm_value)):
-            raise self._non_finite("the gradient", step, batch, losses, lr)
+            raise self._non_finite("the gradient", step, self._gather(batch.ids), losses, lr)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return sums, norm_value, waited
@@ -246,6 +250,7 @@ class _Session:
 
     def _save(self, bare: tuple[nn.Module, Any]) -> None:
         self.progress.total_seconds = self.before_seconds + time.monotonic() - self.began
+        self._count_unreadable(dict(self._gather(self.progress.unreadable.items())))  # those of the other processes
         if self.fabric.is_global_zero:
             checkpointing.save(
                 self.out,
@@ -277,12 +282,22 @@ class _Session:
         dist.all_reduce(total)
         return bool(total > 0)
 
-    def _non_finite(self, what: str, step: int, batch: Batch, losses: dict[str, Tensor], lr: float) -> NonFiniteError:
+    def _gather(self, items: Iterable[T]) -> list[T]:
+        """Return the items of every process, in the order of the ranks."""
+        if self.fabric.world_size == 1:
+            return list(items)
+        parts: list[list[T]] = [[]] * self.fabric.world_size
+        dist.all_gather_object(parts, list(items))
+        return [item for part in parts for item in part]
+
+    def _non_finite(
+        self, what: str, step: int, images: list[str], losses: dict[str, Tensor], lr: float
+    ) -> NonFiniteError:
         saved = checkpointing.checkpoints(self.out)
         named = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
         return NonFiniteError(
-            f"{what} is not finite at step {step} ({named}; lr {lr:.3g}; process {self.fabric.global_rank}); "
-            f"images of the batch: {', '.join(batch.ids)}. Last good checkpoint: {saved[-1] if saved else 'none yet'}. "
+            f"{what} is not finite at step {step} ({named} on process {self.fabric.global_rank}; lr {lr:.3g}); "
+            f"images of the batch: {', '.join(images)}. Last good checkpoint: {saved[-1] if saved else 'none yet'}. "
             "Lower the learning rate, clip the gradient (clip_norm), or train in 32-true."
         )
 
@@ -300,6 +315,8 @@ class _Session:
         say(f"  {device_name(self.fabric.device)}, {self.fabric.world_size} process(es), {_precision(self.fabric)}")
         for line in group_table(self.groups, self.peak_lr):
             say(f"  {line}")
+        if 0 < self.total <= self.warmup:
+            problems = [*problems, f"the warm-up of {self.warmup} steps covers the whole run of {self.total}."]
         for problem in problems:
             say(f"warning: {problem}")
         if resumed:
@@ -380,30 +397,6 @@ class _Session:
 
     def _relative(self, paths: list[Path]) -> tuple[str, ...]:
         return tuple(str(path.relative_to(self.out)) for path in paths)
-
-
-class _Meter:
-    """Seconds per step and the share of them spent waiting, smoothed over about the last fifty steps."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._start = 0.0
-        self._mean = 0.0
-        self._wait = 0.0
-        self._count = 0
-
-    def begin(self) -> None:
-        self._start = time.monotonic()
-
-    def end(self, waited: float) -> None:
-        self.seconds = time.monotonic() - self._start
-        self._count += 1
-        weight = max(1 / self._count, 0.02)
-        self._mean += weight * (self.seconds - self._mean)
-        self._wait += weight * (waited - self._wait)
-
-    def rates(self, batch_size: int) -> dict[str, float]:
-        return {"images_per_second": batch_size / self._mean, "data_wait": self._wait / self._mean}
 
 
 def _precision(fabric: Fabric) -> str:
