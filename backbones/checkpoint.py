@@ -84,6 +84,8 @@ def write_checkpoint(path: Path, vit: ViT, *, source: str, normalisation: Normal
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, temporary, metadata=header)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):  # in a read-only or absent folder there is nothing to remove
@@ -114,13 +116,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(
             f"{path}: {len(bad)} tensors hold NaN or infinity ({_some(bad)}); the run that wrote it diverged."
         )
-    architecture = json.loads(header["architecture"])
-    normalisation = json.loads(header["normalisation"])
+    try:
+        values = json.loads(header["architecture"])
+        architecture = ViTConfig(**{**values, "image_size": tuple(values["image_size"])})
+        normalisation = json.loads(header["normalisation"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its header does not describe a ViT ({type(error).__name__}: {error}).") from error
     return Checkpoint(
         path=path,
         sha256=file_sha256(path),
         state=state,
-        architecture=ViTConfig(**{**architecture, "image_size": tuple(architecture["image_size"])}),
+        architecture=architecture,
         source=header["source"],
         normalisation=Normalisation(mean=tuple(normalisation["mean"]), std=tuple(normalisation["std"])),
         prefix=int(json.loads(header["class_token"])),

@@ -9,7 +9,7 @@ DASH = "-"
 TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE"}
 CAPTION = (
     "Transfer of one ViT from different weights, in percent: mean \N{PLUS-MINUS SIGN} standard deviation over the "
-    "transfer seeds (n)."
+    "transfer seeds (n), on the validation images."
 )
 COST_CAPTION = (
     "Cost of each arm. Multiply-adds for training on one image are an estimate: three times the counted forward pass "

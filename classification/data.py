@@ -94,7 +94,11 @@ def train_transform(size: tuple[int, int], augment: Augmentation, normalisation:
         steps.append(v2.RandomHorizontalFlip())
     if augment.randaugment:
         fill = tuple(round(255 * m) for m in normalisation.mean)
-        hparams = {"translate_const": int(min(size) * 0.45), "img_mean": fill}
+        hparams = {
+            "translate_const": int(min(size) * 0.45),
+            "img_mean": fill,
+            "interpolation": Image.Resampling.BICUBIC,
+        }
         steps.append(rand_augment_transform(augment.randaugment, hparams))
     steps += [v2.PILToTensor(), _Normalise(normalisation)]
     if augment.erase:

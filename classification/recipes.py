@@ -10,7 +10,7 @@ from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 def tiny() -> ClassificationConfig:
     """Some hundred labelled scenes of 64 px: the demo's transfer, a quarter of a minute on two CPU cores.
 
-    `python tools/train_cls.py tiny --data runs/demo/scenes/imagenet --out runs/cls`
+    `python tools/train_cls.py tiny --data runs/demo/scenes-transfer/imagenet --out runs/cls`
     """
     return ClassificationConfig(
         backbone=FAMILY["vit_demo_patch8"],

@@ -168,6 +168,8 @@ def _images(raw: list[dict[str, Any]], path: Path) -> dict[Any, dict[str, Any]]:
         images[record["id"]] = record
     if not images:
         raise ValueError(f"{path}: lists no image.")
+    if len({type(image_id) for image_id in images}) > 1:
+        raise ValueError(f"{path}: some image ids are numbers and some are text; make them all of one kind.")
     return dict(sorted(images.items()))
 
 
@@ -207,9 +209,9 @@ def _clean(raw: dict[str, Any], image: dict[str, Any], *, path: Path, tally: _Ta
     if max(left - x, x + width - right, top - y, y + height - bottom) > ROUNDING:
         tally.add("boxes partly outside of their image, clipped", example)
         x, y, width, height = left, top, right - left, bottom - top
-    crowd = int(raw.get("iscrowd", 0))
+    crowd = int(raw.get("iscrowd") or 0)
     cleaned = {"image_id": raw["image_id"], "category_id": raw["category_id"], "iscrowd": crowd}
-    cleaned |= {"bbox": [x, y, width, height], "area": float(raw.get("area", width * height))}
+    cleaned |= {"bbox": [x, y, width, height], "area": float(raw.get("area") or width * height)}
     segmentation = raw.get("segmentation")
     if not segmentation:
         return cleaned
@@ -225,6 +227,8 @@ def _clean(raw: dict[str, Any], image: dict[str, Any], *, path: Path, tally: _Ta
 def _segmentation(raw: Any, image: dict[str, Any], *, where: str) -> Any:
     """Return the polygons of three points or more, or the run lengths in compressed form."""
     if isinstance(raw, list):
+        if not all(isinstance(polygon, list) and all(map(_is_finite, polygon)) for polygon in raw):
+            raise ValueError(f"{where} has a segmentation that is no list of polygons [[x, y, x, y, ...], ...].")
         return [polygon for polygon in raw if len(polygon) >= 6 and len(polygon) % 2 == 0]
     if not isinstance(raw, dict) or not {"size", "counts"} <= raw.keys():
         raise ValueError(f"{where} has a segmentation that is neither a list of polygons nor run lengths.")

@@ -10,7 +10,7 @@ from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 def tiny() -> DetectionConfig:
     """Mask R-CNN on 64-pixel scenes, for the demonstration.
 
-    python tools/train_det.py tiny --data demo/scenes/coco --init backbone.safetensors --out runs/det
+    python tools/train_det.py tiny --data runs/demo/scenes-transfer/coco --init backbone.safetensors --out runs/det
     """
     return DetectionConfig(
         backbone=FAMILY["vit_demo_patch8"],

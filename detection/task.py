@@ -42,6 +42,7 @@ class DetectionTask:
     ) -> None:
         """Build the model with random heads, and the ViT's weights from `init` or at random."""
         self.config = config
+        self.data = data
         self.val = val
         self.masks = train.masks and val.masks
         side = config.image_size
@@ -74,7 +75,7 @@ class DetectionTask:
             weights_report=tuple(report.lines()) if report else (),
             data_notes=(*train.notes, *unused, *val.notes, *_mask_note(train, val)),
             flops_per_image=count_flops(vit, torch.zeros(1, config.backbone.in_chans, side, side)),
-            extra={"categories": len(val.categories), "masks": self.masks},
+            extra={"categories": [[c.id, c.name] for c in val.categories], "masks": self.masks},
         )
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -96,7 +97,7 @@ class DetectionTask:
         outputs = self.model(batch)
         return [
             ImageResult(
-                sample["file_name"],
+                self._short(sample["file_name"]),
                 {"coco_image_id": sample["image_id"], "detections": self._detections(output["instances"])},
             )
             for sample, output in zip(batch, outputs, strict=True)
@@ -128,11 +129,11 @@ class DetectionTask:
         paths = []
         for number in chosen:
             result = annotated[number]
-            path = folder / f"{Path(result.image_id).stem}.png"
+            path = folder / f"{Path(result.image_id).with_suffix('').as_posix().replace('/', '_')}.png"
             values = result.values
             draw_pair(
                 path,
-                result.image_id,
+                str(self.data / result.image_id),
                 truth=truth[values["coco_image_id"]],
                 found=values["detections"],
                 names=names,
@@ -143,6 +144,10 @@ class DetectionTask:
     def finish(self, folder: Path) -> list[Path]:
         """Leave nothing besides the record."""
         return []
+
+    def _short(self, file: str) -> str:
+        path = Path(file)
+        return str(path.relative_to(self.data) if path.is_relative_to(self.data) else path)
 
     def _detections(self, instances: Instances) -> list[dict[str, Any]]:
         instances = instances.to("cpu")

@@ -13,10 +13,14 @@ from engine.config import Precision
 
 
 def make_fabric(precision: Precision) -> Fabric:
-    """Return a launched Fabric: one device, or the processes that torchrun or SLURM started (DDP).
+    """Return a launched Fabric: one device, or the processes that torchrun started (DDP).
 
     On a CPU without AMX, float32 matmuls go to oneDNN, which is twice as fast at the same accuracy.
     """
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "srun started several tasks, each of which would train alone; let srun start torchrun, one per node."
+        )
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     fabric = Fabric(

@@ -41,6 +41,9 @@ def evaluate(
     The model is put in eval mode and back. Every process gets the whole result. `progress` is told how many of how many
     images of this process are done.
     """
+    if fabric.world_size > 1:
+        for buffer in task.model.buffers():  # running statistics of batch norm differ between processes
+            dist.broadcast(buffer, 0)
     training = task.model.training
     task.model.eval()
     shard = Shard(fabric.global_rank, fabric.world_size)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 
 
 class UnreadableImageError(Exception):
@@ -24,7 +24,8 @@ class UnreadableImageError(Exception):
 def read_rgb(path: str | Path) -> Image.Image:
     """Return the whole image, upright (EXIF orientation applied), as 8-bit RGB.
 
-    Grey, palette, CMYK and alpha are converted; 16-bit and float grey are scaled to 8 bits. Raises
+    Grey, palette, CMYK and alpha are converted; 16-bit and float grey (0 to 1, 255 or
+    65535) are scaled to 8 bits. Raises
     UnreadableImageError for a missing, empty, truncated or undecodable file.
     """
     try:
@@ -62,7 +63,10 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         # Pillow's own conversion clips at 255 and makes 16-bit photographs white
         values = np.asarray(image).astype(np.float64)
         # modes I and F do not say how deep the file was
-        deep = image.mode.startswith("I;16") or values.max(initial=0.0) > 255
-        top = 65535.0 if deep else 255.0
+        values = np.nan_to_num(values)
+        highest = values.max(initial=0.0)
+        top = 65535.0 if image.mode.startswith("I;16") or highest > 255 else 255.0
+        if image.mode == "F" and highest <= 1:
+            top = 1.0
         return Image.fromarray((values.clip(0, top) * (255.0 / top)).round().astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

@@ -19,8 +19,13 @@ WAIT_WARNING = 0.20  # share of the time spent waiting for data above which the 
 class RunLog:
     """The voice of one run. On a terminal the progress line lives; elsewhere a line is printed now and then."""
 
-    def __init__(self, out: Path, *, label: str, total_steps: int, first_step: int, speaks: bool) -> None:
-        """`first_step` > 0 continues the files of an earlier session; later lines of theirs are dropped."""
+    def __init__(
+        self, out: Path, *, label: str, total_steps: int, first_step: int, speaks: bool, evaluated: bool
+    ) -> None:
+        """`first_step` > 0 continues the files of an earlier session; later lines of theirs are dropped.
+
+        Without `evaluated`, the evaluation at `first_step` is still to come, and lines of it are dropped too.
+        """
         self.console = Console(file=sys.stdout, highlight=False, quiet=not speaks, soft_wrap=True)
         self.label = label
         self.total = total_steps
@@ -35,7 +40,7 @@ class RunLog:
         self._began = time.monotonic()
         self._last_line = self._began
         if speaks:
-            self._keep_rows(first_step)
+            self._keep_rows(first_step, evaluated)
             self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1 if first_step else None)
 
     def say(self, text: str) -> None:
@@ -114,14 +119,19 @@ class RunLog:
                 "raise --workers, or put the images on a faster disk."
             )
 
-    def _keep_rows(self, last_step: int) -> None:
-        """Drop rows after `last_step`, which a resumed run writes again."""
+    def _keep_rows(self, last_step: int, evaluated: bool) -> None:
+        """Drop the rows that a resumed run writes again."""
+
+        def kept(row: list[str]) -> bool:
+            again = int(row[0]) == last_step and row[1].startswith("val/") and not evaluated
+            return int(row[0]) <= last_step and not again
+
         if not self._path.exists():
             return
         with self._path.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [["step", "name", "value"]]
         with replacing(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *(row for row in rows if len(row) == 3 and int(row[0]) <= last_step)])
+            csv.writer(file).writerows([header, *(row for row in rows if len(row) == 3 and kept(row))])
 
 
 def evaluation_lines(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]:

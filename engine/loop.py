@@ -50,13 +50,25 @@ def fit(task: Task, config: Any, *, recipe: str, out: Path, resume: bool = False
     `out` holds another run.
     """
     run: RunConfig = config.run
-    identity = {"recipe": recipe, "config": as_json(config), "weights": task.facts.weights_sha256}
+    facts = task.facts
+    identity = {
+        "recipe": recipe,
+        "config": as_json(config),
+        "weights": facts.weights_sha256,
+        "data": {
+            "train_split": facts.train_split,
+            "val_split": facts.val_split,
+            "train_images": facts.train_images,
+            "val_images": facts.val_images,
+            **facts.extra,
+        },
+    }
     check_folder(out, identity, resume=resume)
     fabric = make_fabric(run.precision)
-    if fabric.is_global_zero:
-        write_identity(out, identity)
-    fabric.barrier()
     session = _Session(task, config, recipe, out, fabric, run_id(identity))
+    if fabric.is_global_zero:
+        write_identity(out, identity)  # after all that may refuse the run, so that a refusal leaves nothing
+    fabric.barrier()
     with stop_requests() as stop:
         return session.run(stop)
 
@@ -83,12 +95,13 @@ class _Session:
         if self.total < 1:
             raise ValueError(f"the run's length, {run.length.value} {run.length.unit}, is less than one step.")
         self.warmup = run.schedule.warmup.steps(**sizes)
-        self.eval_every = run.eval_every.steps(**sizes) if run.eval_every else self.total
-        self.save_every = run.save_every.steps(**sizes) if run.save_every else self.total
+        self.eval_every = max(1, run.eval_every.steps(**sizes)) if run.eval_every else self.total
+        self.save_every = max(1, run.save_every.steps(**sizes)) if run.save_every else self.total
         self.peak_lr = run.optim.lr(run.batch_size)
         self.groups = task.param_groups(run.optim)
         self.parameters = count_parameters(task.model)
         self.shard = Shard(fabric.global_rank, fabric.world_size, run.accumulate)
+        self.shard.positions(0, run.batch_size)  # refuses a batch that cannot be shared
         self.written = _Written()
         self.commit = git_commit()
 
@@ -108,6 +121,7 @@ class _Session:
             total_steps=self.total,
             first_step=self.progress.step,
             speaks=self.fabric.is_global_zero,
+            evaluated=self._evaluated(),
         )
         self._introduce(problems, resumed=restored is not None)
         status: Status = "failed"
@@ -187,7 +201,8 @@ class _Session:
             batch: Batch = next(batches)
             data = fabric.to_device(batch.data)
             waited += time.monotonic() - start
-            self._count_unreadable({error.path: error.reason for error in batch.unreadable})
+            if self._any(bool(batch.unreadable)):  # counted alike everywhere, so that all stop at the limit together
+                self._count_unreadable(dict(self._gather((e.path, e.reason) for e in batch.unreadable)))
             seed_all(derive(run.seed, "step", step, micro, fabric.global_rank))
             with fabric.no_backward_sync(module, enabled=micro < run.accumulate - 1):
                 losses: dict[str, Tensor] = module(data)
@@ -214,10 +229,14 @@ class _Session:
         step = self.progress.step
         return step > 0 and (step % self.eval_every == 0 or step == self.total)
 
+    def _evaluated(self) -> bool:
+        evaluations = self.progress.evaluations
+        return bool(evaluations) and evaluations[-1]["step"] == self.progress.step
+
     def _evaluate_if_due(self, stop: StopRequest) -> bool:
         """Evaluate where due and not done; return False where stopped."""
         progress = self.progress
-        done = bool(progress.evaluations) and progress.evaluations[-1]["step"] == progress.step
+        done = self._evaluated()
         final = progress.step == self.total
         # the last evaluation also makes the results file and the pictures, which no checkpoint holds
         if not self._evaluation_due() or (done and not final):
@@ -230,7 +249,7 @@ class _Session:
         self._count_unreadable(evaluated.unreadable)
         if not done:
             progress.evaluations.append({"step": progress.step, "metrics": evaluated.metrics})
-        self.log.scalars(progress.step, {f"val/{name}": value for name, value in evaluated.metrics.items()})
+            self.log.scalars(progress.step, {f"val/{name}": value for name, value in evaluated.metrics.items()})
         self.log.say(f"step {progress.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in evaluated.metrics.items()))
         if final:
             self._keep_results(evaluated)
@@ -250,7 +269,6 @@ class _Session:
 
     def _save(self, bare: tuple[nn.Module, Any]) -> None:
         self.progress.total_seconds = self.before_seconds + time.monotonic() - self.began
-        self._count_unreadable(dict(self._gather(self.progress.unreadable.items())))  # those of the other processes
         if self.fabric.is_global_zero:
             checkpointing.save(
                 self.out,

@@ -20,7 +20,7 @@ class Cost:
     parameters: int
     """Of the whole model."""
     flops_per_image: int | None
-    """Multiply-adds of one forward pass of the backbone (pre-training: the whole model) on one training image."""
+    """Multiply-adds of one forward pass of the backbone (MAE: with its decoder) on one training image."""
     images_per_second: float | None
     """Training throughput, evaluation left out."""
     data_wait_share: float | None
@@ -46,7 +46,7 @@ class RunRecord:
     """A run as tables see it."""
 
     run_id: str
-    """Digest of the configuration, the data's place and the weights."""
+    """Digest of the configuration, of the weights, and of the data's splits, sizes and classes."""
     task: str
     recipe: str
     status: Status
@@ -74,7 +74,7 @@ class RunRecord:
     """Of the last evaluation; empty before the first."""
     evaluations: tuple[Evaluation, ...]
     losses: dict[str, float]
-    """Of the last logged step."""
+    """Of the last step."""
     cost: Cost
     config: dict[str, Any]
     """The whole task configuration, `run` included."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.config import from_json
+from engine.config import differences, from_json
 from engine.device import make_fabric
 from engine.evaluation import evaluate, write_results
 from engine.files import replacing
@@ -53,7 +53,15 @@ def reevaluate(run: Path, tasks: dict[str, Buildable], *, data: Path | None, spl
         if not hasattr(config, "val_split"):
             raise ValueError(f"--split: the validation split of {record.task} is fixed ({record.val_split}).")
         config = replace(config, val_split=split)
+        if hasattr(config, "val_json"):  # it named the annotations of the run's own split
+            config = replace(config, val_json=None)
     task = tasks[record.task].build(config, data=data or Path(record.data), init=_initial_weights(record))
+    classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
+    if classes != record.extra:
+        raise ValueError(
+            f"{task.facts.data}: its classes are not those that {run} was trained on: "
+            f"{'; '.join(differences(record.extra, classes))}."
+        )
     fabric = make_fabric(config.run.precision)
     step = load_model(saved[-1], task.model)
     task.model.to(fabric.device)

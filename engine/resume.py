@@ -52,7 +52,7 @@ def save(out: Path, *, model: nn.Module, optimizer: Optimizer, progress: Progres
 def load_model(path: Path, model: nn.Module) -> int:
     """Put a checkpoint's weights into the model and return its step."""
     state = _read(path)
-    model.load_state_dict(state["model"])
+    _fill(model, state["model"], path)
     return int(state["progress"]["step"])
 
 
@@ -63,12 +63,21 @@ def load_latest(out: Path, *, model: nn.Module, optimizer: Optimizer) -> tuple[P
         try:
             state = _read(path)
         except ValueError as error:
-            warnings.append(f"{error} Going back to the one before.")
+            broken = path.with_name(f"{path.name}.broken")
+            path.rename(broken)
+            warnings.append(f"{error} Going back to the one before; it is now called {broken.name}.")
             continue
-        model.load_state_dict(state["model"])
+        _fill(model, state["model"], path)
         optimizer.load_state_dict(state["optimizer"])
         return Progress(**state["progress"]), warnings
     return None, warnings
+
+
+def _fill(model: nn.Module, weights: dict[str, Any], path: Path) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its weights do not fit the model: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Facts:
     data_notes: tuple[str, ...] = ()
     """What was counted and dropped while the annotations were read."""
     flops_per_image: int | None = None
-    """Multiply-adds of one forward pass of the backbone (pre-training: of the whole model) on one training image."""
+    """Multiply-adds of one forward pass of the backbone (MAE: with its decoder) on one training image."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 

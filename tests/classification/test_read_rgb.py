@@ -86,3 +86,15 @@ def test_images_are_found_in_order(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [str(p.relative_to(tmp_path)) for p in find_images(tmp_path)] == ["a/1.png", "b/2.JPG", "c.webp"]
+
+
+def test_float_grey_from_0_to_1_is_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "float.tif"
+    Image.fromarray(np.array([[0.0, 0.5], [1.0, np.nan]], dtype=np.float32)).save(path)
+    assert np.asarray(read_rgb(path))[..., 0].tolist() == [[0, 128], [255, 0]]  # 127.5 rounds to even
+
+
+def test_dark_16_bit_photograph_stays_dark(tmp_path: Path) -> None:
+    path = tmp_path / "dark.png"
+    Image.fromarray(np.full((2, 2), 200, dtype=np.uint16)).save(path)
+    assert np.asarray(read_rgb(path)).max() == 1  # 200 / 65535 * 255 = 0.8

@@ -1,5 +1,6 @@
 """Two gloo processes started by torchrun take the same steps as one process with the same batch."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from engine.evaluation import read_results
 from engine.record import read_record
 from engine.resume import checkpoints
 from scenes.layouts import ScenesIndex
+from tools import evaluate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -65,3 +67,6 @@ def test_dense_tasks_train_and_evaluate(tool: str, folder: str, few_scenes: Scen
     record = read_record(tmp_path / "run")
     assert record.status == "completed" and record.world_size == 2
     assert len(read_results(tmp_path / "run" / "results.jsonl")) == record.val_images == 6
+    assert evaluate.main([str(tmp_path / "run")]) == 0  # one process, from the checkpoint
+    again = json.loads(next((tmp_path / "run" / "evaluations").glob("*/metrics.json")).read_text())
+    assert again["metrics"] == pytest.approx(record.metrics, abs=0.5)  # other batches, bfloat16 near ties

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,3 +246,55 @@ def test_identity_is_plain_json(toy_task, toy_config, tmp_path) -> None:
     fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["recipe"] == "toy"
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_other_data_is_refused_on_resume(toy_task, toy_config, tmp_path) -> None:
+    fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    task = toy_task()
+    task.facts = replace(task.facts, train_images=25, extra={"classes": ["a"]})
+    with pytest.raises(ValueError, match=r"data\.classes: None -> \['a'\]; data\.train_images: 24 -> 25"):
+        fit(task, toy_config, recipe="toy", out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"length": Duration(0)}, {"batch_size": 1, "accumulate": 1, "length": Duration(-1)}]
+)
+def test_a_refused_start_leaves_the_folder_free(changes, toy_task, toy_config, tmp_path) -> None:
+    bad = replace(toy_config, run=replace(toy_config.run, **changes))
+    with pytest.raises(ValueError, match=r"less than one step|negative"):
+        fit(toy_task(), bad, recipe="toy", out=tmp_path)
+    assert fit(toy_task(), toy_config, recipe="toy", out=tmp_path).status == "completed"
+
+
+def test_a_broken_checkpoint_is_not_kept_in_place_of_a_good_one(toy_task, toy_config, tmp_path) -> None:
+    config = replace(toy_config, run=replace(toy_config.run, keep_last=1))
+    task = toy_task()
+    task.train_data.signal_at_read = 30
+    assert fit(task, config, recipe="toy", out=tmp_path).status == "interrupted"
+    (tmp_path / "checkpoints" / "step-00000007.pt").write_bytes(b"half a file")
+    task = toy_task()
+    task.train_data.signal_at_read = 9
+    stopped = fit(task, config, recipe="toy", out=tmp_path, resume=True)
+    assert [p.name for p in checkpoints(tmp_path)] == [f"step-{stopped.steps:08d}.pt"]
+    assert (tmp_path / "checkpoints" / "step-00000007.pt.broken").exists()
+
+
+def test_rows_of_a_repeated_evaluation_are_written_once(toy_task, toy_config, tmp_path) -> None:
+    fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    fit(toy_task(), toy_config, recipe="toy", out=tmp_path, resume=True)
+    rows = [row.split(",")[:2] for row in (tmp_path / "metrics.csv").read_text().splitlines()]
+    assert sorted(row for row in rows if row[1] == "val/error") == [[step, "val/error"] for step in ("3", "6", "7")]
+
+
+def test_folder_that_turns_read_only_keeps_the_previous_checkpoint(toy_task, toy_config, tmp_path, monkeypatch) -> None:
+    real = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).name == "step-00000004.pt":
+            raise OSError(30, "Read-only file system")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match=r"step-00000004\.pt: could not be written .*Read-only file system"):
+        fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000002.pt"]
