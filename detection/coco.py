@@ -35,7 +35,7 @@ class CocoSplit:
     categories: tuple[Category, ...]
     """By ascending id; a category's index here is its class in the model."""
     records: tuple[dict[str, Any], ...]
-    """detectron2's dataset dicts of all images, by ascending id, crowds included."""
+    """detectron2's dataset dicts of all images, by ascending id, with crowds; `name` as in the file."""
     ground_truth: dict[str, Any]
     """The cleaned content in COCO's own form, annotations numbered from 1 (its code ignores 0)."""
     masks: bool
@@ -265,6 +265,7 @@ def _records(
         records.append(
             {
                 "file_name": str(folder / image["file_name"]),
+                "name": image["file_name"],
                 "image_id": image_id,
                 "height": image["height"],
                 "width": image["width"],

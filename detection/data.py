@@ -77,8 +77,8 @@ class DetectionData:
         return self.mapper(self.records[index])
 
     def image_id(self, index: int) -> str:
-        """The path of the image file."""
-        return self.records[index]["file_name"]
+        """The image's file name in the annotations."""
+        return self.records[index]["name"]
 
 
 def train_data(

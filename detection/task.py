@@ -42,7 +42,6 @@ class DetectionTask:
     ) -> None:
         """Build the model with random heads, and the ViT's weights from `init` or at random."""
         self.config = config
-        self.data = data
         self.val = val
         self.masks = train.masks and val.masks
         side = config.image_size
@@ -97,7 +96,7 @@ class DetectionTask:
         outputs = self.model(batch)
         return [
             ImageResult(
-                self._short(sample["file_name"]),
+                sample["name"],
                 {"coco_image_id": sample["image_id"], "detections": self._detections(output["instances"])},
             )
             for sample, output in zip(batch, outputs, strict=True)
@@ -126,6 +125,7 @@ class DetectionTask:
             truth.setdefault(annotation["image_id"], []).append(shown)
         annotated = [result for result in results if result.values["coco_image_id"] in truth]
         chosen = np.linspace(0, len(annotated) - 1, min(PICTURES, len(annotated))).astype(int)
+        files = {record["image_id"]: record["file_name"] for record in self.val.records}
         paths = []
         for number in chosen:
             result = annotated[number]
@@ -133,7 +133,7 @@ class DetectionTask:
             values = result.values
             draw_pair(
                 path,
-                str(self.data / result.image_id),
+                files[values["coco_image_id"]],
                 truth=truth[values["coco_image_id"]],
                 found=values["detections"],
                 names=names,
@@ -144,10 +144,6 @@ class DetectionTask:
     def finish(self, folder: Path) -> list[Path]:
         """Leave nothing besides the record."""
         return []
-
-    def _short(self, file: str) -> str:
-        path = Path(file)
-        return str(path.relative_to(self.data) if path.is_relative_to(self.data) else path)
 
     def _detections(self, instances: Instances) -> list[dict[str, Any]]:
         instances = instances.to("cpu")

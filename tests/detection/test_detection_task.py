@@ -52,7 +52,11 @@ def test_facts(task: DetectionTask, few_scenes: ScenesIndex) -> None:
     facts = task.facts
     assert (facts.train_images, facts.val_images) == (12, 6)
     assert facts.weights_source == "random" and facts.data == str(few_scenes.coco)
-    assert facts.extra == {"categories": 8, "masks": True} and facts.data_notes == ()
+    assert (
+        facts.extra["masks"]
+        and [name for _, name in facts.extra["categories"]][:2] == ["ball", "cone"]
+        and facts.data_notes == ()
+    )
     # 64 tokens: patches 3*64*32, per block 12*32*32 in matmuls and 2*64*32 in attention, plus norms
     matmuls = 64 * (3 * 64 * 32 + 2 * (12 * 32 * 32 + 2 * 64 * 32))
     assert matmuls <= facts.flops_per_image < 1.1 * matmuls
