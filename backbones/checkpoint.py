@@ -73,17 +73,17 @@ def write_checkpoint(path: Path, vit: ViT, *, source: str, normalisation: Normal
     """Write the ViT's parameters to `path` by a temporary file and a rename, so a crash leaves the previous file."""
     normalisation = normalisation or Normalisation()
     header = {
-        "format": FORMAT,
-        "architecture": json.dumps(asdict(vit.architecture), sort_keys=True),
+        "architecture": asdict(vit.architecture),
         "source": source,
-        "normalisation": json.dumps(asdict(normalisation)),
-        "class_token": json.dumps(vit.cls_token is not None),
+        "normalisation": asdict(normalisation),
+        "class_token": vit.cls_token is not None,
     }
     state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in vit.state_dict().items()}
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, temporary, metadata=header)
+        # one entry: safetensors writes several in random order, and equal weights should have equal digests
+        save_file(state, temporary, metadata={FORMAT: json.dumps(header, sort_keys=True)})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -99,17 +99,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise FileNotFoundError(f"{path}: no such checkpoint file.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
     except SafetensorError as error:
         raise ValueError(
             f"{path}: not a safetensors file, or a truncated one of {path.stat().st_size:,} bytes ({error}); "
             "give the backbone.safetensors that a pre-training run wrote."
         ) from error
-    if header.get("format") != FORMAT:
+    if FORMAT not in metadata:
         raise ValueError(
-            f"{path}: a safetensors file without this project's header (format {header.get('format')!r}, "
-            f"expected {FORMAT!r}); give the backbone.safetensors that a pre-training run wrote."
+            f"{path}: a safetensors file without this project's header (expected {FORMAT!r}, "
+            f"found {sorted(metadata) or 'none'}); give the backbone.safetensors that a pre-training run wrote."
         )
     bad = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if bad:
@@ -117,9 +117,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path}: {len(bad)} tensors hold NaN or infinity ({_some(bad)}); the run that wrote it diverged."
         )
     try:
-        values = json.loads(header["architecture"])
+        header = json.loads(metadata[FORMAT])
+        values = header["architecture"]
         architecture = ViTConfig(**{**values, "image_size": tuple(values["image_size"])})
-        normalisation = json.loads(header["normalisation"])
+        normalisation = Normalisation(**{name: tuple(v) for name, v in header["normalisation"].items()})
+        source, prefix = str(header["source"]), int(header["class_token"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its header does not describe a ViT ({type(error).__name__}: {error}).") from error
     return Checkpoint(
@@ -127,9 +129,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         sha256=file_sha256(path),
         state=state,
         architecture=architecture,
-        source=header["source"],
-        normalisation=Normalisation(mean=tuple(normalisation["mean"]), std=tuple(normalisation["std"])),
-        prefix=int(json.loads(header["class_token"])),
+        source=source,
+        normalisation=normalisation,
+        prefix=prefix,
     )
 
 

@@ -175,10 +175,10 @@ def test_not_a_checkpoint(tmp_path: Path) -> None:
 def test_foreign_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match=r"model\.safetensors: .* without this project's header \(format None"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: .* without this project's header .*found none"):
         read_checkpoint(path)
     save_file({"weight": torch.ones(2)}, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"\(format 'pt', expected '{FORMAT}'\)"):
+    with pytest.raises(ValueError, match=rf"expected '{FORMAT}', found \['format'\]"):
         read_checkpoint(path)
 
 
@@ -220,5 +220,17 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_header_is_plain_json(written: Path) -> None:
     length = int.from_bytes(written.read_bytes()[:8], "little")
     header = json.loads(written.read_bytes()[8 : 8 + length])["__metadata__"]
-    assert header["format"] == FORMAT
-    assert json.loads(header["architecture"]) == json.loads(json.dumps(asdict(TINY)))
+    assert json.loads(header[FORMAT])["architecture"] == json.loads(json.dumps(asdict(TINY)))
+
+
+def test_equal_weights_make_equal_files(tmp_path: Path) -> None:
+    vit = ViT(TINY)
+    for name in "abcdef":
+        write_checkpoint(tmp_path / name, vit, source="mae")
+    assert len({(tmp_path / name).read_bytes() for name in "abcdef"}) == 1
+
+
+def test_header_of_something_else_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(2)}, tmp_path / "odd", metadata={FORMAT: '{"architecture": {"depht": 3}}'})
+    with pytest.raises(ValueError, match=r"odd: its header does not describe a ViT"):
+        read_checkpoint(tmp_path / "odd")
