@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 from engine.config import RunConfig
 from engine.data import Shard, eval_batches
 from engine.files import replacing
+from engine.processes import from_each
 from engine.seeding import derive, seed_all
 from engine.task import ImageResult, Task
 
@@ -67,11 +68,9 @@ def evaluate(
             results += predicted
             progress(len(results), mine)
     task.model.train(training)
-    if fabric.world_size > 1:
-        gathered: list[tuple[list[ImageResult], dict[str, str]]] = [([], {})] * fabric.world_size
-        dist.all_gather_object(gathered, (results, unreadable))
-        results = _interleave([part for part, _ in gathered])
-        unreadable = {path: reason for _, part in gathered for path, reason in part.items()}
+    parts = from_each(fabric, (results, unreadable))
+    results = _interleave([part for part, _ in parts])
+    unreadable = {path: reason for _, part in parts for path, reason in part.items()}
     return Evaluated(metrics=task.score(results), results=tuple(results), unreadable=unreadable)
 
 

@@ -6,14 +6,12 @@ bit for bit (on one CPU; on CUDA up to its own nondeterminism).
 """
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -27,6 +25,7 @@ from engine.identity import check_folder, run_id, write_identity
 from engine.log import RunLog, duration
 from engine.meter import Meter
 from engine.optim import build_optimizer, group_table, set_lr
+from engine.processes import from_all, on_any
 from engine.provenance import git_commit, library_versions
 from engine.record import Cost, Evaluation, RunRecord, Status, write_record
 from engine.resume import Progress
@@ -35,7 +34,6 @@ from engine.seeding import derive, seed_all
 from engine.stop import StopRequest, stop_requests
 from engine.task import Task
 
-T = TypeVar("T")
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
 
 
@@ -161,7 +159,7 @@ class _Session:
         meter = Meter()
         saved = progress.step
         for step in steps:
-            if self._any(bool(stop)):
+            if on_any(self.fabric, bool(stop)):
                 if saved != progress.step:
                     self._save(bare)
                 return False
@@ -201,15 +199,17 @@ class _Session:
             batch: Batch = next(batches)
             data = fabric.to_device(batch.data)
             waited += time.monotonic() - start
-            if self._any(bool(batch.unreadable)):  # counted alike everywhere, so that all stop at the limit together
-                self._count_unreadable(dict(self._gather((e.path, e.reason) for e in batch.unreadable)))
+            if on_any(fabric, bool(batch.unreadable)):  # counted alike everywhere: all stop at the limit together
+                found = [(error.path, error.reason) for error in batch.unreadable]
+                self._count_unreadable(dict(from_all(fabric, found)))
             seed_all(derive(run.seed, "step", step, micro, fabric.global_rank))
             with fabric.no_backward_sync(module, enabled=micro < run.accumulate - 1):
                 losses: dict[str, Tensor] = module(data)
                 loss = torch.stack([value.float() for value in losses.values()]).sum()
                 bad = not bool(torch.isfinite(loss))
-                if self._any(bad):
-                    raise self._non_finite("the loss", step, self._gather(batch.ids if bad else ()), losses, lr)
+                if on_any(fabric, bad):
+                    culprits = from_all(fabric, batch.ids if bad else ())
+                    raise self._non_finite("the loss", step, culprits, losses, lr)
                 fabric.backward(loss / run.accumulate)
             for name, value in {**losses, "loss": loss}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / run.accumulate
@@ -220,7 +220,7 @@ class _Session:
         norm_value = float(norm) if norm is not None else 0.0
         # float16 scaling overflows now and then by design: its scaler skips the step
         if run.precision != "16-mixed" and not torch.isfinite(torch.tensor(norm_value)):
-            raise self._non_finite("the gradient", step, self._gather(batch.ids), losses, lr)
+            raise self._non_finite("the gradient", step, from_all(fabric, batch.ids), losses, lr)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return sums, norm_value, waited
@@ -291,22 +291,6 @@ class _Session:
                 f"{len(known)} images cannot be read, more than max_unreadable = {limit}; the last: "
                 f"{next(reversed(known))}. Mend or remove them, or raise the limit in the recipe."
             )
-
-    def _any(self, flag: bool) -> bool:
-        """True on every process where it is true on one, so that all leave together."""
-        if self.fabric.world_size == 1:
-            return flag
-        total = torch.tensor(float(flag), device=self.fabric.device)
-        dist.all_reduce(total)
-        return bool(total > 0)
-
-    def _gather(self, items: Iterable[T]) -> list[T]:
-        """Return the items of every process, in the order of the ranks."""
-        if self.fabric.world_size == 1:
-            return list(items)
-        parts: list[list[T]] = [[]] * self.fabric.world_size
-        dist.all_gather_object(parts, list(items))
-        return [item for part in parts for item in part]
 
     def _non_finite(
         self, what: str, step: int, images: list[str], losses: dict[str, Tensor], lr: float

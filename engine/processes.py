@@ -1,0 +1,33 @@
+"""What the processes of a run tell each other; with one process nothing is sent."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+
+T = TypeVar("T")
+
+
+def on_any(fabric: Fabric, flag: bool) -> bool:
+    """True on every process where it is true on one, so that all leave together."""
+    if fabric.world_size == 1:
+        return flag
+    total = torch.tensor(float(flag), device=fabric.device)
+    dist.all_reduce(total)
+    return bool(total > 0)
+
+
+def from_each(fabric: Fabric, value: T) -> list[T]:
+    """Return the value of every process, by rank."""
+    if fabric.world_size == 1:
+        return [value]
+    parts: list[T] = [value] * fabric.world_size
+    dist.all_gather_object(parts, value)
+    return parts
+
+
+def from_all(fabric: Fabric, items: Iterable[T]) -> list[T]:
+    """Return the items of every process in one list, by rank."""
+    return [item for part in from_each(fabric, list(items)) for item in part]
