@@ -1,13 +1,15 @@
 """The ViT family: widths, depths and heads by name.
 
-Ti is from DeiT (arXiv 2012.12877, table 1), S from DeiT, B, L and H from ViT (arXiv 2010.11929, table 1). `demo` is
+Ti is from DeiT (arXiv 2012.12877, table 1), S from DeiT, B, L and H from ViT (arXiv 2010.11929, table 1). Patches of 8
+and 14 pixels are DINO's (arXiv 2104.14294, table 1) and MAE's (arXiv 2111.06377, section 4.1). `vit_demo_patch8` is
 the size of the embedded scenes and of the tests.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Position = Literal["sincos", "learned"]
+Position = Literal["sincos", "learned", "none"]
+RelativePosition = Literal["none", "decomposed", "table", "shared_table"]
 Grid = tuple[int, int]  # patches (rows, columns)
 
 
@@ -28,38 +30,85 @@ class ViTConfig:
     in_chans: int = 3
     """Channels of the image."""
     mlp_ratio: float = 4.0
-    """Hidden width of the MLP over embed_dim."""
+    """Hidden width of the MLP over embed_dim; the product is rounded."""
     position: Position = "sincos"
-    """How the position table starts: the fixed sin-cos table of MAE, or a small random table to be learned."""
+    """How the position table starts: MAE's fixed sin-cos table, a small random table to be learned, or no table."""
+    distilled: bool = False
+    """A second token beside the class token, DeiT's distillation token."""
+    qkv_bias: Literal["fused", "qv"] = "fused"
+    """One bias for queries, keys and values, or BEiT's two vectors, none for the keys."""
+    layer_scale: float | None = None
+    """First value of a learned factor per channel on both branches of a block (CaiT, BEiT); None has none."""
+    relative_position: RelativePosition = "none"
+    """What attention adds by the distance of two patches: nothing, ViTDet's decomposed rows and columns, BEiT's table
+    in every block, or BEiT's one table for all blocks of a kind (pre-training; Li et al. 2021)."""
+    relative_size: tuple[int, int] | None = None
+    """Height and width in pixels that the relative tables are made for; None is image_size."""
+    window_size: int = 0
+    """Side in patches of the windows that attention stays in; 0 is attention over the whole image."""
+    global_blocks: tuple[int, ...] = ()
+    """Blocks (0-based) that attend over the whole image in spite of window_size."""
 
     def __post_init__(self) -> None:
         """Raise ValueError where the numbers make no ViT."""
+        for name in ("embed_dim", "depth", "num_heads", "patch_size", "in_chans"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}.")
         if self.position == "sincos" and self.embed_dim % 4:
             raise ValueError(f"embed_dim {self.embed_dim} is not divisible by 4, which a sin-cos table needs.")
-        for side in self.image_size:
-            if side < self.patch_size or side % self.patch_size:
-                raise ValueError(
-                    f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}; "
-                    f"the nearest is {max(1, round(side / self.patch_size)) * self.patch_size}."
-                )
+        for name, size in (("image_size", self.image_size), ("relative_size", self.relative_size or self.image_size)):
+            for side in size:
+                if side < self.patch_size or side % self.patch_size:
+                    raise ValueError(
+                        f"{name} {size} is no multiple of patch_size {self.patch_size}; "
+                        f"the nearest is {max(1, round(side / self.patch_size)) * self.patch_size}."
+                    )
+        if self.distilled and self.relative_position != "none":
+            raise ValueError(
+                f"distilled with relative_position {self.relative_position!r}: no public model is so made."
+            )
+        if self.window_size < 0:
+            raise ValueError(f"window_size is {self.window_size}; it must not be negative.")
+        if outside := [block for block in self.global_blocks if not 0 <= block < self.depth]:
+            raise ValueError(
+                f"global_blocks {outside} are outside the depth of {self.depth} blocks, 0 to {self.depth - 1}."
+            )
 
     @property
     def grid(self) -> Grid:
         """Patches (rows, columns) of the position table."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
-    def at(self, height: int, width: int) -> "ViTConfig":
-        """The same architecture with a position table for another image size in pixels."""
-        return replace(self, image_size=(height, width))
+    @property
+    def relative_grid(self) -> Grid:
+        """Patches (rows, columns) that relative tables of whole-image attention are made for."""
+        height, width = self.relative_size or self.image_size
+        return height // self.patch_size, width // self.patch_size
 
+    def windowed(self, block: int) -> bool:
+        """True where the block attends within windows."""
+        return self.window_size > 0 and block not in self.global_blocks
+
+    def at(self, height: int, width: int) -> "ViTConfig":
+        """The same architecture with its tables for another image size in pixels."""
+        return replace(self, image_size=(height, width), relative_size=None)
+
+
+_TINY = ViTConfig(embed_dim=192, depth=12, num_heads=3)
+_SMALL = ViTConfig(embed_dim=384, depth=12, num_heads=6)
+_BASE = ViTConfig(embed_dim=768, depth=12, num_heads=12)
+_LARGE = ViTConfig(embed_dim=1024, depth=24, num_heads=16)
+_HUGE = ViTConfig(embed_dim=1280, depth=32, num_heads=16)
 
 FAMILY: dict[str, ViTConfig] = {
-    "vit_tiny_patch16": ViTConfig(embed_dim=192, depth=12, num_heads=3),
-    "vit_small_patch16": ViTConfig(embed_dim=384, depth=12, num_heads=6),
-    "vit_base_patch16": ViTConfig(embed_dim=768, depth=12, num_heads=12),
-    "vit_large_patch16": ViTConfig(embed_dim=1024, depth=24, num_heads=16),
-    "vit_huge_patch14": ViTConfig(embed_dim=1280, depth=32, num_heads=16, patch_size=14),
+    **{
+        f"vit_{size}_patch{patch}": replace(config, patch_size=patch)
+        for size, config in {"tiny": _TINY, "small": _SMALL, "base": _BASE, "large": _LARGE, "huge": _HUGE}.items()
+        for patch in (8, 14, 16)
+    },
+    # MoCo v3's ViT-S: 12 heads of 32 channels (arXiv 2104.02057, table 2)
+    "vit_small_patch16_12heads": replace(_SMALL, num_heads=12),
     "vit_demo_patch8": ViTConfig(embed_dim=192, depth=6, num_heads=6, patch_size=8, image_size=(64, 64)),
 }

@@ -1,11 +1,16 @@
 """The parts of a ViT block (arXiv 2010.11929, section 3.1), with the parameter names of timm and of the MAE code.
 
-Axis letters: B batch, T tokens, D width, H heads, d width of a head.
+Axis letters: B batch, T tokens, D width, h x w patches.
 """
 
+import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+
+from backbones.attention import Attention
+from backbones.config import Grid
+from backbones.window import partition, unpartition
 
 LAYER_NORM_EPS = 1e-6  # MAE's and ViT's; PyTorch's default is 1e-5
 
@@ -19,41 +24,20 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Return (B, rows, columns, D). Raises ValueError where the image is no multiple of the patch."""
-        height, width = image_BCHW.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
+        """Return (B, h, w, D); an image that is no multiple of the patch is padded with zeros below and to the right.
+
+        Raises ValueError for another number of channels.
+        """
+        channels, height, width = image_BCHW.shape[-3:]
+        if channels != self.proj.in_channels:
             raise ValueError(
-                f"image of {height} x {width} pixels is no multiple of the patch of {self.patch_size}; "
-                "pad or resize it first."
+                f"image of {channels} channels for a patch projection of {self.proj.in_channels}; "
+                "inflate the projection when the weights are loaded, or convert the image."
             )
+        below, right = -height % self.patch_size, -width % self.patch_size
+        if below or right:
+            image_BCHW = F.pad(image_BCHW, (0, right, 0, below))
         return self.proj(image_BCHW).permute(0, 2, 3, 1)  # channels last: tokens are rows
-
-
-def matmul_attention(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v, (B, H, T, d), by two matmuls."""
-    scores = (q_BHTd * q_BHTd.shape[-1] ** -0.5) @ k_BHTd.transpose(-2, -1)
-    return scores.softmax(dim=-1) @ v_BHTd
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection, rows of `qkv` ordered q | k | v."""
-
-    def __init__(self, embed_dim: int, *, num_heads: int) -> None:
-        super().__init__()
-        if embed_dim % num_heads:
-            raise ValueError(f"a width of {embed_dim} is not divisible by {num_heads} attention heads.")
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(embed_dim, embed_dim * 3)
-        self.proj = nn.Linear(embed_dim, embed_dim)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Return (B, T, D)."""
-        B, T, D = x_BTD.shape
-        qkv_3BHTd = self.qkv(x_BTD).reshape(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv_3BHTd.unbind(0)
-        # on CPUs the matmul form is 1.5 to 10 times faster at 37-200 tokens; elsewhere the fused kernel wins
-        attend = matmul_attention if x_BTD.device.type == "cpu" else F.scaled_dot_product_attention
-        return self.proj(attend(q, k, v).transpose(1, 2).reshape(B, T, D))
 
 
 class Mlp(nn.Module):
@@ -70,20 +54,50 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with stochastic depth on both branches."""
+    """Pre-norm transformer block with stochastic depth on both branches, over the image or within windows."""
 
-    def __init__(self, embed_dim: int, *, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        attention: Attention,
+        *,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        window_size: int = 0,
+    ) -> None:
+        """`layer_scale` is the first value of `gamma_1` and `gamma_2` (BEiT's names), None for no factors."""
         super().__init__()
+        embed_dim = attention.proj.in_features
+        self.window_size = window_size
         self.norm1 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
-        self.attn = Attention(embed_dim, num_heads=num_heads)
+        self.attn = attention
         self.norm2 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
-        self.mlp = Mlp(embed_dim, hidden_dim=int(embed_dim * mlp_ratio))
+        self.mlp = Mlp(embed_dim, hidden_dim=round(embed_dim * mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.gamma_1, self.gamma_2 = (
+            None if layer_scale is None else nn.Parameter(torch.full((embed_dim,), layer_scale)) for _ in range(2)
+        )
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Return (B, T, D)."""
-        x_BTD = x_BTD + self.drop_path(self.attn(self.norm1(x_BTD)))
-        return x_BTD + self.drop_path(self.mlp(self.norm2(x_BTD)))
+    def forward(self, x_BTD: Tensor, grid: Grid | None = None, shared_HTT: Tensor | None = None) -> Tensor:
+        """Return (B, T, D). `grid` is that of the patches, None where some are missing; `shared_HTT` is a TableBias's.
+
+        Raises ValueError for windows or relative positions without a grid.
+        """
+        x_BTD = x_BTD + self.drop_path(_scaled(self._attend(self.norm1(x_BTD), grid, shared_HTT), self.gamma_1))
+        return x_BTD + self.drop_path(_scaled(self.mlp(self.norm2(x_BTD)), self.gamma_2))
+
+    def _attend(self, x_BTD: Tensor, grid: Grid | None, shared_HTT: Tensor | None) -> Tensor:
+        if not self.window_size:
+            return self.attn(x_BTD, grid, shared_HTT)
+        if grid is None:
+            raise ValueError("windows need every patch of a grid; a masked image has none.")
+        size = self.window_size
+        windows_NsD = partition(x_BTD.unflatten(1, grid), size)
+        return unpartition(self.attn(windows_NsD, (size, size), shared_HTT), size, grid).flatten(1, 2)
+
+
+def _scaled(branch_BTD: Tensor, gamma_D: Tensor | None) -> Tensor:
+    return branch_BTD if gamma_D is None else gamma_D * branch_BTD
 
 
 def initialise(module: nn.Module) -> None:

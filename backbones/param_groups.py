@@ -2,15 +2,20 @@
 
 Layer-wise decay follows BEiT and MAE (arXiv 2111.06377, appendix A.1; `util/lr_decay.py`): the embedding is layer 0,
 block i is layer i + 1, everything after the blocks is layer depth + 1, and a layer's scale is
-decay ** (depth + 1 - layer).
+decay ** (depth + 1 - layer). detectron2 and mmsegmentation number the layers alike. A table of relative positions that
+blocks share belongs to no block and is in the last layer, as in BEiT's code.
+
+What is free of weight decay differs between codes, so a recipe names its rule: an `Exempt` function of this module.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
-EMBEDDING = ("cls_token", "pos_embed", "mask_token", "patch_embed.")
+EMBEDDING = ("cls_token", "dist_token", "pos_embed", "mask_token", "patch_embed.")
+_BLOCK_NORM = re.compile(r"(.+\.)?blocks\.\d+\.norm[12]\.(weight|bias)")
 Exempt = Callable[[str, nn.Parameter], bool]
 
 
@@ -44,13 +49,31 @@ def layer_of(name: str, *, depth: int, prefix: str = "") -> int:
 
 
 def exempt_vectors_and_embeddings(name: str, parameter: nn.Parameter) -> bool:
-    """True for biases, norms, position tables and class tokens: MAE's fine-tuning rule."""
-    return parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in ("pos_embed", "cls_token")
+    """True for biases, norms, layer scales, position tables, class and distillation tokens: MAE's fine-tuning rule.
+
+    BEiT's and what mmsegmentation intends; its code decays position table and class token, whose names it does not
+    meet. Relative positions are decayed.
+    """
+    return parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in ("pos_embed", "cls_token", "dist_token")
 
 
 def exempt_vectors(name: str, parameter: nn.Parameter) -> bool:
-    """True for biases and norms alone: MAE's pre-training rule (timm's `add_weight_decay`)."""
+    """True for biases, norms and layer scales alone: MAE's pre-training rule (timm's `add_weight_decay`)."""
     return parameter.ndim <= 1
+
+
+def exempt_block_norms_and_position(name: str, parameter: nn.Parameter) -> bool:
+    """True for the norms of the blocks and the position table alone: detectron2's rule for ViTDet-B and -L.
+
+    Biases and relative positions are decayed, and so are the norms of pyramid and heads: detectron2 means to exempt
+    norms, but its own `LayerNorm` is none of the classes that it looks for.
+    """
+    return _BLOCK_NORM.fullmatch(name) is not None or name.rsplit(".", 1)[-1] == "pos_embed"
+
+
+def exempt_nothing(name: str, parameter: nn.Parameter) -> bool:
+    """False: every parameter is decayed, detectron2's rule for ViTDet-H."""
+    return False
 
 
 def param_groups(

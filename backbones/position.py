@@ -1,4 +1,4 @@
-"""Position tables: the sin-cos table of MAE and the resampling of any table to another grid.
+"""Position tables: the sin-cos table of MAE, and the resampling of tables and patch projections.
 
 Axis letters: N patches (row-major), D width, P = prefix + N rows of a table.
 """
@@ -51,3 +51,12 @@ def resize_position(table_1PD: Tensor, old: Grid, new: Grid, prefix: int) -> Ten
         resized = F.interpolate(patches_1Dhw, size=new, mode="bicubic", align_corners=False)
     resized = resized.permute(0, 2, 3, 1).reshape(1, math.prod(new), -1).to(table_1PD.dtype)
     return torch.cat([kept, resized], dim=1)
+
+
+def resize_patches(kernel_DChw: Tensor, size: int) -> Tensor:
+    """Return the patch projection resampled to `size` x `size` pixels (bicubic, in float32).
+
+    ViTDet's way from H/14 to patches of 16 (arXiv 2203.16527, appendix A.2): values are not rescaled.
+    """
+    resized = F.interpolate(kernel_DChw.float(), size=(size, size), mode="bicubic", align_corners=False)
+    return resized.to(kernel_DChw.dtype)

@@ -1,7 +1,10 @@
-"""Feature pyramids at 4, 2, 1 and 1/2 times the resolution of a plain ViT's one map.
+"""Feature pyramids at 4, 2, 1 and 1/2 times the resolution of a plain ViT's maps.
 
 Axis letters: B batch, D width of the ViT, C channels of the pyramid, h x w patches.
 """
+
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
@@ -55,3 +58,49 @@ class SimpleFeaturePyramid(nn.Module):
         """Return five maps (B, C, ., .) at 4, 2, 1, 1/2 and 1/4 times the resolution of the input."""
         maps = [self.get_submodule(f"simfp_{level}")(map_BDhw) for level in (2, 3, 4, 5)]
         return [*maps, F.max_pool2d(maps[-1], kernel_size=1, stride=2)]
+
+
+class RescalingNeck(nn.Module):
+    """Four taps of a ViT made a pyramid, channels kept: BEiT's for UPerNet, and Li et al.'s for FPN.
+
+    Both (arXiv 2106.08254, appendix; arXiv 2111.11429, section 2.1, after XCiT) rescale the taps by 4, 2, 1 and 1/2
+    and differ in the one norm: batch norm, or group norm. Parameter names are those of mmsegmentation's
+    Feature2Pyramid (`upsample_4x.0.weight`, ...).
+    """
+
+    scales = (4.0, 2.0, 1.0, 0.5)
+
+    def __init__(self, embed_dim: int, *, norm: Callable[[int], nn.Module]) -> None:
+        """`norm` makes the norm between the two steps of the finest level from a number of channels."""
+        super().__init__()
+        self.upsample_4x = nn.Sequential(
+            nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2),
+            norm(embed_dim),
+            nn.GELU(),
+            nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2),
+        )
+        self.upsample_2x = nn.Sequential(nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2))
+        self.identity = nn.Identity()
+        self.downsample_2x = nn.MaxPool2d(kernel_size=2, stride=2)
+
+    def forward(self, maps_BDhw: Sequence[Tensor]) -> list[Tensor]:
+        """Return four maps (B, D, ., .) from four taps, finest first. Raises ValueError for another number of taps."""
+        if len(maps_BDhw) != len(self.scales):
+            raise ValueError(f"{len(maps_BDhw)} taps for a pyramid of {len(self.scales)} levels.")
+        levels = (self.upsample_4x, self.upsample_2x, self.identity, self.downsample_2x)
+        return [level(map_BDhw) for level, map_BDhw in zip(levels, maps_BDhw, strict=True)]
+
+
+def four_tap_neck(embed_dim: int) -> RescalingNeck:
+    """Return the neck before the FPN of Li et al. 2021, with PyTorch's usual 32 groups: the paper names no number."""
+    return RescalingNeck(embed_dim, norm=partial(nn.GroupNorm, 32))
+
+
+def even_taps(depth: int) -> tuple[int, ...]:
+    """Return the last block of each quarter, 0-based: the taps of Li et al. (2, 5, 8, 11 of 12).
+
+    BEiT's and MAE's segmentation take others, 3, 5, 7, 11 of 12. Raises ValueError for fewer than four blocks.
+    """
+    if depth < 4:
+        raise ValueError(f"{depth} blocks have no four quarters to tap; name the taps.")
+    return tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4))

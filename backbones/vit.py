@@ -2,14 +2,16 @@
 
 It encodes the visible tokens of a masked image (MAE, section 3), gives all tokens for classification, and gives
 feature maps for dense tasks. Masking lives in the caller: nothing here hides a patch unless it is told which to keep.
-Axis letters: B batch, C channels, H x W pixels, h x w patches, N = h * w, K kept patches, D width.
+Axis letters: B batch, C channels, H x W pixels, h x w patches, N = h * w, K kept patches, T tokens, D width.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from backbones.attention import Attention, TableBias
 from backbones.config import Grid, ViTConfig
 from backbones.layers import LAYER_NORM_EPS, Block, PatchEmbed, initialise
 from backbones.position import resize_position, sincos_table
@@ -19,6 +21,8 @@ class ViT(nn.Module):
     """A plain ViT; `class_token` and `final_norm` say which of the optional parameters a task has a use for."""
 
     cls_token: Tensor | None
+    dist_token: Tensor | None
+    pos_embed: Tensor | None
 
     def __init__(
         self,
@@ -28,46 +32,59 @@ class ViT(nn.Module):
         final_norm: bool = True,
         drop_path: float = 0.0,
         train_position: bool = True,
+        activation_checkpointing: bool = False,
     ) -> None:
         """Build with random weights from the global generator.
 
         `drop_path` is the rate of the last block, rising linearly from 0 at the first. `train_position` False keeps
-        the position table fixed, as in MAE's pre-training; fine-tuning trains it.
+        the position table fixed, as in MAE's pre-training; fine-tuning trains it. `activation_checkpointing` keeps one
+        tensor per block and computes the rest again in the backward pass. Raises ValueError for a class token with
+        windows or decomposed positions, in which it has no place.
         """
         super().__init__()
         a = architecture
+        if class_token and (a.window_size or a.relative_position == "decomposed"):
+            what = "windows" if a.window_size else "decomposed relative positions"
+            raise ValueError(f"a class token has no place in {what}; build the ViT with class_token=False.")
         self.architecture = a
-        self.prefix = int(class_token)
+        self.activation_checkpointing = activation_checkpointing
+        self.prefix = (1 + a.distilled) if class_token else 0
         self.patch_embed = PatchEmbed(patch_size=a.patch_size, in_chans=a.in_chans, embed_dim=a.embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token else None
-        table = sincos_table(a.embed_dim, a.grid, self.prefix) if a.position == "sincos" else torch.empty(0)
-        if a.position == "learned":
-            table = torch.empty(1, self.prefix + a.grid[0] * a.grid[1], a.embed_dim)
-        self.pos_embed = nn.Parameter(table, requires_grad=train_position)
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token and a.distilled else None
+        self.pos_embed = nn.Parameter(_first_table(a, self.prefix), train_position) if a.position != "none" else None
         rates = [drop_path * i / max(1, a.depth - 1) for i in range(a.depth)]
-        self.blocks = nn.ModuleList(
-            Block(a.embed_dim, num_heads=a.num_heads, mlp_ratio=a.mlp_ratio, drop_path=rate) for rate in rates
-        )
+        self.blocks = nn.ModuleList(_block(a, i, class_token=class_token, drop_path=rates[i]) for i in range(a.depth))
+        self.rel_pos_bias = self.window_rel_pos_bias = None
+        if a.relative_position == "shared_table":
+            kinds = {a.windowed(block) for block in range(a.depth)}
+            if False in kinds:
+                self.rel_pos_bias = TableBias(a.relative_grid, num_heads=a.num_heads, class_token=class_token)
+            if True in kinds:
+                window = (a.window_size, a.window_size)
+                self.window_rel_pos_bias = TableBias(window, num_heads=a.num_heads, class_token=False)
         self.norm = nn.LayerNorm(a.embed_dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
         self.apply(initialise)
-        if self.cls_token is not None:
-            nn.init.normal_(self.cls_token, std=0.02)
-        if a.position == "learned":
+        for token in (self.cls_token, self.dist_token):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+        if a.position == "learned" and self.pos_embed is not None:
             nn.init.normal_(self.pos_embed, std=0.02)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Return every token, (B, prefix + N, D), after the final norm where there is one."""
-        x_BND, _ = self._embed(image_BCHW)
-        return self._encode(x_BND)
+        x_BND, grid = self._embed(image_BCHW)
+        return self.norm(self._run(self._with_prefix(x_BND), grid, ())[0])
 
     def encode_visible(self, image_BCHW: Tensor, keep_BK: Tensor) -> Tensor:
         """Return the tokens of the kept patches only, (B, prefix + K, D), in the order of `keep_BK`.
 
-        `keep_BK` holds patch numbers (row-major). The encoder never sees the other patches (MAE, section 3).
+        `keep_BK` holds patch numbers (row-major). The encoder never sees the other patches (MAE, section 3). Raises
+        ValueError for windows and relative positions, which need the whole grid.
         """
         x_BND, _ = self._embed(image_BCHW)
         x_BKD = x_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, x_BND.shape[2]))
-        return self._encode(x_BKD)
+        return self.norm(self._run(self._with_prefix(x_BKD), None, ())[0])
 
     def feature_maps(self, image_BCHW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """Return the patch tokens after each block of `taps` (0-based, ascending) as maps (B, D, h, w).
@@ -78,30 +95,73 @@ class ViT(nn.Module):
         if list(taps) != sorted(set(taps)) or not taps or taps[0] < 0 or taps[-1] >= depth:
             raise ValueError(f"taps {list(taps)} must be ascending block numbers from 0 to {depth - 1}.")
         x_BND, (rows, columns) = self._embed(image_BCHW)
-        x_BTD = self._with_class_token(x_BND)
-        maps = []
-        for number, block in enumerate(self.blocks[: taps[-1] + 1]):
-            x_BTD = block(x_BTD)
-            if number in taps:
-                patches_BDN = x_BTD[:, self.prefix :].transpose(1, 2)
-                maps.append(patches_BDN.reshape(x_BTD.shape[0], -1, rows, columns))
-        return maps
+        _, tapped = self._run(self._with_prefix(x_BND), (rows, columns), taps)
+        return [x_BTD[:, self.prefix :].transpose(1, 2).unflatten(2, (rows, columns)) for x_BTD in tapped]
 
     def _embed(self, image_BCHW: Tensor) -> tuple[Tensor, Grid]:
         """Return patch tokens with their positions added, (B, N, D), and the grid."""
         x_BhwD = self.patch_embed(image_BCHW)
         grid = (x_BhwD.shape[1], x_BhwD.shape[2])
+        if self.pos_embed is None:
+            return x_BhwD.flatten(1, 2), grid
         table_1PD = resize_position(self.pos_embed, self.architecture.grid, grid, self.prefix)
         return x_BhwD.flatten(1, 2) + table_1PD[:, self.prefix :], grid
 
-    def _with_class_token(self, x_BND: Tensor) -> Tensor:
-        if self.cls_token is None:
+    def _with_prefix(self, x_BND: Tensor) -> Tensor:
+        tokens = [token for token in (self.cls_token, self.dist_token) if token is not None]
+        if not tokens:
             return x_BND
-        first_11D = self.cls_token + self.pos_embed[:, :1]
-        return torch.cat([first_11D.to(x_BND.dtype).expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
+        first_1PD = torch.cat(tokens, dim=1)
+        if self.pos_embed is not None:
+            first_1PD = first_1PD + self.pos_embed[:, : self.prefix]
+        return torch.cat([first_1PD.to(x_BND.dtype).expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
 
-    def _encode(self, x_BND: Tensor) -> Tensor:
-        x_BTD = self._with_class_token(x_BND)
-        for block in self.blocks:
-            x_BTD = block(x_BTD)
-        return self.norm(x_BTD)
+    def _run(self, x_BTD: Tensor, grid: Grid | None, taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Return the tokens after the last block that is needed, and those after each of `taps`."""
+        whole_HTT = self._shared(self.rel_pos_bias, grid)
+        window = self.architecture.window_size
+        within_HTT = self._shared(self.window_rel_pos_bias, (window, window))
+        tapped = []
+        last = taps[-1] if taps else len(self.blocks) - 1
+        for number, block in enumerate(self.blocks[: last + 1]):
+            shared_HTT = within_HTT if self.architecture.windowed(number) else whole_HTT
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x_BTD = checkpoint(block, x_BTD, grid, shared_HTT, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, grid, shared_HTT)
+            if number in taps:
+                tapped.append(x_BTD)
+        return x_BTD, tapped
+
+    @staticmethod
+    def _shared(table: TableBias | None, grid: Grid | None) -> Tensor | None:
+        if table is None:
+            return None
+        if grid is None:
+            raise ValueError("relative positions need every patch of a grid; a masked image has none.")
+        return table(grid)
+
+
+def _first_table(a: ViTConfig, prefix: int) -> Tensor:
+    if a.position == "sincos":
+        return sincos_table(a.embed_dim, a.grid, prefix)
+    return torch.empty(1, prefix + a.grid[0] * a.grid[1], a.embed_dim)
+
+
+def _block(a: ViTConfig, number: int, *, class_token: bool, drop_path: float) -> Block:
+    windowed = a.windowed(number)
+    attention = Attention(
+        a.embed_dim,
+        num_heads=a.num_heads,
+        qv_bias=a.qkv_bias == "qv",
+        relative="none" if a.relative_position == "shared_table" else a.relative_position,
+        made_for=(a.window_size, a.window_size) if windowed else a.relative_grid,
+        class_token=class_token,
+    )
+    return Block(
+        attention,
+        mlp_ratio=a.mlp_ratio,
+        drop_path=drop_path,
+        layer_scale=a.layer_scale,
+        window_size=a.window_size if windowed else 0,
+    )

@@ -8,7 +8,8 @@ import torch
 from timm.data.mixup import Mixup
 from torch import Tensor
 
-from backbones.checkpoint import LoadReport, Normalisation, load_checkpoint, read_checkpoint, write_checkpoint
+from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.initial import start_from
 from backbones.param_groups import ParamGroup, param_groups
 from backbones.vit import ViT
 from classification.config import ClassificationConfig
@@ -24,7 +25,7 @@ from classification.heads import Classifier
 from classification.pictures import draw_predictions
 from engine.config import OptimConfig
 from engine.cost import count_flops
-from engine.task import Facts, ImageResult
+from engine.task import Facts, ImageResult, InitialWeights
 
 Batch = tuple[Tensor, Tensor, list[str]]
 
@@ -103,14 +104,10 @@ class ClassificationTask:
         return [path]
 
 
-def build_task(config: ClassificationConfig, *, data: Path, init: Path | None) -> ClassificationTask:
+def build_task(config: ClassificationConfig, *, data: Path, init: InitialWeights | None) -> ClassificationTask:
     """Return fine-tuning on `data/train` and `data/val`, from the backbone checkpoint `init` or random weights."""
     backbone = ViT(config.backbone, final_norm=False, drop_path=config.drop_path)
-    if init is None:
-        return assemble(config, backbone, data=data)
-    checkpoint = read_checkpoint(init)
-    report = load_checkpoint(backbone, checkpoint)
-    return assemble(config, backbone, data=data, report=report, normalisation=checkpoint.normalisation)
+    return assemble(config, backbone, data=data, init=init)
 
 
 def assemble(
@@ -118,12 +115,11 @@ def assemble(
     backbone: ViT,
     *,
     data: Path,
-    report: LoadReport | None = None,
-    normalisation: Normalisation | None = None,
+    init: InitialWeights | None,
     pretraining: bool = False,
 ) -> ClassificationTask:
-    """Return the task around a backbone that is ready; `report` says where its weights came from."""
-    normalisation = normalisation or Normalisation()
+    """Return the task around a backbone, which gets the declared weights or keeps its random ones."""
+    report, normalisation = start_from(backbone, init)
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
     same_classes(train, val)
     size, augment = config.backbone.image_size, config.augment
@@ -149,10 +145,8 @@ def assemble(
         train_images=len(train.samples),
         val_images=len(val.samples),
         architecture=asdict(config.backbone),
-        weights_source=report.source if report else "random",
-        weights_path=report.path if report else None,
-        weights_sha256=report.sha256 if report else None,
-        weights_report=tuple(report.lines()) if report else (),
+        weights=report,
+        init=init,
         data_notes=(*train_notes, *val_notes),
         flops_per_image=count_flops(backbone, torch.zeros(1, config.backbone.in_chans, *size)),
         extra={"classes": train.classes},

@@ -13,7 +13,7 @@ import tyro
 from engine.config import Duration, RunConfig
 from engine.loop import EXIT_CODES, NonFiniteError, fit
 from engine.seeding import derive, seed_all
-from engine.task import Task
+from engine.task import InitialWeights, Task
 
 
 class TaskConfig(Protocol):
@@ -24,7 +24,7 @@ class TaskConfig(Protocol):
 
 
 C = TypeVar("C", bound=TaskConfig)
-Build = Callable[..., Task]  # build(config, *, data: Path, init: Path | None) -> Task
+Build = Callable[..., Task]  # build(config, *, data: Path, init: InitialWeights | None) -> Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,17 @@ class TrainArgs:
     out: Path
     """Folder that the run writes to; it must be new, or the run's own with --resume."""
     init: Path | None = None
-    """Backbone checkpoint to start from; absent means random weights."""
+    """Weights of a ViT to start from; absent means random weights."""
+    init_source: str = "own"
+    """Family of the weights file: own, mae, timm, augreg, beit, moco_v3, dino, huggingface, detectron2, mmseg."""
+    init_heads: int | None = None
+    """Attention heads of the weights, where neither the file nor a published width tells."""
+    init_image_size: tuple[int, int] | None = None
+    """Height and width in pixels that the position table of the weights was made for, where it is not square."""
+    init_resize_patch: bool = False
+    """Resample the patch projection to the recipe's patch size, as ViTDet does for H/14."""
+    trust_pickle: bool = False
+    """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
     seed: int | None = None
     """Seed of everything random; the recipe's unless given."""
     steps: int | None = None
@@ -106,11 +116,29 @@ def train(args: TrainArgs, config: C, build: Build) -> int:
     """
     try:
         seed_all(derive(config.run.seed, "weights"))
-        task = build(config, data=args.data, init=args.init)
+        task = build(config, data=args.data, init=_initial_weights(args))
         record = fit(task, config, recipe=args.recipe, out=args.out, resume=args.resume)
     except (ValueError, OSError, NonFiniteError) as error:
         return fail(error)
     return EXIT_CODES[record.status]
+
+
+def _initial_weights(args: TrainArgs) -> InitialWeights | None:
+    """Return what the flags declare. Raises ValueError for a declaration without a file."""
+    declared: dict[str, Any] = {
+        "source": args.init_source,
+        "num_heads": args.init_heads,
+        "image_size": args.init_image_size,
+        "trust_pickle": args.trust_pickle,
+        "resize_patch": args.init_resize_patch,
+    }
+    if args.init is not None:
+        return InitialWeights(path=args.init, **declared)
+    nothing = InitialWeights(path=Path())
+    given = [name for name, value in declared.items() if value != getattr(nothing, name)]
+    if given:
+        raise ValueError(f"{', '.join(given)} of the initial weights declared, but no file; give --init FILE.")
+    return None
 
 
 def fail(error: BaseException) -> int:

@@ -32,7 +32,7 @@ from engine.resume import Progress
 from engine.schedule import lr_factor
 from engine.seeding import derive, seed_all
 from engine.stop import StopRequest, stop_requests
-from engine.task import Task
+from engine.task import InitialWeights, Task
 
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
 
@@ -52,7 +52,7 @@ def fit(task: Task, config: Any, *, recipe: str, out: Path, resume: bool = False
     identity = {
         "recipe": recipe,
         "config": as_json(config),
-        "weights": facts.weights_sha256,
+        "weights": facts.weights.sha256,
         "data": {
             "train_split": facts.train_split,
             "val_split": facts.val_split,
@@ -308,9 +308,9 @@ class _Session:
         say(f"{self.task.name} {self.recipe}: {facts.train_images} training and {facts.val_images} validation images")
         for line in facts.data_notes:
             say(f"  data: {line}")
-        if facts.weights_source == "random":
+        if facts.weights.source == "random":
             say("  weights: RANDOM (no --init was given)")
-        for line in facts.weights_report:
+        for line in facts.weights.lines():
             say(f"  weights: {line}")
         lr_rule = f"{run.optim.base_lr:g} at batch {run.optim.base_batch_size}, {run.optim.lr_scaling} rule"
         say(f"  batch {run.batch_size}, {self.total} steps, peak lr {self.peak_lr:.3g} ({lr_rule})")
@@ -365,10 +365,10 @@ class _Session:
             data_notes=facts.data_notes,
             unreadable_images=tuple(f"{path}: {reason}" for path, reason in progress.unreadable.items()),
             architecture=facts.architecture,
-            weights_source=facts.weights_source,
-            weights_path=facts.weights_path,
-            weights_sha256=facts.weights_sha256,
-            weights_report=facts.weights_report,
+            weights_source=facts.weights.source,
+            weights_path=facts.weights.path,
+            weights_sha256=facts.weights.sha256,
+            weights_report=tuple(facts.weights.lines()),
             primary_metric=self.task.primary_metric,
             metrics=dict(progress.evaluations[-1]["metrics"]) if progress.evaluations else {},
             evaluations=tuple(Evaluation(**e) for e in progress.evaluations),
@@ -395,10 +395,16 @@ class _Session:
             ended=None if status == "running" else _now(),
             error=error,
             extra=facts.extra,
+            weights_options=_options(facts.init),
         )
 
     def _relative(self, paths: list[Path]) -> tuple[str, ...]:
         return tuple(str(path.relative_to(self.out)) for path in paths)
+
+
+def _options(init: InitialWeights | None) -> dict[str, Any]:
+    """Return what a record keeps of a declaration beside the path."""
+    return {} if init is None else {name: value for name, value in as_json(init).items() if name != "path"}
 
 
 def _precision(fabric: Fabric) -> str:

@@ -95,6 +95,8 @@ class RunRecord:
     error: str | None
     """Why it failed or stopped."""
     extra: dict[str, Any] = field(default_factory=dict)
+    weights_options: dict[str, Any] = field(default_factory=dict)
+    """What was declared of the weights file, its family first."""
     schema_version: int = SCHEMA_VERSION
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.config import differences, from_json
+from engine.config import RunConfig, differences, from_json
 from engine.device import make_fabric
 from engine.evaluation import evaluate, write_results
 from engine.files import replacing
 from engine.log import evaluation_lines
 from engine.record import RunRecord, read_record
 from engine.resume import checkpoints, load_model
-from engine.task import Task
+from engine.task import InitialWeights, Task
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,16 @@ class Buildable:
 
     config: type[Any]
     build: Callable[..., Task]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The task of a run as it was trained, its weights not yet those of the checkpoint."""
+
+    task: Task
+    run: RunConfig
+    checkpoint: Path
+    """The last one."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,28 @@ class Reevaluation:
 
 def reevaluate(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split: str | None) -> Reevaluation:
     """Evaluate the last checkpoint of the run in folder `run` and write `run/evaluations/<split>/`.
+
+    Raises as `rebuild`.
+    """
+    rebuilt = rebuild(run, tasks, data=data, split=split)
+    task = rebuilt.task
+    fabric = make_fabric(rebuilt.run.precision)
+    step = load_model(rebuilt.checkpoint, task.model)
+    task.model.to(fabric.device)
+    evaluated = evaluate(task, rebuilt.run, fabric, stop=lambda: False, progress=evaluation_lines(task.name, print))
+    if evaluated is None:
+        raise AssertionError("nothing asked the evaluation to stop")
+    folder = run / "evaluations" / task.facts.val_split
+    with replacing(folder / "metrics.json") as temporary:
+        values = {"step": step, "metrics": evaluated.metrics, "unreadable": evaluated.unreadable}
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_results(folder, evaluated.results)
+    pictures = tuple(task.draw(evaluated.results, folder / "pictures"))
+    return Reevaluation(evaluated.metrics, step, folder, pictures)
+
+
+def rebuild(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split: str | None) -> Rebuilt:
+    """Return the task of the run in folder `run`, on its own data or `data`, with its own validation split or `split`.
 
     Raises ValueError or FileNotFoundError where the folder holds no record or no checkpoint, or where the weights that
     the run started from are gone (they state the normalisation of the pixels).
@@ -62,22 +94,10 @@ def reevaluate(run: Path, tasks: dict[str, Buildable], *, data: Path | None, spl
             f"{task.facts.data}: its classes are not those that {run} was trained on: "
             f"{'; '.join(differences(record.extra, classes))}."
         )
-    fabric = make_fabric(config.run.precision)
-    step = load_model(saved[-1], task.model)
-    task.model.to(fabric.device)
-    evaluated = evaluate(task, config.run, fabric, stop=lambda: False, progress=evaluation_lines(task.name, print))
-    if evaluated is None:
-        raise AssertionError("nothing asked the evaluation to stop")
-    folder = run / "evaluations" / task.facts.val_split
-    with replacing(folder / "metrics.json") as temporary:
-        values = {"step": step, "metrics": evaluated.metrics, "unreadable": evaluated.unreadable}
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    write_results(folder, evaluated.results)
-    pictures = tuple(task.draw(evaluated.results, folder / "pictures"))
-    return Reevaluation(evaluated.metrics, step, folder, pictures)
+    return Rebuilt(task, config.run, saved[-1])
 
 
-def _initial_weights(record: RunRecord) -> Path | None:
+def _initial_weights(record: RunRecord) -> InitialWeights | None:
     if record.weights_path is None:
         return None
     path = Path(record.weights_path)
@@ -86,4 +106,4 @@ def _initial_weights(record: RunRecord) -> Path | None:
             f"{path}: the weights that the run started from are gone; their header states the normalisation of the "
             f"pixels. Put back the file of sha256 {record.weights_sha256}."
         )
-    return path
+    return InitialWeights(path=path, **record.weights_options)

@@ -50,6 +50,42 @@ class ImageResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """A weights file to start from, and what the user says of it."""
+
+    path: Path
+    source: str = "own"
+    """Family of the file: own, mae, timm, beit, ..."""
+    num_heads: int | None = None
+    """Attention heads, where neither the file nor a published width tells."""
+    image_size: tuple[int, int] | None = None
+    """Height and width in pixels that the position table was made for, where it is not square."""
+    trust_pickle: bool = False
+    """Read a pickle, which can run any code while it is read."""
+    resize_patch: bool = False
+    """Resample the patch projection to the recipe's patch size."""
+
+
+class Weights(Protocol):
+    """What a backbone started from (backbones.loading.LoadReport is one)."""
+
+    @property
+    def source(self) -> str:
+        """`random`, or what made the weights."""
+
+    @property
+    def path(self) -> str | None:
+        """The file, None for random weights."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file."""
+
+    def lines(self) -> list[str]:
+        """What became of its tensors, for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a record says of a task."""
 
@@ -61,12 +97,10 @@ class Facts:
     val_images: int
     architecture: dict[str, Any]
     """Of the backbone."""
-    weights_source: str
-    """`random`, or what made the initial weights."""
-    weights_path: str | None = None
-    weights_sha256: str | None = None
-    weights_report: tuple[str, ...] = ()
-    """Lines of the load report."""
+    weights: Weights
+    """What the backbone started from."""
+    init: InitialWeights | None
+    """What was declared of it."""
     data_notes: tuple[str, ...] = ()
     """What was counted and dropped while the annotations were read."""
     flops_per_image: int | None = None

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from classification.config import ClassificationConfig
 from classification.task import ClassificationTask
+from engine.task import InitialWeights
 from pretraining import supervised, task
 from pretraining.config import MAEConfig
 from pretraining.task import MAETask
 
 
 def build_task(
-    config: MAEConfig | ClassificationConfig, *, data: Path, init: Path | None
+    config: MAEConfig | ClassificationConfig, *, data: Path, init: InitialWeights | None
 ) -> MAETask | ClassificationTask:
     """Return MAE or the supervised baseline, whichever the configuration is of."""
     if isinstance(config, MAEConfig):

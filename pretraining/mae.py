@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from backbones.attention import Attention
 from backbones.layers import LAYER_NORM_EPS, Block, initialise
 from backbones.position import sincos_table
 from backbones.vit import ViT
@@ -50,7 +51,9 @@ class MaskedAutoencoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
         table = sincos_table(decoder_dim, a.grid, encoder.prefix)
         self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
-        self.decoder_blocks = nn.ModuleList(Block(decoder_dim, num_heads=decoder_heads) for _ in range(decoder_depth))
+        self.decoder_blocks = nn.ModuleList(
+            Block(Attention(decoder_dim, num_heads=decoder_heads)) for _ in range(decoder_depth)
+        )
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=LAYER_NORM_EPS)
         self.decoder_pred = nn.Linear(decoder_dim, a.patch_size**2 * a.in_chans)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_norm, self.decoder_pred):

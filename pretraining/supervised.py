@@ -6,19 +6,13 @@ ViT's final norm and fixed positions, so that its checkpoint holds the same para
 
 from pathlib import Path
 
-from backbones.checkpoint import load_checkpoint, read_checkpoint
 from backbones.vit import ViT
 from classification.config import ClassificationConfig
 from classification.task import ClassificationTask, assemble
+from engine.task import InitialWeights
 
 
-def build_task(config: ClassificationConfig, *, data: Path, init: Path | None) -> ClassificationTask:
+def build_task(config: ClassificationConfig, *, data: Path, init: InitialWeights | None) -> ClassificationTask:
     """Return supervised pre-training on `data/train`, from random weights or a backbone checkpoint."""
     backbone = ViT(config.backbone, drop_path=config.drop_path, train_position=False)
-    if init is None:
-        return assemble(config, backbone, data=data, pretraining=True)
-    checkpoint = read_checkpoint(init)
-    report = load_checkpoint(backbone, checkpoint)
-    return assemble(
-        config, backbone, data=data, report=report, normalisation=checkpoint.normalisation, pretraining=True
-    )
+    return assemble(config, backbone, data=data, init=init, pretraining=True)

@@ -7,14 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import LoadReport, Normalisation, load_checkpoint, read_checkpoint, write_checkpoint
+from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.initial import start_from
 from backbones.param_groups import ParamGroup, exempt_vectors, param_groups
 from backbones.vit import ViT
 from classification.config import Augmentation
 from classification.data import eval_transform, train_transform
 from engine.config import OptimConfig
 from engine.cost import count_flops
-from engine.task import Facts, ImageResult
+from engine.task import Facts, ImageResult, InitialWeights
 from pretraining.config import MAEConfig
 from pretraining.data import MaskedImages, Sample
 from pretraining.mae import MaskedAutoencoder
@@ -102,15 +103,11 @@ class MAETask:
         return [path]
 
 
-def build_task(config: MAEConfig, *, data: Path, init: Path | None) -> MAETask:
+def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) -> MAETask:
     """Return MAE on the images below `data/train`, from random weights or an encoder checkpoint."""
     a = config.backbone
     encoder = ViT(a, train_position=False)
-    report: LoadReport | None = None
-    normalisation = Normalisation()
-    if init is not None:
-        checkpoint = read_checkpoint(init)
-        report, normalisation = load_checkpoint(encoder, checkpoint), checkpoint.normalisation
+    report, normalisation = start_from(encoder, init)
     model = MaskedAutoencoder(
         encoder,
         mask_ratio=config.mask_ratio,
@@ -133,10 +130,8 @@ def build_task(config: MAEConfig, *, data: Path, init: Path | None) -> MAETask:
         train_images=len(train_data),
         val_images=len(val_data),
         architecture=asdict(a),
-        weights_source=report.source if report else "random",
-        weights_path=report.path if report else None,
-        weights_sha256=report.sha256 if report else None,
-        weights_report=tuple(report.lines()) if report else (),
+        weights=report,
+        init=init,
         flops_per_image=count_flops(model, example),
     )
     return MAETask(

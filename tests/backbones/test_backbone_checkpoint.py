@@ -14,17 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import backbones.checkpoint
-from backbones.checkpoint import (
-    FORMAT,
-    Normalisation,
-    file_sha256,
-    load_checkpoint,
-    read_checkpoint,
-    write_checkpoint,
-)
+from backbones.checkpoint import FORMAT, Normalisation, write_checkpoint
 from backbones.config import ViTConfig
+from backbones.loading import load_checkpoint
 from backbones.position import resize_position
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weight_files import file_sha256
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))
 
@@ -84,7 +80,7 @@ def test_what_a_task_has_no_use_for_is_dropped_aloud(written: Path) -> None:
         "cls_token: the task's ViT has none",
         "norm.bias: the task's ViT has none",
         "norm.weight: the task's ViT has none",
-        "pos_embed row 0: the task's ViT has no class token",
+        "pos_embed row 0: the task's ViT has no such token",
     ]
     assert torch.equal(vit.pos_embed, checkpoint.state["pos_embed"][:, 1:])
     assert set(report.loaded) | {"cls_token", "norm.weight", "norm.bias"} == set(checkpoint.state)
@@ -108,7 +104,7 @@ def test_missing_parameters_are_refused(tmp_path: Path) -> None:
 def test_unexpected_parameters_are_refused(written: Path) -> None:
     checkpoint = read_checkpoint(written)
     extra = {**checkpoint.state, **{f"blocks.0.gamma_{i}": torch.ones(16) for i in range(7)}}
-    message = re.escape("unexpected 7 (blocks.0.gamma_0, ") + ".*gamma_4, and 2 more"
+    message = re.escape("unexpected 7 (blocks.0.gamma_0, ") + ".*gamma_4, and 2 more.*Hint: .* needs layer_scale"
     with pytest.raises(ValueError, match=message):
         load_checkpoint(ViT(TINY), replace(checkpoint, state=extra))
     reshaped = {**checkpoint.state, "norm.bias": torch.ones(15)}
@@ -126,9 +122,9 @@ def test_other_architecture_is_named(written: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors: no such checkpoint file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors: no such file"):
         read_checkpoint(tmp_path / "nowhere.safetensors")
-    with pytest.raises(FileNotFoundError, match="no such checkpoint file"):
+    with pytest.raises(ValueError, match="is a folder"):
         read_checkpoint(tmp_path)
 
 
@@ -136,10 +132,7 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_truncated_file(written: Path, share: float) -> None:
     content = written.read_bytes()
     written.write_bytes(content[: int(len(content) * share)])
-    message = (
-        rf"backbone\.safetensors: not a safetensors file, or a truncated one of {int(len(content) * share):,} bytes"
-    )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"backbone\.safetensors: (is empty|cannot be read to its end)"):
         read_checkpoint(written)
 
 
@@ -160,7 +153,7 @@ def test_no_code_of_the_file_runs(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": Trap(mark)}))
     torch.save({"model": Trap(mark)}, tmp_path / "b.pth")
     for name in ("a.pkl", "b.pth"):
-        with pytest.raises(ValueError, match=f"{name}: not a safetensors file.*give the backbone.safetensors that"):
+        with pytest.raises(ValueError, match=f"{name}: "):
             read_checkpoint(tmp_path / name)
     assert not mark.exists()
 
@@ -168,14 +161,14 @@ def test_no_code_of_the_file_runs(tmp_path: Path) -> None:
 def test_not_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("these are no weights, but it is longer than eight bytes")
-    with pytest.raises(ValueError, match=r"notes\.txt: not a safetensors file"):
+    with pytest.raises(ValueError, match=r"notes\.txt: is no weight file"):
         read_checkpoint(path)
 
 
 def test_foreign_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match=r"model\.safetensors: .* without this project's header .*found none"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: .*without this project's header .*found none"):
         read_checkpoint(path)
     save_file({"weight": torch.ones(2)}, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=rf"expected '{FORMAT}', found \['format'\]"):
@@ -188,7 +181,7 @@ def test_diverged_weights_are_refused(tmp_path: Path, value: float) -> None:
     with torch.no_grad():
         vit.get_parameter("norm.weight")[3] = value
     write_checkpoint(tmp_path / "b.safetensors", vit, source="mae")
-    message = r"1 tensors hold NaN or infinity \(norm\.weight\); the run that wrote it diverged"
+    message = r"1 with NaN or infinite values: norm\.weight"
     with pytest.raises(ValueError, match=message):
         read_checkpoint(tmp_path / "b.safetensors")
 

@@ -1,13 +1,22 @@
 """Layer-wise decay: scales by hand, every parameter once, and MAE's own rule."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from backbones.config import ViTConfig
-from backbones.param_groups import exempt_vectors, layer_of, param_groups
+from backbones.param_groups import (
+    Exempt,
+    exempt_block_norms_and_position,
+    exempt_nothing,
+    exempt_vectors,
+    exempt_vectors_and_embeddings,
+    layer_of,
+    param_groups,
+)
 from backbones.vit import ViT
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(16, 16))
@@ -123,3 +132,63 @@ def test_frozen_parameters_are_left_out() -> None:
     names = {name for group in groups for name in group.names}
     assert not any("patch_embed" in name for name in names)
     assert isinstance(model.backbone.cls_token, torch.Tensor) and "backbone.cls_token" in names
+
+
+# every parameter that some form of the ViT has, its layer of a ViT of two blocks, and whether it is free of weight
+# decay by: MAE's fine-tuning, MAE's pre-training, ViTDet-B and -L, ViTDet-H
+TABLE = {
+    "cls_token": (0, True, False, False, False),
+    "dist_token": (0, True, False, False, False),
+    "pos_embed": (0, True, False, True, False),
+    "patch_embed.proj.weight": (0, False, False, False, False),
+    "patch_embed.proj.bias": (0, True, True, False, False),
+    "blocks.0.norm1.weight": (1, True, True, True, False),
+    "blocks.0.norm2.bias": (1, True, True, True, False),
+    "blocks.0.attn.qkv.weight": (1, False, False, False, False),
+    "blocks.1.attn.qkv.bias": (2, True, True, False, False),
+    "blocks.0.attn.q_bias": (1, True, True, False, False),
+    "blocks.1.attn.v_bias": (2, True, True, False, False),
+    "blocks.0.attn.rel_pos_h": (1, False, False, False, False),
+    "blocks.1.attn.rel_pos_w": (2, False, False, False, False),
+    "blocks.1.attn.relative_position_bias_table": (2, False, False, False, False),
+    "blocks.0.gamma_1": (1, True, True, False, False),
+    "blocks.1.gamma_2": (2, True, True, False, False),
+    "blocks.1.mlp.fc2.weight": (2, False, False, False, False),
+    # BEiT's code puts what the blocks share behind them
+    "rel_pos_bias.relative_position_bias_table": (3, False, False, False, False),
+    "window_rel_pos_bias.relative_position_bias_table": (3, False, False, False, False),
+    "norm.weight": (3, True, True, False, False),
+}
+
+
+def test_every_kind_of_parameter() -> None:
+    rules: list[Exempt] = [
+        exempt_vectors_and_embeddings,
+        exempt_vectors,
+        exempt_block_norms_and_position,
+        exempt_nothing,
+    ]
+    forms = [
+        ViT(replace(TINY, distilled=True)),
+        ViT(replace(TINY, qkv_bias="qv", layer_scale=0.1, relative_position="table")),
+        ViT(replace(TINY, relative_position="decomposed"), class_token=False),
+        ViT(replace(TINY, relative_position="shared_table", window_size=2, global_blocks=(1,)), class_token=False),
+    ]
+    seen = set()
+    for form in forms:
+        for column, rule in enumerate(rules, start=1):
+            groups = param_groups(form, weight_decay=0.1, layer_decay=0.5, depth=2, exempt=rule)
+            for group in groups:
+                for name in set(group.names) & TABLE.keys():
+                    seen.add(name)
+                    assert (group.layer, group.weight_decay == 0.0) == (TABLE[name][0], TABLE[name][column]), name
+                    assert group.lr_scale == 0.5 ** (3 - group.layer)
+    assert seen == TABLE.keys()
+
+
+def test_norms_of_a_pyramid_are_decayed_by_the_rule_of_vitdet() -> None:
+    # as in detectron2, whose own LayerNorm is none of the norms that it exempts
+    norm = nn.Parameter(torch.ones(8))
+    assert not exempt_block_norms_and_position("backbone.pyramid.simfp_2.4.norm.weight", norm)
+    assert not exempt_block_norms_and_position("backbone.pyramid.simfp_2.1.weight", norm)
+    assert exempt_block_norms_and_position("backbone.vit.blocks.11.norm2.weight", norm)

@@ -13,7 +13,7 @@ from backbones.vit import ViT
 from classification.config import Augmentation, ClassificationConfig
 from classification.recipes import RECIPES
 from classification.task import ClassificationTask, build_task
-from engine.task import ImageResult
+from engine.task import ImageResult, InitialWeights
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def task(config: ClassificationConfig, data: Path) -> ClassificationTask:
 def test_facts(task: ClassificationTask, config: ClassificationConfig, data: Path) -> None:
     facts = task.facts
     assert (task.name, facts.train_images, facts.val_images, facts.data_notes) == ("classification", 6, 3, ())
-    assert (facts.weights_source, facts.weights_sha256, facts.weights_report) == ("random", None, ())
+    assert (facts.weights.source, facts.weights.sha256, facts.weights.lines()) == ("random", None, [])
     assert facts.architecture["embed_dim"] == 16
     assert facts.extra == {"classes": ["ant", "bee", "cow"]}
     # by hand, multiply-adds: patches 16 * 192 * 16; a block 17 tokens * 12 * 16 ** 2 and attention 2 * 17 ** 2 * 16
@@ -103,7 +103,7 @@ def test_normalisation_comes_with_the_checkpoint(config: ClassificationConfig, d
     write_checkpoint(path, ViT(config.backbone), source="mae", normalisation=halves)
     white = data / "val" / "ant" / "0.png"
     Image.new("RGB", (40, 40), (255, 255, 255)).save(white)
-    image, _, _ = build_task(config, data=data, init=path).val_data[0]
+    image, _, _ = build_task(config, data=data, init=InitialWeights(path=path)).val_data[0]
     assert image.unique().tolist() == [1.0]  # (1 - 0.5) / 0.5
     image, _, _ = build_task(config, data=data, init=None).val_data[0]
     assert image[0].unique().tolist() == pytest.approx([(1 - 0.485) / 0.229])

@@ -142,3 +142,33 @@ def test_mistakes_are_said_in_one_line(
 def test_evaluating_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main([str(tmp_path)]) == 1
     assert "record.json: no such record" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_weights_of_another_family(task: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    """A timm file declared on the command line: the record names it, and its constants reach the data."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    theirs = VisionTransformer(img_size=64, patch_size=8, embed_dim=192, depth=6, num_heads=6, num_classes=7)
+    weights, out = tmp_path / "vit.pth", tmp_path / "run"
+    torch.save(theirs.state_dict(), weights)
+    flags = ["--init", str(weights), "--init-source", "augreg", "--init-heads", "6"]
+    assert TOOLS[task][0]([*_arguments(task, few_scenes, out, steps=1), *flags]) == 0
+    record = read_record(out)
+    assert (record.weights_source, record.weights_path) == ("augreg", str(weights))
+    assert record.weights_options["num_heads"] == 6
+    assert any("dropped head.weight: a head, of another task" in line for line in record.weights_report)
+    assert evaluate.main([str(out)]) == 0  # builds the task again from the record
+    again = json.loads((out / "evaluations" / record.val_split / "metrics.json").read_text())
+    assert again["metrics"] == record.metrics
+
+
+def test_a_declaration_needs_a_file(
+    few_scenes: ScenesIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = _arguments("classification", few_scenes, tmp_path / "run", steps=1)
+    assert train_cls.main([*arguments, "--init-source", "timm"]) == 1
+    assert "source of the initial weights declared, but no file; give --init FILE" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backbones.loading import RANDOM
 from backbones.param_groups import ParamGroup, param_groups
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 from engine.images import UnreadableImageError
@@ -74,7 +75,7 @@ class ToyTask:
         self.val_data = NoisyPoints(8)
         self.facts = Facts(
             data="toy", train_split="train", val_split="val", train_images=24, val_images=8, architecture={},
-            weights_source="random",
+            weights=RANDOM, init=None,
         )  # fmt: skip
 
     def collate(self, samples: Sequence[tuple[Tensor, str]]) -> Any:

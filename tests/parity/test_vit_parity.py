@@ -1,6 +1,10 @@
-"""The ViT against timm's and detectron2's on the same random weights: same tokens, same maps, same gradients."""
+"""The ViT against timm's, detectron2's and mmsegmentation's on the same random weights.
+
+The same tokens, the same maps, the same gradients; for ViTDet's windows and pyramid see test_vitdet_parity.py.
+"""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import timm.models.vision_transformer
@@ -45,9 +49,7 @@ def test_tokens_and_gradients_equal_timm() -> None:
     weights = torch.randn_like(tokens)
     (expected * weights).sum().backward()
     (tokens * weights).sum().backward()
-    gradients = {name: p.grad for name, p in theirs.named_parameters()}
-    for name, parameter in ours.named_parameters():
-        assert_same(parameter.grad, gradients[name])
+    assert_same_gradients(ours, {name: p.grad for name, p in theirs.named_parameters()})
 
 
 def test_resized_image_equals_timm_without_antialias(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,3 +101,139 @@ def test_map_equals_detectron2(size: tuple[int, int]) -> None:
         (made,) = without.feature_maps(image, [2])
         # float32, since the table is resampled in it; three blocks, values up to about 10
         torch.testing.assert_close(made, theirs(image)["last_feat"], rtol=1e-4, atol=1e-4)
+
+
+def assert_same_gradients(ours: nn.Module, wanted: dict[str, Tensor | None]) -> None:
+    """Every parameter of ours has the gradient that `wanted` has under its name."""
+    found = {name: p.grad for name, p in ours.named_parameters()}
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        assert gradient is not None and float(gradient.abs().max()) > 0, name
+        # float64, relative to the largest of the tensor: sums over some hundreds of products in two orders
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-10 * float(gradient.abs().max()), msg=name)
+
+
+def test_layer_scale_equals_timm() -> None:
+    theirs = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, num_classes=0, init_values=0.1
+    ).double()
+    randomise(theirs)
+    ours = ViT(replace(TINY, layer_scale=0.1)).double()
+
+    def ours_of(name: str) -> str:
+        return name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2")
+
+    ours.load_state_dict({ours_of(name): tensor for name, tensor in theirs.state_dict().items()})
+    image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    expected, tokens = theirs.forward_features(image), ours(image)
+    assert_same(tokens, expected)
+    weights = torch.randn_like(tokens)
+    (expected * weights).sum().backward()
+    (tokens * weights).sum().backward()
+    assert_same_gradients(ours, {ours_of(name): p.grad for name, p in theirs.named_parameters()})
+
+
+def test_distilled_equals_timm() -> None:
+    from timm.models.deit import VisionTransformerDistilled
+
+    theirs = VisionTransformerDistilled(
+        img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, num_classes=0
+    ).double()
+    randomise(theirs)
+    ours = ViT(replace(TINY, distilled=True)).double()
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert_same(ours(image), theirs.forward_features(image))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_beit_equals_timm(shared: bool, size: tuple[int, int]) -> None:
+    from timm.models.beit import Beit
+
+    theirs = Beit(
+        img_size=size,
+        patch_size=8,
+        embed_dim=32,
+        depth=3,
+        num_heads=4,
+        num_classes=0,
+        global_pool="token",
+        init_values=0.1,
+        use_abs_pos_emb=False,
+        use_rel_pos_bias=not shared,
+        use_shared_rel_pos_bias=shared,
+    ).double()
+    randomise(theirs)
+    architecture = replace(
+        TINY,
+        image_size=size,
+        position="none",
+        qkv_bias="qv",
+        layer_scale=0.1,
+        relative_position="shared_table" if shared else "table",
+    )
+    ours = ViT(architecture).double()
+    ours.load_state_dict(theirs.state_dict())  # the names are BEiT's on both sides
+    image = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected, tokens = theirs.forward_features(image), ours(image)
+    assert_same(tokens, expected)
+    weights = torch.randn_like(tokens)
+    (expected * weights).sum().backward()
+    (tokens * weights).sum().backward()
+    assert_same_gradients(ours, {name: p.grad for name, p in theirs.named_parameters()})
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 24)])
+@pytest.mark.parametrize("kind", ["MAE", "BEiT"])
+def test_maps_equal_mmsegmentation(kind: str, size: tuple[int, int]) -> None:
+    from segmentation.host import MODELS
+
+    theirs = MODELS.build(
+        {
+            "type": kind,
+            "img_size": size,
+            "patch_size": 8,
+            "embed_dims": 32,
+            "num_layers": 4,
+            "num_heads": 4,
+            "out_indices": (1, 3),
+            "init_values": 1.0,
+            "norm_cfg": {"type": "LN", "eps": 1e-6},
+        }
+    ).double()
+    randomise(theirs)
+    architecture = replace(
+        TINY,
+        depth=4,
+        image_size=size,
+        position="learned" if kind == "MAE" else "none",
+        qkv_bias="qv" if kind == "BEiT" else "fused",
+        layer_scale=1.0,
+        relative_position="table",
+    )
+    ours = ViT(architecture, final_norm=False).double()
+    renamed = {in_our_name(name): tensor for name, tensor in theirs.state_dict().items() if "_index" not in name}
+    ours.load_state_dict(renamed)
+    image = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected, maps = theirs(image), ours.feature_maps(image, [1, 3])
+    weights = [torch.randn_like(m) for m in maps]
+    for made, reference in zip(maps, expected, strict=True):
+        assert_same(made, reference)
+    sum((m * weight).sum() for m, weight in zip(expected, weights, strict=True)).backward()
+    sum((m * weight).sum() for m, weight in zip(maps, weights, strict=True)).backward()
+    assert_same_gradients(ours, {in_our_name(name): p.grad for name, p in theirs.named_parameters()})
+
+
+def in_our_name(name: str) -> str:
+    """The name here of a parameter of mmsegmentation's MAE or BEiT."""
+    renamed = (
+        ("patch_embed.projection", "patch_embed.proj"),
+        ("layers.", "blocks."),
+        (".ln", ".norm"),
+        ("ffn.blocks.0.0.", "mlp.fc1."),
+        ("ffn.blocks.1.", "mlp.fc2."),
+    )
+    for old, new in renamed:
+        name = name.replace(old, new)
+    return name

@@ -11,9 +11,10 @@ from PIL import Image
 import classification.task
 import pretraining.supervised
 import pretraining.task
-from backbones.checkpoint import read_checkpoint
+from backbones.sources.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.images import UnreadableImageError
+from engine.task import InitialWeights
 from pretraining.config import MAEConfig
 from pretraining.data import MaskedImages
 from pretraining.recipes import RECIPES
@@ -62,7 +63,7 @@ def test_unreadable_image_is_named(data: Path) -> None:
 
 def test_mae_task(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
     task = pretraining.task.build_task(mae_config, data=data, init=None)
-    assert (task.facts.train_images, task.facts.val_images, task.facts.weights_source) == (6, 4, "random")
+    assert (task.facts.train_images, task.facts.val_images, task.facts.weights.source) == (6, 4, "random")
     assert task.facts.flops_per_image
     batch = task.collate([task.val_data[i] for i in range(4)])
     assert [tuple(t.shape) for t in batch[:2]] == [(4, 3, 32, 32), (4, 16)]
@@ -117,22 +118,22 @@ def test_ends_in_a_checkpoint_that_classification_reads(
 
     wide = replace(class_config, backbone=class_config.backbone.at(48, 32))
     for config in (class_config, wide):
-        task = classification.task.build_task(config, data=data, init=paths[0])
-        assert (task.facts.weights_source, task.facts.weights_path) == (kind, str(paths[0]))
-        dropped = [line for line in task.facts.weights_report if "dropped" in line]
+        task = classification.task.build_task(config, data=data, init=InitialWeights(path=paths[0]))
+        assert (task.facts.weights.source, task.facts.weights.path) == (kind, str(paths[0]))
+        dropped = [line for line in task.facts.weights.lines() if "dropped" in line]
         assert dropped == [f"  dropped norm.{part}: the task's ViT has none" for part in ("bias", "weight")]
         loaded = dict(task.model.backbone.named_parameters())
         for name, parameter in vit.named_parameters():
             if not name.startswith("norm.") and (name != "pos_embed" or config is class_config):
                 assert torch.equal(loaded[name], parameter), name
         assert task.finish(tmp_path / "fine-tuned") == []
-    assert any("resized pos_embed: 4x4 -> 6x4" in line for line in task.facts.weights_report)
+    assert any("resized pos_embed: 4x4 -> 6x4" in line for line in task.facts.weights.lines())
 
     # and either arm can start from the other's
-    again = pretraining.task.build_task(mae_config, data=data, init=paths[0])
-    assert again.facts.weights_source == kind
+    again = pretraining.task.build_task(mae_config, data=data, init=InitialWeights(path=paths[0]))
+    assert again.facts.weights.source == kind
     assert not again.model.encoder.pos_embed.requires_grad
-    labels = pretraining.supervised.build_task(class_config, data=data, init=paths[0])
+    labels = pretraining.supervised.build_task(class_config, data=data, init=InitialWeights(path=paths[0]))
     assert torch.equal(labels.model.backbone.get_parameter("norm.weight"), vit.get_parameter("norm.weight"))
     assert not labels.model.backbone.pos_embed.requires_grad  # as in the MAE arm
 

@@ -1,0 +1,108 @@
+"""A checkpoint written in another family's format, changed in shape first where that was asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from backbones.checkpoint import Checkpoint, replacing_file, write_state
+from backbones.loading import Fit, Inflation, load_checkpoint
+from backbones.sources import SOURCES
+from backbones.sources.source import ENCODER, Source
+from backbones.vit import ViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What becomes of the weights on the way; by default nothing."""
+
+    encoder_only: bool = False
+    """Leave a decoder and a head out."""
+    resize_to: tuple[int, int] | None = None
+    """Make the position tables for this height and width in pixels."""
+    patch_size: int | None = None
+    """Resample the patch projection to this many pixels (bicubic), as ViTDet does for H/14."""
+    in_chans: int | None = None
+    """Carry the patch projection to this many channels, by the rule `inflate`."""
+    inflate: Inflation | None = None
+    """How new channels come from the old ones: sum, mean or repeat."""
+
+
+def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[str]]:
+    """Return the checkpoint as asked for, and lines that say what was done.
+
+    A new shape goes through a ViT of that shape, so the rules are those of every load; the decoder and the head are
+    left out then, for they fit the old shape alone. Raises ValueError for channels without a rule.
+    """
+    old = checkpoint.architecture
+    patch = changes.patch_size or old.patch_size
+    size = changes.resize_to or (old.grid[0] * patch, old.grid[1] * patch)
+    if changes.patch_size and not changes.resize_to:
+        size = old.image_size
+    in_chans = changes.in_chans or old.in_chans
+    if in_chans != old.in_chans and changes.inflate is None:
+        raise ValueError(
+            f"{old.in_chans} channels to {in_chans}: say how with --inflate sum, mean or repeat (sum: a grey image "
+            "copied to all channels gives what it gave)."
+        )
+    new = replace(old, patch_size=patch, image_size=size, in_chans=in_chans)
+    if new == old:
+        if not changes.encoder_only:
+            return checkpoint, []
+        kept = {name: tensor for name, tensor in checkpoint.state.items() if ENCODER.fullmatch(name)}
+        return replace(checkpoint, state=kept), [f"left out: {len(checkpoint.state) - len(kept)} of decoder and head"]
+    vit = ViT(new, class_token=checkpoint.prefix > 0, final_norm="norm.weight" in checkpoint.state)
+    report = load_checkpoint(vit, checkpoint, Fit(resize_patch=True, inflate=changes.inflate))
+    normalisation = checkpoint.normalisation
+    if in_chans != old.in_chans:
+        normalisation = replace(
+            normalisation, mean=_spread(normalisation.mean, in_chans), std=_spread(normalisation.std, in_chans)
+        )
+    state = {name: tensor.detach() for name, tensor in vit.state_dict().items()}
+    return replace(checkpoint, state=state, architecture=new, normalisation=normalisation), report.lines()[1:]
+
+
+def write_as(checkpoint: Checkpoint, target: str, path: Path) -> None:
+    """Write the checkpoint in the format of the source `target`, by a temporary file and a rename.
+
+    Raises ValueError for a family that nothing is written for, or that has no place for a tensor.
+    """
+    source = _writable(target)
+    if (path.suffix == ".safetensors") != (source.written_as == "safetensors"):
+        kind = "a .safetensors file" if source.written_as == "safetensors" else "a PyTorch file: .pth, .pt or .bin"
+        raise ValueError(f"{path}: {source.title.split(':')[0]} ({target}) reads {kind}; name it so.")
+    if target == "own":
+        write_state(
+            path,
+            checkpoint.state,
+            architecture=checkpoint.architecture,
+            source=checkpoint.source,
+            normalisation=checkpoint.normalisation,
+            origin=checkpoint.origin or f"{checkpoint.path.name}, sha256 {checkpoint.sha256}",
+        )
+        return
+    assert source.restore is not None
+    _write(source, {name: tensor.contiguous() for name, tensor in source.restore(checkpoint).items()}, path)
+
+
+def _writable(target: str) -> Source:
+    writable = sorted(name for name, source in SOURCES.items() if source.restore)
+    if target not in writable:
+        raise ValueError(f"nothing is written in the format {target!r}; there are: {', '.join(writable)}.")
+    return SOURCES[target]
+
+
+def _write(source: Source, state: Mapping[str, Tensor], path: Path) -> None:
+    with replacing_file(path) as temporary:
+        if source.written_as == "safetensors":
+            save_file(dict(state), temporary, metadata={"format": "pt"})  # transformers asks for the entry
+        else:
+            torch.save({source.written_entry: dict(state)} if source.written_entry else dict(state), temporary)
+
+
+def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return the mean of the constants for each of the new channels: what a new channel is, is not known."""
+    return (sum(values) / len(values),) * channels

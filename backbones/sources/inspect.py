@@ -1,0 +1,156 @@
+"""What a weights file looks like: evidence for people, who declare the source; no load relies on it."""
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backbones.checkpoint import Checkpoint
+from backbones.config import FAMILY, ViTConfig
+from backbones.position import sincos_table
+from backbones.public import PublicCheckpoint, find_public
+from backbones.sources import SOURCES
+from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.source import DECODER, HEAD
+from backbones.weight_files import WeightFile, read_weight_file
+
+TRAINING = ("optimizer", "optim", "epoch", "scaler", "iteration", "lr_scheduler", "message_hub", "param_schedulers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What a file looks like."""
+
+    file: WeightFile
+    md5: str
+    candidates: dict[str, Checkpoint]
+    """By source, those whose names fit the whole file."""
+    refusals: tuple[str, ...]
+    """`source: why the file is not of it`"""
+    public: PublicCheckpoint | None
+
+    def lines(self) -> list[str]:
+        """The whole of it for people."""
+        file = self.file
+        numbers = sum(tensor.numel() for tensor in file.tensors.values())
+        kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in file.tensors.values()})
+        lines = [
+            f"{file.path}: {file.kind}, {file.path.stat().st_size:,} bytes",
+            f"  sha256 {file.sha256}",
+            f"  md5 {self.md5}",
+            f"  {len(file.tensors)} tensors, {numbers:,} numbers ({', '.join(kinds)})"
+            + (f", in the entry {file.entry!r}" if file.entry else ""),
+        ]
+        if file.others:
+            lines.append(f"  beside them: {', '.join(file.others)}")
+        if self.public:
+            lines.append(f"  by its {'md5' if self.public.md5 else 'name'} it is the published {self.public.name}")
+        if not self.candidates:
+            lines.append("looks like nothing that is known here; as each source it was refused:")
+            return lines + [f"  {refusal}" for refusal in self.refusals]
+        names = list(self.candidates)
+        first = self.candidates[names[0]]
+        lines += [f"contents: {contents(first, file)}", f"architecture: {named(first.architecture)}"]
+        lines += [f"  note: {note}" for note in first.notes]
+        lines += [f"  {line}" for line in evidence(file.tensors)]
+        if len(names) > 1:
+            lines.append("its names fit these sources; declare the one that it was published by:")
+            lines += [f"  {name}: {SOURCES[name].title}" for name in names]
+        if self.public and self.public.source in names:
+            names = [self.public.source]
+        source = names[0] if len(names) == 1 else "SOURCE"
+        return [*lines, "to use it:", *(f"  {line}" for line in commands(file.path, source))]
+
+
+def inspect_file(path: Path, *, trust_pickle: bool = False) -> Inspection:
+    """Return what the file looks like. Raises what reading the file raises."""
+    entries = tuple(dict.fromkeys(entry for source in SOURCES.values() for entry in source.entries))
+    file = read_weight_file(path, entries=entries, trust_pickle=trust_pickle)
+    candidates: dict[str, Checkpoint] = {}
+    refusals = []
+    for name in SOURCES:
+        try:
+            candidates[name] = read_checkpoint(path, Declared(source=name, trust_pickle=trust_pickle))
+        except ValueError as error:
+            refusals.append(f"{name}: {str(error).removeprefix(f'{path}: ')}")
+    if "own" in candidates:  # its header settles it
+        candidates = {"own": candidates["own"]}
+    md5 = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as opened:
+        while chunk := opened.read(1 << 20):
+            md5.update(chunk)
+    return Inspection(
+        file=file,
+        md5=md5.hexdigest(),
+        candidates=candidates,
+        refusals=tuple(refusals),
+        public=find_public(path.name, md5.hexdigest()),
+    )
+
+
+def contents(checkpoint: Checkpoint, file: WeightFile) -> str:
+    """Return what a file holds: encoder, decoder, head, a whole training state."""
+    state = checkpoint.state
+    parts = ["encoder"]
+    if any(DECODER.fullmatch(name) for name in state):
+        parts.append("MAE's decoder")
+    if "head.weight" in state:
+        parts.append(f"a head of {state['head.weight'].shape[0]} classes (fine-tuned, or trained from labels)")
+    elif any(HEAD.fullmatch(name) for name in state):
+        parts.append("the norm of a head (fine-tuned)")
+    if any(name.lower().startswith(TRAINING) for name in file.others):
+        parts.append("a training run's state")
+    return ", ".join(parts)
+
+
+def named(architecture: ViTConfig) -> str:
+    """Return the name in the family, if any, and the numbers."""
+    a = architecture
+    core = ("embed_dim", "depth", "num_heads", "patch_size", "mlp_ratio")
+    name = next((n for n, c in FAMILY.items() if all(getattr(c, f) == getattr(a, f) for f in core)), "of no usual size")
+    extras = [
+        f"{field} {value}"
+        for field, value in (
+            ("relative_position", a.relative_position if a.relative_position != "none" else None),
+            ("window_size", a.window_size or None),
+            ("qkv_bias", a.qkv_bias if a.qkv_bias != "fused" else None),
+            ("layer scale", "yes" if a.layer_scale is not None else None),
+            ("distilled", "yes" if a.distilled else None),
+            ("channels", a.in_chans if a.in_chans != 3 else None),
+            ("position table", "none" if a.position == "none" else None),
+        )
+        if value is not None
+    ]
+    numbers = f"width {a.embed_dim}, depth {a.depth}, heads {a.num_heads}, patch {a.patch_size}"
+    return f"{name} ({', '.join([numbers, f'{a.image_size[0]} x {a.image_size[1]} px', *extras])})"
+
+
+def evidence(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return what the values tell that the names do not."""
+    table = next((t for name, t in tensors.items() if name.endswith(("pos_embed", "position_embeddings"))), None)
+    if table is None or table.ndim != 3:
+        return []
+    side = round((table.shape[1] - 1) ** 0.5)
+    if side * side != table.shape[1] - 1 or table.shape[2] % 4:
+        return []
+    fixed = sincos_table(table.shape[2], (side, side), 1)
+    swapped = torch.cat(fixed.chunk(2, dim=2)[::-1], dim=2)
+    if torch.allclose(table.float(), fixed, atol=1e-4):  # published tables went through float32 angles
+        return ["the position table is MAE's fixed sin-cos table"]
+    if torch.allclose(table.float(), swapped, atol=1e-4):
+        return ["the position table is MoCo v3's fixed sin-cos table"]
+    return ["the position table was learned, or fine-tuned"]
+
+
+def commands(path: Path, source: str) -> list[str]:
+    """Return the commands that load and convert a file of a source, by name."""
+    file = shlex.quote(str(path))
+    load = f"python tools/train_det.py RECIPE --data DIR --out RUN --init {file}"
+    if source == "own":
+        return [load]
+    convert = f"python tools/convert_checkpoint.py convert {file} --source {source} --out backbone.safetensors"
+    return [f"{load} --init-source {source}", convert]

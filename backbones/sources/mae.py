@@ -1,0 +1,51 @@
+"""Files of the official MAE code (arXiv 2111.06377, facebookresearch/mae) and of runs of it.
+
+Our names are its names. There are four kinds: pre-trained (encoder alone), full and visualize (with the decoder),
+fine-tuned with global pooling (`fc_norm` in place of `norm`, and `head`), and linear probes (`norm`, and a head with a
+batch norm, which has no name here). Runs of one's own (`checkpoint-N.pth`) hold the optimiser beside them. A fine-tuned
+file has no final norm, so a ViT that has one refuses it.
+"""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from backbones.checkpoint import Checkpoint
+from backbones.sources.source import Renamed, Source, rename_each
+from backbones.sources.timm import PLAIN, PLAIN_BLOCK, require_plain
+
+_DECODER = rf"(decoder_embed|decoder_norm|decoder_pred)\.(weight|bias)|decoder_blocks\.\d+\.{PLAIN_BLOCK}"
+OFFICIAL = re.compile(rf"{PLAIN}|mask_token|decoder_pos_embed|{_DECODER}")
+DROP = ((r"head\.\d+\..*", "the head of a linear probe, behind a batch norm"),)
+PARALLEL = "module."  # what DistributedDataParallel puts before every name
+
+
+def rename(tensors: Mapping[str, Tensor]) -> Renamed:
+    """Return the official tensors. Raises ValueError for a name that the official code does not have."""
+    if all(name.startswith(PARALLEL) for name in tensors):
+        tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
+    return rename_each(tensors, lambda name: name if OFFICIAL.fullmatch(name) else "", drop=DROP)
+
+
+def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the state as the official models load it strictly, `models_mae` where there is a decoder.
+
+    Raises ValueError for what they have no place for, and without a class token, which they all have.
+    """
+    require_plain(checkpoint, OFFICIAL, "the official MAE model")
+    if "cls_token" not in checkpoint.state:
+        raise ValueError(
+            f"{checkpoint.path}: has no class token, and the official MAE model needs one; write another format."
+        )
+    return dict(checkpoint.state)
+
+
+SOURCE = Source(
+    name="mae",
+    title="official MAE: pre-trained, full, visualize, fine-tuned, runs of its code",
+    entries=("model",),
+    rename=rename,
+    restore=restore,
+    written_entry="model",
+)

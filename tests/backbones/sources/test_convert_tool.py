@@ -1,0 +1,151 @@
+"""The tool that says what a weights file is and writes it in other formats."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from backbones.checkpoint import HALF, write_checkpoint
+from backbones.config import ViTConfig
+from backbones.loading import Fit, inflate, load_checkpoint
+from backbones.position import sincos_table
+from backbones.sources.convert import Changes, changed
+from backbones.sources.read import Declared, read_checkpoint
+from backbones.vit import ViT
+from tools.convert_checkpoint import main
+
+TINY = ViTConfig(embed_dim=32, depth=2, num_heads=4, patch_size=8, image_size=(32, 32))
+HEADS = ("--num-heads", "4")
+
+
+def state(seed: int = 0) -> dict[str, Tensor]:
+    """A tiny ViT's parameters, all random but for the fixed positions."""
+    torch.manual_seed(seed)
+    tensors = {name: torch.randn_like(tensor) for name, tensor in ViT(TINY).state_dict().items()}
+    return {**tensors, "pos_embed": sincos_table(32, (4, 4), 1)}
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Path:
+    """A training checkpoint of the official code, of a width that was published: 192."""
+    wide = ViTConfig(embed_dim=192, depth=2, num_heads=3, patch_size=8, image_size=(32, 32))
+    path = tmp_path / "checkpoint-3.pth"
+    state = ViT(wide).state_dict()
+    torch.save({"model": state, "optimizer": {}, "epoch": 3, "args": argparse.Namespace(blr=1e-3)}, path)
+    return path
+
+
+def test_inspect_says_what_is_there(training: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(training)]) == 0
+    text = capsys.readouterr().out
+    assert "30 tensors" in text and "in the entry 'model'" in text
+    assert "beside them: optimizer, epoch, args" in text
+    assert "contents: encoder, a training run's state" in text
+    assert "width 192, depth 2, heads 3, patch 8, 32 x 32 px" in text
+    assert "the position table is MAE's fixed sin-cos table" in text
+    assert "  mae: official MAE" in text and "  timm: timm" in text  # the names are those of both
+    assert f"--init {training} --init-source SOURCE" in text  # so nothing is guessed
+
+
+def test_inspect_trusts_our_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_checkpoint(tmp_path / "b.safetensors", ViT(TINY), source="mae")
+    assert main(["inspect", str(tmp_path / "b.safetensors")]) == 0
+    text = capsys.readouterr().out
+    assert "SOURCE" not in text and text.rstrip().endswith(f"--init {tmp_path / 'b.safetensors'}")
+
+
+def test_inspect_of_something_else_gives_each_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"layer1.0.conv1.weight": torch.ones(2, 2, 1, 1)}, tmp_path / "resnet.pth")
+    assert main(["inspect", str(tmp_path / "resnet.pth")]) == 0
+    text = capsys.readouterr().out
+    assert "looks like nothing that is known here" in text
+    assert "  mae: " in text and "  detectron2: " in text and "layer1.0.conv1.weight" in text
+
+
+@pytest.mark.parametrize("target", ["own", "timm", "huggingface", "mae", "detectron2", "mmseg", "dino"])
+def test_every_format_comes_back(target: str, tmp_path: Path) -> None:
+    source = tmp_path / "mae.pth"
+    torch.save({"model": state()}, source)
+    safetensors = target in ("own", "timm", "huggingface")
+    there, back = tmp_path / f"there.{'safetensors' if safetensors else 'pth'}", tmp_path / "back.safetensors"
+    assert main(["convert", str(source), "--source", "mae", *HEADS, "--to", target, "--out", str(there)]) == 0
+    declared = () if target == "own" else ("--source", target, *HEADS)
+    assert main(["convert", str(there), *declared, "--out", str(back)]) == 0
+    returned = read_checkpoint(back).state
+    lost = {"cls_token", "norm.weight", "norm.bias"} if target == "detectron2" else set()  # it has none of them
+    assert returned.keys() == state().keys() - lost
+    for name, tensor in returned.items():
+        wanted = state()[name][:, 1:] if name == "pos_embed" and target == "detectron2" else state()[name]
+        assert torch.equal(tensor, wanted), name
+
+
+def test_our_file_says_where_it_is_from(training: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.safetensors"
+    assert main(["convert", str(training), "--source", "augreg", "--out", str(out)]) == 0
+    checkpoint = read_checkpoint(out)
+    assert checkpoint.normalisation == HALF  # AugReg's constants travel with the weights
+    assert checkpoint.source == "augreg"
+    original = read_checkpoint(training, Declared(source="augreg"))
+    assert checkpoint.origin == f"checkpoint-3.pth, sha256 {original.sha256}"
+
+
+def test_grey_images_give_what_they_gave(tmp_path: Path) -> None:
+    """`sum`: one channel, or a grey image copied to five, gives the tokens of the grey image in RGB."""
+    path = tmp_path / "b.safetensors"
+    torch.manual_seed(0)
+    vit = ViT(TINY)
+    write_checkpoint(path, vit, source="mae")
+    grey = torch.randn(2, 1, 32, 32)
+    for channels in (1, 5):
+        other, _ = changed(read_checkpoint(path), Changes(in_chans=channels, inflate="sum"))
+        assert len(other.normalisation.mean) == channels
+        inflated = ViT(other.architecture)
+        load_checkpoint(inflated, other)
+        # float32 sums of 3 or 5 kernels in another order
+        torch.testing.assert_close(
+            inflated(grey.expand(-1, channels, -1, -1)), vit(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_inflation_by_hand() -> None:
+    kernel = torch.tensor([3.0, 6.0, 9.0]).reshape(1, 3, 1, 1)
+    assert inflate(kernel, 2, "sum").flatten().tolist() == [9.0, 9.0]  # 18 shared by two
+    assert inflate(kernel, 2, "mean").flatten().tolist() == [6.0, 6.0]
+    assert inflate(kernel, 4, "repeat").flatten().tolist() == [2.25, 4.5, 6.75, 2.25]  # times 3 / 4
+
+
+def test_changes_of_shape_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "b.safetensors"
+    write_checkpoint(path, ViT(TINY), source="mae")
+    checkpoint = read_checkpoint(path)
+    coarse = ViT(ViTConfig(embed_dim=32, depth=2, num_heads=4, patch_size=16, image_size=(64, 64)))
+    with pytest.raises(ValueError, match=r"patch_size 8 \(recipe: 16\).*--init-resize-patch"):
+        load_checkpoint(coarse, checkpoint)
+    report = load_checkpoint(coarse, checkpoint, Fit(resize_patch=True))
+    assert report.resized == ("patch_embed.proj.weight: 8 -> 16 pixels, bicubic",)
+    assert main(["convert", str(path), "--in-chans", "1", "--out", str(tmp_path / "c.safetensors")]) == 1
+    assert "3 channels to 1: say how with --inflate sum" in capsys.readouterr().err
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--to", "tensorflow", "--out", "x.pth"], "nothing is written in the format 'tensorflow'; there are: augreg,"),
+        (["--to", "own", "--out", "x.pth"], "reads a .safetensors file; name it so"),
+        (["--to", "mae", "--out", "x.safetensors"], "reads a PyTorch file"),
+        (["--source", "tim", "--out", "x.safetensors"], "no source is called 'tim'; there are: augreg, beit"),
+        (["--source", "mae", "--out", "x.safetensors"], "its header says that it is one of ours; declare source 'own'"),
+    ],
+)
+def test_refusals(argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_checkpoint(tmp_path / "b.safetensors", ViT(TINY), source="mae")
+    assert main(["convert", str(tmp_path / "b.safetensors"), *argv]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_list_has_the_public_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert "mae_pretrain_vit_base.pth" in capsys.readouterr().out

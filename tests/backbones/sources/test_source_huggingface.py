@@ -1,0 +1,345 @@
+"""transformers' files: tokens, loss and reconstruction equal to its models, and files that from_pretrained takes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    BeitConfig,
+    BeitForImageClassification,
+    BeitForMaskedImageModeling,
+    BeitModel,
+    PreTrainedModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+    ViTMAEModel,
+    ViTModel,
+)
+
+from backbones.checkpoint import HALF, IMAGENET, Checkpoint, Normalisation
+from backbones.loading import load_checkpoint
+from backbones.sources.convert import write_as
+from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.source import DECODER
+from backbones.vit import ViT
+from pretraining.mae import MaskedAutoencoder
+
+Spelling = Literal["hub", "version 5 saved", "version 5 in memory"]
+SPELLINGS: tuple[Spelling, ...] = ("hub", "version 5 saved", "version 5 in memory")
+
+DECLARED = Declared(source="huggingface")
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "image_size": 32,
+    "patch_size": 8,
+    "layer_norm_eps": 1e-6,
+}
+DECODER_SIZES = {
+    "decoder_hidden_size": 12,
+    "decoder_num_hidden_layers": 2,
+    "decoder_num_attention_heads": 3,
+    "decoder_intermediate_size": 48,
+}
+# float64 forwards of float32 weights: what is left of two orders of summing
+TOLERANCE = 1e-11
+
+
+def vit_mae() -> PreTrainedModel:
+    return ViTMAEForPreTraining(ViTMAEConfig(**TINY, **DECODER_SIZES, norm_pix_loss=True))
+
+
+def vit_mae_encoder() -> PreTrainedModel:
+    return ViTMAEModel(ViTMAEConfig(**TINY, mask_ratio=0.0))
+
+
+def vit() -> PreTrainedModel:
+    return ViTModel(ViTConfig(**TINY))
+
+
+def vit_classifier() -> PreTrainedModel:
+    return ViTForImageClassification(ViTConfig(**TINY, num_labels=5))
+
+
+def beit_pretrained() -> PreTrainedModel:
+    shared = {"use_shared_relative_position_bias": True, "use_mask_token": True}
+    return BeitForMaskedImageModeling(BeitConfig(**TINY, **shared, vocab_size=7))
+
+
+def beit() -> PreTrainedModel:
+    return BeitModel(BeitConfig(**TINY, use_relative_position_bias=True, use_mean_pooling=False))
+
+
+def beit_with_positions() -> PreTrainedModel:
+    return BeitModel(BeitConfig(**TINY, use_absolute_position_embeddings=True, layer_scale_init_value=0.0))
+
+
+def beit_classifier() -> PreTrainedModel:
+    return BeitForImageClassification(BeitConfig(**TINY, use_relative_position_bias=True, num_labels=5))
+
+
+def randomised(model: PreTrainedModel) -> PreTrainedModel:
+    generator = torch.Generator().manual_seed(7)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2, generator=generator)
+    return model.eval()
+
+
+def written(model: PreTrainedModel, folder: Path, spelling: Spelling = "hub") -> Path:
+    """The model in a folder as its users have it, config.json beside the weights; returns the weights' path."""
+    model.save_pretrained(folder)
+    path = folder / "model.safetensors"
+    if spelling == "hub":
+        names = {name: name.replace("decoder_encoder.layer.", "decoder_layers.") for name in load_file(path)}
+        save_file({names[name]: tensor.clone() for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+    elif spelling == "version 5 in memory":
+        path.unlink()
+        path = folder / "state.pth"
+        torch.save(model.state_dict(), path)
+    return path
+
+
+def image() -> Tensor:
+    return torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def tokens_of(checkpoint: Checkpoint, pixels: Tensor) -> Tensor:
+    ours = ViT(checkpoint.architecture, final_norm="norm.weight" in checkpoint.state).double()
+    load_checkpoint(ours, checkpoint)
+    with torch.no_grad():
+        return ours(pixels)
+
+
+def expected_tokens(model: PreTrainedModel) -> Tensor:
+    """What the model's encoder gives, by the norm that the file holds for it."""
+    model = model.double()
+    with torch.no_grad():
+        if isinstance(model, BeitForMaskedImageModeling):
+            return model.layernorm(model.beit(image()).last_hidden_state)
+        base = model.base_model
+        if isinstance(base, ViTMAEModel):  # noise in order, so that nothing is shuffled
+            return base(image(), noise=torch.arange(16.0, dtype=torch.float64).expand(2, -1)).last_hidden_state
+        return base(image()).last_hidden_state
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize(
+    "make", [vit_mae_encoder, vit, vit_classifier, beit_pretrained, beit, beit_with_positions, beit_classifier]
+)
+def test_tokens_equal(make: Callable[[], PreTrainedModel], spelling: Spelling, tmp_path: Path) -> None:
+    model = randomised(make())
+    checkpoint = read_checkpoint(written(model, tmp_path, spelling), DECLARED)
+    assert checkpoint.architecture.num_heads == 4  # of config.json: no published ViT is 32 wide
+    torch.testing.assert_close(tokens_of(checkpoint, image()), expected_tokens(model), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_mae_loss_and_reconstruction_equal(spelling: Spelling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # ours reduces its loss in float32 whatever the weights are; kept in float64 here to compare closely
+    model = randomised(vit_mae())
+    checkpoint = read_checkpoint(written(model, tmp_path, spelling), DECLARED)
+    encoder = ViT(checkpoint.architecture, train_position=False)
+    load_checkpoint(encoder, checkpoint)
+    ours = MaskedAutoencoder(
+        encoder, mask_ratio=0.75, decoder_dim=12, decoder_depth=2, decoder_heads=3, normalise_target=True
+    )
+    decoder = {name: tensor for name, tensor in checkpoint.state.items() if DECODER.fullmatch(name)}
+    absent, unexpected = ours.load_state_dict(decoder, strict=False)
+    assert not unexpected and all(name.startswith("encoder.") for name in absent)
+    noise = torch.rand(2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    monkeypatch.setattr(Tensor, "float", lambda tensor: tensor)
+    with torch.no_grad():
+        made = ours.double().reconstruct(image(), noise)
+        expected = model.double()(image(), noise=noise)
+    torch.testing.assert_close(made.prediction_BNP, expected.logits, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(made.loss_B.mean(), expected.loss, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("make", [vit_mae, vit_mae_encoder, vit_classifier, beit, beit_with_positions, beit_classifier])
+def test_from_pretrained_takes_what_is_written(make: Callable[[], PreTrainedModel], tmp_path: Path) -> None:
+    model = randomised(make())
+    checkpoint = read_checkpoint(written(model, tmp_path / "in", "version 5 in memory"), DECLARED)
+    out = tmp_path / "out"
+    model.config.save_pretrained(out)
+    write_as(checkpoint, "huggingface", out / "model.safetensors")
+    loaded, info = type(model).from_pretrained(out, output_loading_info=True)
+    assert {what: list(names) for what, names in info.items() if names} == {}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_written_names_are_those_of_the_hub(tmp_path: Path) -> None:
+    path = written(randomised(vit_mae()), tmp_path)
+    write_as(read_checkpoint(path, DECLARED), "huggingface", tmp_path / "again.safetensors")
+    before, after = load_file(path), load_file(tmp_path / "again.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_pretrained_beit_and_fused_bias_become_beit(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(written(randomised(beit_pretrained()), tmp_path / "in"), DECLARED)
+    generator = torch.Generator().manual_seed(3)
+    for i in range(2):
+        q, v = (checkpoint.state.pop(f"blocks.{i}.attn.{part}_bias") for part in "qv")
+        checkpoint.state[f"blocks.{i}.attn.qkv.bias"] = torch.cat([q, torch.randn(32, generator=generator), v])
+    out = tmp_path / "out"
+    BeitConfig(**TINY, use_shared_relative_position_bias=True, use_mean_pooling=False).save_pretrained(out)
+    write_as(checkpoint, "huggingface", out / "model.safetensors")
+    loaded, info = BeitModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    # the bias of the keys is gone, and softmax does not see it
+    expected = expected_tokens(randomised(beit_pretrained()))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.double()(image()).last_hidden_state, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_a_plain_encoder_fits_both_models(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(written(randomised(vit()), tmp_path / "in"), DECLARED)
+    for model, config, arguments in (
+        (ViTModel, ViTConfig, {"add_pooling_layer": False}),
+        (ViTMAEModel, ViTMAEConfig, {}),
+    ):
+        out = tmp_path / model.__name__
+        config(**TINY).save_pretrained(out)
+        write_as(checkpoint, "huggingface", out / "model.safetensors")
+        _, info = model.from_pretrained(out, output_loading_info=True, **arguments)
+        assert not any(info.values())
+
+
+def test_dropped_by_rule(tmp_path: Path) -> None:
+    path = written(randomised(beit_pretrained()), tmp_path)
+    index = torch.zeros(17, 17, dtype=torch.long)
+    before = load_file(path) | {"beit.encoder.relative_position_bias.relative_position_index": index}
+    save_file(before, path)
+    assert read_checkpoint(path, DECLARED).dropped == (
+        "beit.embeddings.mask_token: the token for hidden patches of another pre-training",
+        "beit.encoder.relative_position_bias.relative_position_index: an index, made anew for every grid",
+        "lm_head.bias: Beit's head of pre-training",
+        "lm_head.weight: Beit's head of pre-training",
+    )
+    assert [line.partition(":")[0] for line in read_checkpoint(written(vit(), tmp_path), DECLARED).dropped] == [
+        "pooler.dense.bias",
+        "pooler.dense.weight",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "constants"),
+    [(vit_mae, IMAGENET), (vit_mae_encoder, IMAGENET), (vit, HALF), (vit_classifier, HALF), (beit, HALF)],
+)
+def test_normalisation(make: Callable[[], PreTrainedModel], constants: Normalisation, tmp_path: Path) -> None:
+    path = written(make(), tmp_path)
+    checkpoint = read_checkpoint(path, DECLARED)
+    assert checkpoint.normalisation == constants
+    assert len(checkpoint.notes) == 1 and "no preprocessor_config.json beside the file" in checkpoint.notes[0]
+    beside = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(beside))
+    checkpoint = read_checkpoint(path, DECLARED)
+    assert checkpoint.normalisation == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert checkpoint.notes == ()
+
+
+def test_another_epsilon_is_noted(tmp_path: Path) -> None:
+    model = ViTModel(ViTConfig(**{**TINY, "layer_norm_eps": 1e-12}))
+    assert read_checkpoint(written(model, tmp_path), DECLARED).notes[-1] == (
+        "norms have an epsilon of 1e-06 here, and of 1e-12 by config.json"
+    )
+
+
+def test_image_that_is_no_square(tmp_path: Path) -> None:
+    model = randomised(ViTModel(ViTConfig(**{**TINY, "image_size": (16, 40)})))
+    checkpoint = read_checkpoint(written(model, tmp_path), DECLARED)
+    assert checkpoint.architecture.grid == (2, 5)
+    pixels = torch.randn(1, 3, 16, 40, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model.double()(pixels).last_hidden_state
+    torch.testing.assert_close(tokens_of(checkpoint, pixels), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_heads_are_to_be_declared_without_a_config(tmp_path: Path) -> None:
+    path = written(vit(), tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match="the number of attention heads cannot be read"):
+        read_checkpoint(path, DECLARED)
+    assert read_checkpoint(path, Declared(source="huggingface", num_heads=2)).architecture.num_heads == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "config.json beside it is no JSON"),
+        ("[]", "config.json beside it holds no JSON object"),
+        ('{"hidden_size": 64}', "hidden_size 64, and the weights are 32 wide"),
+        ('{"hidden_act": "gelu_new"}', "hidden_act 'gelu_new'; the ViT here has an exact GELU"),
+        ('{"num_attention_heads": "4"}', "num_attention_heads '4'"),
+        ('{"image_size": [32]}', r"image_size \[32\]"),
+    ],
+)
+def test_refused_config(content: str, message: str, tmp_path: Path) -> None:
+    path = written(vit(), tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(path, DECLARED)
+
+
+def test_refused_pixel_constants(tmp_path: Path) -> None:
+    path = written(vit(), tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": 0.5, "image_std": 0.5}')
+    with pytest.raises(ValueError, match=r"beside it has image_mean 0\.5, which is no list"):
+        read_checkpoint(path, DECLARED)
+
+
+def changed(path: Path, changes: dict[str, Tensor | None]) -> Path:
+    state = {**load_file(path), **changes}
+    save_file({name: tensor.clone() for name, tensor in state.items() if tensor is not None}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks.0.norm1.weight": torch.ones(32)}, r"1 of \d+ names .* blocks.0.norm1.weight"),
+        ({"blocks.0.attn.qkv.weight": torch.ones(96, 32)}, "blocks.0.attn.qkv.weight"),
+        ({"encoder.layer.0.attention.attention.key.weight": None}, "blocks.0.attn.qkv.weight cannot be joined: key of"),
+        ({"encoder.layer.1.attention.attention.query.bias": None}, "blocks.1.attn.qkv.bias cannot be joined: query of"),
+        ({"layers.0.attention.q_proj.bias": torch.ones(32)}, "a second time under its other spelling"),
+        ({"layers.0.layernorm_before.bias": torch.ones(32)}, "the file mixes two spellings"),
+    ],
+)
+def test_refused_names(changes: dict[str, Tensor | None], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(changed(written(vit(), tmp_path), changes), DECLARED)
+
+
+def test_another_source_refuses_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="read as source 'mae'"):
+        read_checkpoint(written(vit(), tmp_path), Declared(source="mae"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("fc_norm.weight", (32,), "transformers' ViT has no place for 1 tensors: fc_norm.weight"),
+        ("blocks.0.attn.rel_pos_h", (7, 8), "ViT has no place for 1 tensors: blocks.0.attn.rel_pos_h"),
+        ("dist_token", (1, 1, 32), "ViT has no place for 1 tensors: dist_token"),
+        ("norm.weight", None, "has no norm.weight, and transformers' ViT needs it"),
+        ("cls_token", None, "has no cls_token, and transformers' ViT needs it"),
+    ],
+)
+def test_refused_to_write(name: str, shape: tuple[int, ...] | None, message: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(written(vit(), tmp_path), DECLARED)
+    if shape is None:
+        del checkpoint.state[name]
+    else:
+        checkpoint.state[name] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=message):
+        write_as(checkpoint, "huggingface", tmp_path / "out.safetensors")

@@ -1,0 +1,82 @@
+"""Say what a weights file is, or write it in another format.
+
+    python tools/convert_checkpoint.py inspect FILE
+    python tools/convert_checkpoint.py convert FILE --source mae --out backbone.safetensors
+    python tools/convert_checkpoint.py list
+
+`inspect` states what the file looks like and the command that loads it; nothing is guessed on load. `list` has the
+public checkpoints and the formats.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from backbones.public import markdown_table
+from backbones.sources import SOURCES
+from backbones.sources.convert import Changes, changed, write_as
+from backbones.sources.inspect import inspect_file
+from backbones.sources.read import Declared, read_checkpoint
+from engine.launch import fail, parse
+
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Say what a weights file looks like: contents, architecture, digests, the command to load it."""
+
+    file: File
+    """A weights file of any family."""
+    trust_pickle: bool = False
+    """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
+
+    def run(self) -> None:
+        print("\n".join(inspect_file(self.file, trust_pickle=self.trust_pickle).lines()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Write a weights file in another format."""
+
+    file: File
+    """A weights file of the family --source."""
+    out: Path
+    """File to write; one that is there is replaced."""
+    to: str = "own"
+    """Format to write: own, timm, huggingface, mae, detectron2, mmseg, ..."""
+    declared: tyro.conf.OmitArgPrefixes[Declared] = field(default_factory=Declared)
+    """What FILE is."""
+    changes: tyro.conf.OmitArgPrefixes[Changes] = field(default_factory=Changes)
+    """What becomes of the weights on the way."""
+
+    def run(self) -> None:
+        checkpoint = read_checkpoint(self.file, self.declared)
+        checkpoint, lines = changed(checkpoint, self.changes)
+        write_as(checkpoint, self.to, self.out)
+        print("\n".join([f"{self.out}: {len(checkpoint.state)} tensors, format {self.to}", *lines]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List the public checkpoints and the formats."""
+
+    def run(self) -> None:
+        print("\n".join(f"{name}: {source.title}" for name, source in sorted(SOURCES.items())))
+        print(f"\n{markdown_table()}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit code: 0 done, 1 failed."""
+    command = parse(Inspect | Convert | List, argv, doc=__doc__)  # type: ignore[arg-type]
+    try:
+        command.run()
+    except (ValueError, OSError) as error:
+        return fail(error)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
