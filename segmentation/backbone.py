@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from backbones.checkpoint import load_checkpoint, read_checkpoint
 from backbones.config import ViTConfig
+from backbones.loading import load_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from engine.config import from_json
 from segmentation.host import MODELS

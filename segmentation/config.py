@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from backbones.config import ViTConfig
 from engine.config import RunConfig
+from segmentation.layout import LayoutName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +51,15 @@ class SegmentationConfig:
     """Stochastic depth of the last block, rising linearly from 0."""
     slide: SlideConfig | None = None
     """Evaluate by sliding windows; None evaluates whole images."""
+    boundary_iou: bool = False
+    """Report boundary_miou too: mIoU of what lies within 2% of the image's diagonal of a contour."""
+    layout: LayoutName = "ade20k"
+    """How the data set lies on disk (segmentation/layout.py); `folder` is images, index PNGs and classes.txt."""
+    train_split: str | None = None
+    """Split to train on; the layout's own unless given."""
+    val_split: str | None = None
+    """Split to evaluate on; the layout's own unless given."""
+    test_scales: tuple[float, ...] = (1.0,)
+    """Factors of `resize` that images are also seen at in evaluation; predictions are averaged over them."""
+    test_flip: bool = False
+    """See every image mirrored too in evaluation."""

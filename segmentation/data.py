@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.images import read_rgb
+from segmentation.classes import Classes
 from segmentation.host import (
     TRANSFORMS,
     BaseSegDataset,
@@ -23,8 +24,8 @@ from segmentation.host import (
     RandomResize,
     Resize,
 )
-from segmentation.labels import IGNORED, check_labels, from_zero, read_label_map
-from segmentation.layout import Classes, Pair
+from segmentation.labels import IGNORED, Coding, decode, read_label_map
+from segmentation.pairs import Pair
 
 Sample = dict[str, Any]  # mmseg's: `inputs` (3, H, W) uint8 BGR, `data_samples` a SegDataSample
 
@@ -45,9 +46,9 @@ class ReadUprightImage(BaseTransform):
 class ReadLabelMap(LoadAnnotations):
     """Reads `seg_map_path` strictly: mmseg's own reader wraps labels above 255 and takes colour images."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, coding: Coding) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.coding = coding
 
     def _load_seg_map(self, results: dict[str, Any]) -> None:
         path = Path(results["seg_map_path"])
@@ -59,9 +60,22 @@ class ReadLabelMap(LoadAnnotations):
                 f"{results['img_path']} is {width} x {height} (upright, EXIF orientation applied); "
                 "they must be of one size."
             )
-        check_labels(label_HW, path, self.num_classes)
-        results["gt_seg_map"] = from_zero(label_HW)
+        results["gt_seg_map"] = decode(label_HW, self.coding, path)
         results["seg_fields"].append("gt_seg_map")
+
+
+@TRANSFORMS.register_module()
+class FitInto(Resize):
+    """mmcv's Resize, for images too that are so long and thin that a side would be rounded to 0 pixels."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return `results` with the image and its labels fitted into `scale`."""
+        height, width = results["img"].shape[:2]
+        factor = min(max(self.scale) / max(height, width), min(self.scale) / min(height, width))
+        if min(height, width) * factor >= 0.5:
+            return super().transform(results)
+        scale = (max(self.scale), 1) if width > height else (1, max(self.scale))
+        return Resize(scale=scale, keep_ratio=False).transform(results)
 
 
 class PairedImages(BaseSegDataset):
@@ -75,7 +89,6 @@ class PairedImages(BaseSegDataset):
         super().__init__(
             metainfo=metainfo,
             pipeline=list(pipeline),
-            reduce_zero_label=True,
             ignore_index=IGNORED,
             max_refetch=0,
         )
@@ -87,8 +100,6 @@ class PairedImages(BaseSegDataset):
                 "image_id": pair.image_id,
                 "img_path": str(pair.image),
                 "seg_map_path": str(pair.labels),
-                "label_map": None,
-                "reduce_zero_label": True,
                 "seg_fields": [],
             }
             for pair in self.pairs
@@ -105,7 +116,7 @@ class PairedImages(BaseSegDataset):
 
 
 def train_pipeline(
-    num_classes: int,
+    coding: Coding,
     *,
     crop: tuple[int, int],
     resize: tuple[int, int],
@@ -115,8 +126,8 @@ def train_pipeline(
     """Return mmseg's training transforms (`configs/_base_/datasets/ade20k.py`) behind our readers."""
     return [
         ReadUprightImage(),
-        ReadLabelMap(num_classes),
-        RandomResize(scale=resize, ratio_range=resize_ratio, keep_ratio=True),
+        ReadLabelMap(coding),
+        RandomResize(scale=resize, ratio_range=resize_ratio, resize_type=FitInto, keep_ratio=True),
         RandomCrop(crop_size=crop, cat_max_ratio=cat_max_ratio),
         RandomFlip(prob=0.5),
         PhotoMetricDistortion(),
@@ -124,9 +135,14 @@ def train_pipeline(
     ]
 
 
-def val_pipeline(num_classes: int, *, resize: tuple[int, int]) -> list[BaseTransform]:
+def val_pipeline(coding: Coding, *, resize: tuple[int, int]) -> list[BaseTransform]:
     """Return the transforms of evaluation: the image is fitted into `resize`, the labels keep their size."""
-    return [ReadUprightImage(), Resize(scale=resize, keep_ratio=True), ReadLabelMap(num_classes), _pack()]
+    return [ReadUprightImage(), FitInto(scale=resize, keep_ratio=True), ReadLabelMap(coding), _pack()]
+
+
+def image_pipeline(*, resize: tuple[int, int]) -> list[BaseTransform]:
+    """Return the transforms of an image without labels."""
+    return [ReadUprightImage(), FitInto(scale=resize, keep_ratio=True), _pack()]
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, list[Any]]:

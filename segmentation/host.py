@@ -37,14 +37,22 @@ try:
         from mmcv.transforms import BaseTransform, RandomFlip, RandomResize, Resize
         from mmengine.config import ConfigDict
         from mmengine.logging import MMLogger
-        from mmseg.datasets import ADE20KDataset, BaseSegDataset
+        from mmseg.datasets import (
+            ADE20KDataset,
+            BaseSegDataset,
+            CityscapesDataset,
+            COCOStuffDataset,
+            PascalVOCDataset,
+        )
         from mmseg.datasets.transforms import (
             LoadAnnotations,
             PackSegInputs,
             PhotoMetricDistortion,
             RandomCrop,
         )
+        from mmseg.evaluation.metrics import IoUMetric
         from mmseg.models import EncoderDecoder
+        from mmseg.models.decode_heads import UPerHead
         from mmseg.registry import MODELS, TRANSFORMS
 except ImportError as error:
     raise ImportError(f"mmsegmentation cannot be imported ({error}); `make setup` installs it.") from error
@@ -55,15 +63,20 @@ __all__ = [
     "ADE20KDataset",
     "BaseSegDataset",
     "BaseTransform",
+    "COCOStuffDataset",
+    "CityscapesDataset",
     "ConfigDict",
     "EncoderDecoder",
+    "IoUMetric",
     "LoadAnnotations",
     "PackSegInputs",
+    "PascalVOCDataset",
     "PhotoMetricDistortion",
     "RandomCrop",
     "RandomFlip",
     "RandomResize",
     "Resize",
+    "UPerHead",
     "build_model",
 ]
 

@@ -1,6 +1,10 @@
-"""Label maps of the ADE20K layout: one channel of numbers, 0 unlabelled, 1 to N the classes, 255 ignored."""
+"""Label maps: one channel of stored numbers, and the coding that says which number stands for which class.
 
-from collections.abc import Iterable
+After `decode` classes count from 0 and 255 is ignored, whatever the data set stores.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,28 +13,58 @@ from PIL import Image
 
 from engine.images import UnreadableImageError
 
-IGNORED = 255  # mmseg's ignore_index, and what 0 becomes
+IGNORED = 255  # mmseg's ignore_index
 MOST_CLASSES = 254  # 8-bit labels after 0 and 255 are taken
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
+REFUSED = -1
+CONVERT = "python tools/make_semantic.py colours --source DIR --out OUT --palette classes.txt"
+
+
+@dataclass(frozen=True)
+class Coding:
+    """Which stored number stands for which class; a number that stands for none is an error."""
+
+    table: tuple[int, ...]
+    """Class, IGNORED or REFUSED of the stored numbers 0 to 255."""
+    says: str
+    """For messages: how many classes, and which numbers they have."""
 
 
 @dataclass(frozen=True)
 class LabelCensus:
-    """What a set of label maps holds."""
+    """What a set of label maps holds, by stored number."""
 
     maps: int
-    highest: int
-    """Highest label, 255 left out; 0 where nothing is labelled."""
-    highest_path: Path | None
-    """The first map that holds it."""
-    present: frozenset[int]
-    """Labels found, 0 and 255 left out."""
+    pixels: Mapping[int, int]
+    """Stored number -> pixels over all maps."""
+    first: Mapping[int, Path]
+    """Stored number -> the first map that holds it."""
+    in_maps: Mapping[int, int]
+    """Stored number -> maps that hold it."""
     unreadable: tuple[str, ...]
     """Messages of maps that cannot be decoded."""
 
 
+def coded(classes: Mapping[int, int], *, ignored: Iterable[int], says: str) -> Coding:
+    """Return the coding in which number k stands for `classes[k]`."""
+    rest = dict.fromkeys(ignored, IGNORED)
+    return Coding(tuple({**rest, **classes}.get(value, REFUSED) for value in range(256)), says)
+
+
+def from_one(count: int) -> Coding:
+    """Return ADE20K's coding: 1 to `count` are classes, 0 is `other` (mmseg's `reduce_zero_label`), 255 ignored."""
+    says = f"{count} classes (labels 1 to {count}; 0 and 255 are ignored)"
+    return coded({value: value - 1 for value in range(1, count + 1)}, ignored=(0, IGNORED), says=says)
+
+
+def from_nought(count: int) -> Coding:
+    """Return the coding of Cityscapes' train ids, PASCAL VOC and plain index maps: 0 to `count` - 1, 255 ignored."""
+    says = f"{count} classes (labels 0 to {count - 1}; 255 is ignored)"
+    return coded({value: value for value in range(count)}, ignored=(IGNORED,), says=says)
+
+
 def read_label_map(path: Path) -> np.ndarray:
-    """Return the labels as stored, (H, W) int32.
+    """Return the numbers as stored, (H, W), uint8 for files of 8 bits or fewer, else int32.
 
     Raises UnreadableImageError for a broken file and ValueError for colour images.
     """
@@ -41,48 +75,75 @@ def read_label_map(path: Path) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(str(path), str(error) or type(error).__name__) from error
     if mode not in INDEX_MODES:
+        raise ValueError(f"{path}: a label map of mode {mode} ({_colours(values)}). {ONE_CHANNEL}")
+    return values.astype(np.uint8 if mode in ("1", "L", "P") else np.int32)
+
+
+ONE_CHANNEL = f"A label map has one channel, which holds class numbers; `{CONVERT}` writes such maps from colours."
+
+
+def decode(label_HW: np.ndarray, coding: Coding, path: Path) -> np.ndarray:
+    """Return the classes from 0, 255 for what is ignored, (H, W) uint8.
+
+    Raises ValueError that names the file and the number where one stands for no class: here, on the CPU, where a
+    message is possible, and not as a failed assertion of a CUDA kernel.
+    """
+    for value in count_values(label_HW):
+        check_label(value, path, coding)
+    return np.array(coding.table).astype(np.uint8)[label_HW]
+
+
+def check_label(value: int, path: Path, coding: Coding) -> None:
+    """Raise ValueError where a stored number stands for no class."""
+    if not 0 <= value <= IGNORED or coding.table[value] == REFUSED:
+        wide = " (a number of more than 8 bits)" if value > IGNORED else ""
         raise ValueError(
-            f"{path}: a label map of mode {mode} ({len(image.getbands())} channels); it must have one, "
-            "which holds class numbers (0 unlabelled, 1 to N). Convert colour-coded maps to numbers first."
-        )
-    return values.astype(np.int32)
-
-
-def check_labels(label_HW: np.ndarray, path: Path, classes: int) -> None:
-    """Raise ValueError where a label is above the number of classes."""
-    known = label_HW[label_HW != IGNORED]
-    if known.size:
-        check_label(int(known.max()), path, classes)
-
-
-def check_label(label: int, path: Path, classes: int) -> None:
-    """Raise ValueError where the highest label of a map is above the number of classes."""
-    if label > classes:
-        raise ValueError(
-            f"{path}: holds label {label}, but the data set has {classes} classes (labels 1 to {classes}; "
-            "0 and 255 are ignored). Mend the map, or list the classes in objectInfo<N>.txt."
+            f"{path}: holds label {value}{wide}, but the data set has {coding.says}. Mend the map, or mend the list of "
+            "classes."
         )
 
 
-def from_zero(label_HW: np.ndarray) -> np.ndarray:
-    """Return uint8 labels with classes from 0 and 255 for what is ignored: mmseg's `reduce_zero_label`."""
-    ignored = (label_HW == 0) | (label_HW == IGNORED)
-    return np.where(ignored, IGNORED, label_HW - 1).astype(np.uint8)
+def count_values(label_HW: np.ndarray) -> dict[int, int]:
+    """Return stored number -> pixels."""
+    if label_HW.dtype == np.uint8:
+        counts = np.bincount(label_HW.reshape(-1))
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    return {int(value): int(pixels) for value, pixels in zip(*np.unique(label_HW, return_counts=True), strict=True)}
 
 
 def take_census(paths: Iterable[Path]) -> LabelCensus:
     """Return what the maps hold. Raises ValueError for colour images."""
-    maps, highest, highest_path = 0, 0, None
-    present: set[int] = set()
+    maps = 0
+    pixels: Counter[int] = Counter()
+    in_maps: Counter[int] = Counter()
+    first: dict[int, Path] = {}
     unreadable = []
     for path in paths:
         maps += 1
         try:
-            found = set(np.unique(read_label_map(path)).tolist()) - {0, IGNORED}
+            found = count_values(read_label_map(path))
         except UnreadableImageError as error:
             unreadable.append(str(error))
             continue
-        present |= found
-        if found and max(found) > highest:
-            highest, highest_path = max(found), path
-    return LabelCensus(maps, highest, highest_path, frozenset(present), tuple(unreadable))
+        pixels.update(found)
+        in_maps.update(found.keys())
+        for value in found:
+            first.setdefault(value, path)
+    return LabelCensus(maps, pixels, first, in_maps, tuple(unreadable))
+
+
+def is_binary_mask(values: Iterable[int]) -> bool:
+    """Whether stored numbers are those of a black-and-white mask: both 0 and 255, and no other."""
+    return set(values) == {0, IGNORED}
+
+
+def _colours(values: np.ndarray) -> str:
+    """Return what a map of several channels looks like."""
+    if values.ndim == 2:
+        return "one channel that holds no whole numbers"
+    rgb = values[..., :3]
+    if values.shape[2] < 3 or (rgb == rgb[..., :1]).all():
+        return f"{values.shape[2]} channels, the colour ones equal: a grey map saved in colour; keep one of them"
+    codes = rgb.astype(np.int32) @ np.array([65536, 256, 1])
+    found = np.unique(codes)
+    return f"{values.shape[2]} channels, {len(found)} colours: a colour-coded map"

@@ -1,169 +1,234 @@
-"""The ADE20K layout on disk: which image goes with which label map, and what the classes are called.
+"""How data sets lie on disk. The layout is declared (`layout` of the configuration), never guessed.
 
-images/{training,validation}/<name>.jpg
-annotations/{training,validation}/<name>.png
-objectInfo<N>.txt                              optional: names, tab-separated, with columns Idx and Name
+ade20k      images/{training,validation}/x.jpg, annotations/{training,validation}/x.png: 0 other, 1 to N the classes;
+            objectInfo<N>.txt: tab-separated with columns Idx and Name (without it N is the highest label)
+cityscapes  leftImg8bit/{train,val}/CITY/x_leftImg8bit.png, gtFine/{train,val}/CITY/x_gtFine_labelTrainIds.png;
+            without such files x_gtFine_labelIds.png, whose numbers are mapped
+voc         JPEGImages/x.jpg, SegmentationClass/x.png, ImageSets/Segmentation/{train,val}.txt: 0 background,
+            1 to 20 the other classes, 255 ignored
+coco_stuff  images/{train2017,val2017}/x.jpg, annotations/{train2017,val2017}/x_labelTrainIds.png; without such files
+            x.png, COCO-Stuff's own pixel maps, whose numbers are mapped
+folder      images/{train,val}/x.*, labels/{train,val}/x.png: 0 to N - 1 the classes, 255 ignored; classes.txt:
+            a name a line, the first for 0, a tab and #rrggbb behind it or not
 """
 
-import csv
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from engine.images import EXTENSIONS
-from segmentation.host import ADE20KDataset
-from segmentation.labels import MOST_CLASSES, LabelCensus, check_label, take_census
+from segmentation import classes as known
+from segmentation.classes import CLASS_LIST, Classes
+from segmentation.labels import (
+    CONVERT,
+    IGNORED,
+    MOST_CLASSES,
+    Coding,
+    LabelCensus,
+    check_label,
+    from_nought,
+    from_one,
+    is_binary_mask,
+    take_census,
+)
+from segmentation.pairs import Pair, check_folders, check_partners, pair_folders, some
 
-TRAIN, VAL = "training", "validation"
+LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
 CENSUS_LIMIT = 2000  # label maps that are all read at the start; about ten seconds for photographs
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One image and its label map."""
+class Layout:
+    """Where one kind of data set keeps what."""
 
-    image_id: str
-    """Path of the image below the split's folder."""
-    image: Path
-    labels: Path
+    train: str
+    """Name of the split to train on, unless another is asked for."""
+    val: str
+    pairs: Callable[[Path, str], list[Pair]]
+    """The images of a split of a data set, with their label maps."""
+    classes: Callable[[Path], Classes | None]
+    """Its classes; None where it does not list them."""
+    coding: Callable[[Classes, list[Pair]], Coding]
+    """Which numbers its label maps store, for its classes and the pairs of one split."""
 
 
 @dataclass(frozen=True)
-class Classes:
-    """The classes of a data set, label 1 first."""
+class Split:
+    """The images of one part of a data set."""
 
-    names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...] | None
-    """RGB per class; None leaves the choice to mmseg."""
+    name: str
+    pairs: tuple[Pair, ...]
+    coding: Coding
 
 
 @dataclass(frozen=True)
 class SegmentationFolder:
-    """A data set in the ADE20K layout, checked."""
+    """A data set, checked."""
 
     root: Path
-    train: tuple[Pair, ...]
-    val: tuple[Pair, ...]
+    train: Split
+    val: Split
     classes: Classes
     notes: tuple[str, ...]
 
 
-def open_folder(root: Path) -> SegmentationFolder:
-    """Return the data set in `root`.
+def open_folder(
+    root: Path, layout: LayoutName = "ade20k", *, train: str | None = None, val: str | None = None
+) -> SegmentationFolder:
+    """Return the data set in `root`; `train` and `val` name splits other than the layout's own.
 
     Raises FileNotFoundError that says what was looked for and found, and ValueError for images without label
     maps, label maps without images, and labels that no class stands for.
     """
-    train, val = find_pairs(root, TRAIN), find_pairs(root, VAL)
-    listed = read_class_names(root)
-    paths = [pair.labels for pair in (*train, *val)]
-    census = take_census(paths) if listed is None or len(paths) <= CENSUS_LIMIT else None
+    kind = LAYOUTS[layout]
+    names = train or kind.train, val or kind.val
+    parts = [kind.pairs(root, name) for name in names]
+    listed = kind.classes(root)
+    censuses = []
+    if listed is None or sum(len(pairs) for pairs in parts) <= CENSUS_LIMIT:
+        censuses = [take_census(pair.labels for pair in pairs) for pairs in parts]
     notes = []
     if listed is None:
-        assert census is not None
-        listed = _numbered(root, census)
+        listed = numbered(value for census in censuses for value in census.pixels)
+        if listed is None:
+            raise ValueError(_nothing(root, censuses))
         notes.append(f"no objectInfo<N>.txt: {len(listed.names)} classes, from the highest label found")
-    count = len(listed.names)
+    check_count(root, listed)
+    splits = [Split(name, tuple(pairs), kind.coding(listed, pairs)) for name, pairs in zip(names, parts, strict=True)]
+    if censuses:
+        notes += _audit(root, censuses, listed, [split.coding for split in splits])
+    return SegmentationFolder(root, splits[0], splits[1], listed, tuple(notes))
+
+
+def check_count(root: Path, classes: Classes) -> None:
+    """Raise ValueError where there are too few or too many classes to tell apart."""
+    count = len(classes.names)
     if not 2 <= count <= MOST_CLASSES:
         raise ValueError(
-            f"{root}: {count} class(es); segmentation needs 2 to {MOST_CLASSES}. Label 0 is ignored, so a "
-            "background that is to be told apart needs a number of its own."
+            f"{root}: {count} class(es); segmentation needs 2 to {MOST_CLASSES}. What is ignored is no class, so a "
+            "background that is to be told apart needs a number and a name of its own."
         )
-    if census is not None:
-        notes += _audit(census, listed)
-    return SegmentationFolder(root, tuple(train), tuple(val), listed, tuple(notes))
 
 
-def find_pairs(root: Path, split: str) -> list[Pair]:
-    """Return the images of a split with their label maps, sorted by name."""
-    folders = root / "images" / split, root / "annotations" / split
-    for folder in folders:
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{root}: looked for images/{split} and annotations/{split} (ADE20K's layout); found "
-                f"{_listing(root)}. --data names the folder that holds images/ and annotations/."
-            )
-    images, labels = _by_stem(folders[0], EXTENSIONS), _by_stem(folders[1], (".png",))
-    if not images:
-        raise FileNotFoundError(f"{folders[0]}: holds no image file ({', '.join(EXTENSIONS)}).")
-    alone, orphans = sorted(images.keys() - labels.keys()), sorted(labels.keys() - images.keys())
-    if alone or orphans:
-        raise ValueError(
-            f"{root}, {split}: {len(alone)} of {len(images)} images have no label map ({_some(alone)}) and "
-            f"{len(orphans)} of {len(labels)} label maps have no image ({_some(orphans)}); "
-            f"images/{split}/x.jpg goes with annotations/{split}/x.png. Add or remove the files named."
-        )
-    return [
-        Pair(images[stem].relative_to(folders[0]).as_posix(), images[stem], labels[stem]) for stem in sorted(images)
-    ]
+def numbered(values: Iterable[int]) -> Classes | None:
+    """Return nameless classes up to the highest number of ADE20K's coding, or None where nothing is labelled.
+
+    With 150 of them they are ADE20K's.
+    """
+    highest = max((value for value in values if value not in (0, IGNORED)), default=0)
+    if highest == 150:
+        return known.ade20k()
+    return Classes(tuple(f"class {number}" for number in range(1, highest + 1)), None) if highest else None
 
 
-def read_class_names(root: Path) -> Classes | None:
-    """Return the classes that `objectInfo<N>.txt` lists, or None without such a file."""
-    files = sorted(root.glob("objectInfo*.txt"))
-    if not files:
-        return None
-    if len(files) > 1:
-        raise ValueError(f"{root}: holds {len(files)} class lists ({_some([f.name for f in files])}); keep one.")
-    with files[0].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    try:
-        numbers, names = [int(row["Idx"]) for row in rows], tuple(row["Name"].strip() for row in rows)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{files[0]}: not a tab-separated class list with columns Idx and Name ({error!r})."
-        ) from error
-    if numbers != list(range(1, len(rows) + 1)):
-        raise ValueError(f"{files[0]}: column Idx must count 1, 2, 3, ... up to {len(rows)}; found {numbers[:10]}.")
-    return Classes(names, _ade_palette() if len(names) == 150 else None)
+def _ade20k_pairs(root: Path, split: str) -> list[Pair]:
+    check_folders(root, (f"images/{split}", f"annotations/{split}"), "ade20k")
+    return pair_folders(root / "images" / split, root / "annotations" / split)
 
 
-def _numbered(root: Path, census: LabelCensus) -> Classes:
-    if not census.highest:
-        raise ValueError(
-            f"{root}: nothing is labelled in {census.maps} label maps (all are 0 or 255, or unreadable: "
-            f"{len(census.unreadable)}); write class numbers from 1 on."
-        )
-    if census.highest == 150:
-        return Classes(tuple(ADE20KDataset.METAINFO["classes"]), _ade_palette())
-    return Classes(tuple(f"class {number}" for number in range(1, census.highest + 1)), None)
+def _cityscapes_pairs(root: Path, split: str) -> list[Pair]:
+    check_folders(root, (f"leftImg8bit/{split}", f"gtFine/{split}"), "cityscapes")
+    suffixes = [("_leftImg8bit", f"_gtFine_{kind}") for kind in ("labelTrainIds", "labelIds")]
+    return pair_folders(root / "leftImg8bit" / split, root / "gtFine" / split, suffixes)
 
 
-def _ade_palette() -> tuple[tuple[int, int, int], ...]:
-    return tuple((r, g, b) for r, g, b in ADE20KDataset.METAINFO["palette"])
+def _coco_stuff_pairs(root: Path, split: str) -> list[Pair]:
+    check_folders(root, (f"images/{split}", f"annotations/{split}"), "coco_stuff")
+    return pair_folders(root / "images" / split, root / "annotations" / split, [("", "_labelTrainIds"), ("", "")])
 
 
-def _audit(census: LabelCensus, classes: Classes) -> list[str]:
-    """Return notes on the labels. Raises ValueError where one is above the number of classes."""
-    count = len(classes.names)
-    if census.highest_path is not None:
-        check_label(census.highest, census.highest_path, count)
-    absent = [name for number, name in enumerate(classes.names, start=1) if number not in census.present]
-    notes = [f"{census.maps} label maps read: {count - len(absent)} of {count} classes occur"]
+def _folder_pairs(root: Path, split: str) -> list[Pair]:
+    check_folders(root, (f"images/{split}", f"labels/{split}"), "folder")
+    return pair_folders(root / "images" / split, root / "labels" / split)
+
+
+def _voc_pairs(root: Path, split: str) -> list[Pair]:
+    check_folders(root, ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"), "voc")
+    listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not listing.is_file():
+        there = sorted(path.stem for path in listing.parent.glob("*.txt"))
+        raise FileNotFoundError(f"{listing}: no such split; there are {some(there)}.")
+    names = listing.read_text(encoding="utf-8").split()
+    if not names:
+        raise ValueError(f"{listing}: lists no image.")
+    paths = {name: (root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png") for name in names}
+    images = {name: image for name, (image, _) in paths.items() if image.is_file()}
+    labels = {name: label for name, (_, label) in paths.items() if label.is_file()}
+    check_partners(images, labels, "JPEGImages/x.jpg", "SegmentationClass/x.png")
+    if absent := [name for name in paths if name not in images]:
+        raise FileNotFoundError(f"{listing}: {len(absent)} of {len(names)} images are missing ({some(absent)}).")
+    return [Pair(image.name, image, label) for image, label in paths.values()]
+
+
+LAYOUTS: dict[LayoutName, Layout] = {
+    "ade20k": Layout(
+        train="training",
+        val="validation",
+        pairs=_ade20k_pairs,
+        classes=known.read_object_info,
+        coding=lambda classes, _: from_one(len(classes.names)),
+    ),
+    "cityscapes": Layout(
+        train="train",
+        val="val",
+        pairs=_cityscapes_pairs,
+        classes=lambda _: known.cityscapes(),
+        coding=lambda classes, pairs: known.named_coding(classes, pairs, "_labelTrainIds.png", known.cityscapes_ids()),
+    ),
+    "voc": Layout(
+        train="train",
+        val="val",
+        pairs=_voc_pairs,
+        classes=lambda _: known.voc(),
+        coding=lambda classes, _: from_nought(len(classes.names)),
+    ),
+    "coco_stuff": Layout(
+        train="train2017",
+        val="val2017",
+        pairs=_coco_stuff_pairs,
+        classes=lambda _: known.coco_stuff(),
+        coding=lambda classes, pairs: known.named_coding(classes, pairs, "_labelTrainIds.png", known.coco_stuff_ids()),
+    ),
+    "folder": Layout(
+        train="train",
+        val="val",
+        pairs=_folder_pairs,
+        classes=lambda root: known.read_class_list(root / CLASS_LIST),
+        coding=lambda classes, _: from_nought(len(classes.names)),
+    ),
+}
+
+
+def _nothing(root: Path, censuses: Sequence[LabelCensus]) -> str:
+    masks = ""
+    if _binary(censuses):
+        masks = f" They look like black-and-white masks, in which 255 marks what is wanted; `{CONVERT}` writes numbers."
+    unreadable = sum(len(census.unreadable) for census in censuses)
+    return (
+        f"{root}: nothing is labelled in {sum(census.maps for census in censuses)} label maps (all are 0 or 255, or "
+        f"unreadable: {unreadable}); write class numbers.{masks}"
+    )
+
+
+def _binary(censuses: Sequence[LabelCensus]) -> bool:
+    return is_binary_mask(value for census in censuses for value in census.pixels)
+
+
+def _audit(root: Path, censuses: Sequence[LabelCensus], classes: Classes, codings: Sequence[Coding]) -> list[str]:
+    """Return notes on the labels. Raises ValueError where one stands for no class, and where none stands for one."""
+    present: set[int] = set()
+    for census, coding in zip(censuses, codings, strict=True):
+        for value, path in sorted(census.first.items()):
+            check_label(value, path, coding)
+            present.add(coding.table[value])
+    present.discard(IGNORED)
+    if not present or _binary(censuses):
+        raise ValueError(_nothing(root, censuses))
+    absent = [name for number, name in enumerate(classes.names) if number not in present]
+    maps = sum(census.maps for census in censuses)
+    notes = [f"{maps} label maps read: {len(present)} of {len(classes.names)} classes occur"]
     if absent:
-        notes.append(f"never labelled: {_some(absent)}")
-    if census.unreadable:
-        notes.append(f"{len(census.unreadable)} unreadable label maps: {_some(list(census.unreadable))}")
+        notes.append(f"never labelled: {some(absent)}")
+    if unreadable := [message for census in censuses for message in census.unreadable]:
+        notes.append(f"{len(unreadable)} unreadable label maps: {some(unreadable)}")
     return notes
-
-
-def _by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in extensions):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            raise ValueError(f"{folder}: {found[stem].name} and {path.name} would share one label map; rename one.")
-        found[stem] = path
-    return found
-
-
-def _listing(folder: Path) -> str:
-    if not folder.is_dir():
-        return "no such folder"
-    inside = folder if not (folder / "images").is_dir() else folder / "images"
-    names = sorted(f"{p.name}/" if p.is_dir() else p.name for p in inside.iterdir())
-    return f"{_some(names)} in {inside}" if names else f"{inside} empty"
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    rest = f", and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest if names else "none"

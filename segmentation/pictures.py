@@ -1,5 +1,6 @@
-"""Pictures of predictions: image, label map and prediction side by side, with a legend."""
+"""Pictures of predictions: beside their labels with a legend, and which classes were taken for which."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from engine.files import replacing
+from engine.images import read_rgb
 from engine.task import ImageResult
+from segmentation.classes import Classes, palette_of
 from segmentation.data import PairedImages, collate
-from segmentation.labels import IGNORED
+from segmentation.labels import IGNORED, REFUSED, Coding, count_values, read_label_map
+from segmentation.pairs import Pair
 
 Predict = Callable[[dict[str, list[Any]]], list[Tensor]]
 BLACK = np.zeros((1, 3), dtype=np.uint8)
+MAGENTA = np.array([255, 0, 255], dtype=np.uint8)
+MOST_NAMED = 32  # classes in the legend of a sheet, those with the most pixels
 
 
 def draw_predictions(
@@ -46,6 +52,72 @@ def draw_predictions(
     if IGNORED in shown:
         patches.append(Patch(facecolor="black", label="ignored"))
     figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=7, frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    return path
+
+
+def draw_confusion(path: Path, total_CC: np.ndarray, names: Sequence[str], *, most: int = 20) -> Path:
+    """Write the confusion matrix, each row in percent of the pixels that are labelled so.
+
+    Classes that are neither labelled nor predicted are left out; of more than `most` those are shown that lose or
+    attract the largest shares.
+    """
+    label_C = total_CC.sum(axis=1, keepdims=True)
+    share_CC = 100 * total_CC / np.maximum(label_C, 1)  # rows of classes that are not labelled stay 0
+    wrong_CC = share_CC - np.diag(share_CC.diagonal())
+    worst = np.argsort(-np.maximum(wrong_CC.max(axis=0), wrong_CC.max(axis=1)), kind="stable")
+    occurs_C = (total_CC.sum(axis=0) + total_CC.sum(axis=1)) > 0
+    chosen = np.sort([number for number in worst if occurs_C[number]][:most])
+    shown = share_CC[np.ix_(chosen, chosen)]
+    side = 2.5 + 0.36 * len(chosen)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(shown, cmap="Blues", vmin=0, vmax=100)
+    short = [names[number].split(",")[0] for number in chosen]
+    axes.set_xticks(range(len(chosen)), short, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(chosen)), short, fontsize=8)
+    for (row, column), value in np.ndenumerate(shown):
+        if value >= 0.5:
+            ink = "white" if value > 50 else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=ink)
+    axes.set_title(f"percent of the labelled pixels, {len(chosen)} of {len(names)} classes", fontsize=9)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("label")
+    figure.colorbar(picture, ax=axes, shrink=0.8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    return path
+
+
+def draw_sheet(path: Path, pairs: Sequence[Pair], classes: Classes, coding: Coding, *, most: int = 12) -> Path:
+    """Write a contact sheet: images beside their label maps in colours; ignored pixels are black, others' magenta."""
+    chosen = pairs if len(pairs) <= most else [pairs[i * len(pairs) // most] for i in range(most)]
+    palette = palette_of(classes)
+    columns = 2 if len(chosen) > 1 else 1
+    rows = -(-len(chosen) // columns)
+    figure = Figure(figsize=(5.2 * columns, 2.1 * rows + 0.8), layout="constrained")
+    grid = figure.subplots(rows, 2 * columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    shown: Counter[int] = Counter()
+    for number, pair in enumerate(chosen):
+        left, right = grid[number // columns][2 * (number % columns) :][:2]
+        image, label_HW = read_rgb(pair.image), read_label_map(pair.labels)
+        inside = (label_HW >= 0) & (label_HW <= IGNORED)
+        class_HW = np.where(inside, np.array(coding.table)[np.where(inside, label_HW, IGNORED)], REFUSED)
+        picture = colour(np.where(class_HW == REFUSED, IGNORED, class_HW), palette)
+        picture[class_HW == REFUSED] = MAGENTA
+        left.imshow(image)
+        right.imshow(picture, interpolation="nearest")
+        left.set_title(f"{pair.image_id}  {image.width} x {image.height}", fontsize=7)
+        right.set_title(pair.labels.name, fontsize=7)
+        shown.update(count_values(class_HW))
+    named = [number for number, _ in shown.most_common() if number not in (IGNORED, REFUSED)][:MOST_NAMED]
+    patches = [Patch(facecolor=palette[i] / 255, label=classes.names[i].split(",")[0]) for i in sorted(named)]
+    patches += [Patch(facecolor="black", label="ignored")] if IGNORED in shown else []
+    patches += [Patch(facecolor="magenta", label="no class")] if REFUSED in shown else []
+    figure.legend(handles=patches, loc="outside lower center", ncols=4 * columns, fontsize=7, frameon=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     return path

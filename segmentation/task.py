@@ -5,26 +5,32 @@ Follows MAE, appendix A.4 (arXiv 2111.06377), with mmsegmentation's model, losse
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.checkpoint import LoadReport, Normalisation, load_checkpoint, read_checkpoint
+from backbones.initial import declared_normalisation, start_from
+from backbones.loading import LoadReport
 from backbones.param_groups import ParamGroup, param_groups
 from engine.config import OptimConfig
+from engine.confusion import add_up, scores
 from engine.cost import count_flops
-from engine.task import Facts, ImageResult
+from engine.task import Facts, ImageResult, InitialWeights
+from segmentation.answers import as_values, draw_overlay, from_values, write_index
 from segmentation.backbone import MAETransferViT
 from segmentation.config import SegmentationConfig
 from segmentation.configs.upernet import processes, synchronised, upernet
-from segmentation.data import PairedImages, Sample, collate, train_pipeline, val_pipeline
+from segmentation.data import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
 from segmentation.host import EncoderDecoder, build_model
-from segmentation.layout import TRAIN, VAL, SegmentationFolder, open_folder
-from segmentation.metrics import add_up, confusion, scores
-from segmentation.pictures import draw_predictions
+from segmentation.inference import predict_batch
+from segmentation.labels import Coding
+from segmentation.layout import SegmentationFolder, open_folder
+from segmentation.metrics import boundary_confusion, boundary_miou, confusion
+from segmentation.per_class import write_per_class
+from segmentation.pictures import draw_confusion, draw_predictions
 
 Batch = dict[str, list[Any]]
 
@@ -32,9 +38,10 @@ Batch = dict[str, list[Any]]
 class SegmentationModel(nn.Module):
     """mmseg's EncoderDecoder behind the loop's interface: a batch in, named losses out."""
 
-    def __init__(self, segmentor: EncoderDecoder) -> None:
+    def __init__(self, segmentor: EncoderDecoder, *, scales: tuple[float, ...] = (1.0,), flip: bool = False) -> None:
         super().__init__()
         self.segmentor = segmentor
+        self.scales, self.flip = scales, flip
         for head in (segmentor.decode_head, segmentor.auxiliary_head):
             # float32: a bfloat16 logit has three digits, so the loss is coarse and ties decide the prediction
             head.conv_seg.register_forward_hook(_as_float32)
@@ -51,15 +58,8 @@ class SegmentationModel(nn.Module):
         return {name: value for name, value in values.items() if "loss" in name}
 
     def predict(self, batch: Batch) -> list[Tensor]:
-        """Return the class of every pixel, (H, W) per image at its own size."""
-        samples = zip(batch["inputs"], batch["data_samples"], strict=True)
-        predictions = []
-        # mmseg takes images of one size at a time
-        for _, same_size in groupby(samples, key=lambda pair: (pair[0].shape, pair[1].ori_shape)):
-            inputs, data_samples = zip(*same_size, strict=True)
-            done = self.segmentor.test_step({"inputs": list(inputs), "data_samples": list(data_samples)})
-            predictions += [sample.pred_sem_seg.data[0] for sample in done]
-        return predictions
+        """Return the class of every pixel, (H, W) uint8 per image at its own size."""
+        return predict_batch(self.segmentor, batch, scales=self.scales, flip=self.flip)
 
 
 class SegmentationTask:
@@ -75,12 +75,14 @@ class SegmentationTask:
         model: SegmentationModel,
         train_data: PairedImages,
         val_data: PairedImages,
+        coding: Coding,
         facts: Facts,
     ) -> None:
         self.config = config
         self.model = model
         self.train_data = train_data
         self.val_data = val_data
+        self.coding = coding
         self.facts = facts
         self.classes: list[str] = val_data.metainfo["classes"]
 
@@ -102,58 +104,92 @@ class SegmentationTask:
         """Return the confusion counts of every image, as [label, prediction, pixels] with classes from 0."""
         results = []
         for sample, prediction_HW in zip(batch["data_samples"], self.model.predict(batch), strict=True):
-            label_HW = sample.gt_sem_seg.data[0].cpu().numpy()
-            counts = confusion(label_HW, prediction_HW.cpu().numpy(), len(self.classes))
-            results.append(ImageResult(sample.image_id, {"confusion": counts}))
+            maps = sample.gt_sem_seg.data[0].cpu().numpy(), prediction_HW.cpu().numpy()
+            values = {"confusion": confusion(*maps, len(self.classes))}
+            if self.config.boundary_iou:
+                values["boundary"] = boundary_confusion(*maps, len(self.classes))
+            results.append(ImageResult(sample.image_id, values))
         return results
 
     def score(self, results: Sequence[ImageResult]) -> dict[str, float]:
-        """Return miou, macc and aacc in percent."""
+        """Return miou, macc and aacc in percent, and boundary_miou where it is asked for."""
         if not results:
             raise ValueError(f"{self.facts.data}: no image of split {self.facts.val_split} could be evaluated.")
-        return scores(add_up((r.values["confusion"] for r in results), len(self.classes)))
+        metrics = scores(self._total(results, "confusion"))
+        if self.config.boundary_iou:
+            metrics["boundary_miou"] = boundary_miou(self._total(results, "boundary"))
+        return metrics
+
+    def _total(self, results: Sequence[ImageResult], name: str) -> np.ndarray:
+        extra = 1 if name == "boundary" else 0  # one number stands for `not on a boundary`
+        return add_up((result.values[name] for result in results), len(self.classes) + extra)
 
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
-        """Write predictions.png: images, their labels and the model's answer."""
+        """Write predictions.png (images, their labels and the model's answer) and confusion.png; return both.
+
+        Scores per class go to per_class.csv beside `folder`.
+        """
         training = self.model.training
         self.model.eval()
         with torch.no_grad():
             path = draw_predictions(folder / "predictions.png", self.val_data, results, self.model.predict)
         self.model.train(training)
-        return [path]
+        total_CC = self._total(results, "confusion")
+        boundary_CC = self._total(results, "boundary") if self.config.boundary_iou else None
+        write_per_class(folder.parent / "per_class.csv", total_CC, self.classes, boundary_CC=boundary_CC)
+        return [path, draw_confusion(folder / "confusion.png", total_CC, self.classes)]
+
+    def predict_image(self, path: Path) -> dict[str, Any]:
+        """Return the classes found in an image file, with masks as COCO's run-length code; the model is in eval mode.
+
+        Raises UnreadableImageError.
+        """
+        sample: Any = {"img_path": str(path), "image_id": path.name}
+        for transform in image_pipeline(resize=self.config.resize):
+            sample = transform(sample)
+        return as_values(self.model.predict(collate([sample]))[0].cpu().numpy(), self.classes)
+
+    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
+        """Write the image with the classes over it, and beside it `<picture>_labels.png`, an index PNG with a palette.
+
+        Its numbers are those of the data set's own label maps.
+        """
+        class_HW, palette = from_values(values), self.val_data.palette
+        draw_overlay(picture, path, class_HW, names=self.classes, palette_C3=palette)
+        write_index(picture.with_name(f"{picture.stem}_labels.png"), class_HW, palette, self.coding)
 
     def finish(self, folder: Path) -> list[Path]:
         """Nothing besides the record."""
         return []
 
 
-def build_task(config: SegmentationConfig, *, data: Path, init: Path | None) -> SegmentationTask:
-    """Return the task on the ADE20K layout in `data`, from the backbone checkpoint `init` or random weights.
+def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights | None) -> SegmentationTask:
+    """Return the task on the data set in `data`, from the backbone checkpoint `init` or random weights.
 
     Raises ValueError or FileNotFoundError for data that cannot be trained on, ValueError for a batch that is
     too small for batch norm.
     """
     _check_batch(config)
-    folder = open_folder(data)
+    folder = open_folder(data, config.layout, train=config.train_split, val=config.val_split)
     count = len(folder.classes.names)
-    checkpoint = read_checkpoint(init) if init is not None else None
-    normalisation = checkpoint.normalisation if checkpoint else Normalisation()
-    segmentor = build_model(upernet(config, num_classes=count, normalisation=normalisation))
-    model = SegmentationModel(segmentor)
-    report = load_checkpoint(model.backbone.vit, checkpoint) if checkpoint else None
+    segmentor = build_model(upernet(config, num_classes=count, normalisation=declared_normalisation(init)))
+    model = SegmentationModel(segmentor, scales=config.test_scales, flip=config.test_flip)
+    report, _ = start_from(model.backbone.vit, init)
     train = train_pipeline(
-        count,
+        folder.train.coding,
         crop=config.backbone.image_size,
         resize=config.resize,
         resize_ratio=config.resize_ratio,
         cat_max_ratio=config.cat_max_ratio,
     )
+    val = val_pipeline(folder.val.coding, resize=config.resize)
     return SegmentationTask(
         config,
         model=model,
-        train_data=PairedImages(folder.train, folder.classes, train),
-        val_data=PairedImages(folder.val, folder.classes, val_pipeline(count, resize=config.resize)),
-        facts=_facts(config, folder, model, report),
+        train_data=PairedImages(folder.train.pairs, folder.classes, train),
+        val_data=PairedImages(folder.val.pairs, folder.classes, val),
+        coding=folder.val.coding,
+        facts=_facts(config, folder, model, report, init),
     )
 
 
@@ -161,20 +197,19 @@ def _facts(
     config: SegmentationConfig,
     folder: SegmentationFolder,
     model: SegmentationModel,
-    report: LoadReport | None,
+    report: LoadReport,
+    init: InitialWeights | None,
 ) -> Facts:
     image = torch.zeros(1, config.backbone.in_chans, *config.backbone.image_size)
     return Facts(
         data=str(folder.root),
-        train_split=TRAIN,
-        val_split=VAL,
-        train_images=len(folder.train),
-        val_images=len(folder.val),
+        train_split=folder.train.name,
+        val_split=folder.val.name,
+        train_images=len(folder.train.pairs),
+        val_images=len(folder.val.pairs),
         architecture=asdict(config.backbone),
-        weights_source=report.source if report else "random",
-        weights_path=report.path if report else None,
-        weights_sha256=report.sha256 if report else None,
-        weights_report=tuple(report.lines()) if report else (),
+        weights=report,
+        init=init,
         data_notes=folder.notes,
         flops_per_image=count_flops(model.backbone.vit, image),
         extra={"classes": list(folder.classes.names)},

@@ -9,10 +9,11 @@ from PIL import Image
 
 from engine.images import UnreadableImageError
 from engine.seeding import seeded
-from segmentation.data import PairedImages, ReadLabelMap, ReadUprightImage, train_pipeline, val_pipeline
-from segmentation.host import ADE20KDataset, LoadAnnotations
-from segmentation.labels import from_zero
-from segmentation.layout import Classes, find_pairs, open_folder, read_class_names
+from segmentation.classes import Classes, palette_of, read_object_info
+from segmentation.data import FitInto, PairedImages, ReadLabelMap, ReadUprightImage, train_pipeline, val_pipeline
+from segmentation.host import ADE20KDataset, LoadAnnotations, Resize
+from segmentation.labels import decode, from_one
+from segmentation.layout import LAYOUTS, open_folder
 
 
 def labels(folder: Path, split: str = "training", number: int = 0) -> Path:
@@ -30,14 +31,14 @@ def relabel(path: Path, value: int, dtype: type = np.uint8) -> None:
 def read(folder: Path, index: int = 0) -> dict:
     """One evaluation sample."""
     opened = open_folder(folder)
-    return PairedImages(opened.train, opened.classes, val_pipeline(3, resize=(40, 32)))[index]
+    return PairedImages(opened.train.pairs, opened.classes, val_pipeline(opened.train.coding, resize=(40, 32)))[index]
 
 
 def test_open_folder(write_folder) -> None:
     folder = open_folder(write_folder())
     assert folder.classes.names == ("left", "dark", "bright")
-    assert [pair.image_id for pair in folder.train] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
-    assert len(folder.val) == 3
+    assert [pair.image_id for pair in folder.train.pairs] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert len(folder.val.pairs) == 3
     assert folder.notes == ("7 label maps read: 3 of 3 classes occur",)
 
 
@@ -56,7 +57,7 @@ def test_classes_from_the_highest_label(write_folder) -> None:
 def test_names_of_ade20k_with_spaces_and_commas(tmp_path: Path) -> None:
     lines = ["Idx\tRatio\tTrain\tVal\tName", "1\t0.1\t1\t1\twall", "2\t0.1\t1\t1\tbuilding, edifice"]
     (tmp_path / "objectInfo2.txt").write_text("\n".join(lines) + "\n")
-    assert read_class_names(tmp_path) == Classes(("wall", "building, edifice"), None)
+    assert read_object_info(tmp_path) == Classes(("wall", "building, edifice"), None)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_names_of_ade20k_with_spaces_and_commas(tmp_path: Path) -> None:
 def test_class_list_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "objectInfo2.txt").write_text(content)
     with pytest.raises(ValueError, match=message):
-        read_class_names(tmp_path)
+        read_object_info(tmp_path)
 
 
 def test_missing_and_empty_folders(write_folder, tmp_path: Path) -> None:
@@ -127,9 +128,84 @@ def test_one_class_is_refused(write_folder) -> None:
 
 def test_colour_coded_label_map(write_folder) -> None:
     folder = write_folder()
-    Image.new("RGB", (40, 32)).save(labels(folder))
-    with pytest.raises(ValueError, match=r"0.png: a label map of mode RGB \(3 channels\)"):
+    colours = np.zeros((32, 40, 3), dtype=np.uint8)
+    colours[:, 20:, 0] = 128
+    Image.fromarray(colours).save(labels(folder))
+    message = r"0.png: a label map of mode RGB \(3 channels, 2 colours: a colour-coded map\).*make_semantic.py colours"
+    with pytest.raises(ValueError, match=message):
         open_folder(folder)
+    Image.open(folder / "annotations" / "training" / "1.png").convert("RGB").save(labels(folder))
+    with pytest.raises(ValueError, match=r"the colour ones equal: a grey map saved in colour"):
+        open_folder(folder)
+    Image.fromarray(np.zeros((32, 40), dtype=np.float32)).save(labels(folder).with_suffix(".tif"))
+    labels(folder).with_suffix(".tif").rename(labels(folder))
+    with pytest.raises(ValueError, match=r"mode F \(one channel that holds no whole numbers\)"):
+        open_folder(folder)
+
+
+def test_black_and_white_masks(write_folder) -> None:
+    folder = write_folder()
+    for path in (folder / "annotations").rglob("*.png"):
+        label = np.asarray(Image.open(path))
+        Image.fromarray(np.where(label == 1, 255, 0).astype(np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r"nothing is labelled in 7 label maps .*black-and-white masks, in which 255"):
+        open_folder(folder)
+
+
+def test_labels_all_ignored(write_folder) -> None:
+    folder = write_folder()
+    for path in (folder / "annotations").rglob("*.png"):
+        Image.new("L", (40, 32), 0).save(path)
+    with pytest.raises(ValueError, match=r"nothing is labelled in 7 label maps .*write class numbers\.$"):
+        open_folder(folder)
+
+
+def test_empty_class_list(write_folder) -> None:
+    folder = write_folder(names=())
+    with pytest.raises(ValueError, match=r"0 class\(es\); segmentation needs 2 to 254"):
+        open_folder(folder)
+
+
+def test_palette_and_one_bit_maps_are_index_maps(write_folder) -> None:
+    folder = write_folder()
+    before = [sample["data_samples"].gt_sem_seg.data for sample in (read(folder, 0), read(folder, 1))]
+    indexed = Image.open(labels(folder)).convert("P")
+    indexed.putpalette([value for number in range(256) for value in (number, 0, 255 - number)])
+    indexed.save(labels(folder))
+    ones = Image.fromarray(np.ones((32, 40), dtype=bool))
+    ones.save(labels(folder, number=1))
+    after = [sample["data_samples"].gt_sem_seg.data for sample in (read(folder, 0), read(folder, 1))]
+    assert (before[0] == after[0]).all()
+    assert (after[1] == 0).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (300, 1), (1, 300), (3, 2)])
+def test_images_of_one_pixel_and_of_one_row(write_folder, size: tuple[int, int]) -> None:
+    folder = write_folder()
+    Image.new("RGB", size).save(folder / "images" / "training" / "0.png")
+    (folder / "images" / "training" / "0.jpg").unlink()
+    Image.new("L", size, 2).save(labels(folder))
+    opened = open_folder(folder)
+    sample = read(folder)
+    assert sample["data_samples"].gt_sem_seg.shape == size[::-1]
+    assert min(sample["inputs"].shape) >= 1 and max(sample["inputs"].shape) == (32 if size == (1, 1) else 40)
+    pipeline = train_pipeline(
+        opened.train.coding, crop=(64, 64), resize=(40, 32), resize_ratio=(0.5, 2.0), cat_max_ratio=0.75
+    )
+    data = PairedImages(opened.train.pairs, opened.classes, pipeline)
+    for seed in range(5):  # a crop larger than the image takes what there is; the model's preprocessor pads it
+        with seeded(seed):
+            sample = data[0]
+        assert sample["inputs"].shape[1:] == sample["data_samples"].gt_sem_seg.shape
+        assert max(sample["inputs"].shape[1:]) <= 64
+
+
+def test_thin_images_alone_are_fitted_otherwise_than_by_mmcv() -> None:
+    rng = np.random.default_rng(0)
+    for height, width in ((32, 40), (7, 100), (200, 3)):
+        image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        ours, theirs = (kind(scale=(200, 50), keep_ratio=True)({"img": image.copy()}) for kind in (FitInto, Resize))
+        np.testing.assert_array_equal(ours["img"], theirs["img"])
 
 
 def test_label_map_of_another_size(write_folder) -> None:
@@ -176,21 +252,21 @@ def test_kinds_of_photographs(write_folder, mode: str) -> None:
 
 
 def test_labels_start_at_zero_as_in_mmseg(write_folder) -> None:
-    assert from_zero(np.array([[0, 1, 2, 254, 255]])).tolist() == [[255, 0, 1, 253, 255]]
+    assert decode(np.array([[0, 1, 2, 254, 255]]), from_one(254), Path()).tolist() == [[255, 0, 1, 253, 255]]
     folder = write_folder()
     relabel(labels(folder), 255)
     entry = {"seg_map_path": str(labels(folder)), "reduce_zero_label": True, "label_map": None}
     theirs = LoadAnnotations()({**entry, "seg_fields": []})
-    ours = ReadLabelMap(3)({**entry, "seg_fields": [], "ori_shape": (32, 40)})
+    ours = ReadLabelMap(from_one(3))({**entry, "seg_fields": [], "ori_shape": (32, 40)})
     np.testing.assert_array_equal(ours["gt_seg_map"], theirs["gt_seg_map"])
     assert ours["gt_seg_map"].dtype == theirs["gt_seg_map"].dtype
 
 
 def test_genuine_ade20k_labels_equal_mmseg(real_data: Path) -> None:
     root = real_data / "ade20k_genuine"
-    pairs, classes = find_pairs(root, "validation"), read_class_names(root)
+    pairs, classes = LAYOUTS["ade20k"].pairs(root, "validation"), read_object_info(root)
     assert classes is not None and len(classes.names) == 150 and classes.names[1] == "building, edifice"
-    ours = PairedImages(pairs, classes, val_pipeline(150, resize=(2048, 512)))
+    ours = PairedImages(pairs, classes, val_pipeline(from_one(150), resize=(2048, 512)))
     theirs = ADE20KDataset(
         data_root=str(root),
         data_prefix={"img_path": "images/validation", "seg_map_path": "annotations/validation"},
@@ -211,7 +287,7 @@ def test_images_are_read_in_bgr(tmp_path: Path) -> None:
 
 def test_evaluation_labels_keep_their_size(write_folder) -> None:
     folder = open_folder(write_folder())
-    sample = PairedImages(folder.val, folder.classes, val_pipeline(3, resize=(80, 64)))[0]
+    sample = PairedImages(folder.val.pairs, folder.classes, val_pipeline(from_one(3), resize=(80, 64)))[0]
     assert sample["inputs"].shape == (3, 64, 80)
     assert sample["data_samples"].gt_sem_seg.shape == (32, 40)
     assert sample["data_samples"].ori_shape == (32, 40)
@@ -220,8 +296,8 @@ def test_evaluation_labels_keep_their_size(write_folder) -> None:
 
 def test_augmentation_follows_the_seed(write_folder) -> None:
     folder = open_folder(write_folder())
-    pipeline = train_pipeline(3, crop=(16, 16), resize=(40, 32), resize_ratio=(0.75, 1.5), cat_max_ratio=0.75)
-    data = PairedImages(folder.train, folder.classes, pipeline)
+    pipeline = train_pipeline(from_one(3), crop=(16, 16), resize=(40, 32), resize_ratio=(0.75, 1.5), cat_max_ratio=0.75)
+    data = PairedImages(folder.train.pairs, folder.classes, pipeline)
     drawn = []
     for seed in (1, 1, 2):
         with seeded(seed):
@@ -232,6 +308,7 @@ def test_augmentation_follows_the_seed(write_folder) -> None:
 
 def test_palette(write_folder) -> None:
     folder = open_folder(write_folder())
-    assert PairedImages(folder.val, folder.classes, []).palette.shape == (3, 3)
+    theirs = PairedImages(folder.val.pairs, folder.classes, []).palette
+    assert theirs.tolist() == palette_of(folder.classes).tolist()  # both drawn by mmseg's rule
     ade = Classes(("a", "b"), ((1, 2, 3), (4, 5, 6)))
-    assert PairedImages(folder.val, ade, []).palette.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert PairedImages(folder.val.pairs, ade, []).palette.tolist() == [[1, 2, 3], [4, 5, 6]]

@@ -14,7 +14,10 @@ from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.config import ViTConfig
 from backbones.vit import ViT
 from engine.config import Duration, as_json, from_json
+from engine.predict import Predicts
 from engine.seeding import seed_all
+from engine.task import InitialWeights
+from segmentation.answers import as_values, from_values
 from segmentation.backbone import MAETransferViT
 from segmentation.config import SegmentationConfig, SlideConfig
 from segmentation.host import MODELS
@@ -84,23 +87,23 @@ def test_vit_sees_normalised_rgb(config: SegmentationConfig, write_folder, tmp_p
     constants = Normalisation(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2))
     path = tmp_path / "vit.safetensors"
     write_checkpoint(path, ViT(config.backbone, final_norm=False), source="mae", normalisation=constants)
-    task = build_task(config, data=folder, init=path)
+    task = build_task(config, data=folder, init=InitialWeights(path=path))
     seen = []
     task.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     task.model.eval()
     task.predict(task.collate([task.val_data[0]]))
     expected = [(10 / 255 - 0.1) / 0.5, (20 / 255 - 0.2) / 0.25, (30 / 255 - 0.3) / 0.2]
     torch.testing.assert_close(seen[0][0, :, 0, 0], torch.tensor(expected))
-    assert task.facts.weights_source == "mae"
-    assert task.facts.weights_sha256
+    assert task.facts.weights.source == "mae"
+    assert task.facts.weights.sha256
 
 
 def test_position_table_follows_the_crop(config: SegmentationConfig, write_folder, tmp_path: Path) -> None:
     path = tmp_path / "vit.safetensors"
     write_checkpoint(path, ViT(config.backbone.at(48, 48), final_norm=True), source="mae")
-    task = build_task(config, data=write_folder(), init=path)
+    task = build_task(config, data=write_folder(), init=InitialWeights(path=path))
     assert task.model.backbone.vit.pos_embed.shape == (1, 17, 16)
-    assert any("resized pos_embed" in line for line in task.facts.weights_report)
+    assert any("resized pos_embed" in line for line in task.facts.weights.lines())
 
 
 def test_ignored_batch_has_no_loss(task: SegmentationTask) -> None:
@@ -145,6 +148,71 @@ def test_results_give_the_metrics_again(task: SegmentationTask) -> None:
     assert task.score(again) == metrics
     with pytest.raises(ValueError, match="no image of split validation could be evaluated"):
         task.score([])
+
+
+def test_an_image_without_labels_changes_no_metric(task: SegmentationTask) -> None:
+    task.model.eval()
+    samples = [task.val_data[i] for i in range(3)]
+    samples[1]["data_samples"].gt_sem_seg.data.fill_(255)
+    with torch.no_grad():
+        results = task.predict(task.collate(samples))
+    assert results[1].values == {"confusion": []}
+    assert task.score(results) == task.score([results[0], results[2]])
+    with pytest.raises(ValueError, match="no pixel of the validation images is labelled"):
+        task.score([results[1]])
+
+
+def test_boundary_iou_is_an_option(config: SegmentationConfig, write_folder, tmp_path: Path) -> None:
+    seed_all(0)
+    task = build_task(replace(config, boundary_iou=True), data=write_folder(), init=None)
+    task.model.eval()
+    with torch.no_grad():
+        results = task.predict(task.collate([task.val_data[i] for i in range(3)]))
+    metrics = task.score(results)
+    assert sorted(metrics) == ["aacc", "boundary_miou", "macc", "miou"]
+    assert metrics["boundary_miou"] != metrics["miou"]
+    # the class that stands for no boundary takes part in no mean
+    assert 0 <= metrics["boundary_miou"] <= 100
+    paths = task.draw(results, tmp_path / "out" / "pictures")
+    assert [path.name for path in paths] == ["predictions.png", "confusion.png"]
+    rows = (tmp_path / "out" / "per_class.csv").read_text().splitlines()
+    assert rows[0] == "class,name,iou,acc,boundary_iou,labelled,predicted,hit"
+    assert [row.split(",")[:2] for row in rows[1:]] == [["0", "left"], ["1", "dark"], ["2", "bright"]]
+    ious = [float(row.split(",")[2]) for row in rows[1:] if row.split(",")[2]]
+    assert np.mean(ious) == pytest.approx(metrics["miou"], abs=1e-4)
+
+
+def test_prediction_of_an_image_without_labels(config: SegmentationConfig, write_folder, tmp_path: Path) -> None:
+    seed_all(0)
+    task = build_task(config, data=write_folder(), init=None)
+    assert isinstance(task, Predicts)
+    task.model.eval()
+    torch.nn.init.normal_(task.model.segmentor.decode_head.conv_seg.weight)
+    path = tmp_path / "photo.png"
+    noise = np.random.default_rng(0).integers(0, 255, (37, 51, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    with torch.no_grad():
+        values = json.loads(json.dumps(task.predict_image(path)))
+    assert sum(found["pixels"] for found in values["classes"]) == 37 * 51
+    assert {found["name"] for found in values["classes"]} <= {"left", "dark", "bright"}
+    task.draw_image(path, values, tmp_path / "out" / "photo.png")
+    index = Image.open(tmp_path / "out" / "photo_labels.png")
+    numbers = np.asarray(index)
+    assert index.mode == "P" and numbers.shape == (37, 51)
+    for found in values["classes"]:  # 1 to 3, as in the label maps that it was trained on
+        assert (numbers == found["class"] + 1).sum() == found["pixels"]
+    first = values["classes"][0]["class"]
+    place = tuple(np.argwhere(numbers == first + 1)[0])
+    assert np.asarray(index.convert("RGB"))[place].tolist() == task.val_data.palette[first].tolist()
+    assert np.asarray(Image.open(tmp_path / "out" / "photo.png").convert("L")).std() > 10
+
+
+def test_answer_as_values_and_back() -> None:
+    class_HW = np.random.default_rng(0).integers(0, 5, (9, 7)).astype(np.uint8)
+    values = json.loads(json.dumps(as_values(class_HW, list("abcdefg"))))
+    np.testing.assert_array_equal(from_values(values), class_HW)
+    pixels = [found["pixels"] for found in values["classes"]]
+    assert pixels == sorted(pixels, reverse=True) and sum(pixels) == 63
 
 
 def test_images_of_different_sizes_in_a_batch(config: SegmentationConfig, write_folder) -> None:
@@ -234,4 +302,4 @@ def test_architecture_of_another_checkpoint(config: SegmentationConfig, write_fo
     other = ViTConfig(embed_dim=32, depth=4, num_heads=2, patch_size=8, image_size=(32, 32))
     write_checkpoint(tmp_path / "other.safetensors", ViT(other), source="mae")
     with pytest.raises(ValueError, match="embed_dim 32"):
-        build_task(config, data=write_folder(), init=tmp_path / "other.safetensors")
+        build_task(config, data=write_folder(), init=InitialWeights(path=tmp_path / "other.safetensors"))

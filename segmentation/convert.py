@@ -1,0 +1,79 @@
+"""Colour-coded and black-and-white masks turned into index maps, by a list of classes with their colours."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from engine.files import replacing
+from engine.images import UnreadableImageError, find_images
+from segmentation.classes import Classes, read_class_list
+from segmentation.labels import IGNORED
+
+RADIX = np.array([65536, 256, 1])
+
+
+def colours_to_labels(rgb_HW3: np.ndarray, classes: Classes, path: Path, *, ignore: tuple[int, ...] = ()) -> np.ndarray:
+    """Return the classes from 0, (H, W) uint8; 255 where the colour is `ignore` (red, green, blue).
+
+    Raises ValueError that names the colours which are no class's: a mask saved as JPEG has thousands of them.
+    """
+    if classes.palette is None:
+        raise ValueError("the class list has no colours; write a tab and #rrggbb behind every name.")
+    codes = np.array(classes.palette, dtype=np.int64) @ RADIX
+    order = np.argsort(codes)
+    if len(np.unique(codes)) < len(codes):
+        raise ValueError("two classes have the same colour; give each its own.")
+    pixel_HW = rgb_HW3.astype(np.int64) @ RADIX
+    place = np.searchsorted(codes[order], pixel_HW).clip(max=len(codes) - 1)
+    label_HW = order[place].astype(np.uint8)
+    other = codes[order][place] != pixel_HW
+    label_HW[other] = IGNORED
+    if ignore:
+        other &= pixel_HW != np.array(ignore) @ RADIX
+    if other.any():
+        strange, counts = np.unique(pixel_HW[other], return_counts=True)
+        most = [f"#{strange[i]:06x} ({counts[i]} pixels)" for i in np.argsort(-counts)[:5]]
+        raise ValueError(
+            f"{path}: {len(strange)} colours stand for no class: {', '.join(most)}. Add them to the class list, name "
+            "one with --ignore, or save the mask without loss (PNG) and without smoothing."
+        )
+    return label_HW
+
+
+def convert_colours(source: Path, out: Path, palette: Path, *, ignore: tuple[int, ...] = ()) -> list[Path]:
+    """Write `out/x.png`, an index map, for every mask `source/x.*`, and return the paths.
+
+    `palette` is a `classes.txt` with colours. Raises ValueError that names the first mask that cannot be converted.
+    """
+    classes = read_class_list(palette)
+    written = []
+    for path in find_images(source):
+        target = out / path.relative_to(source).with_suffix(".png")
+        if target.exists():
+            raise ValueError(f"{target}: exists already; give a new --out.")
+        write_labels(target, colours_to_labels(_rgb(path), classes, path, ignore=ignore))
+        written.append(target)
+    return written
+
+
+def write_labels(path: Path, label_HW: np.ndarray, palette_C3: np.ndarray | None = None) -> Path:
+    """Write the numbers as an 8-bit PNG, with a palette that viewers show them in where one is given."""
+    image = Image.fromarray(np.ascontiguousarray(label_HW, dtype=np.uint8))
+    if palette_C3 is not None:
+        # attached, not converted: the numbers stay; what has no colour (255: ignored) is black
+        rows = np.zeros((256, 3), dtype=np.uint8)
+        rows[: len(palette_C3)] = palette_C3
+        image.putpalette(rows.reshape(-1).tolist())
+    with replacing(path) as temporary:
+        image.save(temporary, format="png")
+    return path
+
+
+def _rgb(path: Path) -> np.ndarray:
+    """Return the colours as stored: no rotation, no scaling of the values."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(str(path), str(error) or type(error).__name__) from error

@@ -1,0 +1,180 @@
+"""From images to a class per pixel: whole images or sliding windows, several scales, flipped or not.
+
+Equal to mmseg's `EncoderDecoder.predict` (whole, slide) and `SegTTAModel` (the mean of softmax over scales and flips)
+up to the order of float sums. Windows run as one batch, logits are enlarged for a few classes at a time, and the
+head's coarse maps are not enlarged before they are fused (segmentation.upsampled).
+
+Axis letters: B batch, C classes in logits and channels in images, H x W pixels.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segmentation.host import EncoderDecoder, UPerHead
+from segmentation.upsampled import fused_features
+
+CLASSES_AT_ONCE = 10
+WINDOWS_AT_ONCE = 8  # bounds the memory of one forward pass
+Batch = dict[str, list[Any]]
+
+
+@torch.no_grad()
+def predict_batch(
+    segmentor: EncoderDecoder, batch: Batch, *, scales: Sequence[float] = (1.0,), flip: bool = False
+) -> list[Tensor]:
+    """Return the class of every pixel, (H, W) uint8 per image at its own size; images of one size run together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, (image, sample) in enumerate(zip(batch["inputs"], batch["data_samples"], strict=True)):
+        groups.setdefault((*image.shape[1:], *sample.ori_shape), []).append(index)
+    predictions: dict[int, Tensor] = {}
+    for (height, width, *own_size), members in groups.items():
+        chosen = {name: [values[index] for index in members] for name, values in batch.items()}
+        padded = segmentor.data_preprocessor(chosen, training=False)["inputs"]
+        image_BCHW = padded[..., :height, :width]
+        classes_BHW = predict_images(segmentor, image_BCHW, (own_size[0], own_size[1]), scales=scales, flip=flip)
+        predictions.update(zip(members, classes_BHW, strict=True))
+    return [predictions[index] for index in range(len(predictions))]
+
+
+def predict_images(
+    segmentor: EncoderDecoder,
+    image_BCHW: Tensor,
+    size: tuple[int, int],
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Tensor:
+    """Return the classes of normalised images, (B, H, W) uint8 at `size`.
+
+    Over several views (scales times flips) the softmax is averaged, as in mmseg's SegTTAModel.
+    """
+    views = [(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,))]
+    if len(views) == 1:
+        view = _view(segmentor, image_BCHW, scale=scales[0], mirrored=False)
+        return best_class(_resized(view.logits(part), size) for part in _parts(segmentor.out_channels, image_BCHW))
+    total_BCHW: Tensor | None = None
+    for scale, mirrored in views:
+        logits_BCHW = _view(segmentor, image_BCHW, scale=scale, mirrored=mirrored).logits(slice(None))
+        share_BCHW = _resized(logits_BCHW, size).softmax(dim=1)
+        total_BCHW = share_BCHW if total_BCHW is None else total_BCHW.add_(share_BCHW)
+    assert total_BCHW is not None
+    return best_class(total_BCHW[:, part] for part in _parts(segmentor.out_channels, image_BCHW))
+
+
+@dataclass(frozen=True)
+class View:
+    """What the head said of every window of some images, at its own resolution."""
+
+    windows: tuple[tuple[int, int, int, Tensor], ...]
+    """Image, top, left, logits (1, C, h, w)."""
+    crop: tuple[int, int]
+    """Height and width of a window in pixels."""
+    cover_HW: Tensor
+    """How many windows lie over each pixel of an image."""
+    images: int
+    valid: tuple[int, int]
+    """Height and width without padding."""
+    mirrored: bool = False
+
+    def logits(self, part: slice) -> Tensor:
+        """Return the logits of some classes, averaged over the windows, (B, classes, H, W) of the valid pixels."""
+        first = self.windows[0][3][:, part]
+        total_BCHW = first.new_zeros((self.images, first.shape[1], *self.cover_HW.shape))
+        for image, top, left, coarse in self.windows:
+            enlarged = _resized(coarse[:, part], self.crop)
+            total_BCHW[image, :, top : top + self.crop[0], left : left + self.crop[1]] += enlarged[0]
+        total_BCHW = total_BCHW.div_(self.cover_HW)[..., : self.valid[0], : self.valid[1]]
+        return total_BCHW.flip(3) if self.mirrored else total_BCHW
+
+
+def slide(segmentor: EncoderDecoder, image_BCHW: Tensor, *, crop: tuple[int, int], stride: tuple[int, int]) -> View:
+    """Return the view by overlapping windows; the last of a row or column is moved inside.
+
+    A crop as large as the image is the whole image. As in mmseg, windows of a smaller image are smaller.
+    """
+    images, _, height, width = image_BCHW.shape
+    tops, lefts = _starts(height, crop[0], stride[0]), _starts(width, crop[1], stride[1])
+    crop = min(crop[0], height), min(crop[1], width)
+    places = [(image, top, left) for top in tops for left in lefts for image in range(images)]
+    windows = []
+    for start in range(0, len(places), WINDOWS_AT_ONCE):
+        some = places[start : start + WINDOWS_AT_ONCE]
+        seen = [image_BCHW[i, :, top : top + crop[0], left : left + crop[1]] for i, top, left in some]
+        coarse = coarse_logits(segmentor, torch.stack(seen)).float()
+        windows += [(*place, logits) for place, logits in zip(some, coarse.split(1), strict=True)]
+    rows, columns = _cover(tops, crop[0], height), _cover(lefts, crop[1], width)
+    cover_HW = (rows[:, None] * columns).to(image_BCHW.device)
+    return View(tuple(windows), crop, cover_HW, images, (height, width))
+
+
+def coarse_logits(segmentor: EncoderDecoder, image_BCHW: Tensor) -> Tensor:
+    """Return the logits at the head's own resolution."""
+    maps, head = segmentor.extract_feat(image_BCHW), segmentor.decode_head
+    if not isinstance(head, UPerHead):
+        return head.forward(maps)
+    return head.cls_seg(fused_features(head, head._transform_inputs(maps)))
+
+
+def best_class(parts: Iterable[Tensor]) -> Tensor:
+    """Return the class of the highest score, the first of equals, (B, H, W) uint8, from scores of a few classes each.
+
+    A running maximum: enlarged logits of 150 classes are hundreds of MB that are read once, and argmax over an axis of
+    large stride is slow on a CPU.
+    """
+    best: Tensor | None = None
+    number = 0
+    for score_BCHW in parts:
+        for score in score_BCHW.unbind(dim=1):
+            if best is None:
+                best, class_BHW = score.clone(), torch.zeros_like(score, dtype=torch.uint8)
+            else:
+                class_BHW.masked_fill_(score > best, number)
+                torch.maximum(best, score, out=best)
+            number += 1
+    return class_BHW
+
+
+def _parts(classes: int, image_BCHW: Tensor) -> list[slice]:
+    """Return which classes to enlarge at once: few on a CPU, whose caches are small."""
+    at_once = classes if image_BCHW.is_cuda else CLASSES_AT_ONCE
+    return [slice(first, first + at_once) for first in range(0, classes, at_once)]
+
+
+def _view(segmentor: EncoderDecoder, image_BCHW: Tensor, *, scale: float, mirrored: bool) -> View:
+    """Return the view of the images at `scale`, mirrored or not, by the inference that the segmentor's config names."""
+    height, width = (max(1, int(side * scale + 0.5)) for side in image_BCHW.shape[2:])
+    seen = _resized(image_BCHW, (height, width))
+    seen = seen.flip(3) if mirrored else seen
+    divisor = segmentor.data_preprocessor.test_cfg["size_divisor"]
+    padded = F.pad(seen, (0, -width % divisor, 0, -height % divisor))
+    whole = (padded.shape[2], padded.shape[3])
+    test, crop, stride = segmentor.test_cfg, whole, whole
+    if test["mode"] == "slide":
+        crop, stride = tuple(test["crop_size"]), tuple(test["stride"])
+    view = slide(segmentor, padded, crop=crop, stride=stride)
+    return replace(view, valid=(height, width), mirrored=mirrored)
+
+
+def _resized(map_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(map_BCHW.shape[2:]) == size:
+        return map_BCHW
+    return F.interpolate(map_BCHW, size=size, mode="bilinear", align_corners=False)
+
+
+def _starts(length: int, crop: int, stride: int) -> list[int]:
+    """Return where windows begin: every `stride` pixels, the last moved back inside (mmseg's `slide_inference`)."""
+    count = max(length - crop + stride - 1, 0) // stride + 1
+    return [max(min(number * stride + crop, length) - crop, 0) for number in range(count)]
+
+
+def _cover(starts: Sequence[int], crop: int, length: int) -> Tensor:
+    """Return how many windows cover each place of an axis."""
+    cover = torch.zeros(length)
+    for start in starts:
+        cover[start : start + crop] += 1
+    return cover

@@ -1,0 +1,45 @@
+"""The picture of a run's losses, rate and metrics."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.curves import draw_curves, read_series
+
+ROWS = "step,name,value\n1,loss_cls,0.5\n1,loss,0.9\n1,lr,0.001\n1,images_per_second,12\n2,loss_cls,0.4\n2,loss,0.8\n"
+
+
+def test_series_are_read_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(ROWS + "2,val/top1,50\n")
+    series = read_series(path)
+    assert series["loss"] == ([1, 2], [0.9, 0.8]) and series["val/top1"] == ([2], [50.0])
+
+
+def test_a_panel_for_losses_rate_and_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(ROWS)
+    assert draw_curves(path, tmp_path / "a.png") == tmp_path / "a.png"
+    path.write_text(ROWS + "2,val/top1,50\n")
+    assert draw_curves(path, tmp_path / "b.png") is not None
+    sizes = [np.asarray(Image.open(tmp_path / name)).shape[1::-1] for name in ("a.png", "b.png")]
+    assert sizes == [(1000, 360), (1500, 360)]  # two and three panels of 5 by 3.6 inches at 100 dots
+    assert (np.asarray(Image.open(tmp_path / "b.png").convert("L")) < 128).mean() > 0.002
+
+
+def test_losses_below_zero_and_nothing_to_draw(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    assert draw_curves(path, tmp_path / "a.png") is None
+    path.write_text("step,name,value\n")
+    assert draw_curves(path, tmp_path / "a.png") is None
+    path.write_text("step,name,value\n1,loss,-0.5\n2,loss,nan\n")
+    assert draw_curves(path, tmp_path / "a.png") is not None
+
+
+def test_a_broken_row_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(ROWS + "3,loss\n")
+    with pytest.raises(ValueError, match=r"metrics\.csv: line 8 is no step, name and value: 3,loss"):
+        read_series(path)
