@@ -1,6 +1,7 @@
 """What a detection run is made of."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from backbones.config import ViTConfig
 from engine.config import RunConfig
@@ -42,6 +43,28 @@ class HeadsConfig:
     """Detections reported per image, the best first; COCO's protocol looks at 100."""
 
 
+SoftNms = Literal["none", "linear", "gaussian"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestConfig:
+    """What is done to images and answers in evaluation beside one pass over each image (detection.test_time)."""
+
+    __test__ = False  # not a test, in spite of its name
+
+    flip: bool = False
+    """Look at each image mirrored, too."""
+    scales: tuple[float, ...] = (1.0,)
+    """Look at each image at these shares of `image_size`, at most 1."""
+    soft_nms: SoftNms = "none"
+    """Boxes that overlap a better one of their class lose score rather than their place (Soft-NMS)."""
+
+    @property
+    def plain(self) -> bool:
+        """One pass over each image and the usual suppression."""
+        return self == TestConfig()
+
+
 @dataclass(frozen=True, kw_only=True)
 class DetectionConfig:
     """Mask R-CNN with the simple feature pyramid."""
@@ -58,6 +81,8 @@ class DetectionConfig:
     """Stochastic depth of the last block."""
     heads: HeadsConfig = HeadsConfig()
     """Everything after the ViT."""
+    test: TestConfig = TestConfig()
+    """Evaluation."""
     train_split: str = "train2017"
     """Folder of the training images in the data folder, and name of their annotations."""
     val_split: str = "val2017"

@@ -3,17 +3,18 @@
 Training follows ViTDet's large-scale jitter (arXiv 2203.16527, A.2): flip, random scale, crop to a square.
 """
 
-import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as rle
 import torch
-from detectron2.data import DatasetFromList, DatasetMapper, detection_utils
+from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, Boxes
 
-from detection.coco import CocoSplit
+from detection.coco import CocoSplit, Records
 from engine.images import read_rgb
 
 
@@ -25,12 +26,12 @@ class Mapper(DatasetMapper):
 
         Raises UnreadableImageError, and ValueError where the file has another size than its record.
         """
-        sample = copy.deepcopy(dataset_dict)
+        sample = dict(dataset_dict)
         image_HW3 = np.asarray(read_rgb(sample["file_name"]))
         _check_size(sample, image_HW3)
         augmented = T.AugInput(image_HW3)
         transforms = self.augmentations(augmented)
-        sample["image"] = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        sample["image"] = _tensor(augmented.image)
         if self.is_train:
             self._transform_annotations(sample, transforms, augmented.image.shape[:2])
         else:
@@ -45,29 +46,33 @@ class Mapper(DatasetMapper):
         Polygons are moved as points and clipped by the rasteriser, since detectron2's cropping of polygons
         needs a geometry library.
         """
-        objects = []
+        objects, masks = [], []
         for source in dataset_dict.pop("annotations"):
             if source["iscrowd"]:
                 continue
-            segmentation = source.pop("segmentation", None)
-            moved = detection_utils.transform_instance_annotations(source, transforms, image_shape)
             if self.use_instance_mask:
-                moved["segmentation"] = _move(segmentation, transforms)
-            objects.append(moved)
-        instances = detection_utils.annotations_to_instances(
-            objects, image_shape, mask_format=self.instance_mask_format
-        )
-        if self.recompute_boxes and len(instances):
+                mask = _moved_mask(source["segmentation"], transforms, image_shape)
+                if not rle.area(mask):  # cropped away: neither decoded nor trained on
+                    continue
+                masks.append(mask)
+            plain = {key: value for key, value in source.items() if key != "segmentation"}
+            objects.append(detection_utils.transform_instance_annotations(plain, transforms, image_shape))
+        instances = detection_utils.annotations_to_instances(objects, image_shape)
+        if self.use_instance_mask:
+            instances.gt_masks = _decoded(masks, image_shape)
+        if self.recompute_boxes and masks:
             # the box of what the crop left of a mask is smaller than what it left of the box
-            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-        dataset_dict["instances"] = detection_utils.filter_empty_instances(instances)
+            box_N4 = torch.as_tensor(np.array([rle.toBbox(mask) for mask in masks]), dtype=torch.float32)
+            instances.gt_boxes = Boxes(torch.cat([box_N4[:, :2], box_N4[:, :2] + box_N4[:, 2:]], dim=1))
+        # by the boxes alone: a mask that has a pixel is left
+        dataset_dict["instances"] = detection_utils.filter_empty_instances(instances, by_mask=False)
 
 
 @dataclass(frozen=True)
 class DetectionData:
     """A split's mapped images, as the training loop indexes them."""
 
-    records: DatasetFromList
+    records: Records
     mapper: Mapper
 
     def __len__(self) -> int:
@@ -78,7 +83,7 @@ class DetectionData:
 
     def image_id(self, index: int) -> str:
         """The image's file name in the annotations."""
-        return self.records[index]["name"]
+        return self.records.name(index)
 
 
 def train_data(
@@ -101,31 +106,58 @@ def train_data(
         instance_mask_format="bitmask",
         recompute_boxes=masks,
     )
-    used = [r for r in split.records if any(not a["iscrowd"] for a in r["annotations"])]
-    if not used:
+    records = split.records
+    used = np.flatnonzero(records.objects)
+    if not len(used):
         raise ValueError(f"{split.annotations}: every object is a crowd; there is nothing to train on.")
-    empty = len(split.records) - len(used)
-    note = f"{split.name}: images without an object, not trained on: {empty} of {len(split.records)}"
-    return _data(used, mapper), (note,) if empty else ()
+    empty = len(records) - len(used)
+    note = f"{split.name}: images without an object, not trained on: {empty} of {len(records)}"
+    return DetectionData(records[used], mapper), (note,) if empty else ()
 
 
-def val_data(split: CocoSplit, *, image_size: int) -> DetectionData:
-    """Return all images of the split, scaled to fit into the square that training uses."""
-    fit = T.ResizeShortestEdge(image_size, max_size=image_size, sample_style="choice")
-    return _data(list(split.records), Mapper(is_train=False, augmentations=[fit], image_format="RGB"))
+def val_data(split: CocoSplit, *, image_size: int | None) -> DetectionData:
+    """Return all images of the split, scaled to fit into the square that training uses, or as they are for None."""
+    augmentations = [] if image_size is None else [_fit(image_size)]
+    mapper = Mapper(is_train=False, augmentations=augmentations, image_format="RGB")
+    return DetectionData(split.records, mapper)
 
 
-def _data(records: list[dict[str, Any]], mapper: Mapper) -> DetectionData:
-    # serialised: forked loader processes would copy every page of a list of objects by touching its counters
-    return DetectionData(DatasetFromList(records, copy=False, serialize=True), mapper)
+def image_sample(path: Path, *, image_size: int | None) -> dict[str, Any]:
+    """Return an image of any origin as the model takes it, scaled as `val_data` does. Raises UnreadableImageError."""
+    augmented = T.AugInput(np.asarray(read_rgb(path)))
+    height, width = augmented.image.shape[:2]
+    if image_size is not None:
+        _fit(image_size)(augmented)
+    return {"file_name": str(path), "height": height, "width": width, "image": _tensor(augmented.image)}
 
 
-def _move(segmentation: Any, transforms: T.TransformList) -> Any:
+def _fit(image_size: int) -> T.Augmentation:
+    return T.ResizeShortestEdge(image_size, max_size=image_size, sample_style="choice")
+
+
+def _tensor(image_HW3: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(np.ascontiguousarray(image_HW3.transpose(2, 0, 1)))
+
+
+def _moved_mask(segmentation: Any, transforms: T.TransformList, image_shape: tuple[int, int]) -> dict[str, Any]:
+    """Return the transformed mask as run lengths, whose area and box need no pixels."""
+    mask: dict[str, Any]
     if isinstance(segmentation, dict):
         # a copy, since the decoder's array is read-only
-        return np.array(transforms.apply_segmentation(rle.decode(segmentation)))
+        mask = rle.encode(np.array(transforms.apply_segmentation(rle.decode(segmentation)), order="F"))
+        return mask
     points = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
-    return [transforms.apply_coords(polygon).reshape(-1) for polygon in points]
+    moved = [transforms.apply_coords(polygon).reshape(-1) for polygon in points]
+    mask = rle.merge(rle.frPyObjects(moved, *image_shape))
+    return mask
+
+
+def _decoded(masks: list[dict[str, Any]], image_shape: tuple[int, int]) -> BitMasks:
+    if not masks:
+        return BitMasks(torch.zeros(0, *image_shape, dtype=torch.bool))
+    # the decoder writes column after column; transposing in torch is several times faster than in NumPy
+    mask_NWH = torch.from_numpy(rle.decode(masks).transpose(2, 1, 0).view(np.bool_))
+    return BitMasks(mask_NWH.transpose(1, 2).contiguous())
 
 
 def _check_size(record: dict[str, Any], image_HW3: np.ndarray) -> None:

@@ -26,30 +26,59 @@ def draw_pair(
     *,
     truth: Sequence[dict[str, Any]],
     found: Sequence[dict[str, Any]],
-    names: dict[int, str],
+    names: dict[Any, str],
 ) -> None:
     """Write a PNG of the image twice: annotations on the left, detections with their scores on the right.
 
     Both are in COCO's form (`bbox`, `category_id`, `segmentation` where there is one, `score`).
     """
-    image_HW3 = np.asarray(read_rgb(image))
     found = [item for item in found if item["score"] >= MIN_SCORE]
+    titles = (f"ground truth: {len(truth)}", _found_title(found))
+    _draw(path, image, sides=(truth, found), titles=titles, names=names)
+
+
+def draw_detections(path: Path, image: str, *, found: Sequence[dict[str, Any]], names: dict[Any, str]) -> None:
+    """Write a PNG of the image with its detections and their scores."""
+    found = [item for item in found if item["score"] >= MIN_SCORE]
+    _draw(path, image, sides=(found,), titles=(_found_title(found),), names=names)
+
+
+def _draw(
+    path: Path,
+    image: str,
+    *,
+    sides: Sequence[Sequence[dict[str, Any]]],
+    titles: Sequence[str],
+    names: dict[Any, str],
+) -> None:
+    image_HW3 = np.asarray(read_rgb(image))
     height, width = image_HW3.shape[:2]
-    figure = Figure(figsize=(2 * PANEL_INCHES, PANEL_INCHES * height / width + 0.4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    titles = (f"ground truth: {len(truth)}", f"detections with a score of {MIN_SCORE} or more: {len(found)}")
-    for panel, objects, title in zip(panels, (truth, found), titles, strict=True):
-        panel.imshow(image_HW3, interpolation="nearest", extent=(0, width, height, 0))
+    figure = Figure(figsize=(len(sides) * PANEL_INCHES, PANEL_INCHES * height / width + 0.4), layout="constrained")
+    panels = figure.subplots(1, len(sides), squeeze=False)[0]
+    for panel, objects, title in zip(panels, sides, titles, strict=True):
         panel.set_title(title, fontsize=9)
-        panel.set_axis_off()
-        for item in sorted(objects, key=lambda o: -o["bbox"][2] * o["bbox"][3]):
-            _draw_object(panel, item, names=names, size=(height, width))
-        panel.set(xlim=(0, width), ylim=(height, 0))
+        draw_objects(panel, image_HW3, objects, names=names)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
 
 
-def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[int, str], size: tuple[int, int]) -> None:
+def draw_objects(
+    panel: Axes, image_HW3: np.ndarray, objects: Sequence[dict[str, Any]], *, names: dict[Any, str]
+) -> None:
+    """Draw an image and its objects, the large ones first."""
+    height, width = image_HW3.shape[:2]
+    panel.imshow(image_HW3, interpolation="nearest", extent=(0, width, height, 0))
+    panel.set_axis_off()
+    for item in sorted(objects, key=lambda o: -o["bbox"][2] * o["bbox"][3]):
+        _draw_object(panel, item, names=names, size=(height, width))
+    panel.set(xlim=(0, width), ylim=(height, 0))
+
+
+def _found_title(found: Sequence[dict[str, Any]]) -> str:
+    return f"detections with a score of {MIN_SCORE} or more: {len(found)}"
+
+
+def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[Any, str], size: tuple[int, int]) -> None:
     colour = COLOURS[sorted(names).index(item["category_id"]) % len(COLOURS)]
     if "segmentation" in item:
         mask_HW = _mask(item["segmentation"], size)

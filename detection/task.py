@@ -4,29 +4,36 @@ Masks are trained and scored where both annotation files have segmentations, box
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as rle
 import torch
-from detectron2.structures import BoxMode, Instances
 from torch import nn
 
-from backbones.checkpoint import Normalisation, load_checkpoint, read_checkpoint
+from backbones.initial import start_from
 from backbones.param_groups import ParamGroup, param_groups
 from backbones.vit import ViT
 from detection.backbone import ViTPyramid
-from detection.coco import CocoSplit, annotation_file, check_same_categories, read_coco
+from detection.coco import CocoSplit, annotation_file, check_same_categories, read_coco, with_note
 from detection.config import DetectionConfig
 from detection.configs.mask_rcnn import mask_rcnn
-from detection.data import train_data, val_data
-from detection.draw import draw_pair
-from detection.score import coco_metrics
+from detection.data import image_sample, train_data, val_data
+from detection.draw import draw_detections, draw_pair
+from detection.precision import draw_precision
+from detection.results import (
+    DETECTIONS_NAME,
+    PER_CLASS_NAME,
+    Truth,
+    coco_detections,
+    write_detections,
+    write_per_class,
+)
+from detection.test_time import TestTime
 from engine.config import OptimConfig
 from engine.cost import count_flops
-from engine.task import Facts, ImageData, ImageResult
+from engine.task import Facts, ImageData, ImageResult, InitialWeights
 
 PICTURES = 6
 
@@ -38,29 +45,33 @@ class DetectionTask:
     primary_metric = "box_ap"
 
     def __init__(
-        self, config: DetectionConfig, *, train: CocoSplit, val: CocoSplit, data: Path, init: Path | None
+        self, config: DetectionConfig, *, train: CocoSplit, val: CocoSplit, data: Path, init: InitialWeights | None
     ) -> None:
         """Build the model with random heads, and the ViT's weights from `init` or at random."""
         self.config = config
         self.val = val
         self.masks = train.masks and val.masks
+        self.truth = Truth(val, masks=self.masks)
         side = config.image_size
         vit = ViT(config.backbone.at(side, side), class_token=False, final_norm=False, drop_path=config.drop_path)
-        checkpoint = read_checkpoint(init) if init else None
-        report = load_checkpoint(vit, checkpoint) if checkpoint else None
+        report, normalisation = start_from(vit, init)
         self.model: nn.Module = mask_rcnn(
             ViTPyramid(vit, out_channels=config.heads.channels, square_pad=side),
             heads=config.heads,
             num_classes=len(val.categories),
             masks=self.masks,
-            normalisation=checkpoint.normalisation if checkpoint else Normalisation(),
+            normalisation=normalisation,
         )
         self.train_data: ImageData
         self.val_data: ImageData
         self.train_data, unused = train_data(
             train, image_size=side, scale_jitter=config.scale_jitter, flip=config.flip, masks=self.masks
         )
-        self.val_data = val_data(val, image_size=side)
+        self._test = None
+        if not config.test.plain:
+            self._test = TestTime(self.model, config.test, heads=config.heads, image_size=side)
+        self._test_size = side if config.test.plain else None  # copies are made from the image as it is
+        self.val_data = val_data(val, image_size=self._test_size)
         self.facts = Facts(
             data=str(data),
             train_split=config.train_split,
@@ -68,10 +79,8 @@ class DetectionTask:
             train_images=len(self.train_data),
             val_images=len(self.val_data),
             architecture=asdict(vit.architecture),
-            weights_source=checkpoint.source if checkpoint else "random",
-            weights_path=str(checkpoint.path) if checkpoint else None,
-            weights_sha256=checkpoint.sha256 if checkpoint else None,
-            weights_report=tuple(report.lines()) if report else (),
+            weights=report,
+            init=init,
             data_notes=(*train.notes, *unused, *val.notes, *_mask_note(train, val)),
             flops_per_image=count_flops(vit, torch.zeros(1, config.backbone.in_chans, side, side)),
             extra={"categories": [[c.id, c.name] for c in val.categories], "masks": self.masks},
@@ -92,84 +101,81 @@ class DetectionTask:
         )
 
     def predict(self, batch: list[dict[str, Any]]) -> list[ImageResult]:
-        """Return detections in COCO's results form and original pixels, best first."""
-        outputs = self.model(batch)
-        return [
-            ImageResult(
-                sample["name"],
-                {"coco_image_id": sample["image_id"], "detections": self._detections(output["instances"])},
-            )
-            for sample, output in zip(batch, outputs, strict=True)
-        ]
+        """Return detections in COCO's results form and original pixels, best first, and what they matched.
+
+        `box_matches` and `mask_matches` are what engine.matching computes AP from.
+        """
+        outputs = self._infer(batch)
+        results = []
+        for sample, output in zip(batch, outputs, strict=True):
+            found = coco_detections(output["instances"], self.val.categories, masks=self.masks)
+            matches = self.truth.matches(sample["image_id"], found)
+            values = {"coco_image_id": sample["image_id"], "detections": found, **matches}
+            results.append(ImageResult(sample["name"], values))
+        return results
 
     def score(self, results: Sequence[ImageResult]) -> dict[str, float]:
-        """Return box_ap, box_ap50, ... and, with masks, mask_ap, ...; images without a result are missed."""
-        detections = [
-            {"image_id": result.values["coco_image_id"], **detection}
-            for result in results
-            for detection in result.values["detections"]
-        ]
-        box = coco_metrics(self.val.ground_truth, detections, kind="bbox")
-        metrics = {f"box_{name}": value for name, value in box.items()}
-        if self.masks:
-            mask = coco_metrics(self.val.ground_truth, detections, kind="segm")
-            metrics |= {f"mask_{name}": value for name, value in mask.items()}
-        return metrics
+        """Return COCO's 12 numbers as box_ap, box_ap50, ..., with masks mask_ap, ... too.
+
+        Objects of images without a result are missed.
+        """
+        scores = self.truth.scores(results)
+        return {f"{kind}_{name}": value for kind, one in scores.items() for name, value in one.summary.items()}
 
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
-        """Write pictures of evenly spaced validation images and return their paths."""
+        """Write pictures of evenly spaced validation images and of precision over recall; return their paths.
+
+        Beside `folder` go the detections as a COCO results file, and AP per class.
+        """
         names = {category.id: category.name for category in self.val.categories}
-        truth: dict[Any, list[dict[str, Any]]] = {}
-        for annotation in self.val.ground_truth["annotations"]:
-            shown = annotation if self.masks else {k: v for k, v in annotation.items() if k != "segmentation"}
-            truth.setdefault(annotation["image_id"], []).append(shown)
-        annotated = [result for result in results if result.values["coco_image_id"] in truth]
+        annotations = [self.truth.annotations(result.values["coco_image_id"]) for result in results]
+        annotated = [number for number, found in enumerate(annotations) if found]
         chosen = np.linspace(0, len(annotated) - 1, min(PICTURES, len(annotated))).astype(int)
-        files = {record["image_id"]: record["file_name"] for record in self.val.records}
         paths = []
-        for number in chosen:
-            result = annotated[number]
+        for number in (annotated[place] for place in chosen):
+            result = results[number]
             path = folder / f"{Path(result.image_id).with_suffix('').as_posix().replace('/', '_')}.png"
-            values = result.values
             draw_pair(
                 path,
-                files[values["coco_image_id"]],
-                truth=truth[values["coco_image_id"]],
-                found=values["detections"],
+                str(self.val.folder / result.image_id),
+                truth=annotations[number],
+                found=result.values["detections"],
                 names=names,
             )
             paths.append(path)
-        return paths
+        scores = self.truth.scores(results)
+        write_detections(folder.parent / DETECTIONS_NAME, results)
+        write_per_class(folder.parent / PER_CLASS_NAME, scores)
+        return [*paths, draw_precision(folder / "precision.png", scores)]
+
+    def predict_image(self, path: Path) -> dict[str, Any]:
+        """Return `height`, `width` and `detections` in COCO's results form with the name of each category."""
+        sample = image_sample(path, image_size=self._test_size)
+        found = coco_detections(self._infer([sample])[0]["instances"], self.val.categories, masks=self.masks)
+        names = {category.id: category.name for category in self.val.categories}
+        named = [{"category": names[detection["category_id"]], **detection} for detection in found]
+        return {"height": sample["height"], "width": sample["width"], "detections": named}
+
+    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
+        """Write a PNG of the image with its detections."""
+        names = {category.id: category.name for category in self.val.categories}
+        draw_detections(picture, str(path), found=values["detections"], names=names)
+
+    def _infer(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        outputs: list[dict[str, Any]] = (self._test or self.model)(batch)
+        return outputs
 
     def finish(self, folder: Path) -> list[Path]:
         """Leave nothing besides the record."""
         return []
 
-    def _detections(self, instances: Instances) -> list[dict[str, Any]]:
-        instances = instances.to("cpu")
-        boxes = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
-        detections: list[dict[str, Any]] = [
-            {"category_id": self.val.categories[number].id, "bbox": box, "score": score}
-            for number, box, score in zip(
-                instances.pred_classes.tolist(), boxes, instances.scores.tolist(), strict=True
-            )
-        ]
-        if self.masks:
-            for detection, mask_HW in zip(detections, instances.pred_masks.numpy(), strict=True):
-                packed = rle.encode(np.asfortranarray(mask_HW, dtype=np.uint8))
-                detection["segmentation"] = {
-                    "size": list(packed["size"]),
-                    "counts": packed["counts"].decode("ascii"),
-                }
-        return detections
 
-
-def build_task(config: DetectionConfig, *, data: Path, init: Path | None) -> DetectionTask:
+def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | None) -> DetectionTask:
     """Return the task on the data that `config` names, read and checked."""
     train = read_coco(annotation_file(data, config.train_split, config.train_json), data=data, split=config.train_split)
     val = read_coco(annotation_file(data, config.val_split, config.val_json), data=data, split=config.val_split)
     if train.annotations == val.annotations:
-        val = replace(val, notes=(*val.notes, "training and validation use the same annotations"))
+        val = with_note(val, "training and validation use the same annotations")
     check_same_categories(train, val)
     return DetectionTask(config, train=train, val=val, data=data, init=init)
 

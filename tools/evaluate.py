@@ -2,10 +2,13 @@
 
     python tools/evaluate.py runs/cls
     python tools/evaluate.py runs/cls --split test
+    python tools/evaluate.py coco --annotations instances_val2017.json --detections detections.json
 
-Prints the metrics and writes RUN/evaluations/SPLIT/: metrics.json, results.jsonl, pictures.
+Prints the metrics and writes RUN/evaluations/SPLIT/: metrics.json, results.jsonl, pictures. The last form prints COCO's
+numbers of a COCO results file, made here (RUN/detections.json) or elsewhere, and AP per class.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +24,7 @@ import pretraining.supervised
 import pretraining.task
 import segmentation.config
 import segmentation.task
+from detection.rescore import score_files
 from engine.launch import fail, parse
 from engine.reevaluate import Buildable, reevaluate
 
@@ -45,8 +49,21 @@ class Args:
     """Validation split; the run's own unless given."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CocoArgs:
+    """Flags of the evaluation of a COCO results file."""
+
+    annotations: Path
+    """Annotations in COCO's format."""
+    detections: Path
+    """List of detections in COCO's results format."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["coco"]:
+        return coco(parse(CocoArgs, argv[1:], doc=__doc__))
     args = parse(Args, argv, doc=__doc__)
     try:
         done = reevaluate(args.run, TASKS, data=args.data, split=args.split)
@@ -54,6 +71,18 @@ def main(argv: list[str] | None = None) -> int:
         return fail(error)
     print(f"step {done.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in done.metrics.items()))
     print("\n".join(str(path) for path in (done.folder / "metrics.json", *done.pictures)))
+    return 0
+
+
+def coco(args: CocoArgs) -> int:
+    """Print the numbers of a results file; return the exit code."""
+    try:
+        scores = score_files(args.annotations, args.detections)
+    except (ValueError, OSError) as error:
+        return fail(error)
+    for kind, one in scores.items():
+        print("\n".join(f"{kind}_{name} {value:.4f}" for name, value in one.summary.items()))
+        print("\n".join(f"{kind}_ap of {name} {value:.4f}" for name, value in one.class_ap.items()))
     return 0
 
 

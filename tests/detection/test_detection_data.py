@@ -183,3 +183,37 @@ def test_scale_jitter_must_ascend(tmp_path: Path) -> None:
     split = make_split(tmp_path, Image.fromarray(picture()), [BOX])
     with pytest.raises(ValueError, match=r"scale_jitter \(2\.0, 0\.1\) must be two positive factors"):
         train_data(split, image_size=64, scale_jitter=(2.0, 0.1), flip=False, masks=True)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (1200, 900), (37, 1024)])
+def test_scales_and_crops_are_detectron2s(size: tuple[int, int], tmp_path: Path) -> None:
+    """ViTDet's three transforms in its configuration draw the same sizes and corners from the same seeds."""
+    split = make_split(tmp_path, Image.fromarray(picture()), [BOX])
+    data, _ = train_data(split, image_size=1024, scale_jitter=(0.1, 2.0), flip=True, masks=True)
+    theirs = T.AugmentationList(
+        [
+            T.RandomFlip(horizontal=True),
+            T.ResizeScale(min_scale=0.1, max_scale=2.0, target_height=1024, target_width=1024),
+            T.FixedSizeCrop(crop_size=(1024, 1024), pad=False),
+        ]
+    )
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    sides = []
+    for seed in range(12):
+        found = []
+        for augmentations in (data.mapper.augmentations, theirs):
+            augmented = T.AugInput(image)
+            with seeded(seed):
+                moved = augmentations(augmented).apply_coords(np.array([[0.0, 0.0], [10.0, 20.0]]))
+            found.append((augmented.image, moved))
+        assert np.array_equal(found[0][0], found[1][0]) and np.array_equal(found[0][1], found[1][1])
+        sides.append(max(found[0][0].shape))
+    # from 0.1 of the square upwards, cut at the square
+    assert min(sides) < 512 and max(sides) == 1024 and min(sides) >= 102
+
+
+def test_an_image_of_another_size_than_its_record(tmp_path: Path) -> None:
+    split = make_split(tmp_path, Image.fromarray(picture()), [BOX])
+    Image.fromarray(picture()[:40]).save(tmp_path / "train" / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg: the image is 64x40 pixels .* annotation file says 64x48\.$"):
+        val_data(split, image_size=64)[0]

@@ -1,0 +1,86 @@
+"""A picture of how a run went: its losses, its learning rate and its metrics by step, from metrics.csv."""
+
+import csv
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from engine.files import replacing
+
+CURVES_NAME = "curves.png"
+LEADING = 3  # metrics drawn of each kind (box_ap, box_ap50, ...), since the many that follow would hide them
+VALIDATION = "val/"
+NOT_LOSSES = ("lr", "grad_norm", "images_per_second", "data_wait")
+
+Series = dict[str, tuple[list[int], list[float]]]
+
+
+def read_series(path: Path) -> Series:
+    """Return steps and values by name, in the order of the file. Raises ValueError for a row that is none."""
+    series: Series = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        next(rows, None)
+        for number, row in enumerate(rows, start=2):
+            try:
+                step, name, value = row
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(int(step))
+                values.append(float(value))
+            except ValueError as error:
+                raise ValueError(f"{path}: line {number} is no step, name and value: {','.join(row)}") from error
+    return series
+
+
+def draw_curves(metrics: Path, picture: Path) -> Path | None:
+    """Write the PNG and return its path, or None where metrics.csv is missing or holds no step."""
+    series = read_series(metrics) if metrics.is_file() else {}
+    if not series:
+        return None
+    validation = {name.removeprefix(VALIDATION): s for name, s in series.items() if name.startswith(VALIDATION)}
+    losses = {name: s for name, s in series.items() if name not in NOT_LOSSES and not name.startswith(VALIDATION)}
+    rates: Series = {name: series[name] for name in ("lr", "grad_norm") if name in series}
+    panels = [(losses, "loss", True), *(((one, name, False) for name, one in _each(rates)))]
+    if validation:
+        panels.append((_leading(validation), "validation", False))
+    figure = Figure(figsize=(5.0 * len(panels), 3.6), layout="constrained")
+    for panel, (lines, title, logarithmic) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        _draw(panel, lines, title, logarithmic=logarithmic)
+    with replacing(picture) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+    return picture
+
+
+def _leading(series: Series) -> Series:
+    """Return the first few of each kind, the part of a name before its first underscore."""
+    kinds: dict[str, list[str]] = {}
+    for name in series:
+        kinds.setdefault(name.partition("_")[0], []).append(name)
+    return {name: series[name] for names in kinds.values() for name in names[:LEADING]}
+
+
+def _each(series: Series) -> list[tuple[str, Series]]:
+    return [(name, {name: one}) for name, one in series.items()]
+
+
+def _draw(panel: Axes, lines: Series, title: str, *, logarithmic: bool) -> None:
+    for name, (steps, values) in lines.items():
+        total = name == "loss"
+        panel.plot(
+            steps,
+            values,
+            marker="." if len(steps) < 30 else None,
+            color="black" if total else None,
+            linewidth=1.6 if total else 1.0,
+            label=name,
+        )
+    if logarithmic and lines and all(value > 0 for _, values in lines.values() for value in values):
+        panel.set_yscale("log")
+    panel.set_title(title, fontsize=10)
+    panel.set_xlabel("step")
+    panel.grid(alpha=0.3)
+    if len(lines) > 1 or title == "validation":
+        panel.legend(fontsize=7)

@@ -1,0 +1,75 @@
+"""Look at a data set before it is trained on: counts, classes, sizes, every defect and how it is treated.
+
+    python tools/check_data.py coco coco/
+    python tools/check_data.py coco mine/ --annotations mine/train.json mine/val.json
+    python tools/check_data.py ade20k ade20k/
+
+Writes a contact sheet (--sheet, check_data.png unless given); the exit code is 1 where training would be refused or
+stopped.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from engine.launch import fail, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coco:
+    """COCO, LVIS, or a data set of one's own in COCO's format."""
+
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder that holds <split>/ with images, and annotations/."""
+    annotations: tuple[Path, ...] = ()
+    """Annotation files; all annotations/instances_*.json in DIR unless given."""
+    sheet: Path = Path("check_data.png")
+    """Picture to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ade20k:
+    """ADE20K, or a data set of one's own with label maps."""
+
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder that holds images/, and annotations/ or labels/."""
+    layout: Literal["ade20k", "folder"] = "ade20k"
+    """`folder` takes labels/ and classes.txt in the place of ADE20K's own files."""
+    sheet: Path = Path("check_data.png")
+    """Picture to write."""
+
+
+Form = Annotated[Coco, tyro.conf.subcommand("coco")] | Annotated[Ade20k, tyro.conf.subcommand("ade20k")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit code: 0 nothing to mend, 1 faults or failed."""
+    args: Coco | Ade20k = parse(Form, argv, doc=__doc__)  # type: ignore[arg-type]
+    try:
+        lines, faults, sheet = _coco(args) if isinstance(args, Coco) else _ade20k(args)
+    except (ValueError, OSError) as error:
+        return fail(error)
+    print("\n".join(lines))
+    if sheet is not None:
+        print(f"contact sheet: {sheet}")
+    return 1 if faults else 0
+
+
+def _coco(args: Coco) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
+    from detection.check import check_coco  # here, so that the other form needs no detectron2
+
+    found = check_coco(args.data, files=args.annotations, sheet=args.sheet)
+    return found.lines, found.faults, found.sheet
+
+
+def _ade20k(args: Ade20k) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
+    from segmentation.check import check_ade20k  # here, so that the other form needs no mmseg
+
+    found = check_ade20k(args.data, sheet=args.sheet, layout=args.layout)
+    return found.lines, found.faults, found.sheet
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

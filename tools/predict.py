@@ -1,0 +1,49 @@
+"""What the last checkpoint of a run says of images without labels.
+
+    python tools/predict.py runs/det photo.jpg
+    python tools/predict.py runs/det photos/ "more/**/*.png" --out answers
+
+Writes OUT/predictions.json and a picture OUT/<image>.png for each image (boxes, masks, labels). The run's data are
+opened again, from --data if they have moved. An image that cannot be read is said, and the exit code is then 1.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from engine.launch import fail, parse
+from engine.predict import images_named, predict_images
+from tools.evaluate import TASKS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Flags of prediction."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """Image files, folders, or glob patterns in quotes."""
+    out: Path | None = None
+    """Folder to write to; RUN/predictions unless given."""
+    data: Path | None = None
+    """Folder of the data set; the run's own unless given."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit code: 0 done, 1 failed or an image could not be read."""
+    args = parse(Args, argv, doc=__doc__)
+    out = args.out or args.run / "predictions"
+    try:
+        done = predict_images(args.run, TASKS, images_named(args.images), out=out, data=args.data, say=print)
+    except (ValueError, OSError) as error:
+        return fail(error)
+    print(f"{done.images} images: {done.file}")
+    print("\n".join(str(path) for path in done.pictures))
+    return 1 if done.unreadable else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
