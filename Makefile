@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 THIS_PYTHON := $(if $(filter-out file default undefined,$(origin PYTHON)),--this-python)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format doctor clean
+.PHONY: help setup demo test test-fast check format bench doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ check: setup ## format, lint, types, imports between folders
 format: setup ## format the code and mend what the linter can
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
+
+bench: setup ## speed and memory against timm, transformers, detectron2 and torch.load (about 20 minutes on two cores)
+	@for name in weights_loading vit mae_step vitdet; do $(RUN) -W ignore benchmarks/$$name.py || exit 1; done
 
 doctor: ## versions, devices, what is missing and how to mend it
 	@command -v "$(PYTHON)" >/dev/null || { \

@@ -10,32 +10,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.config import Grid
-from backbones.relpos import decomposed_bias, table_bias, table_rows
+from backbones.relpos import decomposed_bias, place_channels, table_bias, table_rows
 
-# matmul-softmax-matmul is 1.5 to 10 times faster than the fused kernel on CPUs up to this length; above it the
-# (B, H, T, T) scores no longer fit a cache (benchmarks/attention.py)
-CPU_MATMUL_TOKENS = 1024
+# On CPUs matmul-softmax-matmul is up to 4 times faster than the fused kernel at 50 to 200 tokens, and 1.5 times slower
+# from 1,024 on in float32; with a bias, which leaves the fused kernel to PyTorch's plain one, it is never slower
+# (docs/performance.md).
+CPU_MATMUL_TOKENS = 512
 
 
-def matmul_attention(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return softmax(q k^T / sqrt(d) + bias) v, (B, H, T, d), by two matmuls; `bias` broadcasts to (B, H, T, T)."""
-    scores = (q_BHTd * q_BHTd.shape[-1] ** -0.5) @ k_BHTd.transpose(-2, -1)
+def matmul_attention(
+    q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
+    """Return softmax(q k^T * scale + bias) v, (B, H, T, d), by two matmuls; the scale is 1 / sqrt(d) unless given.
+
+    `bias` broadcasts to (B, H, T, T).
+    """
+    if scale is None:
+        scale = q_BHTd.shape[-1] ** -0.5
+    scores = (q_BHTd if scale == 1 else q_BHTd * scale) @ k_BHTd.transpose(-2, -1)
     if bias is not None:
         scores = scores + bias
     return scores.softmax(dim=-1) @ v_BHTd
 
 
-def fused_attention(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None = None) -> Tensor:
+def fused_attention(
+    q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
     """Return the same as `matmul_attention` by PyTorch's fused kernels."""
     if bias is not None:
         bias = bias.to(q_BHTd.dtype)
-    return F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, attn_mask=bias)
+    return F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, attn_mask=bias, scale=scale)
 
 
-def attention(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None = None) -> Tensor:
+def attention(
+    q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
     """Return attention by the kernel that is the faster on this device at this length."""
-    by_matmul = q_BHTd.device.type == "cpu" and q_BHTd.shape[2] <= CPU_MATMUL_TOKENS
-    return (matmul_attention if by_matmul else fused_attention)(q_BHTd, k_BHTd, v_BHTd, bias)
+    by_matmul = q_BHTd.device.type == "cpu" and (bias is not None or q_BHTd.shape[2] <= CPU_MATMUL_TOKENS)
+    return (matmul_attention if by_matmul else fused_attention)(q_BHTd, k_BHTd, v_BHTd, bias, scale=scale)
 
 
 class TableBias(nn.Module):
@@ -99,8 +111,11 @@ class Attention(nn.Module):
         Raises ValueError for relative positions without a grid.
         """
         q_BHTd, k_BHTd, v_BHTd = self._project(x_BTD)
-        bias = shared_HTT if self.relative == "none" else self._bias(q_BHTd, grid)
-        y_BHTd = attention(q_BHTd, k_BHTd, v_BHTd, bias)
+        if self.relative == "decomposed":
+            y_BHTd = self._decomposed(q_BHTd, k_BHTd, v_BHTd, _known(grid))
+        else:
+            bias_HTT = shared_HTT if self.relative == "none" else self._table(_known(grid))
+            y_BHTd = attention(q_BHTd, k_BHTd, v_BHTd, bias_HTT)
         return self.proj(y_BHTd.transpose(1, 2).flatten(2))
 
     def _project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,11 +128,28 @@ class Attention(nn.Module):
         q, k, v = qkv_BT3D.reshape(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
-    def _bias(self, q_BHTd: Tensor, grid: Grid | None) -> Tensor:
-        """Return what is added to the scores, (B, H, T, T) or (H, T, T)."""
-        if grid is None:
-            raise ValueError("relative positions need every patch of a grid; a masked image has none.")
-        if self.relative == "table":
-            return table_bias(self.relative_position_bias_table, self.made_for, grid, class_token=self.class_token)
+    def _table(self, grid: Grid) -> Tensor:
+        """Return what is added to the scores, (H, T, T)."""
+        return table_bias(self.relative_position_bias_table, self.made_for, grid, class_token=self.class_token)
+
+    def _decomposed(self, q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, grid: Grid) -> Tensor:
+        """Return attention with what a query adds to the keys of each row and of each column of the grid.
+
+        Where a head has as many channels as the grid has rows and columns, the two ride in the product of queries and
+        keys: a query gets them as further channels, a key gets ones in the channels of its row and its column. That is
+        the same sum, without a tensor of (B, H, T, T) to be made and added.
+        """
         to_rows_BHTh, to_columns_BHTw = decomposed_bias(q_BHTd, self.rel_pos_h, self.rel_pos_w, grid)
-        return (to_rows_BHTh[..., :, None] + to_columns_BHTw[..., None, :]).flatten(-2)
+        if sum(grid) > q_BHTd.shape[-1]:
+            bias_BHTT = (to_rows_BHTh[..., :, None] + to_columns_BHTw[..., None, :]).flatten(-2)
+            return attention(q_BHTd, k_BHTd, v_BHTd, bias_BHTT)
+        scaled = q_BHTd * q_BHTd.shape[-1] ** -0.5
+        places = place_channels(grid, like=k_BHTd).expand(*k_BHTd.shape[:2], -1, -1)
+        q_more = torch.cat([scaled, to_rows_BHTh.to(scaled.dtype), to_columns_BHTw.to(scaled.dtype)], dim=-1)
+        return attention(q_more, torch.cat([k_BHTd, places], dim=-1), v_BHTd, scale=1.0)
+
+
+def _known(grid: Grid | None) -> Grid:
+    if grid is None:
+        raise ValueError("relative positions need every patch of a grid; a masked image has none.")
+    return grid

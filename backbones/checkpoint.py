@@ -131,7 +131,8 @@ def parse_header(path: Path, metadata: Mapping[str, str]) -> tuple[ViTConfig, st
         )
     try:
         header: dict[str, Any] = json.loads(metadata[FORMAT])
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in header["architecture"].items()}
+        stated: dict[str, Any] = header["architecture"]
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stated.items()}
         architecture = ViTConfig(**values)
         normalisation = Normalisation(**{name: tuple(v) for name, v in header["normalisation"].items()})
         return architecture, str(header["source"]), normalisation, header.get("origin")

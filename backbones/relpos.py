@@ -75,6 +75,14 @@ def decomposed_bias(q_BHTd: Tensor, rel_pos_h_Ld: Tensor, rel_pos_w_Ld: Tensor, 
     return to_rows.flatten(2, 3), to_columns.flatten(2, 3)
 
 
+def place_channels(grid: Grid, *, like: Tensor) -> Tensor:
+    """Return (T, h + w) with a one in the channel of each patch's row and of its column, zeros elsewhere."""
+    h, w = grid
+    rows = torch.eye(h, dtype=like.dtype, device=like.device).repeat_interleave(w, dim=0)
+    columns = torch.eye(w, dtype=like.dtype, device=like.device).repeat(h, 1)
+    return torch.cat([rows, columns], dim=1)
+
+
 def table_bias(table_RH: Tensor, made_for: Grid, grid: Grid, *, class_token: bool) -> Tensor:
     """Return what every query adds to every key, (H, T, T), the class token first where there is one."""
     table_RH = resize_table(table_RH, made_for, grid, class_token=class_token)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from benchmark.contrast import Contrast
+from benchmark.interval import SMALLEST
+from benchmark.published import PublishedCheck
 from benchmark.stats import Summary
 from benchmark.table import METRICS, ArmCost, Comparison, Row
 
@@ -11,6 +14,17 @@ CAPTION = (
     "Transfer of one ViT from different weights, in percent: mean \N{PLUS-MINUS SIGN} standard deviation over the "
     "transfer seeds (n), on the validation images."
 )
+DIFFERENCE_CAPTION = (
+    "MAE minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
+    "seeds and test images, p of no difference, exact p by permutation of the seeds (with the smallest that so many "
+    "seeds can give), p after Holm's correction over the tasks, verdict on `MAE is better`. No images: the interval "
+    "speaks of the seeds alone. The verdicts are on the first metric of each task."
+)
+PUBLISHED_CAPTION = (
+    "PUBLISHED values of the recipes that were run, from the sources named, beside the measured ones. They are no part "
+    "of the comparison above: other code, other weights, often one seed."
+)
+MOST_LISTED = 6  # seeds listed one by one, missing cells named
 COST_CAPTION = (
     "Cost of each arm. Multiply-adds for training on one image are an estimate: three times the counted forward pass "
     "(forward and backward)."
@@ -28,11 +42,42 @@ class Grid:
 
 def result_grid(comparison: Comparison) -> Grid:
     """Return the table of results: one row per task and metric."""
-    head = ("task", "metric", *(TITLES.get(arm, arm) for arm in comparison.arms))
     return Grid(
         caption=CAPTION,
-        head=(*head, "MAE minus supervised (by seed)", "95 % t interval (n)"),
-        rows=tuple(_result_row(row, comparison.arms) for row in comparison.rows),
+        head=("task", "metric", *(TITLES.get(arm, arm) for arm in comparison.arms), "missing cells"),
+        rows=tuple(
+            (row.task, row.metric, *(_mean_sd(row.summary(arm)) for arm in comparison.arms), _missing(row))
+            for row in comparison.rows
+        ),
+    )
+
+
+def difference_grid(comparison: Comparison) -> Grid:
+    """Return the table of differences: one row per task, metric and reference, or one that says why there is none."""
+    head = ("task", "metric", "against", "difference", "95 % interval", "seeds", "images", "p", "p permutation")
+    return Grid(
+        caption=DIFFERENCE_CAPTION,
+        head=(*head, "p Holm", "verdict", "to settle it"),
+        rows=tuple(cells for row in comparison.rows for cells in _difference_rows(row)),
+    )
+
+
+def published_grid(comparison: Comparison) -> Grid:
+    """Return the table of published values, empty where no run follows a published recipe."""
+    return Grid(
+        caption=PUBLISHED_CAPTION,
+        head=(
+            "recipe",
+            "arm",
+            "metric",
+            "published",
+            "measured",
+            "measured - published",
+            "tolerance",
+            "check",
+            "source",
+        ),
+        rows=tuple(_published_row(check) for check in comparison.published),
     )
 
 
@@ -74,6 +119,16 @@ def record_lines(comparison: Comparison) -> list[str]:
     refused = dict.fromkeys(f"Refused, {row.task}: {problem}." for row in comparison.rows for problem in row.refused)
     lines += refused
     lines += [f"Not a number: {text}." for text in comparison.not_finite]
+    lines += [f"Images taken as they are, intervals over seeds alone: {text}." for text in comparison.not_resampled]
+    for row in comparison.rows:
+        if row.primary and row.missing:
+            named = ", ".join(f"{arm} seed {seed}" for arm, seed in row.missing[:MOST_LISTED])
+            more = f" and {len(row.missing) - MOST_LISTED} more" if len(row.missing) > MOST_LISTED else ""
+            lines.append(f"Missing cells, {row.task} ({row.metric}): {len(row.missing)}: {named}{more}.")
+    for pair in (pair for row in comparison.rows if row.primary for pair in row.contrasts if pair.unpaired):
+        seeds = ", ".join(map(str, pair.unpaired[:MOST_LISTED])) + (" ..." if len(pair.unpaired) > MOST_LISTED else "")
+        lines.append(f"Left out of MAE minus {pair.reference}, {pair.task}: seeds of one arm alone ({seeds}).")
+    lines += [_flag(check) for check in comparison.published if check.outside]
     for item in store.incomplete:
         record = item.record
         why = f": {record.error}" if record.error else ""
@@ -88,10 +143,6 @@ def signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:+.2f}"
 
 
-def _result_row(row: Row, arms: tuple[str, ...]) -> tuple[str, ...]:
-    return (row.task, row.metric, *(_mean_sd(row.summary(arm)) for arm in arms), *_difference(row))
-
-
 def _mean_sd(summary: Summary | None) -> str:
     if summary is None:
         return DASH
@@ -99,16 +150,84 @@ def _mean_sd(summary: Summary | None) -> str:
     return f"{summary.mean:.2f} \N{PLUS-MINUS SIGN} {sd} ({summary.n})"
 
 
-def _difference(row: Row) -> tuple[str, str]:
+def _missing(row: Row) -> str:
+    total = sum(len(cells) for cells in row.values.values()) + len(row.missing)
+    return f"{len(row.missing)} of {total}" if total else DASH
+
+
+def _difference_rows(row: Row) -> list[tuple[str, ...]]:
     if row.refused:
         more = f" (and {len(row.refused) - 1} more)" if len(row.refused) > 1 else ""
-        return f"refused: {row.refused[0]}{more}", DASH
-    if row.difference is None:
-        return DASH, DASH
-    each = ", ".join(signed(value) for value in row.difference.per_seed.values())
-    interval = row.difference.interval
-    spread = DASH if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
-    return f"{signed(row.difference.mean)} ({each})", f"{spread} ({row.difference.n})"
+        return [(row.task, row.metric, DASH, f"refused: {row.refused[0]}{more}", *[DASH] * 8)]
+    if not row.contrasts:
+        return [(row.task, row.metric, *[DASH] * 10)]
+    return [_contrast_row(item) for item in row.contrasts]
+
+
+def _contrast_row(item: Contrast) -> tuple[str, ...]:
+    sd = DASH if item.sd is None else f"{item.sd:.2f}"
+    spread = DASH if item.interval is None else f"{signed(item.interval[0])} to {signed(item.interval[1])}"
+    exact = item.permutation
+    return (
+        item.task,
+        item.metric,
+        TITLES.get(item.reference, item.reference),
+        f"{signed(item.mean)} \N{PLUS-MINUS SIGN} {sd}",
+        spread,
+        str(item.n),
+        DASH if item.images is None else f"{item.images:,}",
+        p_text(item.p),
+        DASH if exact is None else f"{p_text(exact.p)} (least {p_text(exact.smallest)})",
+        p_text(item.adjusted_p),
+        item.verdict or DASH,
+        needed_text(item) or DASH,
+    )
+
+
+def p_text(p: float | None) -> str:
+    """Return a p with two significant digits."""
+    if p is None:
+        return DASH
+    return f"<{SMALLEST:.0e}" if p <= SMALLEST else f"{p:.2g}"
+
+
+def needed_text(item: Contrast) -> str:
+    """Return what would settle an inconclusive comparison, empty where nothing is known of it."""
+    wanted, now = item.needed, item.images
+    if wanted is None:
+        return "two seeds or more" if item.verdict == "inconclusive" and item.n < 2 else ""
+    ways = []
+    if wanted.seeds is not None:
+        ways.append(f"{wanted.seeds} seeds" + ("" if now is None else f" on {now:,} images"))
+    if wanted.images is not None:
+        ways.append(f"{item.n} seeds on {wanted.images:,} images")
+    if wanted.both is not None:
+        ways.append(f"{wanted.both[0]} seeds on {wanted.both[1]:,} images")
+    return f"about {' or '.join(ways)}" if ways else "out of reach: the difference is too near 0"
+
+
+def _published_row(check: PublishedCheck) -> tuple[str, ...]:
+    row = check.published
+    verdict = "outside" if check.outside else "within"
+    return (
+        row.recipe,
+        TITLES.get(row.arm, row.arm),
+        row.metric,
+        f"{row.value:.2f}",
+        _mean_sd(check.measured),
+        DASH if check.difference is None else signed(check.difference),
+        f"{row.tolerance:.2f}",
+        DASH if check.measured is None else verdict,
+        f"{row.source}, {row.table}",
+    )
+
+
+def _flag(check: PublishedCheck) -> str:
+    row, difference = check.published, check.difference or 0.0
+    return (
+        f"Outside of what is published: {row.recipe}, {row.arm}, {row.metric}: {signed(difference)} "
+        f"from {row.value:.2f} ({row.source}, {row.table}), tolerance {row.tolerance:.2f}: {row.tolerance_reason}."
+    )
 
 
 def _cost_row(cost: ArmCost) -> tuple[str, ...]:

@@ -1,20 +1,24 @@
-"""The comparison as Markdown, LaTeX (booktabs) or tidy CSV; equal records give equal bytes."""
+"""The comparison as Markdown, LaTeX (booktabs), tidy CSV or JSON; equal records give equal bytes."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from tabulate import tabulate
 
-from benchmark.cells import DASH, Grid, cost_grid, record_lines, result_grid
+from benchmark.cells import DASH, Grid, cost_grid, difference_grid, published_grid, record_lines, result_grid
+from benchmark.contrast import Contrast
+from benchmark.published import PublishedCheck
 from benchmark.table import FIRST, SECOND, ArmCost, Comparison, Row
 from benchmark.verdict import verdicts
+from engine.config import as_json
 from engine.files import replacing
 
-Format = Literal["md", "csv", "latex"]
-SUFFIXES: dict[Format, str] = {"md": ".md", "csv": ".csv", "latex": ".tex"}
+Format = Literal["md", "csv", "json", "latex"]
+SUFFIXES: dict[Format, str] = {"md": ".md", "csv": ".csv", "json": ".json", "latex": ".tex"}
 COLUMNS = ["table", "task", "metric", "arm", "statistic", "seed", "n", "value", "note"]
 
 _LATEX = {
@@ -37,7 +41,7 @@ _LATEX = {
 def to_markdown(comparison: Comparison) -> str:
     """Return tables, verdicts and the account of the records for GitHub."""
     parts = []
-    for title, grid in (("Transfer", result_grid(comparison)), ("Cost", cost_grid(comparison))):
+    for title, grid in _grids(comparison).items():
         head = [_md_cell(text) for text in grid.head]
         rows = [[_md_cell(text) for text in row] for row in grid.rows]
         parts += [f"## {title}", grid.caption, tabulate(rows, head, tablefmt="pipe", disable_numparse=True)]
@@ -46,13 +50,33 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_latex(comparison: Comparison) -> str:
-    """Return two tables for a document with the booktabs package; verdicts and records follow as comments."""
-    tables = [
-        _latex_table(result_grid(comparison), text_columns=2),
-        _latex_table(cost_grid(comparison), text_columns=1),
-    ]
+    """Return tables for a document with the booktabs and graphicx packages; verdicts and records follow as comments."""
+    tables = [_latex_table(grid) for grid in _grids(comparison).values()]
     remarks = [f"% {' '.join(line.split())}" for line in (*verdicts(comparison), *record_lines(comparison))]
-    return "\n\n".join(["% needs \\usepackage{booktabs}", *tables, "\n".join(remarks)]) + "\n"
+    return "\n\n".join(["% needs \\usepackage{booktabs,graphicx}", *tables, "\n".join(remarks)]) + "\n"
+
+
+def to_json(comparison: Comparison) -> str:
+    """Return rows with their contrasts, costs, published values, verdicts and the account of the records.
+
+    A number that is missing is null; the seeds are keys of objects, as text.
+    """
+    content: dict[str, Any] = {
+        "arms": comparison.arms,
+        "rows": [
+            {**as_json(row), "missing": row.missing, "arms": {arm: _summary(row, arm) for arm in comparison.arms}}
+            for row in comparison.rows
+        ],
+        "costs": [as_json(cost) for cost in comparison.costs],
+        "supervised_own_task_top1": comparison.own_task.top1,
+        "published": [
+            {**as_json(check), "difference": check.difference, "outside": check.outside}
+            for check in comparison.published
+        ],
+        "verdicts": verdicts(comparison),
+        "records": record_lines(comparison),
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -61,7 +85,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def to_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return the numbers of both tables in long form; a missing cell is there with n = 0 and no value."""
+    """Return the numbers of the tables in long form; a missing cell is there with n = 0 and no value."""
     rows: list[tuple[object, ...]] = []
     for row in comparison.rows:
         rows += _result_rows(row, comparison.arms)
@@ -69,14 +93,21 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
     rows.append(("pretraining", "supervised", "top1", SECOND, "lowest", None, None, own, ""))
     for cost in comparison.costs:
         rows += _cost_rows(cost)
+    for check in comparison.published:
+        rows += _published_rows(check)
     return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "n": "Int64", "value": "float64"})
 
 
-EXPORTS: dict[Format, Callable[[Comparison], str]] = {"md": to_markdown, "csv": to_csv, "latex": to_latex}
+EXPORTS: dict[Format, Callable[[Comparison], str]] = {
+    "md": to_markdown,
+    "csv": to_csv,
+    "json": to_json,
+    "latex": to_latex,
+}
 
 
 def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write table.md, table.csv and table.tex into a folder and return their paths."""
+    """Write table.md, table.csv, table.json and table.tex into a folder and return their paths."""
     return [write_text(folder / f"table{SUFFIXES[form]}", export(comparison)) for form, export in EXPORTS.items()]
 
 
@@ -94,6 +125,22 @@ def escape_latex(text: str) -> str:
     return re.sub(r"(?<![\w.])([+-])(?=\d)", r"$\1$", escaped)
 
 
+def _grids(comparison: Comparison) -> dict[str, Grid]:
+    """Return the tables by their titles; published values have one of their own, and only where there are any."""
+    grids = {
+        "Transfer": result_grid(comparison),
+        "Differences": difference_grid(comparison),
+        "Cost": cost_grid(comparison),
+    }
+    published = published_grid(comparison)
+    return {**grids, "Published, not measured here": published} if published.rows else grids
+
+
+def _summary(row: Row, arm: str) -> dict[str, Any] | None:
+    summary = row.summary(arm)
+    return None if summary is None else as_json(summary)
+
+
 def _md_cell(text: str) -> str:
     # a bar ends the cell, and < opens a tag
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
@@ -103,21 +150,22 @@ def _bullets(lines: list[str]) -> str:
     return "\n".join(f"- {' '.join(line.split())}" for line in lines)
 
 
-def _latex_table(grid: Grid, *, text_columns: int) -> str:
-    columns = "l" * text_columns + "r" * (len(grid.head) - text_columns)
+def _latex_table(grid: Grid) -> str:
+    columns = "ll" + "r" * (len(grid.head) - 2)
     lines = [" & ".join(escape_latex(text) for text in row) + r" \\" for row in grid.rows]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{escape_latex(grid.caption)}}}",
+            r"\resizebox{\textwidth}{!}{%",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             " & ".join(escape_latex(text) for text in grid.head) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             r"\end{table}",
         ]
     )
@@ -132,14 +180,50 @@ def _result_rows(row: Row, arms: tuple[str, ...]) -> list[tuple[object, ...]]:
         n = summary.n if summary else 0
         rows.append((*head, arm, "mean", None, n, summary.mean if summary else None, ""))
         rows.append((*head, arm, "sd", None, n, summary.sd if summary else None, ""))
-    contrast, difference = f"{FIRST}-{SECOND}", row.difference
-    if difference is None:
+    for item in row.contrasts:
+        rows += _contrast_rows(item)
+    if row.headline is None:
         note = f"refused: {'; '.join(row.refused)}" if row.refused else ""
-        return [*rows, (*head, contrast, "mean", None, 0, None, note)]
-    rows += [(*head, contrast, "value", seed, None, value, "") for seed, value in difference.per_seed.items()]
-    low, high = difference.interval or (None, None)
-    numbers = (("mean", difference.mean), ("t95_low", low), ("t95_high", high))
-    return rows + [(*head, contrast, name, None, difference.n, value, "") for name, value in numbers]
+        rows.append((*head, f"{FIRST}-{SECOND}", "mean", None, 0, None, note))
+    return rows
+
+
+def _contrast_rows(item: Contrast) -> list[tuple[object, ...]]:
+    head = ("transfer", item.task, item.metric, f"{item.arm}-{item.reference}")
+    rows: list[tuple[object, ...]] = [(*head, "value", seed, None, value, "") for seed, value in item.per_seed.items()]
+    low, high = item.interval or (None, None)
+    exact, wanted, parts = item.permutation, item.needed, item.components
+    numbers = {
+        "mean": item.mean,
+        "sd": item.sd,
+        "ci95_low": low,
+        "ci95_high": high,
+        "p": item.p,
+        "p_permutation": exact.p if exact else None,
+        "p_permutation_smallest": exact.smallest if exact else None,
+        "p_holm": item.adjusted_p,
+        "images": item.images,
+        "variance_of_mean_seeds": parts.of_seeds if parts else None,
+        "variance_of_mean_images": parts.of_images if parts else None,
+        "seeds_to_settle": wanted.seeds if wanted else None,
+        "images_to_settle": wanted.images if wanted else None,
+    }
+    note = item.verdict or ""
+    return rows + [
+        (*head, name, None, item.n, value, note if name == "mean" else "") for name, value in numbers.items()
+    ]
+
+
+def _published_rows(check: PublishedCheck) -> list[tuple[object, ...]]:
+    row, measured = check.published, check.measured
+    head = ("published", row.task, row.metric, row.arm)
+    note = f"{row.recipe}: {row.source}, {row.table}"
+    outcome = "not measured" if measured is None else "outside" if check.outside else "within"
+    return [
+        (*head, "published", None, None, row.value, note),
+        (*head, "tolerance", None, None, row.tolerance, row.tolerance_reason),
+        (*head, "measured", None, measured.n if measured else 0, measured.mean if measured else None, outcome),
+    ]
 
 
 def _cost_rows(cost: ArmCost) -> list[tuple[object, ...]]:

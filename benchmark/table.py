@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from benchmark.contrast import ArmValues, Contrast, contrast, judge
 from benchmark.fairness import origin_problems, pretraining_problems, transfer_problems
-from benchmark.stats import Difference, Summary, paired_difference, summarise
+from benchmark.published import PublishedCheck, check_published
+from benchmark.resample import RESAMPLES, Resampled, resample
+from benchmark.stats import Summary, summarise
 from benchmark.store import CHECKPOINT_NAME, Store, Stored
 
 ARMS = ("random", "supervised", "mae")
@@ -14,7 +17,7 @@ METRICS: dict[str, tuple[str, ...]] = {  # the first of each task is the one tha
     "detection": ("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
     "segmentation": ("miou", "macc", "aacc"),
 }
-FIRST, SECOND = "mae", "supervised"  # the difference is FIRST minus SECOND
+FIRST, SECOND = "mae", "supervised"  # the headline is FIRST minus SECOND; every other arm is a reference too
 PASS_MARK = 85.0  # percent top1 of the supervised arm on its own held-out images: below, it has not learned its task
 BACKWARD_FACTOR = 3  # forward plus backward, in forward passes: the usual estimate
 
@@ -27,14 +30,31 @@ class Row:
     metric: str
     values: dict[str, dict[int, float]]
     """arm -> seed -> value; an arm without a value is there with none."""
-    difference: Difference | None
-    """MAE minus supervised; None where they share no seed, or where it is refused."""
+    contrasts: tuple[Contrast, ...]
+    """MAE minus every other arm that shares a seed with it; none where the comparison is refused."""
     refused: tuple[str, ...]
     """Why the arms may not be compared."""
 
     def summary(self, arm: str) -> Summary | None:
         """Return mean and deviation of an arm over its seeds."""
         return summarise(list(self.values[arm].values()))
+
+    @property
+    def primary(self) -> bool:
+        """Whether the task's verdict is about this metric."""
+        return METRICS[self.task][0] == self.metric
+
+    @property
+    def headline(self) -> Contrast | None:
+        """MAE minus supervised; None where they share no seed, or where it is refused."""
+        return next((item for item in self.contrasts if item.reference == SECOND), None)
+
+    @property
+    def missing(self) -> tuple[tuple[str, int], ...]:
+        """(arm, seed) of the cells without a value, among the arms and seeds that the task was run with."""
+        seeds = sorted({seed for cells in self.values.values() for seed in cells})
+        arms = [arm for arm, cells in self.values.items() if cells]
+        return tuple((arm, seed) for arm in arms for seed in seeds if seed not in self.values[arm])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +104,10 @@ class Comparison:
     """Arms with transfer runs whose pre-training is not among the records."""
     not_finite: tuple[str, ...]
     """Metrics that were recorded as no number, and so are missing in the rows."""
+    not_resampled: tuple[str, ...]
+    """Why images were taken as they are, so that an interval speaks of the seeds alone."""
+    published: tuple[PublishedCheck, ...]
+    """Published values of the recipes that were run, beside what was measured."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -91,41 +115,83 @@ class Comparison:
         return tuple(sorted({seed for row in self.rows for cells in row.values.values() for seed in cells}))
 
 
-def compare(store: Store) -> Comparison:
-    """Return the comparison of the completed runs in a store."""
+def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
+    """Return the comparison of the completed runs in a store.
+
+    The test images are resampled that many times; with 0 the intervals speak of the seeds alone, and no results file is
+    read.
+    """
     pretrainings = [item for item in store.completed if CHECKPOINT_NAME in item.record.outputs]
     transfers = [item for item in store.completed if item.record.task in METRICS]
     sources = {item.record.weights_source for item in transfers} | {item.record.task for item in pretrainings}
     arms = (*ARMS, *sorted(sources - set(ARMS)))
     shared = pretraining_problems(pretrainings)
-    rows, not_finite = [], []
+    rows: list[Row] = []
+    not_finite: list[str] = []
+    not_resampled: list[str] = []
     for task, metrics in METRICS.items():
-        mine = [item for item in transfers if item.record.task == task]
+        mine = sorted((item for item in transfers if item.record.task == task), key=lambda item: item.record.seed)
         refused = (*transfer_problems(mine), *shared, *origin_problems(mine, pretrainings)) if mine else ()
+        drawn = resample(task, mine, 0 if refused else resamples)
         for metric in metrics:
-            rows.append(_row(task, metric, mine, arms, refused))
+            rows.append(_row(task, metric, mine, arms, refused, drawn))
             not_finite += [f"{item.folder}: {metric}" for item in mine if _infinite(item, metric)]
+        if any(row.contrasts for row in rows if row.task == task):
+            not_resampled += drawn.problems
+            alone = [row.metric for row in rows if row.task == task and any(c.images is None for c in row.contrasts)]
+            if drawn.images is not None and alone:
+                not_resampled.append(f"{task}: {', '.join(alone)}")
     own = [item.record.metrics["top1"] for item in pretrainings if _has_own_task(item)]
     known = {item.record.task for item in pretrainings}
     return Comparison(
         store=store,
         arms=arms,
-        rows=tuple(rows),
+        rows=_judged(rows),
         costs=tuple(_cost(arm, pretrainings, transfers) for arm in arms),
         own_task=OwnTask(top1=min(own) if own else None),
         unknown_origin=tuple(sorted({i.record.weights_source for i in transfers} - known - {"random"})),
         not_finite=tuple(not_finite),
+        not_resampled=tuple(not_resampled),
+        published=check_published([item.record for item in transfers]),
     )
 
 
-def _row(task: str, metric: str, stored: Sequence[Stored], arms: Sequence[str], refused: tuple[str, ...]) -> Row:
-    values: dict[str, dict[int, float]] = {arm: {} for arm in arms}
-    for item in sorted(stored, key=lambda item: item.record.seed):
-        value = item.record.metrics.get(metric)
+def _row(
+    task: str, metric: str, stored: Sequence[Stored], arms: Sequence[str], refused: tuple[str, ...], drawn: Resampled
+) -> Row:
+    found = {arm: ArmValues(by_seed={}, resampled_R={}) for arm in arms}
+    for item in stored:
+        value, arm, seed = item.record.metrics.get(metric), item.record.weights_source, item.record.seed
         if value is not None and math.isfinite(value):
-            values[item.record.weights_source][item.record.seed] = value
-    difference = None if refused else paired_difference(values[FIRST], values[SECOND])
-    return Row(task=task, metric=metric, values=values, difference=difference, refused=refused)
+            found[arm].by_seed[seed] = value
+            if metric in (resampled := drawn.values_R.get(item.folder, {})):
+                found[arm].resampled_R[seed] = resampled[metric]
+    contrasts = [
+        contrast(task, metric=metric, arms=(FIRST, arm), first=found[FIRST], second=found[arm], images=drawn.images)
+        for arm in arms
+        if arm != FIRST and not refused
+    ]
+    return Row(
+        task=task,
+        metric=metric,
+        values={arm: found[arm].by_seed for arm in arms},
+        contrasts=tuple(item for item in contrasts if item is not None),
+        refused=refused,
+    )
+
+
+def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows with verdicts: a family of hypotheses is one reference on the primary metrics of all tasks."""
+    judged: dict[tuple[str, str], Contrast] = {}
+    for reference in dict.fromkeys(item.reference for row in rows for item in row.contrasts):
+        family = [item for row in rows if row.primary for item in row.contrasts if item.reference == reference]
+        judged |= {(item.task, reference): item for item in judge(family)}
+    return tuple(
+        replace(row, contrasts=tuple(judged[row.task, item.reference] for item in row.contrasts))
+        if row.primary
+        else row
+        for row in rows
+    )
 
 
 def _cost(arm: str, pretrainings: Sequence[Stored], transfers: Sequence[Stored]) -> ArmCost:

@@ -1,46 +1,44 @@
 """The outcome in plain words, whichever way it falls."""
 
-from typing import Literal
+from benchmark.cells import needed_text, p_text, signed
+from benchmark.contrast import Contrast, Verdict
+from benchmark.table import PASS_MARK, Comparison, Row
 
-from benchmark.cells import signed
-from benchmark.table import METRICS, PASS_MARK, Comparison, Row
-
-Outcome = Literal["better", "worse", "inconclusive", "none"]
 NUMBERS = {1: "one seed", 2: "two seeds", 3: "three seeds", 4: "four seeds"}
-
-
-def outcome(row: Row) -> Outcome:
-    """Return whether MAE transferred better or worse than supervised; `none` where they cannot be compared."""
-    difference = row.difference
-    if difference is None:
-        return "none"
-    if difference.interval is None or difference.interval[0] <= 0 <= difference.interval[1]:
-        return "inconclusive"
-    return "better" if difference.mean > 0 else "worse"
+LISTED = 10  # seeds whose differences are named one by one
+SAID: dict[Verdict, str] = {
+    "supported": "supported: MAE transfers better than {}",
+    "contradicted": "contradicted: {} transfers better than MAE",
+    "inconclusive": "inconclusive",
+}
 
 
 def task_verdict(row: Row) -> str:
-    """Return one sentence on one row."""
+    """Return one sentence on one row: MAE against supervised."""
     head = f"{row.task} ({row.metric}): "
     if row.refused:
         return f"{head}no verdict, the runs are not comparable: {'; '.join(row.refused)}."
-    difference = row.difference
-    if difference is None:
+    if row.headline is None:
         lacking = [arm for arm in ("mae", "supervised") if not row.values[arm]]
         why = f"no completed run of {' and '.join(lacking)}" if lacking else "the two arms share no seed"
         return f"{head}no verdict, {why}."
-    said = {
-        "better": "MAE transfers better than supervised",
-        "worse": "supervised transfers better than MAE",
-        "inconclusive": "inconclusive",
-    }[outcome(row)]
-    each = ", ".join(signed(value) for value in difference.per_seed.values())
-    text = f"{head}{said}; MAE minus supervised {signed(difference.mean)} ({each} by seed; {_seeds(difference.n)}"
-    if difference.interval is None:
-        return f"{text}: no interval from one)."
-    low, high = difference.interval
-    holds = ", which holds 0" if outcome(row) == "inconclusive" else ""
-    return f"{text}), 95 % t interval {signed(low)} to {signed(high)}{holds}."
+    return head + _sentence(row.headline)
+
+
+def _sentence(item: Contrast) -> str:
+    said = SAID[item.verdict or "inconclusive"].format(item.reference)
+    each = ", ".join(signed(value) for value in item.per_seed.values()) + " by seed; " if item.n <= LISTED else ""
+    images = f", {item.images:,} images" if item.images is not None else ""
+    text = f"{said}; MAE minus {item.reference} {signed(item.mean)} ({each}{_seeds(item.n)}{images})"
+    if item.interval is None:
+        why = "no interval from one seed" if item.n == 1 else "no interval, the seeds do not differ"
+        return f"{text}: {why}."
+    low, high = item.interval
+    over = "seeds and images" if item.images is not None else "seeds, the images as they are"
+    text += f", 95 % interval {signed(low)} to {signed(high)} over {over}, p {p_text(item.p)}"
+    text += f", {p_text(item.adjusted_p)} after Holm's correction"
+    wanted = needed_text(item)
+    return f"{text}; to settle a difference of this size: {wanted}." if wanted else f"{text}."
 
 
 def own_task_verdict(comparison: Comparison) -> str:
@@ -54,18 +52,18 @@ def own_task_verdict(comparison: Comparison) -> str:
 
 def overall_verdict(comparison: Comparison) -> str:
     """Return one sentence on all tasks, by their first metrics."""
-    by_task = {row.task: outcome(row) for row in comparison.rows if row.metric == METRICS[row.task][0]}
-    phrases: dict[Outcome, str] = {
-        "better": "MAE transfers better than supervised on {}",
-        "worse": "supervised transfers better than MAE on {}",
+    by_task = {row.task: _outcome(row) for row in comparison.rows if row.primary}
+    phrases: dict[Verdict | None, str] = {
+        "supported": "MAE transfers better than supervised on {}",
+        "contradicted": "supervised transfers better than MAE on {}",
         "inconclusive": "inconclusive on {}",
-        "none": "no comparison on {}",
+        None: "no comparison on {}",
     }
     parts = []
     for kind, phrase in phrases.items():
         if tasks := [task for task, found in by_task.items() if found == kind]:
             parts.append(phrase.format(_listed(tasks)))
-    counts = sorted({row.difference.n for row in comparison.rows if row.difference is not None})
+    counts = sorted({row.headline.n for row in comparison.rows if row.headline is not None})
     seeds = f" ({' or '.join(_seeds(n) for n in counts)} per task)" if counts else ""
     text = f"Overall: {'; '.join(parts)}{seeds}."
     own = comparison.own_task
@@ -79,8 +77,12 @@ def overall_verdict(comparison: Comparison) -> str:
 
 def verdicts(comparison: Comparison) -> list[str]:
     """Return the lines in their order: each task, the supervised arm's own task, overall."""
-    firsts = [row for row in comparison.rows if row.metric == METRICS[row.task][0]]
+    firsts = [row for row in comparison.rows if row.primary]
     return [*(task_verdict(row) for row in firsts), own_task_verdict(comparison), overall_verdict(comparison)]
+
+
+def _outcome(row: Row) -> Verdict | None:
+    return None if row.headline is None else row.headline.verdict
 
 
 def _seeds(n: int) -> str:

@@ -6,6 +6,7 @@
 import math
 import types
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -134,11 +135,16 @@ def as_json(config: Any) -> dict[str, Any]:
 
 def from_json(cls: type[T], values: Any) -> T:
     """Return the dataclass `cls` from what `as_json` made. Raises ValueError for a field it does not have."""
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
     return cls(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)  # slow enough to be half of reading ten thousand records
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from engine import resume as checkpointing
 from engine.config import RunConfig, as_json
 from engine.cost import count_parameters
+from engine.curves import CURVES_NAME, draw_curves
 from engine.data import Batch, Shard, train_batches
 from engine.device import device_name, make_fabric, peak_memory
 from engine.evaluation import Evaluated, evaluate, write_results
 from engine.identity import check_folder, run_id, write_identity
-from engine.log import RunLog, duration
+from engine.log import CSV_NAME, RunLog, duration
 from engine.meter import Meter
 from engine.optim import build_optimizer, group_table, set_lr
 from engine.processes import from_all, on_any
@@ -260,7 +261,9 @@ class _Session:
         if not self.fabric.is_global_zero:
             return
         self.written.results = write_results(self.out, evaluated.results).name
-        self.written.pictures = self._relative(self.task.draw(evaluated.results, self.out / "pictures"))
+        pictures = self.task.draw(evaluated.results, self.out / "pictures")
+        curves = draw_curves(self.out / CSV_NAME, self.out / "pictures" / CURVES_NAME)
+        self.written.pictures = self._relative([*pictures, *([curves] if curves else [])])
 
     def _finish(self) -> None:
         if self.fabric.is_global_zero:

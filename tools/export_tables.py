@@ -3,7 +3,8 @@
     python tools/export_tables.py runs/demo --format md
     python tools/export_tables.py runs/demo --format latex --out table.tex
 
-Reads nothing but the runs' records; records that it cannot read or leaves out are listed.
+Reads the runs' records and per-image results; records that it cannot read or leaves out are listed. What intervals, p
+and verdicts mean is in docs/statistics.md.
 """
 
 import sys
@@ -15,6 +16,7 @@ import tyro
 
 from benchmark.cells import record_lines
 from benchmark.export import EXPORTS, Format, write_text
+from benchmark.resample import RESAMPLES
 from benchmark.store import open_store
 from benchmark.table import compare
 
@@ -26,7 +28,9 @@ class Args:
     runs: Annotated[Path, tyro.conf.Positional]
     """Folder that holds runs, at any depth."""
     format: Format = "md"
-    """Markdown for GitHub, tidy CSV with one number per line, or LaTeX with booktabs."""
+    """Markdown for GitHub, tidy CSV with one number per line, JSON, or LaTeX with booktabs."""
+    resamples: int = RESAMPLES
+    """Resamples of the test images, drawn for all runs of a task alike; 0: intervals over seeds alone."""
     out: Path | None = None
     """File to write; printed unless given."""
 
@@ -35,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = tyro.cli(Args, args=argv, description=__doc__)
     try:
-        comparison = compare(open_store(args.runs))
+        if args.resamples < 0 or args.resamples == 1:
+            raise ValueError(f"--resamples {args.resamples}: give 2 or more (1,000 is plenty), or 0 for none.")
+        comparison = compare(open_store(args.runs), resamples=args.resamples)
         text = EXPORTS[args.format](comparison)
         if args.out is None:
             print(text, end="")

@@ -67,9 +67,7 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
     state = {name: tensor for name, tensor in checkpoint.state.items() if not _UNUSED.fullmatch(name)}
     if homeless := [name for name in state if not ENCODER.fullmatch(name)]:
         extra = any(DECODER.fullmatch(name) or HEAD.fullmatch(name) for name in homeless)
-        way_out = (
-            "leave decoder and head out (--encoder-only)" if extra else "write another format; `own` takes all"
-        )
+        way_out = "leave decoder and head out (--encoder-only)" if extra else "write another format; `own` takes all"
         raise ValueError(
             f"{checkpoint.path}: detectron2's ViT has no place for {len(homeless)} tensors: {listed(homeless)}; "
             f"{way_out}."

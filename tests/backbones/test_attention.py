@@ -68,10 +68,12 @@ def test_kernels_agree(form: str, dtype: torch.dtype, tolerance: float) -> None:
 def test_kernel_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
     for name in ("matmul_attention", "fused_attention"):
-        monkeypatch.setattr(backbones.attention, name, lambda q, k, v, bias, name=name: used.append(name))
+        monkeypatch.setattr(backbones.attention, name, lambda *_, name=name, **__: used.append(name))
     for tokens in (CPU_MATMUL_TOKENS, CPU_MATMUL_TOKENS + 1):
         attention(*torch.zeros(3, 1, 1, tokens, 4).unbind(0))
     assert used == ["matmul_attention", "fused_attention"]
+    attention(*torch.zeros(3, 1, 1, CPU_MATMUL_TOKENS + 1, 4).unbind(0), bias=torch.zeros(1))
+    assert used[-1] == "matmul_attention"  # with a bias at any length
 
 
 @pytest.mark.parametrize("relative", ["none", "decomposed", "table"])
@@ -94,8 +96,10 @@ def test_module_is_the_same_by_either_kernel(
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
 
 
-def test_decomposed_positions_by_their_definition() -> None:
-    h, w, d = 2, 3, 4
+@pytest.mark.parametrize("d", [4, 8])
+def test_decomposed_positions_by_their_definition(d: int) -> None:
+    """In heads narrower than rows and columns together they are added, in wider ones they ride in the product."""
+    h, w = 2, 3
     module = Attention(d, num_heads=1, relative="decomposed", made_for=(h, w)).double()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5)

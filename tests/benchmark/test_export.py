@@ -1,7 +1,8 @@
-"""The three formats: what they print, that they escape, and that CSV comes back as it went."""
+"""The four formats: what they print, that they escape, and that CSV comes back as it went."""
 
 import csv
 import io
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmark.export import escape_latex, to_csv, to_frame, to_latex, to_markdown, write_tables
+from benchmark.export import escape_latex, to_csv, to_frame, to_json, to_latex, to_markdown, write_tables
 from benchmark.store import open_store
 from benchmark.table import Comparison, compare
 from engine.record import RunRecord
@@ -22,37 +23,51 @@ def comparison_of(study: Any) -> Comparison:
     return compare(open_store(study.root))
 
 
-def md_rows(text: str) -> dict[tuple[str, str], list[str]]:
-    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
-    return {(cells[0].strip(), cells[1].strip()): [cell.strip() for cell in cells[2:]] for cells in lines}
+def md_rows(text: str, title: str) -> dict[tuple[str, ...], list[str]]:
+    part = text.split(f"## {title}\n")[1].split("\n## ")[0]
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in part.splitlines() if line.startswith("|")]
+    keys = 3 if title == "Differences" else 2
+    return {tuple(cell.strip() for cell in cells[:keys]): [cell.strip() for cell in cells[keys:]] for cells in lines}
 
 
 def test_markdown_cells(whole_study: Any) -> None:
     text = to_markdown(comparison_of(whole_study))
-    rows = md_rows(text)
-    assert rows["classification", "top1"] == [
-        "42.00 ± 2.83 (2)",
-        "60.50 ± 0.71 (2)",
-        "63.55 ± 0.78 (2)",
-        "+3.05 (+3.00, +3.10)",
-        "+2.41 to +3.69 (2)",
-    ]
-    assert rows["segmentation", "aacc"] == ["-"] * 5
+    rows = md_rows(text, "Transfer")
+    assert rows["classification", "top1"] == ["42.00 ± 2.83 (2)", "60.50 ± 0.71 (2)", "63.55 ± 0.78 (2)", "0 of 6"]
+    assert rows["segmentation", "aacc"] == ["-"] * 4
+    rows = md_rows(text, "Differences")
+    # t = 3.05 / 0.05 with one degree of freedom: p 0.0104, times two of Holm's three steps
+    assert rows["classification", "top1", "supervised"] == [
+        "+3.05 ± 0.07", "+2.41 to +3.69", "2", "-", "0.01", "0.5 (least 0.5)", "0.021", "supported", "-",
+    ]  # fmt: skip
+    assert rows["segmentation", "aacc", "-"] == ["-"] * 9
+    rows = md_rows(text, "Cost")
     assert rows["random init", "-"] == ["-"] * 6 + ["60 (2)"] * 3
     assert rows["MAE", "1"] == ["2.00", "6,400", "3.000", "60", "400", "512", "60 (2)", "60 (2)", "60 (2)"]
-    assert "estimate" in text and "two seeds" in text
+    assert "estimate" in text and "two seeds" in text and "Published" not in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-    assert widths == {8, 12}
+    assert widths == {7, 12, 13}
 
 
 def test_refusal_stands_in_place_of_the_difference(whole_study: Any, record: Callable[..., RunRecord]) -> None:
     other = record("classification", "mae", 1, {"top1": 64.1}, data="a|b", samples_seen=6)
     whole_study.add("classification-mae-seed1", other)
     text = to_markdown(comparison_of(whole_study))
-    cell = md_rows(text)["classification", "top1"][3]
+    cell = md_rows(text, "Differences")["classification", "top1", "-"][0]
     assert cell.startswith("refused: data: scenes -> a\\|b") or cell.startswith("refused: data: a\\|b -> scenes")
     assert cell.endswith("(and 1 more)")
     assert "Refused, classification: samples_seen: " in text
+
+
+def test_json_holds_the_typed_values(whole_study: Any) -> None:
+    content = json.loads(to_json(comparison_of(whole_study)))
+    row = next(row for row in content["rows"] if row["metric"] == "box_ap")
+    assert row["values"]["mae"] == {"0": 9.0, "1": 13.0} and row["arms"]["mae"]["n"] == 2
+    item = row["contrasts"][1]
+    assert (item["reference"], item["verdict"], item["mean"], item["p"]) == ("supervised", "inconclusive", 0.0, 1.0)
+    assert item["interval"] == pytest.approx([-12.706205, 12.706205], abs=1e-6)
+    assert item["permutation"] == {"p": 1.0, "smallest": 0.5} and item["needed"]["seeds"] is None
+    assert len(content["verdicts"]) == 5 and content["published"] == []
 
 
 def test_csv_comes_back(whole_study: Any) -> None:
@@ -82,15 +97,18 @@ def test_csv_notes_the_refusal(whole_study: Any, record: Callable[..., RunRecord
 
 def test_latex_is_booktabs_with_balanced_rows(whole_study: Any) -> None:
     text = to_latex(comparison_of(whole_study))
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 2
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 3
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {6, 10}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {5, 10, 11}
     row = next(line for line in body if line.startswith("detection & box\\_ap50"))
-    assert row == r"detection & box\_ap50 & -- & -- & -- & -- & -- \\"
+    assert row == r"detection & box\_ap50 & -- & -- & -- & -- \\"
     row = next(line for line in body if line.startswith("classification"))
-    assert r"42.00 $\pm$ 2.83 (2)" in row and r"$+$3.05 ($+$3.00, $+$3.10)" in row
-    assert r"95 \% t interval" in text
-    uncommented = [line for line in text.splitlines() if not line.startswith("%")]
+    assert r"42.00 $\pm$ 2.83 (2)" in row
+    row = next(line for line in body if line.startswith("classification & top1 & supervised"))
+    assert r"$+$3.05 $\pm$ 0.07 & $+$2.41 to $+$3.69 & 2 & -- & 0.01" in row and "supported" in row
+    assert r"95 \% interval" in text
+    uncommented = [line.removesuffix("{%") for line in text.splitlines() if not line.startswith("%")]
     assert not any(re.search(r"(?<!\\)[%#_^~]", line) for line in uncommented)
 
 
@@ -114,10 +132,15 @@ def test_output_is_deterministic(whole_study: Any, tmp_path: Path) -> None:
     first = [path.read_bytes() for path in write_tables(comparison_of(whole_study), tmp_path / "one")]
     second = [path.read_bytes() for path in write_tables(comparison_of(whole_study), tmp_path / "two")]
     assert first == second
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["table.csv", "table.md", "table.tex"]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
+        "table.csv",
+        "table.json",
+        "table.md",
+        "table.tex",
+    ]
 
 
-@pytest.mark.parametrize("form", ["md", "csv", "latex"])
+@pytest.mark.parametrize("form", ["md", "csv", "json", "latex"])
 def test_tool_prints_and_writes_the_same(
     form: str, whole_study: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

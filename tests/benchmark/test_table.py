@@ -1,5 +1,6 @@
 """From records to rows, costs, refusals and verdicts."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from benchmark.cells import record_lines, signed
 from benchmark.store import file_sha256, frame, open_store
 from benchmark.table import Comparison, Row, compare
-from benchmark.verdict import outcome, overall_verdict, own_task_verdict, task_verdict, verdicts
+from benchmark.verdict import overall_verdict, own_task_verdict, task_verdict, verdicts
 from engine.record import RunRecord
 
 
@@ -32,27 +33,29 @@ def test_rows_of_a_whole_study(whole_study: Any) -> None:
     random = row.summary("random")
     assert random is not None and (random.n, random.mean) == (2, 42.0)
     assert random.sd == pytest.approx(8**0.5)
-    assert row.difference is not None
-    assert row.difference.per_seed == pytest.approx({0: 3.0, 1: 3.1})
+    assert [item.reference for item in row.contrasts] == ["random", "supervised"]
+    assert row.headline is not None and row.headline.per_seed == pytest.approx({0: 3.0, 1: 3.1})
     assert comparison.seeds == (0, 1)
     missing = row_of(comparison, "segmentation", "aacc")
-    assert missing.summary("mae") is None and missing.difference is None and not missing.refused
+    assert missing.summary("mae") is None and missing.headline is None and not missing.refused
 
 
 def test_verdicts_fall_each_way(whole_study: Any) -> None:
     comparison = comparison_of(whole_study)
     by_task = {task: row_of(comparison, task, metric) for task, metric in (
         ("classification", "top1"), ("detection", "box_ap"), ("segmentation", "miou"))}  # fmt: skip
-    assert [outcome(row) for row in by_task.values()] == ["better", "inconclusive", "worse"]
+    found = [row.headline.verdict for row in by_task.values() if row.headline]
+    assert found == ["supported", "inconclusive", "contradicted"]
     # differences 3.0 and 3.1: mean 3.05, sd 0.1 / sqrt 2, half width 12.706 * 0.05 = 0.635
+    # p of t = 61 with one degree of freedom: 0.0104; the smallest of three: 0.0313; segmentation's t is 199, p 0.0032
     assert task_verdict(by_task["classification"]) == (
-        "classification (top1): MAE transfers better than supervised; MAE minus supervised +3.05 (+3.00, +3.10 by "
-        "seed; two seeds), 95 % t interval +2.41 to +3.69."
+        "classification (top1): supported: MAE transfers better than supervised; MAE minus supervised +3.05 (+3.00, "
+        "+3.10 by seed; two seeds), 95 % interval +2.41 to +3.69 over seeds, the images as they are, p 0.01, "
+        "0.021 after Holm's correction."
     )
-    assert "inconclusive; MAE minus supervised +0.00 (-1.00, +1.00 by seed; two seeds)" in task_verdict(
-        by_task["detection"]
-    )
-    assert "-12.71 to +12.71, which holds 0" in task_verdict(by_task["detection"])
+    text = task_verdict(by_task["detection"])
+    assert "inconclusive; MAE minus supervised +0.00 (-1.00, +1.00 by seed; two seeds)" in text
+    assert "-12.71 to +12.71" in text and text.endswith("out of reach: the difference is too near 0.")
     assert "supervised transfers better than MAE" in task_verdict(by_task["segmentation"])
     assert own_task_verdict(comparison) == (
         "Supervised arm on its own task: 91.0 % top1 on held-out images (pass mark 85 %: passed)."
@@ -76,15 +79,15 @@ def test_one_seed_is_inconclusive(study: Any) -> None:
     study.transfer("classification", "supervised", [60.0])
     study.transfer("classification", "mae", [70.0])
     row = row_of(comparison_of(study), "classification", "top1")
-    assert outcome(row) == "inconclusive"
-    assert task_verdict(row).endswith("MAE minus supervised +10.00 (+10.00 by seed; one seed: no interval from one).")
+    assert row.headline is not None and row.headline.verdict == "inconclusive"
+    assert task_verdict(row).endswith("+10.00 (+10.00 by seed; one seed): no interval from one seed.")
 
 
 def test_missing_cells(study: Any) -> None:
     study.transfer("classification", "supervised", [60.0, 61.0])
     comparison = comparison_of(study)
     row = row_of(comparison, "classification", "top1")
-    assert row.values["mae"] == {} and row.difference is None
+    assert row.values["mae"] == {} and row.headline is None
     assert task_verdict(row) == "classification (top1): no verdict, no completed run of mae."
     assert "no completed run of mae and supervised" in verdicts(comparison)[1]
     assert comparison.unknown_origin == ("supervised",)
@@ -123,11 +126,11 @@ def test_unequal_transfer_is_refused_by_field(
     )
     comparison = comparison_of(whole_study)
     row = row_of(comparison, "classification", "top1")
-    assert row.difference is None
+    assert row.headline is None
     assert len(row.refused) == 1
     assert row.refused[0] == f"{field} (from classification-mae-seed0 to classification-supervised-seed1)"
     assert f"no verdict, the runs are not comparable: {field}" in task_verdict(row)
-    assert row_of(comparison, "detection", "box_ap").difference is not None
+    assert row_of(comparison, "detection", "box_ap").headline is not None
     assert "no comparison on classification" in overall_verdict(comparison)
 
 
@@ -155,7 +158,7 @@ def test_same_seed_twice_is_refused(whole_study: Any, record: Callable[..., RunR
 def test_unequal_pretraining_refuses_every_task(whole_study: Any, changes: dict[str, Any], field: str) -> None:
     whole_study.pretrain("mae", {"val_loss": 0.4}, **changes)
     comparison = comparison_of(whole_study)
-    assert all(row.difference is None and row.refused[0].startswith(field) for row in comparison.rows)
+    assert all(row.headline is None and row.refused[0].startswith(field) for row in comparison.rows)
 
 
 def test_weights_of_another_pretraining_are_refused(whole_study: Any, record: Callable[..., RunRecord]) -> None:
@@ -192,6 +195,25 @@ def test_what_is_left_out_is_listed(whole_study: Any, record: Callable[..., RunR
     assert f"Left out, not readable: {broken}/record.json: not a readable record" in text
     assert "schema version 99" in text
     assert f"Not a number: {root}/segmentation-random-seed0: miou." in text
+
+
+def test_missing_cells_are_counted(whole_study: Any) -> None:
+    shutil.rmtree(whole_study.root / "detection-mae-seed1")
+    comparison = comparison_of(whole_study)
+    assert row_of(comparison, "detection", "box_ap").missing == (("mae", 1),)
+    text = "\n".join(record_lines(comparison))
+    assert "Missing cells, detection (box_ap): 1: mae seed 1." in text
+    assert "Left out of MAE minus supervised, detection: seeds of one arm alone (1)." in text
+
+
+def test_secondary_metrics_have_intervals_and_no_verdict(study: Any, record: Callable[..., RunRecord]) -> None:
+    for seed in (0, 1, 2):
+        for arm, value in (("mae", 30.0 + seed), ("supervised", 20.0)):
+            study.add(f"{arm}{seed}", record("detection", arm, seed, {"box_ap": value, "mask_ap": value}))
+    comparison = comparison_of(study)
+    first, second = (row_of(comparison, "detection", name).headline for name in ("box_ap", "mask_ap"))
+    assert first is not None and second is not None and first.interval == second.interval
+    assert (first.verdict, second.verdict, second.adjusted_p) == ("supported", None, None)
 
 
 def test_other_arms_get_their_own_column(whole_study: Any) -> None:

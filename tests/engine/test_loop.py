@@ -131,7 +131,7 @@ def test_record_holds_what_tables_need(toy_task, toy_config, tmp_path) -> None:
     assert record.cost.parameters == 4 * 4 + 4 + 4 + 1
     assert record.metrics.keys() == {"error"} and record.primary_metric == "error"
     assert record.config["run"]["batch_size"] == 8
-    assert record.results_file == "results.jsonl" and record.pictures == ("pictures/toy.txt",)
+    assert record.results_file == "results.jsonl" and record.pictures == ("pictures/toy.txt", "pictures/curves.png")
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 8
     assert len(checkpoints(tmp_path)) == 2  # keep_last
 

@@ -1,0 +1,40 @@
+"""Exact p by permutation over seeds, and Holm's correction over tasks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MOST_SEEDS = 16  # 65,536 sign patterns; with more seeds the test is not needed
+TOLERANCE = 1e-9  # relative: equal sums in another order differ by rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permutation:
+    """Two-sided sign-flip test of paired differences. It speaks of the seeds alone, on these images."""
+
+    p: float
+    smallest: float
+    """The least p that this number of seeds can give: 2 / 2^S; with five seeds or fewer it is above 0.05."""
+
+
+def sign_flips(differences: Sequence[float]) -> Permutation | None:
+    """Return the share of the 2^S sign patterns whose mean is as far from 0; None for one seed or above MOST_SEEDS."""
+    seeds = len(differences)
+    if not 2 <= seeds <= MOST_SEEDS:
+        return None
+    values_S = np.asarray(differences, dtype=np.float64)
+    signs_PS = 1 - 2 * ((np.arange(2**seeds)[:, None] >> np.arange(seeds)) & 1)
+    sums_P = np.abs(signs_PS @ values_S)
+    limit = abs(values_S.sum()) - TOLERANCE * np.abs(values_S).sum()
+    return Permutation(p=float(np.mean(sums_P >= limit)), smallest=2.0 / 2**seeds)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the adjusted p of each hypothesis (Holm 1979): step-down, never above 1, in the order given."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min((len(p_values) - rank) * p_values[index], 1.0))
+        adjusted[index] = largest
+    return adjusted

@@ -1,0 +1,139 @@
+"""A run's metrics on resamples of its test images, from the per-image results that the run left.
+
+All runs of a task see the same resamples, so a difference of two arms is a paired one. A metric is computed again from
+what is stored of each image: top-1 from the answers, mIoU from confusion counts, AP from matches. Where a results file
+does not allow that, or gives another value than the record, it is said and the images are taken as they are.
+
+Axis letters: N images, R resamples.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmark.store import Stored
+from engine.confusion import areas_of, resampled_scores
+from engine.evaluation import read_results
+from engine.matching import AveragePrecision
+
+RESAMPLES = 1000
+SEED = 0  # of the resamples: equal records give equal tables
+CHUNK = 4_000_000  # multiplicities held at a time
+TOLERANCE = 1e-4  # percent points between a record's metric and the same from its results file
+
+MATCHES = {"box_matches": "box_ap", "mask_matches": "mask_ap"}  # field of a line -> metric
+
+Lines = Sequence[dict[str, Any]]
+
+
+class Resampler(Protocol):
+    """A run's metrics where image n counts `times_RN[r, n]` times in resample r."""
+
+    def __call__(self, times_RN: np.ndarray) -> dict[str, np.ndarray]:
+        """Return metric -> values (R,), in the record's names and units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """The runs of one task on the same resamples."""
+
+    images: int | None
+    """None where no metric could be resampled."""
+    values_R: dict[Path, dict[str, np.ndarray]]
+    """folder of a run -> metric -> value on every resample."""
+    problems: tuple[str, ...]
+    """Why a run, or all of them, is missing above."""
+
+
+def resample(task: str, runs: Sequence[Stored], resamples: int = RESAMPLES) -> Resampled:
+    """Return the metrics of the runs of one task on resamples of their images; `resamples` = 0 asks for none.
+
+    A run whose results do not allow it is left out, with the reason.
+    """
+    if resamples == 0:
+        return Resampled(images=None, values_R={}, problems=(f"{task}: 0 resamples asked for",))
+    ids: list[str] | None = None
+    values: dict[Path, dict[str, np.ndarray]] = {}
+    problems: dict[str, int] = {}
+    for item in runs:
+        try:
+            mine, resampler = _open(task, item)
+            if ids is not None and ids != mine:
+                raise ValueError(f"{item.folder} holds other images than {runs[0].folder}")
+            _check(item, resampler, len(mine))
+            drawn = _drawn(resampler, len(mine), resamples)
+            if not all(np.isfinite(value_R).all() for value_R in drawn.values()):
+                raise ValueError(f"{item.folder}: some resamples of its images hold nothing to score")
+            values[item.folder], ids = drawn, mine
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"no {error} in a line" if isinstance(error, KeyError) else str(error)
+            problems[reason] = problems.get(reason, 0) + 1
+    said = tuple(reason if count == 1 else f"{reason} ({count} runs)" for reason, count in problems.items())
+    return Resampled(images=len(ids) if ids and values else None, values_R=values, problems=said)
+
+
+def multiplicities(images: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
+    """Yield how often each image is drawn, (R', N) at a time, the same for every call with the same arguments."""
+    generator = np.random.default_rng(seed)
+    share_N = np.full(images, 1 / images)
+    rows = max(1, CHUNK // images)
+    for start in range(0, resamples, rows):
+        yield generator.multinomial(images, share_N, size=min(rows, resamples - start))
+
+
+def top1(lines: Lines) -> Resampler:
+    """Return the resampler of classification: top1 and top5 in percent."""
+    hit_NM = np.array([[x["label"] == x["top5"][0], x["label"] in x["top5"]] for x in lines], dtype=np.float64)
+
+    def of(times_RN: np.ndarray) -> dict[str, np.ndarray]:
+        share_RM = 100 * (times_RN @ hit_NM) / times_RN.sum(axis=1, keepdims=True)
+        return {"top1": share_RM[:, 0], "top5": share_RM[:, 1]}
+
+    return of
+
+
+def miou(lines: Lines) -> Resampler:
+    """Return the resampler of segmentation: miou, macc and aacc in percent."""
+    parts = [line["confusion"] for line in lines]
+    # classes that are nowhere have no IoU, so the largest number that occurs is enough
+    classes = 1 + max((max(row[:2]) for rows in parts for row in rows), default=0)
+    areas = areas_of(parts, classes)
+    return lambda times_RN: resampled_scores(areas, times_RN)
+
+
+def ap(lines: Lines) -> Resampler:
+    """Return the resampler of detection: box_ap and, where masks were matched too, mask_ap in percent."""
+    held = [name for name in MATCHES if all(name in line for line in lines)]
+    if not held:
+        raise ValueError("detection: the results files hold no matches")
+    precision = {MATCHES[name]: AveragePrecision([line[name] for line in lines]) for name in held}
+    return lambda times_RN: {metric: one.of(times_RN) for metric, one in precision.items()}
+
+
+RESAMPLERS: dict[str, Callable[[Lines], Resampler]] = {"classification": top1, "detection": ap, "segmentation": miou}
+
+
+def _open(task: str, item: Stored) -> tuple[list[str], Resampler]:
+    if item.record.results_file is None or not (item.folder / item.record.results_file).is_file():
+        raise ValueError(f"{task}: no per-image results beside the record")
+    results = read_results(item.folder / item.record.results_file)
+    if len(results) < 2:
+        raise ValueError(f"{item.folder}: {len(results)} images; a resample needs two or more")
+    return [result.image_id for result in results], RESAMPLERS[task]([result.values for result in results])
+
+
+def _check(item: Stored, resampler: Resampler, images: int) -> None:
+    for name, value_R in resampler(np.ones((1, images), dtype=np.int64)).items():
+        recorded = item.record.metrics.get(name)
+        if recorded is not None and not abs(float(value_R[0]) - recorded) <= TOLERANCE:
+            raise ValueError(
+                f"{item.folder}: {name} of the results file is {value_R[0]:.4f}, of the record {recorded:.4f}"
+            )
+
+
+def _drawn(resampler: Resampler, images: int, resamples: int) -> dict[str, np.ndarray]:
+    parts = [resampler(times_RN) for times_RN in multiplicities(images, resamples)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

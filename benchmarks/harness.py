@@ -1,0 +1,146 @@
+"""Side by side in one run: interleaved rounds, medians, ratios against the peer as published and with our switches.
+
+A variant is one program doing one step of work; its peer does the same work by another library. Switches are what a
+user may turn on in either: `fp32` (PyTorch's default), `onednn` (float32 matmuls through oneDNN), `bf16` (autocast as
+well).
+"""
+
+import argparse
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Switches = Literal["fp32", "onednn", "bf16"]
+SETTINGS: tuple[Switches, ...] = ("fp32", "onednn", "bf16")
+Step = Callable[[], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One program under one set of switches."""
+
+    name: str
+    """Library, for the table; variants of one library share it."""
+    peer: bool
+    """True for the library that we are compared with."""
+    switches: Switches
+    build: Callable[[], Step]
+    """Makes the model and returns a step, which returns a number that tells that the work is the same."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.switches}"
+
+
+def variants(name: str, build: Callable[[], Step], *, peer: bool) -> list[Variant]:
+    """Return the program under each set of switches."""
+    return [Variant(name=name, peer=peer, switches=switches, build=build) for switches in SETTINGS]
+
+
+def run(title: str, programs: Sequence[Variant], *, rounds: int, note: str = "") -> None:
+    """Measure all programs and print a Markdown table."""
+    arguments = _arguments(rounds)
+    if arguments.only is not None:
+        if arguments.only[0] == title:
+            _print_memory(programs[int(arguments.only[1])])
+        return
+    if arguments.quick:
+        programs = [p for p in programs if p.switches == "bf16"]
+    steps = _built(programs)
+    values = [_timed(p, step)[1] for p, step in zip(programs, steps, strict=True)]  # warm-up, first step
+    times: list[list[float]] = [[] for _ in programs]
+    for _ in range(1 if arguments.quick else arguments.rounds):
+        for index, (program, step) in enumerate(zip(programs, steps, strict=True)):
+            times[index].append(_timed(program, step)[0])
+            print(f"\r{title}: {program.title}", " " * 20, end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    del steps
+    medians = [statistics.median(series) for series in times]
+    memory = (
+        [None] * len(programs)
+        if arguments.quick or arguments.no_memory
+        else [_memory(title, i) for i in range(len(programs))]
+    )
+    print(f"\n### {title}\n\n{machine()}; median of {len(times[0])} interleaved rounds{note}.\n")
+    print("| program | ms | against the peer as published | against the peer, same switches | peak MiB | value |")
+    print("|---|---|---|---|---|---|")
+    for program, median, peak, value in zip(programs, medians, memory, values, strict=True):
+        published = _ratio(programs, medians, median, "fp32")
+        same = _ratio(programs, medians, median, program.switches)
+        shown = "" if peak is None else f"{peak:,.0f}"
+        print(f"| {program.title} | {1e3 * median:,.0f} | {published} | {same} | {shown} | {value:.6g} |")
+
+
+def machine() -> str:
+    """Return what the numbers were measured on."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    processor = names[0] if names else platform.processor()
+    rates = ", ".join(f"{switches} {_matmul_rate(switches):.0f}" for switches in SETTINGS)
+    return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}; matmul GFLOP/s: {rates}"
+
+
+def _arguments(rounds: int) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=rounds, help="interleaved rounds")
+    parser.add_argument("--quick", action="store_true", help="one round of bf16 alone: does it run?")
+    parser.add_argument("--no-memory", action="store_true", help="time alone; memory takes a fresh process per program")
+    parser.add_argument("--only", nargs=2, metavar=("TITLE", "INDEX"), help=argparse.SUPPRESS)  # memory of one program
+    return parser.parse_args()
+
+
+def _built(programs: Sequence[Variant]) -> list[Step]:
+    """Build each program once; variants of one library share it, so that the weights fit memory."""
+    shared: dict[Callable[[], Step], Step] = {}
+    return [shared.setdefault(p.build, shared.get(p.build) or p.build()) for p in programs]
+
+
+def _timed(program: Variant, step: Step) -> tuple[float, float]:
+    torch.set_float32_matmul_precision("highest" if program.switches == "fp32" else "medium")
+    with torch.autocast("cpu", torch.bfloat16, enabled=program.switches == "bf16"):
+        start = time.perf_counter()
+        value = step()
+        return time.perf_counter() - start, value
+
+
+def _ratio(programs: Sequence[Variant], medians: Sequence[float], mine: float, switches: Switches) -> str:
+    peer = [m for p, m in zip(programs, medians, strict=True) if p.peer and p.switches == switches]
+    return f"{peer[0] / mine:.2f}x" if peer else ""
+
+
+def _memory(title: str, index: int) -> float:
+    """Return the peak resident memory that a fresh process needs above its imports, in MiB."""
+    command = [sys.executable, sys.argv[0], "--only", title, str(index)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def _print_memory(program: Variant) -> None:
+    before = _peak_mib()
+    _timed(program, program.build())
+    print(_peak_mib() - before)
+
+
+def _peak_mib() -> float:
+    # VmHWM starts anew with the program; getrusage's peak is inherited from the parent
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
+
+
+def _matmul_rate(switches: Switches) -> float:
+    """Return GFLOP/s of a matmul of ViT-B's MLP, what the best of programs could reach."""
+    kind = torch.bfloat16 if switches == "bf16" else torch.float32
+    torch.set_float32_matmul_precision("highest" if switches == "fp32" else "medium")
+    x, weight = torch.randn(1576, 768).to(kind), torch.randn(3072, 768).to(kind)
+    seconds = []
+    for _ in range(12):
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        seconds.append(time.perf_counter() - start)
+    return 2 * 1576 * 768 * 3072 / statistics.median(seconds) / 1e9
