@@ -135,7 +135,7 @@ def as_json(config: Any) -> dict[str, Any]:
 
 def from_json(cls: type[T], values: Any) -> T:
     """Return the dataclass `cls` from what `as_json` made. Raises ValueError for a field it does not have."""
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a dataclass type is hashable
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
