@@ -115,7 +115,7 @@ def test_init_of_another_architecture_is_refused(
         ({"0": "tinny"}, "no recipe is called 'tinny'; there are: mae_base, small, tiny"),
         ({"--data": "nowhere"}, "nowhere: looked for train/<class>/<image>; found no such folder"),
         ({"--epochs": "1"}, "--steps and --epochs were both given"),
-        ({"--init": "missing.safetensors"}, "missing.safetensors: no such checkpoint file"),
+        ({"--init": "missing.safetensors"}, "missing.safetensors: no such file"),
         ({"--steps": "0"}, "is less than one step"),
     ],
 )
