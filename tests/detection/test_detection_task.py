@@ -242,7 +242,7 @@ def test_tool_trains_on_named_splits(few_scenes: ScenesIndex, tmp_path: Path) ->
     assert (record["train_split"], record["train_images"], record["val_images"]) == ("test2017", 2, 2)
     assert record["data_notes"] == ["training and validation use the same annotations"]
     assert {"box_ap", "box_ap50", "mask_ap", "mask_ap50"} <= record["metrics"].keys()
-    assert len(record["pictures"]) == 3 and (tmp_path / "run" / record["pictures"][0]).is_file()
+    assert len(record["pictures"]) == 4 and (tmp_path / "run" / record["pictures"][0]).is_file()
 
 
 def test_tool_says_what_is_wrong(few_scenes: ScenesIndex, tmp_path: Path, capsys: Any) -> None:
