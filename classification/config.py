@@ -1,9 +1,13 @@
 """Options of classification."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from backbones.config import ViTConfig
 from engine.config import RunConfig
+
+Protocol = Literal["finetune", "linear", "partial"]
+Pooling = Literal["mean", "class"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,10 @@ class Augmentation:
     """Beta parameter of cutmix; with mixup too, each batch takes one of them."""
     label_smoothing: float = 0.1
     """Share of the target spread over all classes."""
+    resize: Literal["pillow", "tensor"] = "pillow"
+    """What resizes training crops: Pillow, as the published recipes, or torch's kernel for bytes, which makes a loader
+    process 1.5 times as fast. Its pixels are 0.04 of 255 levels off Pillow's on average, and off by more than one level
+    in 0.02 % of them (there by up to 15), so compare runs of one choice (benchmarks/image_loader.py measures it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +52,29 @@ class ClassificationConfig:
     """Standard deviation of the head's initial weights (MAE's fine-tuning code)."""
     crop_share: float = 224 / 256
     """Evaluation resizes the shorter side to resolution / crop_share and crops the centre."""
+    protocol: Protocol = "finetune"
+    """What learns: all; a linear layer on frozen features (`linear`); or the head and the last blocks (`partial`)."""
+    tuned_blocks: float = 1
+    """Blocks that learn under `partial`, counted from the last; 0.5 is the MLP half of the last block."""
+    pooling: Pooling = "mean"
+    """What the head reads: the mean of the patch tokens, or the class token."""
+    label_share: float | None = None
+    """Share of the training images of each class that is used, at least one (0.01 is 1 %); None uses all."""
+    label_seed: int = 0
+    """Seed of that choice; it is not the run's, so that runs of several seeds may see the same labels."""
+    train_list: str | None = None
+    """File with the training images to use, one name or class/name a line, as the 1 % and 10 % lists of ImageNet."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that make no protocol."""
+        if self.protocol == "partial":
+            whole = self.tuned_blocks == int(self.tuned_blocks) and 1 <= self.tuned_blocks <= self.backbone.depth
+            if not whole and self.tuned_blocks != 0.5:
+                raise ValueError(
+                    f"tuned_blocks is {self.tuned_blocks:g}; it must be 0.5 or a whole number from 1 to the depth of "
+                    f"{self.backbone.depth} (no block at all is the protocol `linear`)."
+                )
+        if self.label_share is not None and not 0 < self.label_share <= 1:
+            raise ValueError(f"label_share is {self.label_share:g}; it must be above 0 and at most 1 (1 % is 0.01).")
+        if self.label_share is not None and self.train_list is not None:
+            raise ValueError("label_share and train_list were both given; one of them chooses the training images.")

@@ -6,12 +6,14 @@ from torch import Tensor, nn
 
 from backbones.layers import LAYER_NORM_EPS
 from backbones.vit import ViT
+from classification.config import Pooling
+from classification.protocols import frozen_modules
 
 
 class Classifier(nn.Module):
-    """Mean of the patch tokens, layer norm, linear: MAE's fine-tuning head (`--global_pool` of its code).
+    """Pooled tokens, a norm, linear; by default the mean of the patch tokens and a layer norm.
 
-    Axis letters: B batch, K classes.
+    The default is MAE's fine-tuning head (`--global_pool` of its code). Axis letters: B batch, D width, K classes.
     """
 
     def __init__(
@@ -22,12 +24,18 @@ class Classifier(nn.Module):
         head_std: float,
         label_smoothing: float,
         mixup: Mixup | None = None,
+        pooling: Pooling = "mean",
+        norm: nn.Module | None = None,
     ) -> None:
-        """`backbone` has no final norm of its own for fine-tuning; `mixup` replaces the smoothing of the loss."""
+        """`backbone` has no final norm of its own where `norm` is the default, a layer norm on the pooled tokens.
+
+        `mixup` replaces the smoothing of the loss.
+        """
         super().__init__()
         width = backbone.architecture.embed_dim
         self.backbone = backbone
-        self.fc_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.pooling = pooling
+        self.fc_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS) if norm is None else norm
         self.head = nn.Linear(width, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=head_std)
         nn.init.zeros_(self.head.bias)
@@ -51,5 +59,16 @@ class Classifier(nn.Module):
 
     def logits(self, image_BCHW: Tensor) -> Tensor:
         """Return (B, K)."""
-        tokens_BTD = self.backbone(image_BCHW)
-        return self.head(self.fc_norm(tokens_BTD[:, self.backbone.prefix :].mean(dim=1)))
+        return self.head(self.fc_norm(pool(self.backbone(image_BCHW), self.backbone.prefix, self.pooling)))
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Put what learns in training mode and leave what is frozen in eval mode: no stochastic depth there."""
+        super().train(mode)
+        for module in frozen_modules(self.backbone):
+            module.eval()
+        return self
+
+
+def pool(tokens_BTD: Tensor, prefix: int, pooling: Pooling) -> Tensor:
+    """Return (B, D): the class token, or the mean of the tokens after the first `prefix`."""
+    return tokens_BTD[:, 0] if pooling == "class" else tokens_BTD[:, prefix:].mean(dim=1)

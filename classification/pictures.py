@@ -39,3 +39,19 @@ def draw_predictions(
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     return path
+
+
+def draw_answer(picture: Path, image: Path, *, classes: Sequence[str], probabilities: Sequence[float]) -> None:
+    """Write an image file beside bars of its likeliest classes."""
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    shown, bars = figure.subplots(1, 2)
+    shown.imshow(read_rgb(image))
+    shown.axis("off")
+    drawn = bars.barh(range(len(classes)), probabilities, color="steelblue")
+    texts = [f"{name} {share:.0%}" for name, share in zip(classes, probabilities, strict=True)]
+    bars.bar_label(drawn, texts, padding=3)
+    bars.invert_yaxis()
+    bars.set_xlim(0, 1.6)
+    bars.axis("off")
+    with replacing(picture) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

@@ -1,12 +1,15 @@
 """Classification as a Task: ImageFolder data, cross-entropy, top-1 and top-5."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.data.mixup import Mixup
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.datasets import ImageFolder
 
 from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.initial import start_from
@@ -22,16 +25,20 @@ from classification.data import (
     train_transform,
 )
 from classification.heads import Classifier
-from classification.pictures import draw_predictions
+from classification.pictures import draw_answer, draw_predictions
+from classification.protocols import freeze_all, freeze_but_last, probe_groups, probe_norm
+from classification.subset import list_text, listed_images, share_of_classes
 from engine.config import OptimConfig
 from engine.cost import count_flops
+from engine.files import replacing
+from engine.images import read_rgb
 from engine.task import Facts, ImageResult, InitialWeights
 
 Batch = tuple[Tensor, Tensor, list[str]]
 
 
 class ClassificationTask:
-    """Training of the whole ViT with a mean-pooled head: fine-tuning, or pre-training from labels."""
+    """Fine-tuning, linear probing, partial fine-tuning, or pre-training from labels."""
 
     primary_metric = "top1"
 
@@ -63,7 +70,9 @@ class ClassificationTask:
         return torch.stack(images), torch.tensor(labels), list(ids)
 
     def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
-        """Layer-wise decay over the ViT; the head is the last layer."""
+        """Layer-wise decay over what learns of the ViT; the head is the last layer."""
+        if self.config.protocol == "linear":
+            return probe_groups(self.model, weight_decay=optim.weight_decay, depth=self.config.backbone.depth)
         return param_groups(
             self.model,
             weight_decay=optim.weight_decay,
@@ -95,18 +104,43 @@ class ClassificationTask:
         """Write predictions.png: images with their label and the model's answer, mistakes marked."""
         return [draw_predictions(folder / "predictions.png", self.val_data, results, self.classes)]
 
+    def predict_image(self, path: Path) -> dict[str, Any]:
+        """Return the five likeliest classes of an image file and their probabilities, the model being in eval mode.
+
+        Raises UnreadableImageError.
+        """
+        image_CHW = self.val_data.transform(read_rgb(path)).to(self.model.head.weight.device)
+        top = self.model.logits(image_CHW[None]).float().softmax(dim=1)[0].topk(min(5, len(self.classes)))
+        return {"classes": [self.classes[i] for i in top.indices.tolist()], "probabilities": top.values.tolist()}
+
+    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
+        """Write the image beside bars of what `predict_image` returned."""
+        draw_answer(picture, path, classes=values["classes"], probabilities=values["probabilities"])
+
     def finish(self, folder: Path) -> list[Path]:
-        """Write backbone.safetensors where this was a pre-training."""
-        if not self.pretraining:
-            return []
-        path = folder / "backbone.safetensors"
-        write_checkpoint(path, self.model.backbone, source="supervised", normalisation=self.normalisation)
-        return [path]
+        """Write backbone.safetensors where this was a pre-training, train_list.txt where a part of the labels was used.
+
+        The list is what --train-list reads.
+        """
+        written = []
+        if self.pretraining:
+            written.append(folder / "backbone.safetensors")
+            write_checkpoint(written[0], self.model.backbone, source="supervised", normalisation=self.normalisation)
+        if self.config.label_share is not None or self.config.train_list is not None:
+            written.append(folder / "train_list.txt")
+            with replacing(written[-1]) as temporary:
+                temporary.write_text(list_text(self.train_data.folder.samples, self.train_data.root), encoding="utf-8")
+        return written
 
 
 def build_task(config: ClassificationConfig, *, data: Path, init: InitialWeights | None) -> ClassificationTask:
-    """Return fine-tuning on `data/train` and `data/val`, from the backbone checkpoint `init` or random weights."""
-    backbone = ViT(config.backbone, final_norm=False, drop_path=config.drop_path)
+    """Return training by `config.protocol` on `data/train`, evaluated on `data/val`.
+
+    It starts from the backbone checkpoint `init` or from random weights.
+    """
+    # a linear probe reads the final norm of pre-training, and so does a head on the class token
+    final_norm = config.protocol == "linear" or config.pooling == "class"
+    backbone = ViT(config.backbone, final_norm=final_norm, drop_path=config.drop_path)
     return assemble(config, backbone, data=data, init=init)
 
 
@@ -118,10 +152,20 @@ def assemble(
     init: InitialWeights | None,
     pretraining: bool = False,
 ) -> ClassificationTask:
-    """Return the task around a backbone, which gets the declared weights or keeps its random ones."""
+    """Return the task around a backbone, which gets the declared weights or keeps its random ones.
+
+    Raises ValueError for a pre-training under another protocol than `finetune`.
+    """
+    if pretraining and config.protocol != "finetune":
+        raise ValueError(f"protocol {config.protocol!r}: pre-training from labels trains the whole ViT.")
     report, normalisation = start_from(backbone, init)
+    if config.protocol == "linear":
+        freeze_all(backbone)
+    elif config.protocol == "partial":
+        freeze_but_last(backbone, config.tuned_blocks)
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
     same_classes(train, val)
+    train_notes += _use_part(train, config)
     size, augment = config.backbone.image_size, config.augment
     mixup = None
     if augment.mixup or augment.cutmix:
@@ -137,6 +181,8 @@ def assemble(
         head_std=config.head_std,
         label_smoothing=augment.label_smoothing,
         mixup=mixup,
+        pooling=config.pooling,
+        norm=_head_norm(config),
     )
     facts = Facts(
         data=str(data),
@@ -160,3 +206,27 @@ def assemble(
         normalisation=normalisation,
         pretraining=pretraining,
     )
+
+
+def _head_norm(config: ClassificationConfig) -> nn.Module | None:
+    """Return what stands between pooling and linear layer; None is the default, a fresh layer norm."""
+    if config.protocol == "linear":
+        return probe_norm(config.backbone.embed_dim)
+    return nn.Identity() if config.pooling == "class" else None
+
+
+def _use_part(train: ImageFolder, config: ClassificationConfig) -> list[str]:
+    """Leave in `train` what the configuration chooses of it and return a note of that."""
+    root, all_images = Path(train.root), len(train.samples)
+    if config.label_share is not None:
+        kept = share_of_classes(train.samples, root, share=config.label_share, seed=config.label_seed)
+        how = f"{100 * config.label_share:g} % of each class, seed {config.label_seed}"
+    elif config.train_list is not None:
+        kept = listed_images(train.samples, root, Path(config.train_list))
+        how = f"named by {config.train_list}"
+    else:
+        return []
+    train.samples = train.imgs = kept
+    train.targets = [label for _, label in kept]
+    digest = hashlib.sha256(list_text(kept, root).encode()).hexdigest()
+    return [f"train: {len(kept)} of {all_images} images used ({how}; list sha256 {digest[:12]})"]

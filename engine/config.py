@@ -36,8 +36,10 @@ class Duration:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with a rule for the learning rate."""
+    """An optimiser with a rule for the learning rate."""
 
+    kind: Literal["adamw", "lars"] = "adamw"
+    """AdamW, or LARS (arXiv 1708.03888; momentum 0.9, trust 0.001), which large batches of linear probing use."""
     base_lr: float
     """Learning rate at base_batch_size images per step."""
     base_batch_size: int = 256
@@ -45,7 +47,7 @@ class OptimConfig:
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the rate follows the batch: base_lr times batch / base_batch_size, its square root, or not at all."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay of the first and second moment."""
+    """AdamW's decay of the first and second moment; the first is LARS's momentum."""
     weight_decay: float = 0.05
     """Decoupled weight decay of the parameters that are not exempt."""
     layer_decay: float = 1.0

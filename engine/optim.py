@@ -1,30 +1,34 @@
 """The optimiser from a task's parameter groups, and its table for people."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch.optim import AdamW
+from timm.optim import Lars
+from torch.optim import AdamW, Optimizer
 
 from engine.config import OptimConfig
 from engine.task import ParamGroupLike
 
 
-def build_optimizer(groups: Sequence[ParamGroupLike], optim: OptimConfig, *, peak_lr: float) -> AdamW:
-    """Return AdamW over the groups; each torch group carries `lr_scale`, its share of the schedule's rate."""
-    return AdamW(
-        [
-            {
-                "params": list(g.params),
-                "lr": peak_lr * g.lr_scale,
-                "lr_scale": g.lr_scale,
-                "weight_decay": g.weight_decay,
-            }
-            for g in groups
-        ],
-        lr=peak_lr,
-        betas=optim.betas,
-        fused=True,  # one kernel instead of a dozen elementwise passes
-    )
+def build_optimizer(groups: Sequence[ParamGroupLike], optim: OptimConfig, *, peak_lr: float) -> Optimizer:
+    """Return the optimiser over the groups; each torch group carries `lr_scale`, its share of the schedule's rate."""
+    settings: list[dict[str, Any]] = [
+        {
+            "params": list(g.params),
+            "lr": peak_lr * g.lr_scale,
+            "lr_scale": g.lr_scale,
+            "weight_decay": g.weight_decay,
+        }
+        for g in groups
+    ]
+    if optim.kind == "lars":
+        for group in settings:
+            # matrices alone are scaled, also without weight decay: MAE's util/lars.py
+            group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
+        return Lars(settings, lr=peak_lr, momentum=optim.betas[0], trust_coeff=0.001)
+    # fused: one kernel instead of a dozen elementwise passes
+    return AdamW(settings, lr=peak_lr, betas=optim.betas, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

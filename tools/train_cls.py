@@ -1,18 +1,44 @@
-"""Fine-tune the shared ViT backbone for image classification.
+"""Fine-tune, partly fine-tune or linearly probe the shared ViT backbone for image classification.
 
     python tools/train_cls.py tiny --data imagenet --init runs/mae/backbone.safetensors --out runs/cls
+    python tools/train_cls.py tiny --protocol partial --tuned-blocks 0.5 --data imagenet --init FILE --out runs/half
+    python tools/train_cls.py tiny --label-share 0.1 --data imagenet --init FILE --out runs/ten
 
---data holds train/<class>/ and val/<class>/ with images. Metrics: top1, top5 in percent, in OUT/record.json.
+--data holds train/<class>/ and val/<class>/ with images. Metrics: top1, top5 in percent, in OUT/record.json. With a
+part of the labels OUT/train_list.txt names the images that were used. tools/probe.py probes cached features in a
+fraction of the time; tools/eval_cls.py scores weights that come with a head; tools/predict.py looks at any image.
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+
+from classification.config import Pooling, Protocol
 from classification.recipes import RECIPES
 from classification.task import build_task
 from engine.launch import TrainArgs, run_tool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Args(TrainArgs):
+    """Flags of classification; what is not given is the recipe's."""
+
+    protocol: Protocol | None = None
+    """What learns: all, a linear layer on frozen features, or the head and the last blocks."""
+    tuned_blocks: float | None = None
+    """Blocks that learn under `partial`, counted from the last; 0.5 is the MLP half of the last block."""
+    pooling: Pooling | None = None
+    """What the head reads: the mean of the patch tokens, or the class token."""
+    label_share: float | None = None
+    """Share of the training images of each class that is used, at least one (0.01 is 1 %)."""
+    label_seed: int | None = None
+    """Seed of that choice, which is not the run's."""
+    train_list: Path | None = None
+    """File with the training images to use, one name or class/name a line, as the 1 % and 10 % lists of ImageNet."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 130 interrupted."""
-    return run_tool(TrainArgs, argv, doc=__doc__, recipes=RECIPES, build=build_task)
+    return run_tool(Args, argv, doc=__doc__, recipes=RECIPES, build=build_task)
 
 
 if __name__ == "__main__":

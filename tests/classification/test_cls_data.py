@@ -12,7 +12,7 @@ from torchvision.datasets import ImageFolder
 from backbones.checkpoint import Normalisation
 from classification.config import Augmentation
 from classification.data import LabelledImages, eval_transform, open_split, same_classes, train_transform
-from engine.images import UnreadableImageError
+from engine.images import UnreadableImageError, find_images, read_rgb
 from engine.seeding import seeded
 
 IDENTITY = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # pixels from 0 to 1
@@ -163,3 +163,25 @@ def test_crop_takes_the_configured_share() -> None:
         widths.append(float(made[..., -1].mean() - made[..., 0].mean()))
     # a quarter of the area at ratios from 3/4 to 4/3: a width of sqrt(0.25 * ratio) of the image, 0.43 to 0.58
     assert 0.41 < min(widths) < max(widths) < 0.6
+
+
+def test_tensor_crops_are_the_same_crops_nearly_the_same_pixels(real_data: Path) -> None:
+    loaders = [train_transform((96, 96), Augmentation(resize=kind), IDENTITY) for kind in ("pillow", "tensor")]
+    differences = []
+    for seed, path in enumerate(find_images(real_data / "gallery")[:10]):
+        made = []
+        for load in loaders:
+            with seeded(seed):
+                made.append(load(read_rgb(path)))
+        differences.append((made[0] - made[1]).abs() * 255)
+    difference = torch.stack(differences)
+    assert difference.shape == (10, 3, 96, 96)
+    # both round to bytes after each of two passes, with weights of different precision; other crops would differ by 50
+    assert float(difference.mean()) < 0.1 and float((difference > 1.5).double().mean()) < 1e-3
+
+
+def test_tensor_crops_with_randaugment_and_erasing() -> None:
+    augment = Augmentation(resize="tensor", randaugment="rand-m9-mstd0.5-inc1", erase=1.0)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    made = train_transform((32, 48), augment, Normalisation())(image)
+    assert made.shape == (3, 32, 48) and made.dtype == torch.float32

@@ -1,0 +1,68 @@
+"""What learns under each protocol: linear probing and partial fine-tuning (MAE, section 4.3 and appendix A.1).
+
+A frozen parameter asks for no gradient, so it is in no group of the optimiser, and autograd keeps nothing of the blocks
+before the first one that learns.
+"""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from backbones.param_groups import ParamGroup
+from backbones.vit import ViT
+
+PROBE_NORM_EPS = 1e-6  # main_linprobe.py of MAE's code
+
+
+def probe_norm(width: int) -> nn.Module:
+    """Return the batch norm without affine parameters that stands before a linear probe (Doersch et al. 2015)."""
+    return nn.BatchNorm1d(width, affine=False, eps=PROBE_NORM_EPS)
+
+
+def freeze_all(vit: ViT) -> None:
+    """Let nothing of the ViT learn."""
+    vit.requires_grad_(False)
+
+
+def freeze_but_last(vit: ViT, blocks: float) -> None:
+    """Let the last `blocks` blocks and the final norm learn, and nothing before them.
+
+    0.5 is the second half of the last block: its norm, MLP and layer scale.
+    """
+    freeze_all(vit)
+    vit.norm.requires_grad_(True)
+    if blocks == 0.5:
+        for name, parameter in vit.blocks[-1].named_parameters():
+            parameter.requires_grad_(name.startswith(("norm2.", "mlp.", "gamma_2")))
+        return
+    for block in vit.blocks[len(vit.blocks) - int(blocks) :]:
+        block.requires_grad_(True)
+
+
+def frozen_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the largest submodules that have parameters of which none learns, itself among them."""
+    parameters = [parameter.requires_grad for parameter in module.parameters()]
+    if parameters and not any(parameters):
+        yield module
+        return
+    for child in module.children():
+        yield from frozen_modules(child)
+
+
+def probe_groups(model: nn.Module, *, weight_decay: float, depth: int) -> list[ParamGroup]:
+    """Return a group of the matrices and one of the vectors that learn, after a ViT none of which does.
+
+    Vectors have no weight decay (and LARS gives them no trust ratio).
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    kinds = [item for item in named if item[1].ndim > 1], [item for item in named if item[1].ndim <= 1]
+    return [
+        ParamGroup(
+            layer=depth + 1,
+            lr_scale=1.0,
+            weight_decay=decay,
+            names=tuple(name for name, _ in kind),
+            params=tuple(parameter for _, parameter in kind),
+        )
+        for kind, decay in zip(kinds, (weight_decay, 0.0), strict=True)
+    ]

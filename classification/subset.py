@@ -1,0 +1,68 @@
+"""A part of the training labels: a share of every class from a seed, or the images that a list names.
+
+The share of a class are the images whose names have the lowest hashes, so it depends on no order of files and no
+library's generator, and 1 % is a part of 10 %.
+"""
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+Labelled = tuple[str, int]  # path, label
+
+
+def share_of_classes(samples: Sequence[Labelled], root: Path, *, share: float, seed: int) -> list[Labelled]:
+    """Return `share` of the images of every class, rounded up, in the given order."""
+    by_class: dict[int, list[Labelled]] = defaultdict(list)
+    for sample in samples:
+        by_class[sample[1]].append(sample)
+    kept: set[str] = set()
+    for members in by_class.values():
+        ranked = sorted(members, key=lambda sample: _rank(sample[0], root, seed))
+        count = math.ceil(round(share * len(members), 9))  # 0.1 * 30 is a little above 3 in binary
+        kept |= {path for path, _ in ranked[:count]}
+    return [sample for sample in samples if sample[0] in kept]
+
+
+def listed_images(samples: Sequence[Labelled], root: Path, list_file: Path) -> list[Labelled]:
+    """Return the images that a file names, one a line, by name or by path below `root`, in the given order.
+
+    Raises FileNotFoundError or ValueError that names the lines which name no image, several, or one again.
+    """
+    try:
+        lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{list_file}: not a text file ({error}); it should hold one image name a line.") from error
+    wanted = [line for line in lines if line]
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for path, _ in samples:
+        by_name[relative(path, root)].append(path)
+        if "/" in relative(path, root):
+            by_name[PurePath(path).name].append(path)
+    for what, bad in (
+        ("name no image", [name for name in wanted if not by_name.get(name)]),
+        ("fit several images (write class/name)", [name for name in wanted if len(by_name.get(name, ())) > 1]),
+        ("come twice", [name for name, count in Counter(wanted).items() if count > 1]),
+    ):
+        if bad:
+            raise ValueError(f"{list_file}: {len(bad)} of {len(wanted)} lines {what} of {root}: {', '.join(bad[:3])}.")
+    if not wanted:
+        raise ValueError(f"{list_file}: names no image.")
+    kept = {by_name[name][0] for name in wanted}
+    return [sample for sample in samples if sample[0] in kept]
+
+
+def relative(path: str, root: Path) -> str:
+    """Return the path of an image below its split's folder, with forward slashes."""
+    return PurePath(path).relative_to(root).as_posix()
+
+
+def list_text(samples: Sequence[Labelled], root: Path) -> str:
+    """Return what `listed_images` reads: one path a line."""
+    return "".join(f"{relative(path, root)}\n" for path, _ in samples)
+
+
+def _rank(path: str, root: Path, seed: int) -> str:
+    return hashlib.sha256(f"{seed}/{relative(path, root)}".encode()).hexdigest()

@@ -1,0 +1,40 @@
+"""A finished classification run as a classifier of other images."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from classification.config import ClassificationConfig
+from classification.data import eval_transform
+from classification.robustness import Known
+from classification.task import ClassificationTask, build_task
+from engine.device import make_fabric
+from engine.reevaluate import Buildable, rebuild
+from engine.resume import load_model
+
+
+def known_by(run: Path, *, data: Path | None, resized: bool) -> Known:
+    """Return the model of the last checkpoint of a run with its evaluation transform.
+
+    `resized` False crops the centre alone. Raises as `engine.reevaluate.rebuild`.
+    """
+    tasks = {"classification": Buildable(ClassificationConfig, build_task)}
+    rebuilt = rebuild(run, tasks, data=data, split=None)
+    task = rebuilt.task
+    assert isinstance(task, ClassificationTask)  # the only one that `tasks` builds
+    fabric = make_fabric(rebuilt.run.precision)
+    load_model(rebuilt.checkpoint, task.model)
+    model = task.model.to(fabric.device).eval()
+
+    def logits(image_BCHW: Tensor) -> Tensor:
+        with fabric.autocast():
+            return model.logits(image_BCHW.to(fabric.device))
+
+    config = task.config
+    share = config.crop_share if resized else 1.0
+    return Known(
+        logits=logits,
+        classes=task.classes,
+        transform=eval_transform(config.backbone.image_size, share, task.normalisation),
+        batch_size=rebuilt.run.eval_batch_size,
+    )

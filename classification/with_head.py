@@ -1,0 +1,106 @@
+"""A fine-tuned checkpoint of any family, head included, scored without training: what timm's `validate` does."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torchvision.datasets import ImageFolder
+
+from backbones.checkpoint import Checkpoint, Normalisation
+from backbones.initial import start_from
+from backbones.sources.read import Declared, read_checkpoint
+from backbones.vit import ViT
+from classification.data import LabelledImages
+from classification.heads import Classifier
+from engine.images import UnreadableImageError
+from engine.task import ImageResult, InitialWeights
+
+
+def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:
+    """Return the whole classifier that a checkpoint holds, in eval mode, and what its pixels are normalised with.
+
+    `fc_norm` means a head on the mean of the patch tokens, the final norm a head on the class token (the heads of timm,
+    MAE, BEiT and DeiT). Raises ValueError where there is no head, or one that two tokens share (distillation).
+    """
+    declared = Declared(
+        source=init.source, num_heads=init.num_heads, image_size=init.image_size, trust_pickle=init.trust_pickle
+    )
+    checkpoint = read_checkpoint(init.path, declared)
+    _check_head(checkpoint)
+    state = checkpoint.state
+    pooled = "fc_norm.weight" in state
+    vit = ViT(checkpoint.architecture, class_token="cls_token" in state, final_norm=not pooled)
+    _, normalisation = start_from(vit, init)
+    model = Classifier(
+        vit,
+        num_classes=state["head.weight"].shape[0],
+        head_std=0.02,
+        label_smoothing=0.0,
+        pooling="mean" if pooled else "class",
+        norm=None if pooled else nn.Identity(),
+    )
+    for part, module in (("head", model.head), ("fc_norm", model.fc_norm)):
+        module.load_state_dict({name: state[f"{part}.{name}"] for name in module.state_dict()})
+    return model.eval(), normalisation
+
+
+def top_answers(
+    logits: Callable[[torch.Tensor], torch.Tensor], data: LabelledImages, *, batch_size: int, kept: list[int]
+) -> tuple[list[ImageResult], list[str]]:
+    """Return label and five likeliest classes per image, and one line per image that cannot be read.
+
+    `kept` are the logits that compete, by class of `data`: those of a subset of the classes that a model knows.
+    """
+    results: list[ImageResult] = []
+    unreadable: list[str] = []
+    index = torch.tensor(kept)
+    for start in range(0, len(data), batch_size):
+        samples = []
+        for i in range(start, min(start + batch_size, len(data))):
+            try:
+                samples.append(data[i])
+            except UnreadableImageError as error:
+                unreadable.append(str(error))
+        if not samples:
+            continue
+        with torch.no_grad():
+            answers_BK = logits(torch.stack([image for image, _, _ in samples])).float().cpu()[:, index]
+        order = answers_BK.topk(min(5, len(kept)), dim=1).indices.tolist()
+        results += [
+            ImageResult(image_id, {"label": label, "top5": top})
+            for (_, label, image_id), top in zip(samples, order, strict=True)
+        ]
+    return results, unreadable
+
+
+def top_scores(results: list[ImageResult]) -> dict[str, float]:
+    """Return top1 and top5 in percent. Raises ValueError where no image could be read."""
+    if not results:
+        raise ValueError("no image could be evaluated.")
+    first = sum(r.values["label"] == r.values["top5"][0] for r in results)
+    five = sum(r.values["label"] in r.values["top5"] for r in results)
+    return {"top1": 100 * first / len(results), "top5": 100 * five / len(results)}
+
+
+def class_positions(folder: ImageFolder, classes: list[str]) -> list[int]:
+    """Return where each class of `folder` is among `classes`. Raises ValueError for one that is not."""
+    where = {name: i for i, name in enumerate(classes)}
+    if unknown := [name for name in folder.classes if name not in where]:
+        raise ValueError(
+            f"{folder.root}: {len(unknown)} of its {len(folder.classes)} class folders are none of the model's "
+            f"{len(classes)} classes: {', '.join(unknown[:5])}; the model's begin with {', '.join(classes[:3])}."
+        )
+    return [where[name] for name in folder.classes]
+
+
+def _check_head(checkpoint: Checkpoint) -> None:
+    if "head_dist.weight" in checkpoint.state:
+        raise ValueError(f"{checkpoint.path}: has two heads (distillation), which are not scored here.")
+    if "head.weight" not in checkpoint.state:
+        raise ValueError(
+            f"{checkpoint.path}: has no head to score; train one (tools/train_cls.py), or probe (tools/probe.py)."
+        )
+    if "fc_norm.weight" not in checkpoint.state and "norm.weight" not in checkpoint.state:
+        raise ValueError(f"{checkpoint.path}: has neither fc_norm nor norm, so what its head reads is unknown.")
+    if "fc_norm.weight" not in checkpoint.state and "cls_token" not in checkpoint.state:
+        raise ValueError(f"{checkpoint.path}: has no class token for its head to read.")

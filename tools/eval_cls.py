@@ -1,0 +1,76 @@
+"""Score weights that come with a head, without training: the top-1 that timm's `validate` gives for the same images.
+
+    python tools/eval_cls.py --init vit_base.safetensors --init-source augreg --data imagenet --crop-share 0.9
+
+Prints top1 and top5 of --data/val (--split) in percent. The class folders, sorted, are taken for the outputs of the
+head in order, so there must be as many. --crop-share is timm's crop_pct (0.875 is MAE's); pixels are resized bicubic.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from backbones.checkpoint import Normalisation
+from classification.data import LabelledImages, eval_transform, open_split
+from classification.heads import Classifier
+from classification.with_head import classifier_of, top_answers, top_scores
+from engine.device import make_fabric
+from engine.launch import fail, parse
+from engine.task import InitialWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Flags of the evaluation of a head."""
+
+    init: Path
+    """Weights of a ViT with its head."""
+    data: Path
+    """Folder of the data set."""
+    init_source: str = "timm"
+    """Family of the weights file: mae, timm, augreg, beit, ..."""
+    init_heads: int | None = None
+    """Attention heads of the weights, where neither the file nor a published width tells."""
+    trust_pickle: bool = False
+    """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
+    split: str = "val"
+    """Folder of the images, below --data."""
+    crop_share: float = 224 / 256
+    """The shorter side is resized to resolution / crop_share before the centre crop."""
+    batch_size: int = 32
+    """Images per forward pass."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit code: 0 done, 1 failed."""
+    args = parse(Args, argv, doc=__doc__)
+    declared = InitialWeights(
+        path=args.init, source=args.init_source, num_heads=args.init_heads, trust_pickle=args.trust_pickle
+    )
+    try:
+        scores, unreadable = evaluate(args, *classifier_of(declared))
+    except (ValueError, OSError) as error:
+        return fail(error)
+    print("\n".join([*(f"warning: {line}" for line in unreadable), *(f"{k} {v:.4f}" for k, v in scores.items())]))
+    return 0
+
+
+def evaluate(args: Args, model: Classifier, normalisation: Normalisation) -> tuple[dict[str, float], list[str]]:
+    """Return the scores, and a line per image that cannot be read."""
+    folder, _ = open_split(args.data, args.split)
+    outputs = model.head.out_features
+    if len(folder.classes) != outputs:
+        raise ValueError(f"{folder.root}: {len(folder.classes)} class folders for a head of {outputs} outputs.")
+    fabric = make_fabric("32-true")
+    model.to(fabric.device)
+    transform = eval_transform(model.backbone.architecture.image_size, args.crop_share, normalisation)
+    results, unreadable = top_answers(
+        lambda images: model.logits(images.to(fabric.device)),
+        LabelledImages(folder, transform),
+        batch_size=args.batch_size,
+        kept=list(range(outputs)),
+    )
+    return top_scores(results), unreadable
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
