@@ -5,6 +5,7 @@
 
 import math
 import types
+from collections.abc import Set
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -149,15 +150,20 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
     return get_type_hints(cls)  # slow enough to be half of reading ten thousand records
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
-    """Return `field: old -> new` for every leaf in which two `as_json` results differ, NOT_IDENTITY left out."""
+def differences(
+    old: dict[str, Any], new: dict[str, Any], path: str = "", *, without: Set[str] = frozenset()
+) -> list[str]:
+    """Return `field: old -> new` for every leaf in which two `as_json` results differ.
+
+    NOT_IDENTITY is left out, and the fields called as in `without`.
+    """
     found = []
     for name in sorted(old.keys() | new.keys()):
-        if name in NOT_IDENTITY:
+        if name in NOT_IDENTITY or name in without:
             continue
         a, b = old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{path}{name}.")
+            found += differences(a, b, f"{path}{name}.", without=without)
         elif _plain(a) != _plain(b):
             found.append(f"{path}{name}: {a} -> {b}")
     return found

@@ -12,6 +12,7 @@ import tyro
 
 from engine.config import Duration, RunConfig
 from engine.loop import EXIT_CODES, NonFiniteError, fit
+from engine.recipe import departures
 from engine.seeding import derive, seed_all
 from engine.task import InitialWeights, Task
 
@@ -106,18 +107,18 @@ def run_tool(
         config = override(choose_recipe(recipes, args.recipe), args)
     except ValueError as error:
         return fail(error)
-    return train(args, config, build)
+    return train(args, config, build, departures=departures(recipes[args.recipe], config))
 
 
-def train(args: TrainArgs, config: C, build: Build) -> int:
+def train(args: TrainArgs, config: C, build: Build, *, departures: tuple[str, ...] = ()) -> int:
     """Build the task, train it, and return the exit code: 0 done, 1 failed, 130 interrupted (resumable).
 
-    `config` has the flags applied already (`override`). What a user can cause is said in one line without a traceback.
+    `config` has the flags applied already (`override`); `departures` is what they changed of the recipe. What a user can cause is said in one line without a traceback.
     """
     try:
         seed_all(derive(config.run.seed, "weights"))
         task = build(config, data=args.data, init=_initial_weights(args))
-        record = fit(task, config, recipe=args.recipe, out=args.out, resume=args.resume)
+        record = fit(task, config, recipe=args.recipe, out=args.out, resume=args.resume, departures=departures)
     except (ValueError, OSError, NonFiniteError) as error:
         return fail(error)
     return EXIT_CODES[record.status]

@@ -42,8 +42,12 @@ class NonFiniteError(ArithmeticError):
     """The loss or the gradient became NaN or infinite."""
 
 
-def fit(task: Task, config: Any, *, recipe: str, out: Path, resume: bool = False) -> RunRecord:
+def fit(
+    task: Task, config: Any, *, recipe: str, out: Path, resume: bool = False, departures: tuple[str, ...] = ()
+) -> RunRecord:
     """Train `task` as `config.run` says, into `out`, and return its record (completed or interrupted).
+
+    `departures` is what the record says of the recipe (engine.recipe).
 
     A run that fails leaves a record that says so, and its exception is raised. Raises ValueError before training where
     `out` holds another run.
@@ -64,7 +68,7 @@ def fit(task: Task, config: Any, *, recipe: str, out: Path, resume: bool = False
     }
     check_folder(out, identity, resume=resume)
     fabric = make_fabric(run.precision)
-    session = _Session(task, config, recipe, out, fabric, run_id(identity))
+    session = _Session(task, config, recipe, out, fabric, run_id(identity), departures)
     if fabric.is_global_zero:
         write_identity(out, identity)  # after all that may refuse the run, so that a refusal leaves nothing
     fabric.barrier()
@@ -84,8 +88,18 @@ class _Written:
 class _Session:
     """One process's life of a run: from its start or its last checkpoint to its end."""
 
-    def __init__(self, task: Task, config: Any, recipe: str, out: Path, fabric: Fabric, identifier: str) -> None:
+    def __init__(
+        self,
+        task: Task,
+        config: Any,
+        recipe: str,
+        out: Path,
+        fabric: Fabric,
+        identifier: str,
+        departures: tuple[str, ...],
+    ) -> None:
         self.task, self.config, self.recipe, self.out, self.fabric = task, config, recipe, out, fabric
+        self.departures = departures
         self.run_config: RunConfig = config.run
         self.identifier = identifier
         run = self.run_config
@@ -317,6 +331,7 @@ class _Session:
             say(f"  weights: {line}")
         lr_rule = f"{run.optim.base_lr:g} at batch {run.optim.base_batch_size}, {run.optim.lr_scaling} rule"
         say(f"  batch {run.batch_size}, {self.total} steps, peak lr {self.peak_lr:.3g} ({lr_rule})")
+        say(f"  departures: {'; '.join(self.departures) or 'none, the recipe as it is'}")
         say(f"  {device_name(self.fabric.device)}, {self.fabric.world_size} process(es), {_precision(self.fabric)}")
         for line in group_table(self.groups, self.peak_lr):
             say(f"  {line}")
@@ -399,6 +414,7 @@ class _Session:
             error=error,
             extra=facts.extra,
             weights_options=_options(facts.init),
+            departures=self.departures,
         )
 
     def _relative(self, paths: list[Path]) -> tuple[str, ...]:

@@ -97,6 +97,8 @@ class RunRecord:
     extra: dict[str, Any] = field(default_factory=dict)
     weights_options: dict[str, Any] = field(default_factory=dict)
     """What was declared of the weights file, its family first."""
+    departures: tuple[str, ...] = ()
+    """In what the recipe differs from the published one that it reproduces, and what the run changed of the recipe."""
     schema_version: int = SCHEMA_VERSION
 
 
