@@ -5,6 +5,7 @@ backbones/loading.py puts one into a ViT.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +29,32 @@ class Normalisation:
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where pixels cannot be normalised with these: a file may hold anything."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+            if not values or len(numbers) < len(values) or not all(-math.inf < v < math.inf for v in numbers):
+                raise ValueError(f"normalisation has a {name} of {values}; it must be finite numbers, one per channel.")
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"normalisation has {len(self.mean)} means and {len(self.std)} deviations; each channel needs both."
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"normalisation has a std of {self.std}; pixels are divided by it, so it must be above 0.")
+
+    def spread(self, channels: int) -> "Normalisation":
+        """The mean of the constants for each of `channels`: where a channel is no colour, nothing better is known."""
+        count = len(self.mean)
+        return Normalisation((sum(self.mean) / count,) * channels, (sum(self.std) / count,) * channels)
+
+    def check_channels(self, path: Path, channels: int) -> None:
+        """Raise ValueError, for the weights in `path`, where there are not as many constants as channels."""
+        if len(self.mean) != channels:
+            raise ValueError(
+                f"{path}: the weights are for images of {channels} channels, and the normalisation has constants for "
+                f"{len(self.mean)}; give one mean and deviation per channel."
+            )
 
 
 IMAGENET = Normalisation()
@@ -53,6 +80,10 @@ class Checkpoint:
     """What was concluded and not read."""
     origin: str | None = None
     """What the weights were converted from, its SHA-256 included."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the normalisation is for other images than the weights."""
+        self.normalisation.check_channels(self.path, self.architecture.in_chans)
 
     @property
     def sha256(self) -> str:
@@ -87,8 +118,10 @@ def write_state(
 ) -> None:
     """Write weights in our names to `path`, as float32, by a temporary file and a rename.
 
-    Raises OSError, the file of before being left as it was.
+    Raises OSError, the file of before being left as it was, and ValueError where the normalisation is for another
+    number of channels.
     """
+    normalisation.check_channels(path, architecture.in_chans)
     header = {
         "architecture": asdict(architecture),
         "source": source,
@@ -135,7 +168,8 @@ def parse_header(path: Path, metadata: Mapping[str, str]) -> tuple[ViTConfig, st
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stated.items()}
         architecture = ViTConfig(**values)
         normalisation = Normalisation(**{name: tuple(v) for name, v in header["normalisation"].items()})
-        return architecture, str(header["source"]), normalisation, header.get("origin")
+        origin = header.get("origin")
+        return architecture, str(header["source"]), normalisation, None if origin is None else str(origin)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: its header does not describe a ViT ({type(error).__name__}: {error}).") from error
 

@@ -5,10 +5,12 @@ and 14 pixels are DINO's (arXiv 2104.14294, table 1) and MAE's (arXiv 2111.06377
 the size of the embedded scenes and of the tests.
 """
 
+import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 Position = Literal["sincos", "learned", "none"]
+QkvBias = Literal["fused", "qv"]
 RelativePosition = Literal["none", "decomposed", "table", "shared_table"]
 Grid = tuple[int, int]  # patches (rows, columns)
 
@@ -35,7 +37,7 @@ class ViTConfig:
     """How the position table starts: MAE's fixed sin-cos table, a small random table to be learned, or no table."""
     distilled: bool = False
     """A second token beside the class token, DeiT's distillation token."""
-    qkv_bias: Literal["fused", "qv"] = "fused"
+    qkv_bias: QkvBias = "fused"
     """One bias for queries, keys and values, or BEiT's two vectors, none for the keys."""
     layer_scale: float | None = None
     """First value of a learned factor per channel on both branches of a block (CaiT, BEiT); None has none."""
@@ -51,9 +53,7 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError where the numbers make no ViT."""
-        for name in ("embed_dim", "depth", "num_heads", "patch_size", "in_chans"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        self._check_kinds()
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}.")
         if self.position == "sincos" and self.embed_dim % 4:
@@ -69,12 +69,47 @@ class ViTConfig:
             raise ValueError(
                 f"distilled with relative_position {self.relative_position!r}: no public model is so made."
             )
-        if self.window_size < 0:
-            raise ValueError(f"window_size is {self.window_size}; it must not be negative.")
         if outside := [block for block in self.global_blocks if not 0 <= block < self.depth]:
             raise ValueError(
                 f"global_blocks {outside} are outside the depth of {self.depth} blocks, 0 to {self.depth - 1}."
             )
+
+    def _check_kinds(self) -> None:
+        """Raise ValueError for a field that is no number or word of its kind: a file's header may hold anything."""
+        for name in ("embed_dim", "depth", "num_heads", "patch_size", "in_chans"):
+            _check_whole(name, getattr(self, name), 1)
+        _check_whole("window_size", self.window_size, 0)
+        for name in ("image_size", "relative_size"):
+            size = getattr(self, name)
+            if size is None and name == "relative_size":
+                continue
+            if not isinstance(size, tuple) or len(size) != 2:
+                raise ValueError(f"{name} is {size!r}; it must be a height and a width in pixels.")
+            for side in size:
+                _check_whole(f"a side of {name}", side, 1)
+        if not isinstance(self.global_blocks, tuple):
+            raise ValueError(f"global_blocks is {self.global_blocks!r}; it must be a tuple of block numbers.")
+        for block in self.global_blocks:
+            _check_whole("a block of global_blocks", block, None)
+        for name, words in (
+            ("position", get_args(Position)),
+            ("qkv_bias", get_args(QkvBias)),
+            ("relative_position", get_args(RelativePosition)),
+        ):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; there are: {', '.join(words)}.")
+        if not isinstance(self.distilled, bool):
+            raise ValueError(f"distilled is {self.distilled!r}; it must be true or false.")
+        _check_positive("mlp_ratio", self.mlp_ratio)
+        if not 0.5 < self.embed_dim * self.mlp_ratio < math.inf:
+            raise ValueError(f"mlp_ratio {self.mlp_ratio} makes no hidden width of embed_dim {self.embed_dim}.")
+        if self.layer_scale is not None:
+            _check_positive("layer_scale", self.layer_scale)
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden width of the MLP."""
+        return round(self.embed_dim * self.mlp_ratio)
 
     @property
     def grid(self) -> Grid:
@@ -94,6 +129,20 @@ class ViTConfig:
     def at(self, height: int, width: int) -> "ViTConfig":
         """The same architecture with its tables for another image size in pixels."""
         return replace(self, image_size=(height, width), relative_size=None)
+
+
+def _check_whole(name: str, value: object, least: int | None) -> None:
+    """Raise ValueError where the value is no whole number of `least` or more, if there is a least."""
+    if type(value) is not int:  # True is an int to isinstance
+        raise ValueError(f"{name} is {value!r}; it must be a whole number.")
+    if least is not None and value < least:
+        raise ValueError(f"{name} is {value}; it must {f'be at least {least}' if least else 'not be negative'}.")
+
+
+def _check_positive(name: str, value: object) -> None:
+    """Raise ValueError where the value is no finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}; it must be a number above 0.")
 
 
 _TINY = ViTConfig(embed_dim=192, depth=12, num_heads=3)

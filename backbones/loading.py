@@ -13,7 +13,7 @@ from backbones.checkpoint import Checkpoint
 from backbones.config import Grid, ViTConfig
 from backbones.position import resize_patches, resize_position
 from backbones.relpos import CLASS_ROWS, resize_table, resize_vectors
-from backbones.sources.source import DECODER, HEAD, listed
+from backbones.sources.source import DECODER, HEAD, differences, listed
 from backbones.vit import ViT
 
 Inflation = Literal["sum", "mean", "repeat"]
@@ -89,16 +89,14 @@ def load_checkpoint(vit: ViT, checkpoint: Checkpoint, fit: Fit | None = None) ->
     work = _Fitting(checkpoint, vit)
     wanted = vit.state_dict()
     for name, tensor in checkpoint.state.items():
-        work.take(name, tensor, wanted, fit)
+        try:
+            work.take(name, tensor, wanted, fit)
+        except ValueError as error:
+            raise ValueError(f"{checkpoint.path}: {name}: {error}") from error
     work.join_bias(wanted)
     work.start_new(wanted)
     state = work.state
-    missing, unexpected = wanted.keys() - state.keys(), state.keys() - wanted.keys()
-    shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}"
-        for name in state.keys() & wanted.keys()
-        if state[name].shape != wanted[name].shape
-    ]
+    missing, unexpected, shapes = differences(state, wanted)
     if missing or unexpected or shapes:
         raise ValueError(
             f"{checkpoint.path}: the weights do not fit the backbone. Missing {len(missing)} ({listed(missing)}); "
@@ -136,15 +134,15 @@ class _Fitting:
         if rule := _no_place(name, wanted):
             self.dropped.append(f"{name}: {rule}")
         elif name == "pos_embed":
-            self._position(tensor)
+            self._position(_wide(tensor))
         elif name == "patch_embed.proj.weight":
-            self.state[name] = self._patches(tensor, wanted[name], fit)
+            self.state[name] = self._patches(_wide(tensor), wanted[name], fit)
         elif last in ("rel_pos_h", "rel_pos_w") and name in wanted:
-            self.state[name] = resize_vectors(tensor, wanted[name].shape[0])
+            self.state[name] = resize_vectors(_wide(tensor), wanted[name].shape[0])
             if tensor.shape != wanted[name].shape:
                 self.resized.append(f"{name}: {tensor.shape[0]} -> {wanted[name].shape[0]} distances, linear")
         elif last == "relative_position_bias_table":
-            self._table(name, tensor, wanted)
+            self._table(name, _wide(tensor), wanted)
         else:
             self.state[name] = tensor
 
@@ -174,10 +172,13 @@ class _Fitting:
             return
         old, new = checkpoint.architecture.grid, vit.architecture.grid
         if vit.prefix > checkpoint.prefix:
-            raise ValueError(f"{checkpoint.path}: has no class token, which this task's ViT needs.")
+            token = "distillation" if checkpoint.prefix else "class"
+            raise ValueError(f"the file has no {token} token, which this task's ViT needs.")
         if vit.prefix < checkpoint.prefix:
-            table = table[:, checkpoint.prefix - vit.prefix :] if not vit.prefix else _without_distillation(table)
-            self.dropped.append(f"pos_embed row {vit.prefix}: the task's ViT has no such token")
+            table = table[:, checkpoint.prefix :] if not vit.prefix else _without_distillation(table)
+            self.dropped += [
+                f"pos_embed row {row}: the task's ViT has no such token" for row in range(vit.prefix, checkpoint.prefix)
+            ]
         if old != new:
             self.resized.append(f"pos_embed: {old[0]}x{old[1]} -> {new[0]}x{new[1]} patches, bicubic")
         self.state["pos_embed"] = resize_position(table, old, new, vit.prefix)
@@ -216,9 +217,7 @@ class _Fitting:
             self.dropped.append(f"{target} rows {table.shape[0]} on: the task's ViT has no class token")
             had = False
         elif has and not had:
-            raise ValueError(
-                f"{self.checkpoint.path}: {name} has no rows for a class token, which this task's ViT has."
-            )
+            raise ValueError("the table has no rows for a class token, which this task's ViT has.")
         if old != new:
             self.resized.append(
                 f"{target}: {old[0]}x{old[1]} -> {new[0]}x{new[1]} patches, spline in geometric progression"
@@ -256,6 +255,11 @@ def _no_place(name: str, wanted: dict[str, Tensor]) -> str | None:
     return None
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """Return it at least in float32, so that what is resampled is not rounded to half precision again."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def _without_distillation(table_1PD: Tensor) -> Tensor:
     return torch.cat([table_1PD[:, :1], table_1PD[:, 2:]], dim=1)
 
@@ -263,7 +267,7 @@ def _without_distillation(table_1PD: Tensor) -> Tensor:
 def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> None:
     """Raise ValueError that names every field in which the two differ and that no rule can bridge."""
     found = checkpoint.architecture
-    names = ["embed_dim", "depth", "num_heads", "mlp_ratio"]
+    names = ["embed_dim", "depth", "num_heads"]
     hints = []
     if not fit.resize_patch:
         names.append("patch_size")
@@ -276,6 +280,9 @@ def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> 
         for n in names
         if getattr(found, n) != getattr(wanted, n)
     ]
+    # a ratio read from widths is 512 / 192 where a recipe may say 2.667
+    if found.mlp_width != round(found.embed_dim * wanted.mlp_ratio):
+        differ.append(f"mlp_ratio {found.mlp_ratio} (recipe: {wanted.mlp_ratio})")
     if differ:
         hint = "".join(f"; {text}" for text in hints)
         raise ValueError(

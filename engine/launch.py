@@ -113,7 +113,8 @@ def run_tool(
 def train(args: TrainArgs, config: C, build: Build, *, departures: tuple[str, ...] = ()) -> int:
     """Build the task, train it, and return the exit code: 0 done, 1 failed, 130 interrupted (resumable).
 
-    `config` has the flags applied already (`override`); `departures` is what they changed of the recipe. What a user can cause is said in one line without a traceback.
+    `config` has the flags applied already (`override`); `departures` is what they changed of the
+    recipe. What a user can cause is said in one line without a traceback.
     """
     try:
         seed_all(derive(config.run.seed, "weights"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from backbones.config import Grid, RelativePosition, ViTConfig
+from backbones.relpos import CLASS_ROWS, table_rows
 
 # heads cannot be read from a fused projection: those of the published models by width (DeiT, ViT, MAE)
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
@@ -39,14 +40,21 @@ def infer_architecture(
         raise ValueError(f"blocks {sorted(blocks)} are not 0, 1, 2, ... without a gap.")
     prefix = sum(name in state for name in ("cls_token", "dist_token"))
     relative = _relative(state)
-    if num_heads is None:
-        num_heads, note = _heads(state, embed_dim, relative, usual_heads)
-        notes += note
+    told = _heads_told(state, embed_dim, relative)
+    if told is not None and num_heads not in (told, None):
+        raise ValueError(f"num_heads is {num_heads} by declaration or config.json; the weights have {told} heads.")
+    if num_heads is None and told is None:
+        num_heads = _usual_heads(embed_dim, usual_heads)
+        notes.append(f"num_heads {num_heads}: that of the family's ViT {embed_dim} wide, not in the file")
+    num_heads = told if num_heads is None else num_heads
+    assert num_heads is not None
     grid = _grid(state, prefix, patch, image_size, relative)
     if grid is None:
         grid = (224 // patch, 224 // patch)
-        notes.append("no table states the image size: 224 pixels assumed")
+        notes.append(f"no table states the image size: {grid[0] * patch} pixels assumed")
     window, global_blocks, relative_grid = _windows(state, depth) if relative == "decomposed" else (0, (), None)
+    if relative_grid and not window:
+        notes.append("no windows: the relative positions of all blocks are for one grid, taken as the whole image's")
     scaled = "blocks.0.gamma_1" in state
     return ViTConfig(
         embed_dim=embed_dim,
@@ -76,31 +84,52 @@ def _relative(state: Mapping[str, Tensor]) -> RelativePosition:
 
 
 def _windows(state: Mapping[str, Tensor], depth: int) -> tuple[int, tuple[int, ...], Grid]:
-    """Return window side, global blocks and the grid of whole-image attention by the lengths of decomposed vectors."""
-    grids = [tuple((state[f"blocks.{i}.attn.rel_pos_{axis}"].shape[0] + 1) // 2 for axis in "hw") for i in range(depth)]
-    whole, smallest = max(grids), min(grids)
-    if whole == smallest:
-        return 0, (), (whole[0], whole[1])
-    return smallest[0], tuple(i for i, grid in enumerate(grids) if grid == whole), (whole[0], whole[1])
+    """Return window side, global blocks and the grid of whole-image attention by the lengths of decomposed vectors.
+
+    Raises ValueError where the lengths are of no such ViT: one grid for all blocks, or windows and one more grid.
+    """
+    names = [(f"blocks.{i}.attn.rel_pos_h", f"blocks.{i}.attn.rel_pos_w") for i in range(depth)]
+    if absent := [name for pair in names for name in pair if name not in state]:
+        raise ValueError(f"block 0 has relative positions, and {len(absent)} are absent, {absent[0]} the first.")
+    lengths = [(state[h].shape[0], state[w].shape[0]) for h, w in names]
+    if even := [pair for pair, both in zip(names, lengths, strict=True) if not both[0] % 2 or not both[1] % 2]:
+        raise ValueError(
+            f"{even[0][0]} or {even[0][1]} has an even number of rows ({state[even[0][0]].shape[0]} and "
+            f"{state[even[0][1]].shape[0]}); n patches have 2 n - 1 distances."
+        )
+    grids = [((rows + 1) // 2, (columns + 1) // 2) for rows, columns in lengths]
+    kinds = sorted(set(grids))
+    if len(kinds) == 1:
+        return 0, (), kinds[0]
+    if len(kinds) > 2 or kinds[0][0] != kinds[0][1] or kinds[0][1] > kinds[1][1]:
+        raise ValueError(
+            f"the relative positions of the blocks are for {' and '.join(f'{h} x {w}' for h, w in kinds)} patches; "
+            "there can be square windows and one grid of the whole image."
+        )
+    return kinds[0][0], tuple(i for i, grid in enumerate(grids) if grid == kinds[1]), kinds[1]
 
 
-def _heads(
-    state: Mapping[str, Tensor], embed_dim: int, relative: RelativePosition, usual: Mapping[int, int]
-) -> tuple[int, list[str]]:
+def _heads_told(state: Mapping[str, Tensor], embed_dim: int, relative: RelativePosition) -> int | None:
+    """Return the number of heads that relative positions show, None where there are none."""
     if relative == "decomposed":
-        return embed_dim // state["blocks.0.attn.rel_pos_h"].shape[1], []
-    if relative == "table":
-        return state["blocks.0.attn.relative_position_bias_table"].shape[1], []
-    if relative == "shared_table":
-        return state["rel_pos_bias.relative_position_bias_table"].shape[1], []
+        width = state["blocks.0.attn.rel_pos_h"].shape[1]
+        if embed_dim % width:
+            raise ValueError(f"relative positions are {width} wide, which does not divide the width of {embed_dim}.")
+        return embed_dim // width
+    return None if relative == "none" else state[_table_name(relative)].shape[1]
+
+
+def _table_name(relative: RelativePosition) -> str:
+    return f"{'blocks.0.attn' if relative == 'table' else 'rel_pos_bias'}.relative_position_bias_table"
+
+
+def _usual_heads(embed_dim: int, usual: Mapping[int, int]) -> int:
     if embed_dim not in usual:
         raise ValueError(
             f"the number of attention heads cannot be read from weights {embed_dim} wide, and no published ViT of the "
             "family is that wide; declare it (--init-heads; --num-heads when converting)."
         )
-    return usual[embed_dim], [
-        f"num_heads {usual[embed_dim]}: that of the family's ViT {embed_dim} wide, not in the file"
-    ]
+    return usual[embed_dim]
 
 
 def _fc1(state: Mapping[str, Tensor]) -> Tensor:
@@ -116,17 +145,41 @@ def _grid(
     image_size: tuple[int, int] | None,
     relative: RelativePosition,
 ) -> Grid | None:
-    """Return the grid that the tables are made for: declared, or the square that their rows make."""
+    """Return the grid that the tables are made for: declared, or the square that their rows make.
+
+    Raises ValueError where their rows are of another grid than the declared one.
+    """
+    table_kept = CLASS_ROWS if prefix else 0
+    positions = state["pos_embed"].shape[1] if "pos_embed" in state else None
+    distances = state[_table_name(relative)].shape[0] if relative in ("table", "shared_table") else None
     if image_size is not None:
-        return image_size[0] // patch, image_size[1] // patch
-    if "pos_embed" in state:
-        return _square(state["pos_embed"].shape[1] - prefix, "position table", prefix)
-    if relative in ("table", "shared_table"):
-        name = "blocks.0.attn." if relative == "table" else "rel_pos_bias."
-        rows = state[f"{name}relative_position_bias_table"].shape[0] - (3 if prefix else 0)
-        side = _square(rows, "relative position table", 3 if prefix else 0)[0]
+        grid = whole_patches(image_size, patch)
+        for what, rows, kept, needed in (
+            ("position table", positions, prefix, math.prod(grid)),
+            ("relative position table", distances, table_kept, table_rows(grid, class_token=False)),
+        ):
+            if rows is not None and rows != kept + needed:
+                raise ValueError(
+                    f"{what} has {rows} rows, and {image_size[0]} x {image_size[1]} pixels in patches of {patch} need "
+                    f"{kept} + {needed}; the image size is declared, or config.json beside the file says it."
+                )
+        return grid
+    if positions is not None:
+        return _square(positions - prefix, "position table", prefix)
+    if distances is not None:
+        side = _square(distances - table_kept, "relative position table", table_kept)[0]
         return (side + 1) // 2, (side + 1) // 2
     return None
+
+
+def whole_patches(image_size: tuple[int, int], patch: int) -> Grid:
+    """Return the patches (rows, columns) of an image. Raises ValueError where they do not cover it exactly."""
+    if min(image_size) < patch or image_size[0] % patch or image_size[1] % patch:
+        raise ValueError(
+            f"image size {image_size[0]} x {image_size[1]} is no multiple of the patch of {patch} pixels; give height "
+            "and width of the images that the position table was made for."
+        )
+    return image_size[0] // patch, image_size[1] // patch
 
 
 def _square(rows: int, what: str, prefix: int) -> Grid:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import HALF
-from backbones.sources.source import Renamed, Source, listed
+from backbones.sources.source import Renamed, Source, join, listed
+from backbones.sources.timm import complete
 from backbones.sources.timm import rename as rename_timm
 from backbones.sources.timm import restore as restore_timm
 
@@ -72,7 +73,7 @@ def _to_timm(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int | No
     for joined, found in parts.items():
         if absent := {"query", "key", "value"} - found.keys():
             raise ValueError(f"{joined} cannot be joined: {listed(absent)} of its block is not in the file.")
-        state[joined] = torch.cat([found["query"], found["key"], found["value"]])
+        state[joined] = join(joined, {part: found[part] for part in ("query", "key", "value")})
     if len(heads) > 1:
         raise ValueError(f"the blocks have different numbers of heads: {sorted(heads)}.")
     return state, heads.pop() if heads else None
@@ -113,6 +114,7 @@ SOURCE = Source(
     title="AugReg and the first ViTs with mean and deviation 0.5: Google's .npz, timm's files of them",
     entries=("model", "state_dict"),
     rename=rename,
+    complete=complete,
     restore=restore_timm,
     written_as="safetensors",
     normalisation=HALF,

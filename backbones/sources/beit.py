@@ -15,7 +15,7 @@ from torch import Tensor
 from backbones.checkpoint import HALF, Checkpoint
 from backbones.relpos import table_index
 from backbones.sources.source import Renamed, Source, rename_each
-from backbones.sources.timm import require_plain
+from backbones.sources.timm import require_norm, require_plain
 
 _WB = r"(weight|bias)"
 _TABLE = r"relative_position_bias_table"
@@ -46,6 +46,7 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
     require_plain(checkpoint, WRITABLE, "BEiT")
     if "cls_token" not in checkpoint.state:
         raise ValueError(f"{checkpoint.path}: has no class token, and BEiT needs one; write another format, as `own`.")
+    require_norm(checkpoint, "BEiT")
     state: dict[str, Tensor] = {}
     for name, tensor in checkpoint.state.items():
         if name.endswith("attn.qkv.bias"):

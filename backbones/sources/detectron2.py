@@ -5,7 +5,8 @@ and no final norm, but its position table keeps the row of the class token that 
 and put back as zeros on the way out, where `ViT` skips it. Windows and global blocks are concluded from the lengths of
 `rel_pos_h` and `rel_pos_w`; a file without them does not tell that it had windows, which are then the recipe's. Blocks
 with a residual convolution (`residual_block_indexes`) have no place here and are refused. Pixels go from 0 to 255 there
-and are RGB; their mean and deviation are ImageNet's unless the file holds others.
+and are RGB in ViTDet's configs; their mean and deviation are ImageNet's unless the file holds others. detectron2's
+older default is BGR: where the mean in the file is ImageNet's in that order, the patch projection is turned to RGB.
 """
 
 import math
@@ -30,16 +31,16 @@ DROP = (
     (r"roi_heads\..*", "the heads of the detector"),
     (r"pixel_(mean|std)", "pixel statistics, read as the normalisation"),
 )
+# red, green, blue of 0 to 255: ImageNet's, within which Caffe's (122.8, 115.9, 103.0) lie, too
+_RGB_MEAN, _RGB_WITHIN = (123.675, 116.28, 103.53), 1.0
+KERNEL = "patch_embed.proj.weight"
 # what a class token and a final norm leave behind in weights that come from elsewhere
 _UNUSED = re.compile(r"cls_token|dist_token|norm\.(weight|bias)")
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     """Return the tensors of the ViT in our names. Raises ValueError for a name that ViTDet does not have."""
-    renamed = rename_each(tensors, _ours, drop=DROP)
-    if {"pixel_mean", "pixel_std"} <= tensors.keys():
-        mean, std = ((tensors[name].double().flatten() / 255).tolist() for name in ("pixel_mean", "pixel_std"))
-        renamed = replace(renamed, normalisation=Normalisation(tuple(mean), tuple(std)))
+    renamed = _with_pixels(rename_each(tensors, _ours, drop=DROP), tensors)
     table_1PD = renamed.state.get("pos_embed")
     if table_1PD is None:
         return renamed
@@ -73,10 +74,38 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
             f"{way_out}."
         )
     if "pos_embed" in state:
+        rows, columns = checkpoint.architecture.grid
+        if rows != columns:
+            raise ValueError(
+                f"{checkpoint.path}: the position table is for {rows} x {columns} patches, and that of detectron2's "
+                "ViT is square; resample it with --resize-to."
+            )
         table_1PD = state["pos_embed"]
         row_11D = table_1PD[:, :1] if checkpoint.prefix else torch.zeros_like(table_1PD[:, :1])
         state["pos_embed"] = torch.cat([row_11D, table_1PD[:, checkpoint.prefix :]], dim=1)
     return {f"{NET}{name}": tensor for name, tensor in state.items()}
+
+
+def _with_pixels(renamed: Renamed, tensors: Mapping[str, Tensor]) -> Renamed:
+    """Return it with the mean and deviation of the file's pixels, if it holds them, and its channels in RGB order."""
+    found = [name for name in ("pixel_mean", "pixel_std") if name in tensors]
+    if not found or KERNEL not in renamed.state:
+        return renamed
+    if len(found) == 1:
+        raise ValueError(f"the file holds {found[0]} alone; pixels are normalised by pixel_mean and pixel_std.")
+    mean, std = (tensors[name].double().flatten() for name in found)
+    kernel = renamed.state[KERNEL]
+    if len(mean) != kernel.shape[1]:
+        raise ValueError(f"pixel_mean has {len(mean)} values, and the patch projection {kernel.shape[1]} channels.")
+    bgr = mean.new_tensor(_RGB_MEAN[::-1])
+    if len(mean) == len(bgr) and bool((mean - bgr).abs().max() < _RGB_WITHIN):
+        mean, std = mean.flip(0), std.flip(0)
+        renamed = replace(
+            renamed,
+            state={**renamed.state, KERNEL: kernel.flip(1)},
+            notes=(*renamed.notes, f"{KERNEL}: channels turned from BGR, which pixel_mean shows, to RGB"),
+        )
+    return replace(renamed, normalisation=Normalisation(tuple((mean / 255).tolist()), tuple((std / 255).tolist())))
 
 
 def _ours(name: str) -> str:

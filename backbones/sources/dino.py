@@ -19,7 +19,7 @@ from backbones.sources.architecture import HEADS
 from backbones.sources.moco_v3 import ENCODER, restore_encoder
 from backbones.sources.source import Renamed, Source, rename_each
 
-DROP = ((r"(module\.)?head\..*", "DINO's projection head"),)
+DROP = ((r"head\..*", "DINO's projection head"),)
 WRAPPED = "backbone."  # MultiCropWrapper's attribute
 
 
@@ -28,7 +28,7 @@ def rename(tensors: Mapping[str, Tensor], *, wrapped: bool = False) -> Renamed:
 
     Raises ValueError for a name that DINO's ViT does not have.
     """
-    if wrapped and not any(name.removeprefix("module.").startswith(WRAPPED) for name in tensors):
+    if wrapped and not any(name.startswith(WRAPPED) for name in tensors):
         raise ValueError(
             f"no tensor is named {WRAPPED}*: a backbone file, which is the teacher's; declare dino, or give the "
             "training checkpoint."
@@ -46,7 +46,7 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def _ours(name: str) -> str:
     """Return our name, or an empty one for what DINO's ViT has not."""
-    new = name.removeprefix("module.").removeprefix(WRAPPED)
+    new = name.removeprefix(WRAPPED)
     return new if ENCODER.fullmatch(new) else ""
 
 

@@ -8,25 +8,22 @@ Norms have an epsilon of 1e-12 by transformers' configs and of 1e-6 in the code 
 In a freshly initialised ViT-B at 224 pixels that moves patch tokens, whose values are about 0.8, by 2e-5 at most and
 the class token, whose variance before the first norm is the lowest, by 9e-4.
 
-`config.json` and `preprocessor_config.json` beside the file tell heads, image size and normalisation. Without them
-heads are concluded from the width, and pixels are taken to be normalised with 0.5 where there is a pooler, a classifier
-or a layer scale (Google's ViT, Beit), and with ImageNet's constants otherwise (ViTMAE).
+`config.json` and `preprocessor_config.json` beside the file tell heads, image size and normalisation
+(backbones/sources/huggingface_config.py). Without them heads are concluded from the width, and pixels are taken to be
+normalised with 0.5 where there is a pooler, a classifier or a layer scale (Google's ViT, Beit), and with ImageNet's
+constants otherwise (ViTMAE).
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from backbones.checkpoint import HALF, Checkpoint, Normalisation
-from backbones.layers import LAYER_NORM_EPS
-from backbones.sources.source import DECODER, Renamed, Source, listed, rename_each
-from backbones.sources.timm import PLAIN_BLOCK, require_plain
+from backbones.checkpoint import HALF, Checkpoint
+from backbones.sources.huggingface_config import beside
+from backbones.sources.source import DECODER, Renamed, Source, join, listed, rename_each
+from backbones.sources.timm import PLAIN_BLOCK, require_norm, require_plain
 
 _WB = r"(weight|bias)"
 _TABLE = "relative_position_bias_table"
@@ -88,50 +85,6 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     return replace(renamed, normalisation=HALF if half else None)
 
 
-def beside(renamed: Renamed, path: Path) -> Renamed:
-    """Return it with what config.json and preprocessor_config.json in the folder of the file tell.
-
-    Raises ValueError where they cannot be read or are of another model.
-    """
-    config, pixels = _read_json(path.with_name("config.json")), _read_json(path.with_name("preprocessor_config.json"))
-    width = renamed.state["patch_embed.proj.weight"].shape[0] if "patch_embed.proj.weight" in renamed.state else None
-    if config.get("hidden_size", width) != width:
-        raise ValueError(
-            f"config.json beside it has hidden_size {config['hidden_size']}, and the weights are {width} wide."
-        )
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(
-            f"config.json beside it has hidden_act {config['hidden_act']!r}; the ViT here has an exact GELU."
-        )
-    heads, size = config.get("num_attention_heads"), config.get("image_size")
-    size = [size, size] if isinstance(size, int) else size
-    if heads is not None and not isinstance(heads, int):
-        raise ValueError(f"config.json beside it has num_attention_heads {heads!r}, which is no whole number.")
-    if size is not None and not (isinstance(size, list) and [type(side) for side in size] == [int, int]):
-        raise ValueError(f"config.json beside it has image_size {size!r}, which is no height and width in pixels.")
-    normalisation, notes = renamed.normalisation, list(renamed.notes)
-    if "image_mean" in pixels and "image_std" in pixels:
-        for name in ("image_mean", "image_std"):
-            if not isinstance(pixels[name], list):
-                raise ValueError(
-                    f"preprocessor_config.json beside it has {name} {pixels[name]!r}, which is no list of a number for "
-                    "each channel."
-                )
-        normalisation = Normalisation(tuple(pixels["image_mean"]), tuple(pixels["image_std"]))
-    else:
-        which = "0.5" if normalisation else "ImageNet's constants"
-        notes.append(f"normalisation by {which}: usual for such names, no preprocessor_config.json beside the file")
-    if (epsilon := config.get("layer_norm_eps", LAYER_NORM_EPS)) != LAYER_NORM_EPS:
-        notes.append(f"norms have an epsilon of {LAYER_NORM_EPS} here, and of {epsilon} by config.json")
-    return replace(
-        renamed,
-        num_heads=heads,
-        image_size=(size[0], size[1]) if size else None,
-        normalisation=normalisation,
-        notes=tuple(notes),
-    )
-
-
 def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return the state with the hub's names, as `from_pretrained` loads it with no name missing or unexpected.
 
@@ -145,6 +98,8 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
     beit = any(name.endswith(("gamma_1", "q_bias", _TABLE)) for name in state)
     model, names = ("Beit", BEIT) if beit else ("ViTMAE", VIT_MAE) if decoder else ("ViT", VIT)
     require_plain(checkpoint, names, f"transformers' {model}")
+    if beit:
+        require_norm(checkpoint, "transformers' Beit")
     needed = ["cls_token"] if beit else ["cls_token", "pos_embed", "norm.weight"]
     if missing := [name for name in needed if name not in state]:
         raise ValueError(
@@ -174,7 +129,8 @@ def _joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[part] = tensor
     for (attention, kind), found in parts.items():
         if found.keys() == set("qkv"):
-            joined[f"{attention}qkv.{kind}"] = torch.cat([found[part] for part in "qkv"])
+            name = f"{attention}qkv.{kind}"
+            joined[name] = join(name, {part: found[part] for part in "qkv"})
         elif kind == "bias" and found.keys() == set("qv"):
             joined |= {f"{attention}q_bias": found["q"], f"{attention}v_bias": found["v"]}
         else:
@@ -218,19 +174,6 @@ def _theirs(name: str, tensor: Tensor, base: str, *, beit: bool) -> dict[str, Te
         return {f"{attention}{part}.{kind}": t for part, t in parts if not (beit and (part, kind) == ("key", "bias"))}
     stem = rest if rest in _IN_BLOCK else rest.rpartition(".")[0]
     return {f"{before}{_IN_BLOCK[stem][0]}{rest.removeprefix(stem)}": tensor}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return what the file holds, nothing where there is none. Raises ValueError where it is no JSON object."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the encoding too
-        raise ValueError(f"{path.name} beside it is no JSON ({error}); fetch it again or move it away.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} beside it holds no JSON object; fetch it again or move it away.")
-    return content
 
 
 SOURCE = Source(

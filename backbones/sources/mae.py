@@ -13,31 +13,31 @@ from torch import Tensor
 
 from backbones.checkpoint import Checkpoint
 from backbones.sources.source import Renamed, Source, rename_each
-from backbones.sources.timm import PLAIN, PLAIN_BLOCK, require_plain
+from backbones.sources.timm import PLAIN, PLAIN_BLOCK, require_norm, require_plain
 
 _DECODER = rf"(decoder_embed|decoder_norm|decoder_pred)\.(weight|bias)|decoder_blocks\.\d+\.{PLAIN_BLOCK}"
 OFFICIAL = re.compile(rf"{PLAIN}|mask_token|decoder_pos_embed|{_DECODER}")
+_NEEDED = {"cls_token": "class token", "pos_embed": "position table"}
 DROP = ((r"head\.\d+\..*", "the head of a linear probe, behind a batch norm"),)
-PARALLEL = "module."  # what DistributedDataParallel puts before every name
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     """Return the official tensors. Raises ValueError for a name that the official code does not have."""
-    if all(name.startswith(PARALLEL) for name in tensors):
-        tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
     return rename_each(tensors, lambda name: name if OFFICIAL.fullmatch(name) else "", drop=DROP)
 
 
 def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return the state as the official models load it strictly, `models_mae` where there is a decoder.
 
-    Raises ValueError for what they have no place for, and without a class token, which they all have.
+    Raises ValueError for what they have no place for, and without what they all have: class token, positions, a norm.
     """
     require_plain(checkpoint, OFFICIAL, "the official MAE model")
-    if "cls_token" not in checkpoint.state:
+    if missing := [what for name, what in _NEEDED.items() if name not in checkpoint.state]:
         raise ValueError(
-            f"{checkpoint.path}: has no class token, and the official MAE model needs one; write another format."
+            f"{checkpoint.path}: has no {' and no '.join(missing)}, and the official MAE model needs one; "
+            "write another format."
         )
+    require_norm(checkpoint, "the official MAE model")
     return dict(checkpoint.state)
 
 

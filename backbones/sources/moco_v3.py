@@ -21,24 +21,22 @@ from backbones.sources.timm import PLAIN_BLOCK, require_plain
 _WB = r"(weight|bias)"
 ENCODER = re.compile(rf"cls_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.({PLAIN_BLOCK})|norm\.{_WB}")
 HEADS = {384: 12, 768: 12, 1024: 16, 1280: 16}  # by width: vits.py of moco-v3
-PARALLEL = "module."  # what DistributedDataParallel puts before every name
 
 
 def rename(tensors: Mapping[str, Tensor], *, encoder: Literal["base", "momentum"] = "base") -> Renamed:
     """Return the tensors of one encoder in our names. Raises ValueError where it is not there or a name is unknown."""
-    names = [name.removeprefix(PARALLEL) for name in tensors]
     wanted, other = f"{encoder}_encoder.", "momentum_encoder" if encoder == "base" else "base_encoder"
-    if not any(name.startswith(wanted) for name in names):
-        if encoder == "momentum" or any(name.startswith(f"{other}.") for name in names):
+    if not any(name.startswith(wanted) for name in tensors):
+        if encoder == "momentum" or any(name.startswith(f"{other}.") for name in tensors):
             raise ValueError(
-                f"no tensor is named {PARALLEL}{wanted}*, so the file does not hold the {encoder} encoder; declare "
+                f"no tensor is named {wanted}*, so the file does not hold the {encoder} encoder; declare "
                 f"{'moco_v3' if encoder == 'momentum' else 'moco_v3_momentum'}, or give the training checkpoint."
             )
         wanted = ""
     drop = (
-        (rf"(module\.)?{re.escape(wanted)}head\.(\d+\..*|{_WB})", "the projector" if wanted else "a linear probe"),
-        (rf"(module\.)?{other}\..*", "the other encoder"),
-        (r"(module\.)?predictor\..*", "the predictor"),
+        (rf"{re.escape(wanted)}head\.(\d+\..*|{_WB})", "the projector" if wanted else "a linear probe"),
+        (rf"{other}\..*", "the other encoder"),
+        (r"predictor\..*", "the predictor"),
     )
     return rename_each(tensors, partial(_ours, prefix=wanted), drop=drop)
 
@@ -73,10 +71,9 @@ def restore_encoder(checkpoint: Checkpoint, model: str, heads: Mapping[int, int]
 
 def _ours(name: str, *, prefix: str) -> str:
     """Return our name, or an empty one for what the encoder has not."""
-    plain = name.removeprefix(PARALLEL)
-    if not plain.startswith(prefix):
+    if not name.startswith(prefix):
         return ""
-    new = plain.removeprefix(prefix)
+    new = name.removeprefix(prefix)
     return new if ENCODER.fullmatch(new) else ""
 
 

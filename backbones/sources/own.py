@@ -1,7 +1,7 @@
 """This project's own backbone.safetensors: the header says everything."""
 
 from backbones.checkpoint import Checkpoint, parse_header
-from backbones.sources.source import Source, is_ours, listed, rename_each
+from backbones.sources.source import Source, agreed, check_axes, check_whole, is_ours, listed, rename_each
 from backbones.weight_files import WeightFile
 
 SOURCE = Source(
@@ -14,11 +14,24 @@ SOURCE = Source(
 )
 
 
-def read_own(file: WeightFile) -> Checkpoint:
-    """Return the checkpoint in a file of ours. Raises ValueError where it is not one."""
+def read_own(
+    file: WeightFile, *, num_heads: int | None = None, image_size: tuple[int, int] | None = None
+) -> Checkpoint:
+    """Return the checkpoint in a file of ours; `num_heads` and `image_size` are what the user declares.
+
+    Raises ValueError where it is not one, where its weights are not those of its header, and where the header says
+    otherwise than the declaration.
+    """
     architecture, source, normalisation, origin = parse_header(file.path, file.metadata)
     if unknown := [name for name in file.tensors if not is_ours(name)]:
         raise ValueError(f"{file.path}: holds {len(unknown)} names of no parameter: {listed(unknown)}.")
+    try:
+        agreed("num_heads", num_heads, architecture.num_heads)
+        agreed("image_size", image_size, architecture.image_size)
+        check_axes(file.tensors)
+        check_whole(file.tensors, architecture)
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from error
     return Checkpoint(
         path=file.path,
         digest=file.digest,

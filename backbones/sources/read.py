@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from backbones.checkpoint import FORMAT, Checkpoint
 from backbones.sources import SOURCES
 from backbones.sources.architecture import infer_architecture
 from backbones.sources.own import read_own
+from backbones.sources.source import agreed, check_whole, without_parallel
 from backbones.weight_files import read_weight_file
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,35 +33,36 @@ def read_checkpoint(path: Path, declared: Declared | None = None) -> Checkpoint:
     source = SOURCES[declared.source]
     file = read_weight_file(path, entries=source.entries, trust_pickle=declared.trust_pickle)
     if source.name == "own":
-        return read_own(file)
+        return read_own(file, num_heads=declared.num_heads, image_size=declared.image_size)
     if FORMAT in file.metadata:
         raise ValueError(f"{path}: its header says that it is one of ours; declare source 'own', not {source.name!r}.")
     try:
-        renamed = source.rename(file.tensors)
+        renamed = source.rename(without_parallel(file.tensors))
         if source.beside:
             renamed = source.beside(renamed, path)
+        image_size = agreed("image_size", declared.image_size, renamed.image_size)
+        if source.complete:
+            renamed = source.complete(renamed, image_size)
         architecture, notes = infer_architecture(
             renamed.state,
-            num_heads=_agreed("num_heads", declared.num_heads, renamed.num_heads),
+            num_heads=agreed("num_heads", declared.num_heads, renamed.num_heads),
             usual_heads=source.heads,
-            image_size=_agreed("image_size", declared.image_size, renamed.image_size),
+            image_size=image_size,
         )
+        check_whole(renamed.state, architecture)
     except ValueError as error:
         raise ValueError(f"{path}: read as source {source.name!r} ({source.title}): {error}") from error
+    normalisation = renamed.normalisation or source.normalisation
+    if len(normalisation.mean) != architecture.in_chans:  # what a file tells, its source has compared
+        normalisation = normalisation.spread(architecture.in_chans)
+        notes += (f"normalisation: the mean of the family's constants for each of {architecture.in_chans} channels",)
     return Checkpoint(
         path=path,
         digest=file.digest,
         state=renamed.state,
         architecture=architecture,
         source=source.name,
-        normalisation=renamed.normalisation or source.normalisation,
+        normalisation=normalisation,
         dropped=renamed.dropped + tuple(f"{name}: not the entry of the weights" for name in file.others),
         notes=renamed.notes + notes,
     )
-
-
-def _agreed(name: str, declared: T | None, found: T | None) -> T | None:
-    """Return what is declared or what the file tells. Raises ValueError where the two differ."""
-    if declared is not None and found is not None and declared != found:
-        raise ValueError(f"{name} was declared as {declared}, and the file tells {found}; leave the declaration out.")
-    return found if declared is None else declared

@@ -7,14 +7,19 @@ backbones/loading.py's, when the size of the ViT is known.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from backbones.checkpoint import IMAGENET, Checkpoint, Normalisation
+from backbones.config import ViTConfig
 from backbones.sources.architecture import HEADS
+from backbones.vit import ViT
 
+T = TypeVar("T")
 FileFormat = Literal["safetensors", "pytorch", "numpy", "pickle"]
 
 _WB = r"(weight|bias)"
@@ -28,6 +33,15 @@ DECODER = re.compile(
     rf"mask_token|decoder_pos_embed|(decoder_embed|decoder_norm|decoder_pred)\.{_WB}|decoder_blocks\.\d+\.{_BLOCK}"
 )
 HEAD = re.compile(rf"(fc_norm|head|head_dist)\.{_WB}")
+PARALLEL = "module."  # what DistributedDataParallel puts before every name
+# axes of a tensor by the end of its name, the first that fits
+_AXES = (
+    (re.compile(r"(cls_token|dist_token|mask_token|pos_embed)$"), 3),
+    (re.compile(r"patch_embed\.proj\.weight$"), 4),
+    (re.compile(r"rel_pos_[hw]$|relative_position_bias_table$"), 2),
+    (re.compile(r"norm\d?\.weight$|bias$|gamma_[12]$"), 1),
+    (re.compile(r"weight$"), 2),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +75,8 @@ class Source:
     """Raises ValueError for a name that the family does not have."""
     beside: Callable[[Renamed, Path], Renamed] | None = None
     """Adds what files beside the one of this path tell; None where the family has no such files."""
+    complete: Callable[[Renamed, tuple[int, int] | None], Renamed] | None = None
+    """Adds what only the image size in pixels tells, which is None where no one does; None where nothing is to add."""
     restore: Callable[[Checkpoint], dict[str, Tensor]] | None = None
     """The state under the family's names, as its own code loads it strictly; None where nothing writes it."""
     written_as: FileFormat = "pytorch"
@@ -78,7 +94,8 @@ def rename_each(
 ) -> Renamed:
     """Return every tensor under the name that `ours` gives it; `drop` has pairs of a regular expression and a rule.
 
-    Raises ValueError for names that are neither dropped nor, renamed, names of ours, and for two that become one.
+    Raises ValueError for names that are neither dropped nor, renamed, names of ours, for two that become one, and for
+    tensors with other axes than such a name has.
     """
     rules = [(re.compile(pattern), rule) for pattern, rule in drop]
     state: dict[str, Tensor] = {}
@@ -100,7 +117,80 @@ def rename_each(
             f"{len(unknown)} of {len(tensors)} names do not belong to this kind of file: {listed(unknown)}; "
             "`python tools/convert_checkpoint.py inspect FILE` says what it looks like."
         )
+    check_axes(state)
     return Renamed(state=state, dropped=tuple(dropped))
+
+
+def without_parallel(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the tensors without the prefix of DistributedDataParallel, where all have it."""
+    if not all(name.startswith(PARALLEL) for name in tensors):
+        return tensors
+    return {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
+
+
+def check_axes(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for tensors, in our names, with another number of axes or without a number in them."""
+    wrong = []
+    for name, tensor in state.items():
+        axes = next(axes for pattern, axes in _AXES if pattern.search(name))
+        if tensor.ndim != axes:
+            wrong.append(f"{name} has the shape {tuple(tensor.shape)}, not {axes} axes")
+        elif not tensor.numel():
+            wrong.append(f"{name} has the shape {tuple(tensor.shape)}, without a number in it")
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors are not shaped as their names say: {listed(wrong)}.")
+
+
+def join(name: str, parts: Mapping[str, Tensor]) -> Tensor:
+    """Return queries, keys and values, or two of them, as one tensor. Raises ValueError where their shapes differ."""
+    shapes = {part: tuple(tensor.shape) for part, tensor in parts.items()}
+    if len(set(shapes.values())) != 1 or () in shapes.values():
+        raise ValueError(f"{name} cannot be joined: {shapes} are the shapes of its parts.")
+    return torch.cat(list(parts.values()))
+
+
+def check_whole(state: Mapping[str, Tensor], architecture: ViTConfig) -> None:
+    """Raise ValueError where the encoder is not whole: a tensor is absent, too many, or of another shape.
+
+    `state` has our names; class token and final norm are there or not, decoder and head are not looked at.
+    """
+    found = {name: tensor for name, tensor in state.items() if ENCODER.fullmatch(name)}
+    blocks = {name.split(".")[1] for name in found if name.startswith("blocks.")}
+    if len(blocks) != architecture.depth:  # before a header makes us build a million blocks
+        raise ValueError(f"the weights have {len(blocks)} blocks, and the architecture says {architecture.depth}.")
+    try:
+        wanted = _parameters(architecture, class_token="cls_token" in found, final_norm="norm.weight" in found)
+    except (RuntimeError, TypeError) as error:  # of a table with more rows than can be counted
+        raise ValueError(f"no ViT can be so large: {architecture}.") from error
+    missing, unexpected, shapes = differences(found, wanted)
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f"the weights of the encoder are not whole. Missing {len(missing)} ({listed(missing)}); "
+            f"unexpected {len(unexpected)} ({listed(unexpected)}); other shape {len(shapes)} ({listed(shapes)})."
+        )
+
+
+@lru_cache(maxsize=8)  # 24 ms for ViT-L, and a run reads its file more than once
+def _parameters(architecture: ViTConfig, *, class_token: bool, final_norm: bool) -> Mapping[str, Tensor]:
+    with torch.device("meta"):  # shapes alone: no memory and no arithmetic
+        return ViT(architecture, class_token=class_token, final_norm=final_norm).state_dict()
+
+
+def differences(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[set[str], set[str], list[str]]:
+    """Return the names that are missing, those that are too many, and `name shape for shape` of those that differ."""
+    shapes = [
+        f"{name} {tuple(found[name].shape)} for {tuple(wanted[name].shape)}"
+        for name in found.keys() & wanted.keys()
+        if found[name].shape != wanted[name].shape
+    ]
+    return wanted.keys() - found.keys(), found.keys() - wanted.keys(), shapes
+
+
+def agreed(name: str, declared: T | None, found: T | None) -> T | None:
+    """Return what is declared or what the file tells. Raises ValueError where the two differ."""
+    if declared is not None and found is not None and declared != found:
+        raise ValueError(f"{name} was declared as {declared}, and the file tells {found}; leave the declaration out.")
+    return found if declared is None else declared
 
 
 def is_ours(name: str) -> bool:

@@ -2,8 +2,9 @@
 
 Our names are timm's but for the layer scale (`ls1.gamma` is `gamma_1`). `pre_logits` of the old `jx_vit_*` is dropped,
 and with it the head, which reads its output. Where the position table has no rows for the tokens before the patches
-(DeiT III), rows of zeros are put there, which add nothing. Of DeiT's training checkpoints `model` is taken, never
-`model_ema`.
+(DeiT III), rows of zeros are put there, which add nothing. Such a square has as many rows as an oblong with a class
+token (14 x 14 = 13 x 15 + 1), so an image that is no square is to be declared. Of DeiT's training checkpoints `model`
+is taken, never `model_ema`.
 
 A file does not say how its pixels were normalised, so two sources share these names: `timm` has ImageNet's constants
 (DeiT, `.mae`, `.dino`), `augreg` has 0.5 (timm's default for `vit_*`: AugReg, `.orig_in21k`, `.sam`). `mean` in the
@@ -17,10 +18,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.checkpoint import Checkpoint
+from backbones.sources.architecture import whole_patches
 from backbones.sources.source import DECODER, HEAD, Renamed, Source, listed, rename_each
 
 _WB = r"(weight|bias)"
@@ -40,15 +42,40 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
         raise ValueError(
             "there is no pos_embed; timm's models without one have rotary positions, which no tensor holds."
         )
-    return replace(renamed, state=_with_prefix_rows(renamed.state))
+    return renamed
+
+
+def complete(renamed: Renamed, image_size: tuple[int, int] | None) -> Renamed:
+    """Return it with a position table that has a row for every token before the patches, zeros where it had none.
+
+    The image is a square unless declared.
+    """
+    state = renamed.state
+    prefix = sum(name in state for name in ("cls_token", "dist_token"))
+    if not prefix or "patch_embed.proj.weight" not in state:  # refused later
+        return renamed
+    rows, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
+    side = math.isqrt(rows)
+    height, width = whole_patches(image_size, patch) if image_size else (side, side)
+    if rows != height * width:
+        return renamed
+    added = (
+        f"pos_embed: {rows} rows taken as {height} x {width} patches, zeros put before them for {prefix} other tokens"
+    )
+    return replace(
+        renamed,
+        state={**state, "pos_embed": F.pad(state["pos_embed"], (0, 0, prefix, 0))},
+        notes=(*renamed.notes, added),
+    )
 
 
 def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return the state as `VisionTransformer` and `VisionTransformerDistilled` load it strictly.
 
-    Raises ValueError for what they have no place for, a decoder among it.
+    Raises ValueError for what they have no place for, a decoder among it, and without the norm that they have.
     """
     require_plain(checkpoint, OURS, "timm's VisionTransformer")
+    require_norm(checkpoint, "timm's VisionTransformer")
     return {re.sub(r"gamma_([12])$", r"ls\1.gamma", name): tensor for name, tensor in checkpoint.state.items()}
 
 
@@ -67,22 +94,21 @@ def require_plain(checkpoint: Checkpoint, names: re.Pattern[str], model: str) ->
         )
 
 
+def require_norm(checkpoint: Checkpoint, model: str) -> None:
+    """Raise ValueError where `model`, which has either `norm` or `fc_norm`, would not find the one or not want both."""
+    found = [name for name in ("norm", "fc_norm") if f"{name}.weight" in checkpoint.state]
+    if len(found) != 1:
+        raise ValueError(
+            f"{checkpoint.path}: has {'both' if found else 'neither'} norm {'and' if found else 'nor'} fc_norm, and "
+            f"{model} needs one of them (a fine-tuned file keeps its fc_norm without --encoder-only); write another "
+            "format, as `own`."
+        )
+
+
 def _ours(name: str) -> str:
     """Return our name, or an empty one for what timm's plain ViT has not, though another family of ours may."""
     new = re.sub(r"ls([12])\.gamma$", r"gamma_\1", name)
     return new if OURS.fullmatch(new) else ""
-
-
-def _with_prefix_rows(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state with a position table that has a row for every token before the patches."""
-    prefix = sum(name in state for name in ("cls_token", "dist_token"))
-    if not prefix or "pos_embed" not in state or state["pos_embed"].ndim != 3:
-        return state
-    table_1PD = state["pos_embed"]
-    rows = table_1PD.shape[1]
-    if math.isqrt(rows) ** 2 != rows:  # one square is never one or two above another, so this is the whole grid
-        return state
-    return {**state, "pos_embed": torch.cat([table_1PD.new_zeros(1, prefix, table_1PD.shape[2]), table_1PD], dim=1)}
 
 
 SOURCE = Source(
@@ -90,6 +116,7 @@ SOURCE = Source(
     title="timm vit_* and deit* with ImageNet's mean and deviation, DeiT's own files",
     entries=("model", "state_dict"),
     rename=rename,
+    complete=complete,
     restore=restore,
     written_as="safetensors",
 )

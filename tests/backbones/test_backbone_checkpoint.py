@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import backbones.checkpoint
 from backbones.checkpoint import FORMAT, Normalisation, write_checkpoint
 from backbones.config import ViTConfig
-from backbones.loading import load_checkpoint
-from backbones.position import resize_position
-from backbones.sources.read import read_checkpoint
+from backbones.loading import Fit, load_checkpoint
+from backbones.position import resize_patches, resize_position
+from backbones.sources.read import Declared, read_checkpoint
 from backbones.vit import ViT
 from backbones.weight_files import file_sha256
 
@@ -227,3 +227,117 @@ def test_header_of_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / "odd", metadata={FORMAT: '{"architecture": {"depht": 3}}'})
     with pytest.raises(ValueError, match=r"odd: its header does not describe a ViT"):
         read_checkpoint(tmp_path / "odd")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((0.5,) * 3, (0.5, 0.0, 0.5), "normalisation has a std of (0.5, 0.0, 0.5); pixels are divided by it"),
+        ((0.5,) * 3, (0.5, -1.0, 0.5), "pixels are divided by it, so it must be above 0"),
+        ((0.5, float("nan"), 0.5), (0.5,) * 3, "normalisation has a mean of (0.5, nan, 0.5); it must be finite"),
+        ((0.5,) * 3, (float("inf"),) * 3, "normalisation has a std of (inf, inf, inf); it must be finite"),
+        (("a", "b", "c"), (0.5,) * 3, "it must be finite numbers, one per channel"),
+        ((True,) * 3, (0.5,) * 3, "it must be finite numbers, one per channel"),
+        ((0.5,) * 3, (0.5,), "normalisation has 3 means and 1 deviations; each channel needs both"),
+        ((), (), "normalisation has a mean of (); it must be finite numbers"),
+    ],
+)
+def test_refused_normalisation(mean: tuple[float, ...], std: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Normalisation(mean, std)
+
+
+def test_constants_are_one_per_channel(tmp_path: Path, written: Path) -> None:
+    grey = ViT(replace(TINY, in_chans=1))
+    message = r"\.safetensors: the weights are for images of 1 channels, and the normalisation has constants for 3"
+    with pytest.raises(ValueError, match=message):
+        write_checkpoint(tmp_path / "grey.safetensors", grey, source="mae")
+    assert not (tmp_path / "grey.safetensors").exists()
+    write_checkpoint(tmp_path / "grey.safetensors", grey, source="mae", normalisation=Normalisation((0.4,), (0.2,)))
+    assert read_checkpoint(tmp_path / "grey.safetensors").normalisation == Normalisation((0.4,), (0.2,))
+    with pytest.raises(ValueError, match="images of 3 channels, and the normalisation has constants for 1"):
+        replace(read_checkpoint(written), normalisation=Normalisation((0.4,), (0.2,)))
+
+
+def test_a_declaration_against_the_header_is_refused(written: Path) -> None:
+    with pytest.raises(ValueError, match=r"backbone\.safetensors: num_heads was declared as 4, and the file tells 2"):
+        read_checkpoint(written, Declared(num_heads=4))
+    with pytest.raises(ValueError, match=r"image_size was declared as \(16, 64\), and the file tells \(32, 32\)"):
+        read_checkpoint(written, Declared(image_size=(16, 64)))
+    assert read_checkpoint(written, Declared(num_heads=2, image_size=(32, 32))).architecture == TINY
+
+
+def rewritten(path: Path, header: dict[str, object], **changes: Tensor | None) -> Path:
+    """The file with other fields of the architecture in its header and other tensors; `__` in a name is a dot."""
+    with safe_open(path, framework="pt") as file:
+        content = json.loads(file.metadata()[FORMAT])
+    state = {**load_file(path), **{name.replace("__", "."): tensor for name, tensor in changes.items()}}
+    content["architecture"] |= header
+    whole = {name: tensor.clone() for name, tensor in state.items() if tensor is not None}
+    save_file(whole, path, metadata={FORMAT: json.dumps(content)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "changes", "message"),
+    [
+        ({"depth": 2.5}, {}, r"does not describe a ViT \(ValueError: depth is 2\.5; it must be a whole number"),
+        ({"position": "rotary"}, {}, "position is 'rotary'; there are: sincos, learned, none"),
+        ({"depth": 10**7}, {}, "the weights have 2 blocks, and the architecture says 10000000"),
+        ({"image_size": [8 * 10**12] * 2, "position": "learned"}, {}, "no ViT can be so large"),
+        ({"image_size": [64, 32]}, {}, r"other shape 1 \(pos_embed \(1, 17, 16\) for \(1, 33, 16\)\)"),
+        ({}, {"blocks__1__norm1__bias": None}, r"not whole\. Missing 1 \(blocks\.1\.norm1\.bias\)"),
+        ({}, {"blocks__0__gamma_1": torch.ones(16)}, r"unexpected 1 \(blocks\.0\.gamma_1\)"),
+        ({}, {"pos_embed": torch.ones(17, 16)}, r"pos_embed has the shape \(17, 16\), not 3 axes"),
+        ({}, {"cls_token": torch.ones(1, 1, 0)}, r"cls_token has the shape \(1, 1, 0\), without a number in it"),
+    ],
+)
+def test_a_header_that_its_weights_do_not_bear_out(
+    written: Path, header: dict[str, object], changes: dict[str, Tensor | None], message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"backbone\.safetensors: .*{message}"):
+        read_checkpoint(rewritten(written, header, **changes))
+
+
+def test_what_cannot_be_resized_is_named(written: Path) -> None:
+    checkpoint = read_checkpoint(written)
+    odd = replace(checkpoint, state={**checkpoint.state, "pos_embed": torch.ones(1, 18, 16)})
+    with pytest.raises(
+        ValueError, match=r"backbone\.safetensors: pos_embed: position table has 18 rows, which is not 1"
+    ):
+        load_checkpoint(ViT(TINY.at(64, 64)), odd)
+
+
+def test_tokens_that_a_task_has_no_use_for(tmp_path: Path) -> None:
+    distilled = replace(TINY, distilled=True)
+    write_checkpoint(tmp_path / "two.safetensors", randomised(ViT(distilled)), source="deit")
+    checkpoint = read_checkpoint(tmp_path / "two.safetensors")
+    vit = ViT(TINY, class_token=False, final_norm=False)
+    dropped = load_checkpoint(vit, checkpoint).dropped
+    assert [line.partition(":")[0] for line in dropped if line.startswith("pos_embed")] == [
+        "pos_embed row 0",
+        "pos_embed row 1",
+    ]
+    assert torch.equal(vit.pos_embed, checkpoint.state["pos_embed"][:, 2:])
+    write_checkpoint(tmp_path / "one.safetensors", ViT(TINY), source="mae")
+    with pytest.raises(ValueError, match="the file has no distillation token, which this task's ViT needs"):
+        load_checkpoint(ViT(distilled), read_checkpoint(tmp_path / "one.safetensors"))
+
+
+def test_half_precision_is_resized_in_single(tmp_path: Path) -> None:
+    state = {name: tensor.half() for name, tensor in randomised(ViT(TINY)).state_dict().items()}
+    torch.save({"model": state}, tmp_path / "half.pth")
+    checkpoint = read_checkpoint(tmp_path / "half.pth", Declared(source="mae", num_heads=2))
+    vit = ViT(replace(TINY.at(96, 64), patch_size=16))
+    load_checkpoint(vit, checkpoint, Fit(resize_patch=True))
+    positions = resize_position(state["pos_embed"].float(), (4, 4), (6, 4), prefix=1)
+    assert torch.equal(vit.pos_embed, positions) and not torch.equal(positions, positions.half().float())
+    kernel = resize_patches(state["patch_embed.proj.weight"].float(), 16)
+    assert torch.equal(vit.patch_embed.proj.weight, kernel) and not torch.equal(kernel, kernel.half().float())
+
+
+def test_a_ratio_that_rounds_to_the_same_width_is_the_same(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "b.safetensors", ViT(replace(TINY, mlp_ratio=43 / 16)), source="mae")
+    load_checkpoint(ViT(replace(TINY, mlp_ratio=2.69)), read_checkpoint(tmp_path / "b.safetensors"))
+    with pytest.raises(ValueError, match=r"another architecture: mlp_ratio 2\.6875 \(recipe: 4\.0\)"):
+        load_checkpoint(ViT(TINY), read_checkpoint(tmp_path / "b.safetensors"))

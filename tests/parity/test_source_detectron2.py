@@ -174,6 +174,44 @@ def test_pixel_statistics_are_the_normalisation(tmp_path: Path) -> None:
     assert checkpoint.normalisation == Normalisation((0.2, 0.4, 0.6), (0.1, 0.2, 1.0))
 
 
+# detectron2's old default, of pixels that its BGR images have, and Caffe's, with which it began
+@pytest.mark.parametrize("mean", [[103.53, 116.28, 123.675], [102.9801, 115.9465, 122.7717]])
+def test_weights_for_bgr_are_turned_to_rgb(mean: list[float], tmp_path: Path) -> None:
+    theirs = vitdet()
+    detector = Detector(theirs)
+    std = torch.tensor([57.375, 57.12, 58.395]).view(3, 1, 1)
+    detector.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1))
+    detector.register_buffer("pixel_std", std)
+    checkpoint = read_checkpoint(pth_file(detector, tmp_path / "model.pth"), DECLARED)
+    assert checkpoint.notes == ("patch_embed.proj.weight: channels turned from BGR, which pixel_mean shows, to RGB",)
+    constants = checkpoint.normalisation
+    assert constants.mean == pytest.approx([value / 255 for value in reversed(mean)])
+    assert constants.std == pytest.approx([58.395 / 255, 57.12 / 255, 57.375 / 255])
+    rgb = torch.randint(0, 256, (1, 3, 40, 64), generator=torch.Generator().manual_seed(1)).float()
+    our_pixels = (rgb / 255 - torch.tensor(constants.mean).view(3, 1, 1)) / torch.tensor(constants.std).view(3, 1, 1)
+    their_pixels = (rgb.flip(1) - detector.pixel_mean) / detector.pixel_std
+    with torch.no_grad():
+        assert_same(ours_of(checkpoint).feature_maps(our_pixels, [DEPTH - 1])[0], theirs(their_pixels)["last_feat"])
+
+
+@pytest.mark.parametrize(
+    ("buffers", "message"),
+    [
+        ({"pixel_mean": torch.zeros(3)}, "the file holds pixel_mean alone"),
+        (
+            {"pixel_mean": torch.zeros(1), "pixel_std": torch.ones(1)},
+            "pixel_mean has 1 values, and the patch projectio",
+        ),
+        ({"pixel_mean": torch.zeros(3), "pixel_std": torch.zeros(3)}, r"a std of \(0\.0, 0\.0, 0\.0\); pixels are div"),
+        ({"pixel_mean": torch.zeros(3), "pixel_std": torch.ones(2)}, "3 means and 2 deviations"),
+    ],
+)
+def test_refused_pixel_statistics(buffers: dict[str, Tensor], message: str, tmp_path: Path) -> None:
+    torch.save({"model": {**Detector(vitdet()).state_dict(), **buffers}}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=rf"model\.pth: .*{message}"):
+        read_checkpoint(tmp_path / "model.pth", DECLARED)
+
+
 def test_round_trip_through_detectron2(tmp_path: Path) -> None:
     theirs = vitdet()
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """timm's and DeiT's files: equal tokens to timm's own models, the same file written back, foreign files refused."""
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ DECLARED = Declared(source="timm", num_heads=4)
 TOLERANCE = 1e-12
 
 
-def peer(kind: type[VisionTransformer] = VisionTransformer, size: int = 32, **changes: object) -> VisionTransformer:
+def peer(
+    kind: type[VisionTransformer] = VisionTransformer, size: int | tuple[int, int] = 32, **changes: object
+) -> VisionTransformer:
     """A tiny model of timm in float64, every parameter random, biases and norms too."""
     settings = {"num_classes": 3, "global_pool": "token", **changes}
     model = kind(img_size=size, patch_size=8, embed_dim=32, depth=2, num_heads=4, **settings)
@@ -36,9 +39,9 @@ def image(size: int = 32) -> Tensor:
     return torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def tokens_of(path: Path, size: int = 32, *, final_norm: bool = True) -> Tensor:
+def tokens_of(path: Path, size: int = 32, *, final_norm: bool = True, declared: Declared = DECLARED) -> Tensor:
     """Our ViT's tokens with the weights of the file."""
-    checkpoint = read_checkpoint(path, DECLARED)
+    checkpoint = read_checkpoint(path, declared)
     vit = ViT(checkpoint.architecture.at(size, size), class_token=checkpoint.prefix > 0, final_norm=final_norm)
     load_checkpoint(vit.double(), checkpoint)
     with torch.no_grad():
@@ -151,11 +154,33 @@ def test_deit3_has_no_position_for_the_class_token(tmp_path: Path) -> None:
         expected = model.forward_features(image())
     torch.testing.assert_close(tokens_of(tmp_path / "deit_3.pth"), expected, rtol=0, atol=TOLERANCE)
     checkpoint = read_checkpoint(tmp_path / "deit_3.pth", DECLARED)
+    assert checkpoint.notes == ("pos_embed: 16 rows taken as 4 x 4 patches, zeros put before them for 1 other tokens",)
     write_as(checkpoint, "timm", tmp_path / "back.safetensors")
     usual = peer(init_values=0.1)
     usual.load_state_dict(load_file(tmp_path / "back.safetensors"), strict=True)
     with torch.no_grad():
         torch.testing.assert_close(usual.forward_features(image()), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("source", ["timm", "augreg"])
+def test_rows_of_a_square_are_read_by_the_declared_size(tmp_path: Path, source: str) -> None:
+    """3 x 5 patches and a class token have the 16 rows of DeiT III's 4 x 4 patches."""
+    model = peer(size=(24, 40))
+    save_file(model.state_dict(), tmp_path / "oblong.safetensors")
+    undeclared = read_checkpoint(tmp_path / "oblong.safetensors", replace(DECLARED, source=source))
+    assert undeclared.notes == ("pos_embed: 16 rows taken as 4 x 4 patches, zeros put before them for 1 other tokens",)
+    declared = replace(DECLARED, source=source, image_size=(24, 40))
+    checkpoint = read_checkpoint(tmp_path / "oblong.safetensors", declared)
+    assert checkpoint.architecture.grid == (3, 5) and checkpoint.notes == ()
+    vit = ViT(checkpoint.architecture).double()
+    load_checkpoint(vit, checkpoint)
+    pixels = torch.randn(2, 3, 24, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(vit(pixels), model.forward_features(pixels), rtol=0, atol=TOLERANCE)
+    with pytest.raises(
+        ValueError, match=r"position table has 16 rows, and 40 x 40 pixels in patches of 8 need 1 \+ 25"
+    ):
+        read_checkpoint(tmp_path / "oblong.safetensors", replace(declared, image_size=(40, 40)))
 
 
 def test_pre_logits_is_dropped_with_the_head_that_reads_it(tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""What `config.json` and `preprocessor_config.json` beside a transformers file tell of its weights.
+
+They are compared with the weights, as far as weights show the same, and refused where pixels are prepared in another
+way than by scaling to 0..1 and normalising RGB.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from backbones.checkpoint import Normalisation
+from backbones.layers import LAYER_NORM_EPS
+from backbones.sources.source import Renamed
+
+CONFIG, PIXELS = "config.json", "preprocessor_config.json"
+RESCALE = 1 / 255
+
+
+def beside(renamed: Renamed, path: Path) -> Renamed:
+    """Return it with what the two files in the folder of `path` tell.
+
+    Raises ValueError where they cannot be read, are of another model, or say what this ViT and its data do not do.
+    """
+    config, pixels = _read_json(path.with_name(CONFIG)), _read_json(path.with_name(PIXELS))
+    kernel = renamed.state.get("patch_embed.proj.weight")
+    if kernel is None:
+        return renamed  # refused later
+    _check_config(config, renamed.state, kernel)
+    notes = list(renamed.notes)
+    normalisation = _normalisation(pixels, channels=kernel.shape[1])
+    if normalisation is None:
+        normalisation = renamed.normalisation
+        which = "0.5" if normalisation else "ImageNet's constants"
+        notes.append(f"normalisation by {which}: usual for such names, no {PIXELS} beside the file says it")
+    if (epsilon := config.get("layer_norm_eps", LAYER_NORM_EPS)) != LAYER_NORM_EPS:
+        notes.append(f"norms have an epsilon of {LAYER_NORM_EPS} here, and of {epsilon} by {CONFIG}")
+    return replace(
+        renamed,
+        num_heads=config.get("num_attention_heads"),
+        image_size=_image_size(config, kernel.shape[-1]),
+        normalisation=normalisation,
+        notes=tuple(notes),
+    )
+
+
+def _check_config(config: Mapping[str, Any], state: Mapping[str, Tensor], kernel: Tensor) -> None:
+    """Raise ValueError where config.json is of other weights than these, or of another kind of model."""
+    if config.get("hidden_act", "gelu") != "gelu":
+        raise ValueError(f"{CONFIG} beside it has hidden_act {config['hidden_act']!r}; the ViT here has an exact GELU.")
+    heads = config.get("num_attention_heads")
+    if heads is not None and (type(heads) is not int or heads < 1):
+        raise ValueError(f"{CONFIG} beside it has num_attention_heads {heads!r}, which is no number of heads.")
+    found = {
+        "hidden_size": kernel.shape[0],
+        "num_channels": kernel.shape[1],
+        "patch_size": list(kernel.shape[2:]),
+        "num_hidden_layers": len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
+    }
+    if "blocks.0.mlp.fc1.weight" in state:
+        found["intermediate_size"] = state["blocks.0.mlp.fc1.weight"].shape[0]
+    for name, ours in found.items():
+        stated = config.get(name, ours)
+        if name == "patch_size":  # one number, or one for each axis
+            stated = _pair(stated)
+        if isinstance(stated, bool) or stated != ours:
+            raise ValueError(
+                f"{CONFIG} beside it has {name} {config[name]!r}, and the weights show {ours}; it is of another model: "
+                "fetch the one of this file, or move it away."
+            )
+
+
+def _image_size(config: Mapping[str, Any], patch: int) -> tuple[int, int] | None:
+    """Return height and width in pixels that whole patches cover, None where they are not told."""
+    stated = config.get("image_size")
+    if stated is None:
+        return None
+    size = _pair(stated)
+    if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side < patch for side in size):
+        raise ValueError(
+            f"{CONFIG} beside it has image_size {stated!r}, which is no height and width of a patch or more in pixels."
+        )
+    return size[0] // patch * patch, size[1] // patch * patch  # transformers leaves the pixels at the end out
+
+
+def _normalisation(pixels: Mapping[str, Any], *, channels: int) -> Normalisation | None:
+    """Return what preprocessor_config.json normalises with, None where it does not say or there is none.
+
+    Raises ValueError where it does not scale to 0..1, does not normalise, or turns the order of the channels.
+    """
+    for name, wanted in (("do_rescale", True), ("do_normalize", True), ("do_flip_channel_order", False)):
+        if pixels.get(name) not in (None, wanted):
+            raise ValueError(
+                f"{PIXELS} beside it has {name} {pixels[name]!r}; pixels here are RGB, scaled to 0..1 and normalised. "
+                f"State what that comes to as image_mean and image_std (0 and 1 for pixels from 0 to 1), {name} as "
+                f"{str(wanted).lower()}, or convert the weights."
+            )
+    factor = RESCALE if pixels.get("rescale_factor") is None else pixels["rescale_factor"]
+    # some are written with three digits
+    if (
+        isinstance(factor, bool)
+        or not isinstance(factor, int | float)
+        or not math.isclose(factor, RESCALE, rel_tol=1e-3)
+    ):
+        raise ValueError(
+            f"{PIXELS} beside it has rescale_factor {factor!r}; pixels here are scaled by 1/255. State image_mean and "
+            "image_std for pixels from 0 to 1, and leave rescale_factor out."
+        )
+    if pixels.get("image_mean") is None and pixels.get("image_std") is None:
+        return None
+    constants = []
+    for name in ("image_mean", "image_std"):
+        values = pixels.get(name)
+        if not isinstance(values, list) or len(values) != channels:
+            raise ValueError(
+                f"{PIXELS} beside it has {name} {values!r}, which is no list of a number for each of {channels} "
+                "channels."
+            )
+        constants.append(tuple(values))
+    return Normalisation(*constants)
+
+
+def _pair(value: Any) -> Any:
+    """Return one number for both axes as two; anything else as it is."""
+    return [value, value] if type(value) is int else value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return what the file holds, nothing where there is none. Raises ValueError where it is no JSON object."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the encoding too
+        raise ValueError(f"{path.name} beside it is no JSON ({error}); fetch it again or move it away.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} beside it holds no JSON object; fetch it again or move it away.")
+    return content
