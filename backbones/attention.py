@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.attention_pieces import attention_in_pieces
 from backbones.config import Grid
 from backbones.relpos import decomposed_bias, place_channels, table_bias, table_rows
 
 # On CPUs matmul-softmax-matmul is up to 4 times faster than the fused kernel at 50 to 200 tokens, and 1.5 times slower
-# from 1,024 on in float32; with a bias, which leaves the fused kernel to PyTorch's plain one, it is never slower
-# (docs/performance.md).
+# from 1,024 on in float32; with a bias, which leaves the fused kernel to PyTorch's plain one, it is never slower. In
+# bfloat16, and with decomposed relative positions, long attention is fastest in pieces (docs/performance.md).
 CPU_MATMUL_TOKENS = 512
 
 
@@ -46,6 +47,8 @@ def attention(
     q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
     """Return attention by the kernel that is the faster on this device at this length."""
+    if bias is None and q_BHTd.dtype == torch.bfloat16 and _long_on_cpu(q_BHTd):
+        return attention_in_pieces(q_BHTd, k_BHTd, v_BHTd, scale=scale)
     by_matmul = q_BHTd.device.type == "cpu" and (bias is not None or q_BHTd.shape[2] <= CPU_MATMUL_TOKENS)
     return (matmul_attention if by_matmul else fused_attention)(q_BHTd, k_BHTd, v_BHTd, bias, scale=scale)
 
@@ -135,11 +138,14 @@ class Attention(nn.Module):
     def _decomposed(self, q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, grid: Grid) -> Tensor:
         """Return attention with what a query adds to the keys of each row and of each column of the grid.
 
-        Where a head has as many channels as the grid has rows and columns, the two ride in the product of queries and
-        keys: a query gets them as further channels, a key gets ones in the channels of its row and its column. That is
-        the same sum, without a tensor of (B, H, T, T) to be made and added.
+        A whole image on a CPU is done in pieces. Elsewhere, where a head has as many channels as the grid has rows and
+        columns, the two ride in the product of queries and keys: a query gets them as further channels, a key gets ones
+        in the channels of its row and its column. That is the same sum, without a tensor of (B, H, T, T) to be made and
+        added.
         """
         to_rows_BHTh, to_columns_BHTw = decomposed_bias(q_BHTd, self.rel_pos_h, self.rel_pos_w, grid)
+        if _long_on_cpu(q_BHTd):
+            return attention_in_pieces(q_BHTd, k_BHTd, v_BHTd, (to_rows_BHTh, to_columns_BHTw))
         if sum(grid) > q_BHTd.shape[-1]:
             bias_BHTT = (to_rows_BHTh[..., :, None] + to_columns_BHTw[..., None, :]).flatten(-2)
             return attention(q_BHTd, k_BHTd, v_BHTd, bias_BHTT)
@@ -147,6 +153,12 @@ class Attention(nn.Module):
         places = place_channels(grid, like=k_BHTd).expand(*k_BHTd.shape[:2], -1, -1)
         q_more = torch.cat([scaled, to_rows_BHTh.to(scaled.dtype), to_columns_BHTw.to(scaled.dtype)], dim=-1)
         return attention(q_more, torch.cat([k_BHTd, places], dim=-1), v_BHTd, scale=1.0)
+
+
+def _long_on_cpu(q_BHTd: Tensor) -> bool:
+    """Return whether there are many tokens, on a CPU, and nothing traces: loops over pieces unroll there."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return q_BHTd.device.type == "cpu" and q_BHTd.shape[2] > CPU_MATMUL_TOKENS and not traced
 
 
 def _known(grid: Grid | None) -> Grid:

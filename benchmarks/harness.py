@@ -2,7 +2,10 @@
 
 A variant is one program doing one step of work; its peer does the same work by another library. Switches are what a
 user may turn on in either: `fp32` (PyTorch's default), `onednn` (float32 matmuls through oneDNN), `bf16` (autocast as
-well).
+well); an optimiser is fused in the latter two. A run ends in an error where a program's number is not the peer's.
+
+Peak memory is the peak resident set of a fresh process that builds one program and takes one step, less what it had
+after its imports: PyTorch counts allocations on GPUs alone.
 """
 
 import argparse
@@ -19,7 +22,8 @@ import torch
 
 Switches = Literal["fp32", "onednn", "bf16"]
 SETTINGS: tuple[Switches, ...] = ("fp32", "onednn", "bf16")
-Step = Callable[[], float]
+TOLERANCE: dict[Switches, float] = {"fp32": 1e-4, "onednn": 1e-4, "bf16": 2e-2}  # relative; bfloat16 has 8 bits
+Step = Callable[[Switches], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,7 @@ class Variant:
     """True for the library that we are compared with."""
     switches: Switches
     build: Callable[[], Step]
-    """Makes the model and returns a step, which returns a number that tells that the work is the same."""
+    """Makes the model and returns a step, whose number is the peer's if the work is the same."""
 
     @property
     def title(self) -> str:
@@ -55,6 +59,7 @@ def run(title: str, programs: Sequence[Variant], *, rounds: int, note: str = "")
         programs = [p for p in programs if p.switches == "bf16"]
     steps = _built(programs)
     values = [_timed(p, step)[1] for p, step in zip(programs, steps, strict=True)]  # warm-up, first step
+    _compare(programs, values)
     times: list[list[float]] = [[] for _ in programs]
     for _ in range(1 if arguments.quick else arguments.rounds):
         for index, (program, step) in enumerate(zip(programs, steps, strict=True)):
@@ -106,8 +111,19 @@ def _timed(program: Variant, step: Step) -> tuple[float, float]:
     torch.set_float32_matmul_precision("highest" if program.switches == "fp32" else "medium")
     with torch.autocast("cpu", torch.bfloat16, enabled=program.switches == "bf16"):
         start = time.perf_counter()
-        value = step()
+        value = step(program.switches)
         return time.perf_counter() - start, value
+
+
+def _compare(programs: Sequence[Variant], values: Sequence[float]) -> None:
+    """Raise ValueError where a program's number is further from the peer's at the same switches than rounding makes."""
+    for program, value in zip(programs, values, strict=True):
+        theirs = next(v for p, v in zip(programs, values, strict=True) if p.peer and p.switches == program.switches)
+        if not abs(value - theirs) <= TOLERANCE[program.switches] * abs(theirs):
+            raise ValueError(
+                f"{program.title} gave {value:.6g}, the peer {theirs:.6g}, more than {TOLERANCE[program.switches]:g} "
+                "apart: the two do not do the same work, so their times say nothing; find the difference first."
+            )
 
 
 def _ratio(programs: Sequence[Variant], medians: Sequence[float], mine: float, switches: Switches) -> str:

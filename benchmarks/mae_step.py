@@ -3,10 +3,12 @@
 python benchmarks/mae_step.py [--rounds N] [--quick]
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from harness import Step, run, variants
+from harness import Step, Switches, run, variants
+from torch import Tensor, nn
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from backbones.config import FAMILY, ViTConfig
@@ -42,17 +44,8 @@ def peer(a: ViTConfig) -> ViTMAEForPreTraining:
 
 def theirs(a: ViTConfig, batch: int) -> Step:
     model = peer(a)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     image, noise = data(a, batch)
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = model(image, noise=noise).loss
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return step_of(model, lambda: model(image, noise=noise).loss)
 
 
 def ours(a: ViTConfig, batch: int) -> Step:
@@ -63,12 +56,17 @@ def ours(a: ViTConfig, batch: int) -> Step:
     )
     state = huggingface.SOURCE.rename(peer(a).state_dict()).state
     model.load_state_dict({name if DECODER.fullmatch(name) else f"encoder.{name}": t for name, t in state.items()})
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
     image, noise = data(a, batch)
+    return step_of(model, lambda: model((image, noise, []))["reconstruction"])
 
-    def step() -> float:
+
+def step_of(model: nn.Module, loss_of: Callable[[], Tensor]) -> Step:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+
+    def step(switches: Switches) -> float:
+        optimizer.param_groups[0]["fused"] = switches != "fp32"  # as our training loop has it
         optimizer.zero_grad(set_to_none=True)
-        loss = model((image, noise, []))["reconstruction"]
+        loss = loss_of()
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -76,7 +74,7 @@ def ours(a: ViTConfig, batch: int) -> Step:
     return step
 
 
-def data(a: ViTConfig, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def data(a: ViTConfig, batch: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(batch, 3, *a.image_size, generator=generator)
     return image, torch.rand(batch, a.grid[0] * a.grid[1], generator=generator)

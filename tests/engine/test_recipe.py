@@ -1,3 +1,5 @@
+"""Departures of a run from its recipe."""
+
 from dataclasses import replace
 
 from engine.config import Duration
