@@ -1,4 +1,4 @@
-"""The comparison as Markdown, LaTeX (booktabs), tidy CSV or JSON; equal records give equal bytes."""
+"""The comparison as Markdown, LaTeX (booktabs), tidy CSV, JSON or a page; equal records give equal bytes."""
 
 import json
 import re
@@ -11,14 +11,15 @@ from tabulate import tabulate
 
 from benchmark.cells import DASH, Grid, cost_grid, difference_grid, published_grid, record_lines, result_grid
 from benchmark.contrast import Contrast
+from benchmark.html import to_html
 from benchmark.published import PublishedCheck
 from benchmark.table import FIRST, SECOND, ArmCost, Comparison, Row
 from benchmark.verdict import verdicts
 from engine.config import as_json
 from engine.files import replacing
 
-Format = Literal["md", "csv", "json", "latex"]
-SUFFIXES: dict[Format, str] = {"md": ".md", "csv": ".csv", "json": ".json", "latex": ".tex"}
+Format = Literal["md", "csv", "json", "latex", "html"]
+SUFFIXES: dict[Format, str] = {"md": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html"}
 COLUMNS = ["table", "task", "metric", "arm", "statistic", "seed", "n", "value", "note"]
 
 _LATEX = {
@@ -103,11 +104,12 @@ EXPORTS: dict[Format, Callable[[Comparison], str]] = {
     "csv": to_csv,
     "json": to_json,
     "latex": to_latex,
+    "html": to_html,
 }
 
 
 def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write table.md, table.csv, table.json and table.tex into a folder and return their paths."""
+    """Write table.md, .csv, .json, .tex and .html into a folder and return their paths."""
     return [write_text(folder / f"table{SUFFIXES[form]}", export(comparison)) for form, export in EXPORTS.items()]
 
 

@@ -2,6 +2,7 @@
 
     python tools/export_tables.py runs/demo --format md
     python tools/export_tables.py runs/demo --format latex --out table.tex
+    python tools/export_tables.py runs/demo --format html --out report.html
 
 Reads the runs' records and per-image results; records that it cannot read or leaves out are listed. What intervals, p
 and verdicts mean is in docs/statistics.md.
@@ -28,7 +29,7 @@ class Args:
     runs: Annotated[Path, tyro.conf.Positional]
     """Folder that holds runs, at any depth."""
     format: Format = "md"
-    """Markdown for GitHub, tidy CSV with one number per line, JSON, or LaTeX with booktabs."""
+    """Markdown for GitHub, tidy CSV with one number per line, JSON, LaTeX with booktabs, or a page with pictures."""
     resamples: int = RESAMPLES
     """Resamples of the test images, drawn for all runs of a task alike; 0: intervals over seeds alone."""
     out: Path | None = None

@@ -134,6 +134,7 @@ def test_output_is_deterministic(whole_study: Any, tmp_path: Path) -> None:
     assert first == second
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "table.csv",
+        "table.html",
         "table.json",
         "table.md",
         "table.tex",

@@ -1,0 +1,137 @@
+"""The comparison as one HTML page that needs no other file and no network."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmark.cells import (
+    DASH,
+    TITLES,
+    Grid,
+    cost_grid,
+    difference_grid,
+    published_grid,
+    record_lines,
+    result_grid,
+)
+from benchmark.classes import class_grids
+from benchmark.report_pictures import (
+    MOST_LINES,
+    cost_picture,
+    curves_picture,
+    differences_picture,
+    embedded,
+    same_pictures,
+)
+from benchmark.store import Stored
+from benchmark.table import METRICS, Comparison
+from benchmark.verdict import verdicts
+from engine.config import as_json
+
+TEMPLATE = "report.html.j2"
+PICTURES_PER_TASK = 3
+MOST_CONFIGS = 60  # runs whose whole configuration is in the page
+RUNS_CAPTION = "Every record that was read, in the order of the folders."
+
+
+def to_html(comparison: Comparison) -> str:
+    """Return the page: verdicts, tables, pictures of every arm on the same images, and where each number is from.
+
+    Raises OSError or ValueError for a file of a run that cannot be read.
+    """
+    *tasks, overall = verdicts(comparison)
+    classes = class_grids(comparison)
+    pictures = _pictures(comparison)
+    curves = curves_picture(comparison)
+    published = published_grid(comparison)
+    wanted = {
+        "Results": True,
+        "Published": bool(published.rows),
+        "Cost": True,
+        "Training": curves is not None,
+        "Classes": bool(classes),
+        "Pictures": bool(pictures),
+        "Provenance": True,
+    }
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(TEMPLATE).render(
+        title="Does MAE transfer better than supervised pre-training?",
+        overall=overall,
+        verdicts=tasks,
+        sections=[name for name, there in wanted.items() if there],
+        results=result_grid(comparison),
+        differences=difference_grid(comparison),
+        differences_picture=differences_picture(comparison),
+        published=published,
+        costs=cost_grid(comparison),
+        cost_picture=cost_picture(comparison),
+        curves_picture=curves,
+        most_lines=MOST_LINES,
+        per_class=classes,
+        pictures=pictures,
+        records=record_lines(comparison),
+        runs=_runs(comparison),
+        configs=_configs(comparison),
+    )
+
+
+def _pictures(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
+    """Return (task, [(name, [(arm, data URL)])]): reconstructions first, then what every arm predicts."""
+    shown = []
+    completed = comparison.store.completed
+    for task in ("mae", *METRICS):
+        mine = [item for item in completed if item.record.task == task]
+        arms = comparison.arms if task in METRICS else ("random",)  # what pre-training itself starts from
+        found = [
+            (name, [(TITLES.get(arm, arm) if task in METRICS else "", embedded(path)) for arm, path in paths])
+            for name, paths in same_pictures(mine, arms)
+            if not name.endswith("curves.png")
+        ][:PICTURES_PER_TASK]
+        if found:
+            shown.append(("Reconstructions" if task == "mae" else task.capitalize(), found))
+    return shown
+
+
+def _runs(comparison: Comparison) -> Grid:
+    head = ("run", "status", "task", "recipe", "weights", "weights sha256", "seed", "steps", "departures", "commit")
+    return Grid(
+        caption=RUNS_CAPTION,
+        head=(*head, "device", "precision", "started"),
+        rows=tuple(_run(item, comparison.store.root) for item in comparison.store.stored),
+    )
+
+
+def _run(item: Stored, root: Path) -> tuple[str, ...]:
+    record = item.record
+    return (
+        str(item.folder.relative_to(root)),
+        record.status,
+        record.task,
+        record.recipe,
+        TITLES.get(record.weights_source, record.weights_source),
+        (record.weights_sha256 or DASH)[:12],
+        str(record.seed),
+        f"{record.steps} of {record.total_steps}",
+        "; ".join(record.departures) or DASH,
+        (record.git_commit or DASH)[:18],
+        f"{record.device}, {record.world_size} process(es)",
+        record.precision,
+        record.started,
+    )
+
+
+def _configs(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return (run, JSON) of what made each run, without its results."""
+    kept = ("config", "data", "data_notes", "unreadable_images", "weights_path", "weights_report", "libraries")
+    return [
+        (str(item.folder.relative_to(comparison.store.root)), json.dumps(_only(as_json(item.record), kept), indent=1))
+        for item in comparison.store.stored[:MOST_CONFIGS]
+    ]
+
+
+def _only(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: values[name] for name in names}

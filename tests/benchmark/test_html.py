@@ -1,0 +1,118 @@
+"""The page: self-contained, escaped, with every number of the tables, and pictures of all arms on one image."""
+
+import base64
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmark.cells import cost_grid, difference_grid, result_grid
+from benchmark.classes import class_grids
+from benchmark.html import to_html
+from benchmark.report_pictures import WIDEST, embedded, same_pictures
+from benchmark.store import open_store
+from benchmark.table import compare
+from engine.record import read_record, write_record
+
+
+class Page(HTMLParser):
+    """Cells of a page, and what a browser would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.fetched: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        if tag == "td":
+            self.cells.append("")
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "td":
+            self.cells[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+
+@pytest.fixture
+def runs(whole_study: Any) -> Path:
+    return whole_study.root
+
+
+def test_page_has_every_cell_and_fetches_nothing(runs: Path) -> None:
+    comparison = compare(open_store(runs))
+    page = Page(to_html(comparison))
+    for grid in (result_grid(comparison), difference_grid(comparison), cost_grid(comparison)):
+        for row in grid.rows:
+            assert "\n".join(row) in "\n".join(page.cells)
+    assert all(url.startswith(("data:", "#")) for url in page.fetched)
+    assert any(url.startswith("data:image/png;base64,") for url in page.fetched)
+
+
+def test_text_of_records_is_escaped(runs: Path) -> None:
+    folder = next(path.parent for path in sorted(runs.rglob("record.json")))
+    record = read_record(folder)
+    write_record(folder, type(record)(**{**record.__dict__, "recipe": "<script>alert(1)</script>"}))
+    text = to_html(compare(open_store(runs)))
+    assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
+
+
+def test_pictures_of_all_arms_on_the_same_image(runs: Path) -> None:
+    comparison = compare(open_store(runs))
+    mine = [item for item in comparison.store.completed if item.record.task == "segmentation"]
+    for item in mine:
+        (item.folder / "pictures").mkdir()
+        Image.new("RGB", (2000, 100), "red").save(item.folder / "pictures" / "predictions.png")
+        names = ("pictures/predictions.png", f"pictures/{item.record.weights_source}.png")
+        write_record(item.folder, type(item.record)(**{**item.record.__dict__, "pictures": names}))
+    comparison = compare(open_store(runs))
+    mine = [item for item in comparison.store.completed if item.record.task == "segmentation"]
+    ((name, shown),) = same_pictures(mine, comparison.arms)
+    assert name == "pictures/predictions.png"
+    assert [arm for arm, _ in shown] == [
+        arm for arm in comparison.arms if arm in {i.record.weights_source for i in mine}
+    ]
+    assert len({Path(path).parent.parent.name for _, path in shown}) == len(shown)
+    assert embedded(shown[0][1]).startswith("data:image/jpeg;base64,")
+    page = Page(to_html(comparison))
+    assert sum(url.startswith("data:image/jpeg") for url in page.fetched) == len(shown)
+
+
+def test_wide_pictures_are_made_small(tmp_path: Path) -> None:
+    Image.new("RGB", (3 * WIDEST, 300)).save(tmp_path / "wide.png")
+    data = base64.b64decode(embedded(str(tmp_path / "wide.png")).partition(",")[2])
+    assert Image.open(BytesIO(data)).size == (WIDEST, 100)
+
+
+def test_classes_by_gain_and_one_without_a_score(runs: Path) -> None:
+    scores = {"random": "a,10.0,1\nb,20.0,1\n", "supervised": "a,30.0,1\nb,40.0,1\n", "mae": "a,31.0,1\nb,45.5,1\n"}
+    comparison = compare(open_store(runs))
+    assert class_grids(comparison) == []
+    for item in comparison.store.completed:
+        if item.record.task == "segmentation":
+            rows = scores[item.record.weights_source]
+            if item.record.weights_source == "random" and item.record.seed == 1:
+                rows = "a,12.0,1\nb,,1\n"
+            (item.folder / "per_class.csv").write_text(f"name,iou,acc\n{rows}", encoding="utf-8")
+    (grid,) = class_grids(comparison)
+    assert grid.head == ("class", "random init", "supervised", "MAE", "MAE - supervised")
+    assert grid.rows[0] == ("b", "-", "40.00", "45.50", "+5.50")
+    assert grid.rows[1][0] == "a" and grid.rows[1][2:] == ("30.00", "31.00", "+1.00")
+
+
+def test_a_table_of_classes_without_its_column_is_named(runs: Path) -> None:
+    comparison = compare(open_store(runs))
+    item = next(item for item in comparison.store.completed if item.record.task == "detection")
+    (item.folder / "per_class.csv").write_text("name,ap\na,1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(f"{item.folder / 'per_class.csv'}: no column box_ap")):
+        class_grids(comparison)
