@@ -30,6 +30,7 @@ from classification.protocols import freeze_all, freeze_but_last, probe_groups, 
 from classification.subset import list_text, listed_images, share_of_classes
 from engine.config import OptimConfig
 from engine.cost import count_flops
+from engine.export import Exportable, Normalised
 from engine.files import replacing
 from engine.images import read_rgb
 from engine.task import Facts, ImageResult, InitialWeights
@@ -112,6 +113,12 @@ class ClassificationTask:
         image_CHW = self.val_data.transform(read_rgb(path)).to(self.model.head.weight.device)
         top = self.model.logits(image_CHW[None]).float().softmax(dim=1)[0].topk(min(5, len(self.classes)))
         return {"classes": [self.classes[i] for i in top.indices.tolist()], "probabilities": top.values.tolist()}
+
+    def exportable(self) -> Exportable:
+        """Return the logits as a function of the image."""
+        mean, std = (255 * torch.tensor(values) for values in (self.normalisation.mean, self.normalisation.std))
+        module = Normalised(_Logits(self.model), mean=mean, std=std)
+        return Exportable(module=module, size=self.config.backbone.image_size, outputs=("logits",))
 
     def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
         """Write the image beside bars of what `predict_image` returned."""
@@ -206,6 +213,15 @@ def assemble(
         normalisation=normalisation,
         pretraining=pretraining,
     )
+
+
+class _Logits(nn.Module):
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        return self.classifier.logits(image_BCHW)
 
 
 def _head_norm(config: ClassificationConfig) -> nn.Module | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.initial import start_from
 from backbones.param_groups import ParamGroup, param_groups
@@ -33,6 +33,7 @@ from detection.results import (
 from detection.test_time import TestTime
 from engine.config import OptimConfig
 from engine.cost import count_flops
+from engine.export import Exportable, Normalised
 from engine.task import Facts, ImageData, ImageResult, InitialWeights
 
 PICTURES = 6
@@ -156,6 +157,13 @@ class DetectionTask:
         named = [{"category": names[detection["category_id"]], **detection} for detection in found]
         return {"height": sample["height"], "width": sample["width"], "detections": named}
 
+    def exportable(self) -> Exportable:
+        """Return the maps of backbone and pyramid as a function of the image."""
+        backbone = self.model.backbone
+        module = Normalised(_Maps(backbone), mean=self.model.pixel_mean, std=self.model.pixel_std)
+        side = self.config.image_size
+        return Exportable(module=module, size=(side, side), outputs=tuple(backbone.output_shape()))
+
     def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
         """Write a PNG of the image with its detections."""
         names = {category.id: category.name for category in self.val.categories}
@@ -168,6 +176,15 @@ class DetectionTask:
     def finish(self, folder: Path) -> list[Path]:
         """Leave nothing besides the record."""
         return []
+
+
+class _Maps(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.backbone(image_BCHW).values())
 
 
 def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | None) -> DetectionTask:
