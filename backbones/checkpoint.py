@@ -7,7 +7,7 @@ backbones/loading.py puts one into a ViT.
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -115,8 +115,11 @@ def write_state(
     source: str,
     normalisation: Normalisation,
     origin: str | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write weights in our names to `path`, as float32, by a temporary file and a rename.
+
+    `notes` is what was concluded of the file that they were converted from.
 
     Raises OSError, the file of before being left as it was, and ValueError where the normalisation is for another
     number of channels.
@@ -127,6 +130,7 @@ def write_state(
         "source": source,
         "normalisation": asdict(normalisation),
         "origin": origin,
+        "notes": list(notes),
     }
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
     with replacing_file(path) as temporary:
@@ -148,14 +152,27 @@ def replacing_file(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+    except BaseException as error:
         with suppress(OSError):  # in a read-only or absent folder there is nothing to remove
             temporary.unlink()
+        if not isinstance(error, OSError | SafetensorError | RuntimeError):  # torch.save raises the last
+            raise
         raise OSError(f"{path}: could not be written ({error}); the file of before, if any, is as it was.") from error
 
 
-def parse_header(path: Path, metadata: Mapping[str, str]) -> tuple[ViTConfig, str, Normalisation, str | None]:
-    """Return architecture, source, normalisation and origin. Raises ValueError where the file is not one of ours."""
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file of ours says of its weights."""
+
+    architecture: ViTConfig
+    source: str
+    normalisation: Normalisation
+    origin: str | None
+    notes: tuple[str, ...]
+
+
+def parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
+    """Return what the header says. Raises ValueError where the file is not one of ours."""
     if FORMAT not in metadata:
         raise ValueError(
             f"{path}: a file without this project's header (expected {FORMAT!r}, found "
@@ -169,7 +186,13 @@ def parse_header(path: Path, metadata: Mapping[str, str]) -> tuple[ViTConfig, st
         architecture = ViTConfig(**values)
         normalisation = Normalisation(**{name: tuple(v) for name, v in header["normalisation"].items()})
         origin = header.get("origin")
-        return architecture, str(header["source"]), normalisation, None if origin is None else str(origin)
+        return Header(
+            architecture=architecture,
+            source=str(header["source"]),
+            normalisation=normalisation,
+            origin=None if origin is None else str(origin),
+            notes=tuple(str(note) for note in header.get("notes", ())),  # files from before have none
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: its header does not describe a ViT ({type(error).__name__}: {error}).") from error
 

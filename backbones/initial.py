@@ -1,9 +1,11 @@
 """The weights that a run starts from, from the user's declaration to a ViT that holds them."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from backbones.checkpoint import IMAGENET, Checkpoint, Normalisation
+from backbones.config import ViTConfig
 from backbones.loading import RANDOM, Fit, LoadReport, load_checkpoint
 from backbones.sources.read import Declared, read_checkpoint
 from backbones.vit import ViT
@@ -24,6 +26,45 @@ class Declaration(Protocol):
     def trust_pickle(self) -> bool: ...
     @property
     def resize_patch(self) -> bool: ...
+    @property
+    def architecture(self) -> Literal["recipe", "file"]: ...
+
+
+class HasBackbone(Protocol):
+    """The configuration of a task: a frozen dataclass with the architecture of its ViT."""
+
+    @property
+    def backbone(self) -> ViTConfig: ...
+
+
+C = TypeVar("C", bound=HasBackbone)
+
+
+def with_architecture(config: C, init: Declaration | None) -> C:
+    """Return the configuration with the file's ViT in place of the recipe's where that was declared.
+
+    The image size stays the recipe's, and so do windows and relative positions where the file has none; tokens and
+    final norm are the task's. Raises ValueError for weights of images that are not RGB, and what reading raises.
+    """
+    if init is None or init.architecture == "recipe":
+        return config
+    recipe, found = config.backbone, _read(init).architecture
+    if found.in_chans != recipe.in_chans:
+        raise ValueError(
+            f"{init.path}: weights for images of {found.in_chans} channels, and the data are read with "
+            f"{recipe.in_chans}; `tools/convert_checkpoint.py convert FILE --in-chans {recipe.in_chans} --inflate sum` "
+            "(or mean, repeat) carries them over."
+        )
+    # what the weights do not fix stays the recipe's
+    changes: dict[str, Any] = {"image_size": recipe.image_size, "distilled": False, "relative_size": None}
+    if found.relative_position == "none":
+        changes |= {"relative_position": recipe.relative_position, "relative_size": recipe.relative_size}
+    if not found.window_size:
+        changes |= {"window_size": recipe.window_size, "global_blocks": recipe.global_blocks}
+    try:
+        return replace(config, backbone=replace(found, **changes))  # type: ignore[type-var]
+    except ValueError as error:
+        raise ValueError(f"{init.path}: its architecture does not go with the recipe's: {error}") from error
 
 
 def declared_normalisation(init: Declaration | None) -> Normalisation:

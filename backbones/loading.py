@@ -1,7 +1,7 @@
 """A Checkpoint put into a ViT strictly: every tensor is loaded, resized, dropped by a stated rule, or an error."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -56,12 +56,14 @@ class LoadReport:
         return self.digest() if self.digest else None
 
     def lines(self) -> list[str]:
-        """A few lines for people; names that differ in the block's number alone share one."""
+        """A few lines for people; what shares a rule, or differs in the block's number alone, shares one."""
         if self.path is None:
             return []
         digest = (self.sha256 or "")[:12]
         head = f"{Path(self.path).name} ({self.source}, sha256 {digest}): {len(self.loaded)} tensors loaded"
-        return [head, *(f"  {what} {line}" for what, items in self._parts() for line in _by_block(items))]
+        shorten = {"dropped": by_rule}
+        parts = ((what, shorten.get(what, _by_block)(items)) for what, items in self._parts())
+        return [head, *(f"  {what} {line}" for what, lines in parts for line in lines)]
 
     def all_lines(self) -> list[str]:
         """One line for every tensor."""
@@ -275,6 +277,11 @@ def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> 
             hints.append("--init-resize-patch resamples the patch projection, as ViTDet does for H/14")
     if fit.inflate is None:
         names.append("in_chans")
+        if found.in_chans != wanted.in_chans:
+            hints.append(
+                f"`tools/convert_checkpoint.py convert FILE --in-chans {wanted.in_chans} --inflate sum` (or "
+                "mean, repeat) carries the patch projection over"
+            )
     differ = [
         f"{n} {getattr(found, n)} (recipe: {getattr(wanted, n)})"
         for n in names
@@ -283,11 +290,13 @@ def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> 
     # a ratio read from widths is 512 / 192 where a recipe may say 2.667
     if found.mlp_width != round(found.embed_dim * wanted.mlp_ratio):
         differ.append(f"mlp_ratio {found.mlp_ratio} (recipe: {wanted.mlp_ratio})")
+    if found.num_heads != wanted.num_heads and any("num_heads" in note for note in checkpoint.notes):
+        hints.append(f"num_heads {found.num_heads} was concluded from the width; --init-heads declares another")
     if differ:
         hint = "".join(f"; {text}" for text in hints)
         raise ValueError(
             f"{checkpoint.path}: a checkpoint of another architecture: {', '.join(differ)}. "
-            f"Take the recipe of that architecture, or another checkpoint{hint}."
+            f"Take the recipe of that architecture, --init-architecture file, or another checkpoint{hint}."
         )
 
 
@@ -297,9 +306,9 @@ def _hint(missing: set[str], unexpected: set[str], checkpoint: Checkpoint) -> st
     if any(name.startswith("norm.") for name in missing) and "fc_norm.weight" in checkpoint.state:
         hints.append("the file is of a fine-tuned model, which has fc_norm in place of the final norm")
     if any("gamma_" in name for name in unexpected):
-        hints.append("the backbone needs layer_scale")
+        hints.append("the backbone needs layer_scale: --init-architecture file")
     if any("rel_pos" in name or "relative_position" in name for name in unexpected):
-        hints.append("the backbone needs the relative_position of the file")
+        hints.append("the backbone needs the relative_position of the file: --init-architecture file")
     if any("q_bias" in name for name in missing):
         hints.append("the backbone has qkv_bias 'qv'; the file has one bias for all three")
     if "pos_embed" in unexpected:
@@ -307,6 +316,18 @@ def _hint(missing: set[str], unexpected: set[str], checkpoint: Checkpoint) -> st
     if "pos_embed" in missing:
         hints.append("the file has no position table; the backbone needs position 'none'")
     return "".join(f" Hint: {hint}." for hint in hints)
+
+
+def by_rule(items: Iterable[str]) -> list[str]:
+    """Return `name: rule` items with those of one rule made one line."""
+    grouped: dict[str, list[str]] = {}
+    for item in items:
+        name, _, rule = item.partition(": ")
+        grouped.setdefault(rule, []).append(name)
+    return [
+        f"{names[0]}: {rule}" if len(names) == 1 else f"{len(names)} tensors: {rule} ({listed(names, most=3)})"
+        for rule, names in grouped.items()
+    ]
 
 
 def _by_block(items: tuple[str, ...]) -> list[str]:

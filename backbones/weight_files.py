@@ -6,23 +6,22 @@ zip files are views of the mapped file, so the file must not be rewritten in pla
 a rename is safe).
 """
 
-import hashlib
+import os
 import pickle
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from threading import Thread
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from backbones.digest import begin_digest, version_of
 
 Kind = Literal["safetensors", "pytorch", "numpy", "pickle"]
 
@@ -83,6 +82,17 @@ class WeightFile:
         return self.digest()
 
 
+@dataclass(frozen=True, eq=False)
+class OpenedFile:
+    """All that a weight file holds, before it is known which entry the weights are in."""
+
+    path: Path
+    kind: Kind
+    content: object
+    digest: Callable[[], str] = field(repr=False)
+    metadata: dict[str, str]
+
+
 def read_weight_file(
     path: Path, *, entries: Sequence[str] = ("model", "state_dict", "module"), trust_pickle: bool = False
 ) -> WeightFile:
@@ -94,53 +104,37 @@ def read_weight_file(
     Raises FileNotFoundError, and ValueError where the file is damaged, no weight file, unsafe, or holds values that no
     weights have (NaN, infinity, complex, quantised).
     """
+    return take_weights(open_weight_file(path, trust_pickle=trust_pickle), entries=entries)
+
+
+def open_weight_file(path: Path, *, trust_pickle: bool = False) -> OpenedFile:
+    """Return what the file holds, read once. Raises as `read_weight_file` but for the values."""
     _check_is_file(path)
-    kind = _kind(path)
     metadata: dict[str, str] = {}
     content: object
-    if kind == "safetensors":
-        content, metadata = _read_safetensors(path)
-    elif kind == "numpy":
-        content = _read_npz(path)
-    else:
-        content = (_read_pytorch if kind == "pytorch" else _read_pickle)(path, trust_pickle)
-    entry, taken, others = _take_entry(path, content, entries)
+    with path.open("rb") as opened:
+        kind = _kind(path)
+        if kind == "safetensors":
+            content, metadata = _read_safetensors(path)
+        elif kind == "numpy":
+            content = _read_npz(path)
+        else:
+            content = (_read_pytorch if kind == "pytorch" else _read_pickle)(path, trust_pickle)
+        if version_of(path.stat()) != version_of(os.fstat(opened.fileno())):
+            raise ValueError(
+                f"{path}: was replaced or changed while it was read. Wait until it is whole, then read it."
+            )
+        return OpenedFile(path, kind, content, begin_digest(opened), metadata)
+
+
+def take_weights(file: OpenedFile, *, entries: Sequence[str]) -> WeightFile:
+    """Return the tensors of the first of the entries that is there. Raises ValueError as `read_weight_file`."""
+    entry, taken, others = _take_entry(file.path, file.content, entries)
     if wrong := [repr(name) for name in taken if not isinstance(name, str)]:
-        raise ValueError(f"{path}: names of tensors must be strings, and {_some(wrong)} are not.")
+        raise ValueError(f"{file.path}: names of tensors must be strings, and {_some(wrong)} are not.")
     taken = {name: tensor.detach() for name, tensor in taken.items()}
-    _check_tensors(path, taken, _stored_sizes(path) if kind == "pytorch" else None)
-    # only now: hashing takes ten times as long as mapping and checking, and would take a core from them
-    return WeightFile(path, kind, taken, entry, others, _digest(path), metadata)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _digest(path: Path) -> Callable[[], str]:
-    """Return what waits for the SHA-256 of `path`, on which a thread has begun (hashing releases the GIL)."""
-    stat = path.stat()
-    return _start_digest(path.resolve(), (stat.st_ino, stat.st_size, stat.st_mtime_ns)).result
-
-
-@lru_cache(maxsize=16)
-def _start_digest(path: Path, _version: tuple[int, int, int]) -> "Future[str]":
-    result: Future[str] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(file_sha256(path))
-        except OSError as error:
-            result.set_exception(error)
-
-    # daemon: a program that ends on an error must not wait for a digest that no one asks for
-    Thread(target=run, name=f"sha256 {path.name}", daemon=True).start()
-    return result
+    _check_tensors(file.path, taken, _stored_sizes(file.path) if file.kind == "pytorch" else None)
+    return WeightFile(file.path, file.kind, taken, entry, others, file.digest, file.metadata)
 
 
 def _check_is_file(path: Path) -> None:
@@ -250,6 +244,8 @@ def _as_tensor(path: Path, name: str, array: np.ndarray) -> Tensor:
 
 
 def _read_pytorch(path: Path, trust_pickle: bool) -> object:
+    if path.suffix == ".safetensors":  # torch.load goes by the suffix
+        raise ValueError(f"{path}: is a PyTorch file under the name of another format. Name it .pth.")
     ignored: list[Any] = [(_Ignored, name) for name in _IGNORED_GLOBALS]
     mmap = _stored_sizes(path) is not None
     try:

@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 from detectron2.structures import BoxMode
 
-from backbones.weight_files import file_sha256
+from backbones.digest import file_sha256
 from detection.coco_file import read_file, some
 from detection.store import Category, Store, open_store, stored_source, write_store
 

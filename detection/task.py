@@ -159,8 +159,9 @@ class DetectionTask:
 
     def exportable(self) -> Exportable:
         """Return the maps of backbone and pyramid as a function of the image."""
-        backbone = self.model.backbone
-        module = Normalised(_Maps(backbone), mean=self.model.pixel_mean, std=self.model.pixel_std)
+        model: Any = self.model
+        backbone = model.backbone
+        module = Normalised(_Maps(backbone), mean=model.pixel_mean, std=model.pixel_std)
         side = self.config.image_size
         return Exportable(module=module, size=(side, side), outputs=tuple(backbone.output_shape()))
 

@@ -41,6 +41,8 @@ class Normalised(nn.Module):
     def __init__(self, function: nn.Module, *, mean: Tensor, std: Tensor) -> None:
         """`mean` and `std` are per channel, in units of 0 to 255."""
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.function = function
         self.register_buffer("mean", mean.detach().clone().float().reshape(1, -1, 1, 1))
         self.register_buffer("std", std.detach().clone().float().reshape(1, -1, 1, 1))

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import tyro
 
@@ -48,6 +48,9 @@ class TrainArgs:
     """Height and width in pixels that the position table of the weights was made for, where it is not square."""
     init_resize_patch: bool = False
     """Resample the patch projection to the recipe's patch size, as ViTDet does for H/14."""
+    init_architecture: Literal["recipe", "file"] = "recipe"
+    """Whose ViT is built: the recipe's, or that of the weights (width, depth, patches, layer scale, biases, relative
+    positions) at the recipe's image size."""
     trust_pickle: bool = False
     """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
     seed: int | None = None
@@ -99,13 +102,17 @@ def run_tool(
     doc: str | None,
     recipes: Mapping[str, Callable[[], TaskConfig]],
     build: Build,
+    adopt: Callable[[Any, InitialWeights | None], Any] = lambda config, _: config,
 ) -> int:
-    """Parse the command line, train, and return the exit code: what every training tool's `main` does."""
+    """Parse the command line, train, and return the exit code: what every training tool's `main` does.
+
+    `adopt` gives the configuration the architecture of the initial weights where they declare so.
+    """
     names = "\n".join(f"  {name}: {(recipe.__doc__ or '-').splitlines()[0]}" for name, recipe in recipes.items())
     args = parse(cls, argv, doc=f"{(doc or '').strip()}\n\nRecipes:\n{names}")
     try:
-        config = override(choose_recipe(recipes, args.recipe), args)
-    except ValueError as error:
+        config = adopt(override(choose_recipe(recipes, args.recipe), args), initial_weights(args))
+    except (ValueError, OSError) as error:
         return fail(error)
     return train(args, config, build, departures=departures(recipes[args.recipe], config))
 
@@ -118,14 +125,14 @@ def train(args: TrainArgs, config: C, build: Build, *, departures: tuple[str, ..
     """
     try:
         seed_all(derive(config.run.seed, "weights"))
-        task = build(config, data=args.data, init=_initial_weights(args))
+        task = build(config, data=args.data, init=initial_weights(args))
         record = fit(task, config, recipe=args.recipe, out=args.out, resume=args.resume, departures=departures)
     except (ValueError, OSError, NonFiniteError) as error:
         return fail(error)
     return EXIT_CODES[record.status]
 
 
-def _initial_weights(args: TrainArgs) -> InitialWeights | None:
+def initial_weights(args: TrainArgs) -> InitialWeights | None:
     """Return what the flags declare. Raises ValueError for a declaration without a file."""
     declared: dict[str, Any] = {
         "source": args.init_source,
@@ -133,6 +140,7 @@ def _initial_weights(args: TrainArgs) -> InitialWeights | None:
         "image_size": args.init_image_size,
         "trust_pickle": args.trust_pickle,
         "resize_patch": args.init_resize_patch,
+        "architecture": args.init_architecture,
     }
     if args.init is not None:
         return InitialWeights(path=args.init, **declared)

@@ -28,7 +28,7 @@ from engine.meter import Meter
 from engine.optim import build_optimizer, group_table, set_lr
 from engine.processes import from_all, on_any
 from engine.provenance import git_commit, library_versions
-from engine.record import Cost, Evaluation, RunRecord, Status, write_record
+from engine.record import Cost, Evaluation, RunRecord, Status, write_record, write_weights_report
 from engine.resume import Progress
 from engine.schedule import lr_factor
 from engine.seeding import derive, seed_all
@@ -70,6 +70,7 @@ def fit(
     fabric = make_fabric(run.precision)
     session = _Session(task, config, recipe, out, fabric, run_id(identity), departures)
     if fabric.is_global_zero:
+        write_weights_report(out, facts.weights)
         write_identity(out, identity)  # after all that may refuse the run, so that a refusal leaves nothing
     fabric.barrier()
     with stop_requests() as stop:

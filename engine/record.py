@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from engine.config import as_json, from_json
 from engine.files import replacing
+from engine.task import Weights
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
+WEIGHTS_NAME = "weights.txt"
 Status = Literal["running", "completed", "interrupted", "failed"]
 
 
@@ -108,6 +110,13 @@ def write_record(folder: Path, record: RunRecord) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(as_json(record), indent=1, allow_nan=True) + "\n", encoding="utf-8")
     return path
+
+
+def write_weights_report(folder: Path, weights: Weights) -> None:
+    """Write `folder/weights.txt`, a line for every tensor of the initial weights; nothing for random ones."""
+    if lines := weights.all_lines():
+        with replacing(folder / WEIGHTS_NAME) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_record(path: Path) -> RunRecord:

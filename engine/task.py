@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
@@ -64,6 +64,8 @@ class InitialWeights:
     """Read a pickle, which can run any code while it is read."""
     resize_patch: bool = False
     """Resample the patch projection to the recipe's patch size."""
+    architecture: Literal["recipe", "file"] = "recipe"
+    """Whose ViT is built: the recipe's, or the file's at the recipe's image size."""
 
 
 class Weights(Protocol):
@@ -83,6 +85,9 @@ class Weights(Protocol):
 
     def lines(self) -> list[str]:
         """What became of its tensors, for people."""
+
+    def all_lines(self) -> list[str]:
+        """A line for every tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)

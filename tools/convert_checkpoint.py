@@ -14,6 +14,7 @@ from typing import Annotated
 
 import tyro
 
+from backbones.loading import by_rule
 from backbones.public import markdown_table
 from backbones.sources import SOURCES
 from backbones.sources.convert import Changes, changed, write_as
@@ -34,7 +35,10 @@ class Inspect:
     """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
 
     def run(self) -> None:
-        print("\n".join(inspect_file(self.file, trust_pickle=self.trust_pickle).lines()))
+        found = inspect_file(self.file, trust_pickle=self.trust_pickle)
+        print("\n".join(found.lines()))
+        if not found.candidates:
+            raise ValueError(f"{self.file}: is of no family that is known here.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +57,12 @@ class Convert:
     """What becomes of the weights on the way."""
 
     def run(self) -> None:
-        checkpoint = read_checkpoint(self.file, self.declared)
-        checkpoint, lines = changed(checkpoint, self.changes)
+        read = read_checkpoint(self.file, self.declared)
+        checkpoint, lines = changed(read, self.changes)
         write_as(checkpoint, self.to, self.out)
-        print("\n".join([f"{self.out}: {len(checkpoint.state)} tensors, format {self.to}", *lines]))
+        print(f"{self.out}: {len(checkpoint.state)} tensors, format {self.to}")
+        said = [*lines, *(f"left out {line}" for line in by_rule(read.dropped)), *(f"note: {n}" for n in read.notes)]
+        print("".join(f"  {line}\n" for line in said), end="")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ fraction of the time; tools/eval_cls.py scores weights that come with a head; to
 from dataclasses import dataclass
 from pathlib import Path
 
+from backbones.initial import with_architecture
 from classification.config import Pooling, Protocol
 from classification.recipes import RECIPES
 from classification.task import build_task
@@ -38,7 +39,7 @@ class Args(TrainArgs):
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 130 interrupted."""
-    return run_tool(Args, argv, doc=__doc__, recipes=RECIPES, build=build_task)
+    return run_tool(Args, argv, doc=__doc__, recipes=RECIPES, build=build_task, adopt=with_architecture)
 
 
 if __name__ == "__main__":

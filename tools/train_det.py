@@ -9,6 +9,7 @@ more in percent, in OUT/record.json. Annotations without masks train the boxes a
 from dataclasses import dataclass
 from pathlib import Path
 
+from backbones.initial import with_architecture
 from detection.recipes import RECIPES
 from detection.task import build_task
 from engine.launch import TrainArgs, run_tool
@@ -30,7 +31,7 @@ class Args(TrainArgs):
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 130 interrupted."""
-    return run_tool(Args, argv, doc=__doc__, recipes=RECIPES, build=build_task)
+    return run_tool(Args, argv, doc=__doc__, recipes=RECIPES, build=build_task, adopt=with_architecture)
 
 
 if __name__ == "__main__":

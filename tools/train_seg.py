@@ -9,6 +9,7 @@ COCO-Stuff, a folder of one's own) are declared by --layout. Metrics: miou, macc
 
 from dataclasses import dataclass
 
+from backbones.initial import with_architecture
 from engine.launch import TrainArgs, run_tool
 from segmentation.layout import LayoutName
 from segmentation.recipes import RECIPES
@@ -29,7 +30,7 @@ class Args(TrainArgs):
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 130 interrupted."""
-    return run_tool(Args, argv, doc=__doc__, recipes=RECIPES, build=build_task)
+    return run_tool(Args, argv, doc=__doc__, recipes=RECIPES, build=build_task, adopt=with_architecture)
 
 
 if __name__ == "__main__":

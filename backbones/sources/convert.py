@@ -9,10 +9,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backbones.checkpoint import Checkpoint, replacing_file, write_state
-from backbones.loading import Fit, Inflation, load_checkpoint
+from backbones.loading import Fit, Inflation, by_rule, load_checkpoint
 from backbones.sources import SOURCES
-from backbones.sources.source import ENCODER, Source
+from backbones.sources.source import ENCODER, HEAD, Source
 from backbones.vit import ViT
+
+PYTORCH_SUFFIXES = (".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,20 @@ class Changes:
 def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[str]]:
     """Return the checkpoint as asked for, and lines that say what was done.
 
-    A new shape goes through a ViT of that shape, so the rules are those of every load; the decoder and the head are
-    left out then, for they fit the old shape alone. Raises ValueError for channels without a rule.
+    A new shape goes through a ViT of that shape, so the rules are those of every load; a decoder is left out then, for
+    it fits the old shape alone. Raises ValueError for channels without a rule.
     """
     old = checkpoint.architecture
+    for flag, value in (("--patch-size", changes.patch_size), ("--in-chans", changes.in_chans)):
+        if value is not None and value < 1:
+            raise ValueError(f"{flag} {value}: it must be at least 1.")
     patch = changes.patch_size or old.patch_size
     size = changes.resize_to or (old.grid[0] * patch, old.grid[1] * patch)
     if changes.patch_size and not changes.resize_to:
         size = old.image_size
     in_chans = changes.in_chans or old.in_chans
+    if changes.inflate is not None and in_chans == old.in_chans:
+        raise ValueError(f"--inflate {changes.inflate}: the weights have {old.in_chans} channels already; to how many?")
     if in_chans != old.in_chans and changes.inflate is None:
         raise ValueError(
             f"{old.in_chans} channels to {in_chans}: say how with --inflate sum, mean or repeat (sum: a grey image "
@@ -58,11 +65,15 @@ def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[
     report = load_checkpoint(vit, checkpoint, Fit(resize_patch=True, inflate=changes.inflate))
     normalisation = checkpoint.normalisation
     if in_chans != old.in_chans:
-        normalisation = replace(
-            normalisation, mean=_spread(normalisation.mean, in_chans), std=_spread(normalisation.std, in_chans)
-        )
+        normalisation = normalisation.spread(in_chans)
     state = {name: tensor.detach() for name, tensor in vit.state_dict().items()}
-    return replace(checkpoint, state=state, architecture=new, normalisation=normalisation), report.lines()[1:]
+    lines = [*(f"resized {line}" for line in report.resized), *(f"new {line}" for line in report.new)]
+    head = {name: tensor for name, tensor in checkpoint.state.items() if HEAD.fullmatch(name)}
+    if head and not changes.encoder_only:  # a head reads the last block, whatever the image's size
+        state |= head
+    gone = checkpoint.state.keys() - state.keys()
+    lines += [f"left out {line}" for line in by_rule(f"{name}: the decoder or head" for name in gone)]
+    return replace(checkpoint, state=state, architecture=new, normalisation=normalisation, dropped=()), lines
 
 
 def write_as(checkpoint: Checkpoint, target: str, path: Path) -> None:
@@ -71,8 +82,9 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> None:
     Raises ValueError for a family that nothing is written for, or that has no place for a tensor.
     """
     source = _writable(target)
-    if (path.suffix == ".safetensors") != (source.written_as == "safetensors"):
-        kind = "a .safetensors file" if source.written_as == "safetensors" else "a PyTorch file: .pth, .pt or .bin"
+    suffixes = (".safetensors",) if source.written_as == "safetensors" else PYTORCH_SUFFIXES
+    if path.suffix not in suffixes:
+        kind = "a .safetensors file" if source.written_as == "safetensors" else f"a PyTorch file: {', '.join(suffixes)}"
         raise ValueError(f"{path}: {source.title.split(':')[0]} ({target}) reads {kind}; name it so.")
     if target == "own":
         write_state(
@@ -82,6 +94,7 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> None:
             source=checkpoint.source,
             normalisation=checkpoint.normalisation,
             origin=checkpoint.origin or f"{checkpoint.path.name}, sha256 {checkpoint.sha256}",
+            notes=checkpoint.notes,
         )
         return
     assert source.restore is not None
@@ -101,8 +114,3 @@ def _write(source: Source, state: Mapping[str, Tensor], path: Path) -> None:
             save_file(dict(state), temporary, metadata={"format": "pt"})  # transformers asks for the entry
         else:
             torch.save({source.written_entry: dict(state)} if source.written_entry else dict(state), temporary)
-
-
-def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return the mean of the constants for each of the new channels: what a new channel is, is not known."""
-    return (sum(values) / len(values),) * channels

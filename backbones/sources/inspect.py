@@ -14,10 +14,12 @@ from backbones.config import FAMILY, ViTConfig
 from backbones.position import sincos_table
 from backbones.public import PublicCheckpoint, find_public
 from backbones.sources import SOURCES
-from backbones.sources.read import Declared, read_checkpoint
-from backbones.sources.source import DECODER, HEAD
-from backbones.weight_files import WeightFile, read_weight_file
+from backbones.sources.read import Declared, interpret
+from backbones.sources.source import DECODER, HEAD, SUGGESTION
+from backbones.weight_files import WeightFile, open_weight_file, take_weights
 
+SHOWN = 8  # tensors of an unknown file
+ALIKE = "  # train_cls.py and train_seg.py alike"
 TRAINING = ("optimizer", "optim", "epoch", "scaler", "iteration", "lr_scheduler", "message_hub", "param_schedulers")
 
 
@@ -50,8 +52,7 @@ class Inspection:
         if self.public:
             lines.append(f"  by its {'md5' if self.public.md5 else 'name'} it is the published {self.public.name}")
         if not self.candidates:
-            lines.append("looks like nothing that is known here; as each source it was refused:")
-            return lines + [f"  {refusal}" for refusal in self.refusals]
+            return [*lines, *self._unknown()]
         names = list(self.candidates)
         first = self.candidates[names[0]]
         lines += [f"contents: {contents(first, file)}", f"architecture: {named(first.architecture)}"]
@@ -59,29 +60,46 @@ class Inspection:
         lines += [f"  {line}" for line in evidence(file.tensors)]
         if len(names) > 1:
             lines.append("its names fit these sources; declare the one that it was published by:")
-            lines += [f"  {name}: {SOURCES[name].title}" for name in names]
+            lines += [f"  {name}: {SOURCES[name].title}; {_facts(self.candidates[name])}" for name in names]
+        else:
+            lines.append(_facts(first))
         if self.public and self.public.source in names:
             names = [self.public.source]
         source = names[0] if len(names) == 1 else "SOURCE"
-        return [*lines, "to use it:", *(f"  {line}" for line in commands(file.path, source))]
+        pickled = file.kind == "pickle"
+        return [*lines, "to use it:", *(f"  {line}" for line in commands(first, source, pickled=pickled))]
+
+    def _unknown(self) -> list[str]:
+        """What people can tell such a file by, and why no source takes it."""
+        tensors = self.file.tensors
+        shown = [f"  {name} {tuple(tensor.shape)}" for name, tensor in [*tensors.items()][:SHOWN]]
+        more = [f"  and {len(tensors) - SHOWN} more"] if len(tensors) > SHOWN else []
+        reasons = [refusal.replace(f"; {SUGGESTION}", "") for refusal in self.refusals]
+        return ["it looks like no family that is known here. It holds:", *shown, *more, "as each source:"] + [
+            f"  {reason}" for reason in reasons
+        ]
 
 
 def inspect_file(path: Path, *, trust_pickle: bool = False) -> Inspection:
     """Return what the file looks like. Raises what reading the file raises."""
+    opened = open_weight_file(path, trust_pickle=trust_pickle)
     entries = tuple(dict.fromkeys(entry for source in SOURCES.values() for entry in source.entries))
-    file = read_weight_file(path, entries=entries, trust_pickle=trust_pickle)
+    file = take_weights(opened, entries=entries)
     candidates: dict[str, Checkpoint] = {}
     refusals = []
-    for name in SOURCES:
+    taken = {entries: file}
+    for name, source in SOURCES.items():
         try:
-            candidates[name] = read_checkpoint(path, Declared(source=name, trust_pickle=trust_pickle))
+            if source.entries not in taken:
+                taken[source.entries] = take_weights(opened, entries=source.entries)
+            candidates[name] = interpret(taken[source.entries], Declared(source=name))
         except ValueError as error:
             refusals.append(f"{name}: {str(error).removeprefix(f'{path}: ')}")
     if "own" in candidates:  # its header settles it
         candidates = {"own": candidates["own"]}
     md5 = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as opened:
-        while chunk := opened.read(1 << 20):
+    with path.open("rb") as bytes_of:
+        while chunk := bytes_of.read(1 << 20):
             md5.update(chunk)
     return Inspection(
         file=file,
@@ -146,11 +164,22 @@ def evidence(tensors: Mapping[str, Tensor]) -> list[str]:
     return ["the position table was learned, or fine-tuned"]
 
 
-def commands(path: Path, source: str) -> list[str]:
-    """Return the commands that load and convert a file of a source, by name."""
-    file = shlex.quote(str(path))
-    load = f"python tools/train_det.py RECIPE --data DIR --out RUN --init {file}"
+def _facts(checkpoint: Checkpoint) -> str:
+    mean, std = (
+        ", ".join(f"{v:g}" for v in values) for values in (checkpoint.normalisation.mean, checkpoint.normalisation.std)
+    )
+    return f"{checkpoint.architecture.num_heads} heads, pixels of mean {mean} and deviation {std}"
+
+
+def commands(checkpoint: Checkpoint, source: str, *, pickled: bool) -> list[str]:
+    """Return the commands that load a file of a source, by name, and that convert it."""
+    file = shlex.quote(str(checkpoint.path))
+    trust = " --trust-pickle" if pickled else ""
     if source == "own":
-        return [load]
-    convert = f"python tools/convert_checkpoint.py convert {file} --source {source} --out backbone.safetensors"
-    return [f"{load} --init-source {source}", convert]
+        return [f"python tools/train_det.py RECIPE --data DIR --out RUN --init {file}{ALIKE}"]
+    a = checkpoint.architecture
+    unusual = a.layer_scale is not None or a.qkv_bias != "fused" or "table" in a.relative_position
+    architecture = " --init-architecture file" if unusual else ""
+    load = f"--init {file} --init-source {source}{trust}{architecture}"
+    convert = f"python tools/convert_checkpoint.py convert {file} --source {source}{trust} --out backbone.safetensors"
+    return [f"python tools/train_det.py RECIPE --data DIR --out RUN {load}{ALIKE}", convert]

@@ -22,22 +22,23 @@ def read_own(
     Raises ValueError where it is not one, where its weights are not those of its header, and where the header says
     otherwise than the declaration.
     """
-    architecture, source, normalisation, origin = parse_header(file.path, file.metadata)
+    header = parse_header(file.path, file.metadata)
     if unknown := [name for name in file.tensors if not is_ours(name)]:
         raise ValueError(f"{file.path}: holds {len(unknown)} names of no parameter: {listed(unknown)}.")
     try:
-        agreed("num_heads", num_heads, architecture.num_heads)
-        agreed("image_size", image_size, architecture.image_size)
+        agreed("num_heads", num_heads, header.architecture.num_heads)
+        agreed("image_size", image_size, header.architecture.image_size)
         check_axes(file.tensors)
-        check_whole(file.tensors, architecture)
+        check_whole(file.tensors, header.architecture)
     except ValueError as error:
         raise ValueError(f"{file.path}: {error}") from error
     return Checkpoint(
         path=file.path,
         digest=file.digest,
         state=file.tensors,
-        architecture=architecture,
-        source=source,
-        normalisation=normalisation,
-        origin=origin,
+        architecture=header.architecture,
+        source=header.source,
+        normalisation=header.normalisation,
+        origin=header.origin,
+        notes=header.notes,
     )

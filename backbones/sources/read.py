@@ -8,7 +8,7 @@ from backbones.sources import SOURCES
 from backbones.sources.architecture import infer_architecture
 from backbones.sources.own import read_own
 from backbones.sources.source import agreed, check_whole, without_parallel
-from backbones.weight_files import read_weight_file
+from backbones.weight_files import WeightFile, read_weight_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,13 @@ def read_checkpoint(path: Path, declared: Declared | None = None) -> Checkpoint:
     declared = declared or Declared()
     if declared.source not in SOURCES:
         raise ValueError(f"no source is called {declared.source!r}; there are: {', '.join(sorted(SOURCES))}.")
-    source = SOURCES[declared.source]
-    file = read_weight_file(path, entries=source.entries, trust_pickle=declared.trust_pickle)
+    entries = SOURCES[declared.source].entries
+    return interpret(read_weight_file(path, entries=entries, trust_pickle=declared.trust_pickle), declared)
+
+
+def interpret(file: WeightFile, declared: Declared) -> Checkpoint:
+    """Return the weights of a file that was read with the entries of the declared source. Raises ValueError."""
+    source, path = SOURCES[declared.source], file.path
     if source.name == "own":
         return read_own(file, num_heads=declared.num_heads, image_size=declared.image_size)
     if FORMAT in file.metadata:

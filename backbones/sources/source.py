@@ -33,6 +33,7 @@ DECODER = re.compile(
     rf"mask_token|decoder_pos_embed|(decoder_embed|decoder_norm|decoder_pred)\.{_WB}|decoder_blocks\.\d+\.{_BLOCK}"
 )
 HEAD = re.compile(rf"(fc_norm|head|head_dist)\.{_WB}")
+SUGGESTION = "`python tools/convert_checkpoint.py inspect FILE` says what it looks like."
 PARALLEL = "module."  # what DistributedDataParallel puts before every name
 # axes of a tensor by the end of its name, the first that fits
 _AXES = (
@@ -115,7 +116,7 @@ def rename_each(
     if unknown:
         raise ValueError(
             f"{len(unknown)} of {len(tensors)} names do not belong to this kind of file: {listed(unknown)}; "
-            "`python tools/convert_checkpoint.py inspect FILE` says what it looks like."
+            f"{SUGGESTION}"
         )
     check_axes(state)
     return Renamed(state=state, dropped=tuple(dropped))

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import backbones.weight_files
+from backbones.checkpoint import replacing_file
 from backbones.weight_files import read_weight_file
 
 
@@ -353,3 +355,47 @@ def test_digest_follows_a_file_that_is_replaced(tmp_path: Path) -> None:
         digests.append(read_weight_file(path).sha256)
         assert digests[-1] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert digests[0] != digests[1]
+
+
+def test_a_pytorch_file_under_the_name_of_another_format(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(3)}, tmp_path / "a.pth")
+    (tmp_path / "a.pth").rename(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"a\.safetensors: is a PyTorch file under the name of another format"):
+        read_weight_file(tmp_path / "a.safetensors")
+
+
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.zeros(3))
+    original = backbones.weight_files._read_npz
+
+    def replaced(which: Path) -> object:
+        found = original(which)
+        np.savez(tmp_path / "other.npz", a=np.ones(3))
+        (tmp_path / "other.npz").replace(path)
+        return found
+
+    monkeypatch.setattr(backbones.weight_files, "_read_npz", replaced)
+    with pytest.raises(ValueError, match="was replaced or changed while it was read"):
+        read_weight_file(path)
+
+
+def test_the_digest_is_of_the_content_that_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.zeros(100_000))
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    file = read_weight_file(path)
+    np.savez(tmp_path / "other.npz", a=np.ones(3))
+    (tmp_path / "other.npz").replace(path)
+    assert file.sha256 == expected
+
+
+@pytest.mark.parametrize("error", [RuntimeError("disk full"), OSError("disk full"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_nothing_behind(error: BaseException, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    path.write_text("before")
+    kind = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError
+    with pytest.raises(kind), replacing_file(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 import engine.loop
+from backbones.checkpoint import write_checkpoint
+from backbones.config import ViTConfig
+from backbones.vit import ViT
 from engine.record import read_record
 from engine.resume import checkpoints
 from scenes.layouts import ScenesIndex
@@ -112,7 +115,7 @@ def test_init_of_another_architecture_is_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"0": "tinny"}, "no recipe is called 'tinny'; there are: mae_base, small, tiny"),
+        ({"0": "tinny"}, "no recipe is called 'tinny'; there are: mae_base, mae_base_linear,"),
         ({"--data": "nowhere"}, "nowhere: looked for train/<class>/<image>; found no such folder"),
         ({"--epochs": "1"}, "--steps and --epochs were both given"),
         ({"--init": "missing.safetensors"}, "missing.safetensors: no such file"),
@@ -159,7 +162,7 @@ def test_weights_of_another_family(task: str, few_scenes: ScenesIndex, tmp_path:
     record = read_record(out)
     assert (record.weights_source, record.weights_path) == ("augreg", str(weights))
     assert record.weights_options["num_heads"] == 6
-    assert any("dropped head.weight: a head, of another task" in line for line in record.weights_report)
+    assert any("dropped 2 tensors: a head, of another task (head.bias" in line for line in record.weights_report)
     assert evaluate.main([str(out)]) == 0  # builds the task again from the record
     again = json.loads((out / "evaluations" / record.val_split / "metrics.json").read_text())
     assert again["metrics"] == record.metrics
@@ -172,3 +175,26 @@ def test_a_declaration_needs_a_file(
     assert train_cls.main([*arguments, "--init-source", "timm"]) == 1
     assert "source of the initial weights declared, but no file; give --init FILE" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+@pytest.mark.parametrize("form", ["beit", "deit3"])
+def test_the_architecture_of_the_weights(task: str, form: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    """BEiT's biases, tables and layer scale, DeiT III's layer scale: no recipe has them."""
+    common = {"embed_dim": 96, "depth": 6, "num_heads": 3, "patch_size": 8, "image_size": (64, 64), "layer_scale": 0.1}
+    extra = {"qkv_bias": "qv", "relative_position": "table", "position": "none"} if form == "beit" else {}
+    vit = ViT(ViTConfig(**common, **extra))  # type: ignore[arg-type]
+    weights = tmp_path / "b.safetensors"
+    write_checkpoint(weights, vit, source=form)
+    arguments = _arguments(task, few_scenes, tmp_path / "run", steps=1)
+    main, *_ = TOOLS[task]
+    assert main([*arguments, "--init", str(weights)]) == 1
+    assert main([*arguments, "--init", str(weights), "--init-architecture", "file"]) == 0
+    record = read_record(tmp_path / "run")
+    assert record.architecture["layer_scale"] == 0.1 and record.architecture["embed_dim"] == 96
+    assert record.architecture["qkv_bias"] == ("qv" if form == "beit" else "fused")
+    assert any("backbone.embed_dim: 192 -> 96" in line for line in record.departures)
+    report = (tmp_path / "run" / "weights.txt").read_text().splitlines()
+    assert sum("gamma_1" in line and line.startswith("loaded ") for line in report) == 6
+    assert evaluate.main([str(tmp_path / "run")]) == 0

@@ -1,6 +1,8 @@
 """The tool that says what a weights file is and writes it in other formats."""
 
 import argparse
+import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -53,15 +55,80 @@ def test_inspect_trusts_our_header(tmp_path: Path, capsys: pytest.CaptureFixture
     write_checkpoint(tmp_path / "b.safetensors", ViT(TINY), source="mae")
     assert main(["inspect", str(tmp_path / "b.safetensors")]) == 0
     text = capsys.readouterr().out
-    assert "SOURCE" not in text and text.rstrip().endswith(f"--init {tmp_path / 'b.safetensors'}")
+    assert "SOURCE" not in text and f"--init {tmp_path / 'b.safetensors'}  # train_cls.py" in text
 
 
 def test_inspect_of_something_else_gives_each_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"layer1.0.conv1.weight": torch.ones(2, 2, 1, 1)}, tmp_path / "resnet.pth")
-    assert main(["inspect", str(tmp_path / "resnet.pth")]) == 0
+    assert main(["inspect", str(tmp_path / "resnet.pth")]) == 1
+    text, error = capsys.readouterr()
+    assert "it looks like no family that is known here" in text and "  layer1.0.conv1.weight (2, 2, 1, 1)" in text
+    assert "  mae: " in text and "  detectron2: " in text and "inspect FILE" not in text
+    assert "resnet.pth: is of no family that is known here" in error
+
+
+def test_inspect_gives_every_flag_that_the_file_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaled = ViT(ViTConfig(embed_dim=192, depth=1, num_heads=3, patch_size=8, image_size=(32, 32), layer_scale=0.1))
+    named = {re.sub(r"gamma_([12])", r"ls\1.gamma", name): tensor for name, tensor in scaled.state_dict().items()}
+    torch.save({"model": named}, tmp_path / "deit3.pth")
+    assert main(["inspect", str(tmp_path / "deit3.pth")]) == 0
     text = capsys.readouterr().out
-    assert "looks like nothing that is known here" in text
-    assert "  mae: " in text and "  detectron2: " in text and "layer1.0.conv1.weight" in text
+    assert "--init-source SOURCE --init-architecture file  # train_cls.py" in text
+    assert "timm: timm vit_*" in text and "3 heads, pixels of mean 0.485, 0.456, 0.406 and deviation" in text
+
+
+class Counted:
+    """A pickled object that writes a line to a file when it is made."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return _note, (self.log,)
+
+
+def _note(log: str) -> None:
+    with open(log, "a", encoding="utf-8") as file:
+        file.write("made\n")
+
+
+def test_inspect_runs_a_trusted_pickle_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, log = tmp_path / "x.pkl", tmp_path / "log"
+    arrays = {f"backbone.net.{name}": tensor.numpy() for name, tensor in state().items()}
+    content = {"model": arrays, "__author__": Counted(str(log))}
+    path.write_bytes(pickle.dumps(content))
+    assert main(["inspect", str(path)]) == 1 and not log.exists()
+    main(["inspect", str(path), "--trust-pickle"])
+    assert log.read_text() == "made\n"
+
+
+def test_convert_says_and_keeps_what_was_concluded_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = ViT(ViTConfig(embed_dim=192, depth=1, num_heads=3, patch_size=8, image_size=(32, 32)))
+    torch.save({"model": wide.state_dict(), "epoch": 3}, tmp_path / "m.pth")
+    out = tmp_path / "b.safetensors"
+    assert main(["convert", str(tmp_path / "m.pth"), "--source", "mae", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    concluded = "num_heads 3: that of the family's ViT 192 wide, not in the file"
+    assert f"  note: {concluded}" in text and "left out epoch: not the entry of the weights" in text
+    assert read_checkpoint(out).notes == (concluded,)
+
+
+def test_a_head_stays_where_the_positions_alone_are_resized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tuned = {name: tensor for name, tensor in state().items() if not name.startswith("norm.")}
+    head = {"fc_norm.weight": torch.ones(32), "fc_norm.bias": torch.zeros(32)}
+    head |= {"head.weight": torch.randn(5, 32), "head.bias": torch.randn(5)}
+    torch.save({"model": {**tuned, **head}}, tmp_path / "ft.pth")
+    out = tmp_path / "ft.safetensors"
+    arguments = ["convert", str(tmp_path / "ft.pth"), "--source", "mae", *HEADS, "--resize-to", "48", "48"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert "resized pos_embed: 4x4 -> 6x6 patches" in capsys.readouterr().out
+    found = read_checkpoint(out)
+    assert found.architecture.image_size == (48, 48)
+    assert all(torch.equal(found.state[name], tensor) for name, tensor in head.items())
+    assert main([*arguments, "--encoder-only", "--out", str(out)]) == 0
+    assert "head.weight" not in read_checkpoint(out).state
 
 
 @pytest.mark.parametrize("target", ["own", "timm", "huggingface", "mae", "detectron2", "mmseg", "dino"])
@@ -136,6 +203,10 @@ def test_changes_of_shape_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFi
         (["--to", "tensorflow", "--out", "x.pth"], "nothing is written in the format 'tensorflow'; there are: augreg,"),
         (["--to", "own", "--out", "x.pth"], "reads a .safetensors file; name it so"),
         (["--to", "mae", "--out", "x.safetensors"], "reads a PyTorch file"),
+        (["--to", "mae", "--out", "x.pkl"], "reads a PyTorch file: .pth, .pt, .bin; name it so"),
+        (["--in-chans", "0", "--out", "x.safetensors"], "--in-chans 0: it must be at least 1"),
+        (["--patch-size", "-8", "--out", "x.safetensors"], "--patch-size -8: it must be at least 1"),
+        (["--inflate", "sum", "--out", "x.safetensors"], "the weights have 3 channels already; to how many?"),
         (["--source", "tim", "--out", "x.safetensors"], "no source is called 'tim'; there are: augreg, beit"),
         (["--source", "mae", "--out", "x.safetensors"], "its header says that it is one of ours; declare source 'own'"),
     ],

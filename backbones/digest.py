@@ -1,0 +1,71 @@
+"""The SHA-256 of a weights file, computed by a thread while the weights are used."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import lru_cache
+from pathlib import Path
+from threading import Thread
+from typing import BinaryIO
+
+Version = tuple[int, int, int, int]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return _sha256(file)
+
+
+def version_of(stat: os.stat_result) -> Version:
+    """Return what tells one content of a file from the next: device, inode, size, time of the last change."""
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def begin_digest(opened: BinaryIO) -> Callable[[], str]:
+    """Return what waits for the SHA-256 of an opened file, on which a thread has begun (hashing releases the GIL).
+
+    The thread reads the descriptor, so a file that takes the place of this one changes nothing; `opened` may be closed.
+    """
+    return _begin(_Opened(os.dup(opened.fileno()), version_of(os.fstat(opened.fileno())))).result
+
+
+class _Opened:
+    """A descriptor that is equal to every other of the same content."""
+
+    def __init__(self, descriptor: int, version: Version) -> None:
+        self.descriptor, self.version = descriptor, version
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Opened) and other.version == self.version
+
+    def __hash__(self) -> int:
+        return hash(self.version)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+@lru_cache(maxsize=16)
+def _begin(opened: _Opened) -> "Future[str]":
+    result: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            with os.fdopen(os.dup(opened.descriptor), "rb") as file:
+                file.seek(0)
+                result.set_result(_sha256(file))
+        except OSError as error:
+            result.set_exception(error)
+
+    # daemon: a program that ends on an error must not wait for a digest that no one asks for
+    Thread(target=run, name="sha256", daemon=True).start()
+    return result
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""The architecture of the weights in place of the recipe's."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.config import ViTConfig
+from backbones.initial import with_architecture
+from backbones.vit import ViT
+from engine.task import InitialWeights
+
+RECIPE = ViTConfig(
+    embed_dim=64, depth=2, num_heads=2, patch_size=8, image_size=(64, 64), window_size=4, global_blocks=(1,),
+    relative_position="decomposed",
+)  # fmt: skip
+BEIT = ViTConfig(
+    embed_dim=32, depth=3, num_heads=4, patch_size=16, image_size=(32, 32), position="none", qkv_bias="qv",
+    layer_scale=0.1, relative_position="table",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    backbone: ViTConfig
+
+
+def declared(path: Path, architecture: ViTConfig, normalisation: Normalisation | None = None) -> InitialWeights:
+    write_checkpoint(path / "b.safetensors", ViT(architecture), source="beit", normalisation=normalisation)
+    return InitialWeights(path=path / "b.safetensors", architecture="file")
+
+
+def test_the_files_vit_at_the_recipes_size(tmp_path: Path) -> None:
+    init = declared(tmp_path, BEIT)
+    assert with_architecture(Config(RECIPE), None).backbone == RECIPE
+    assert with_architecture(Config(RECIPE), replace(init, architecture="recipe")).backbone == RECIPE
+    plain = replace(RECIPE, window_size=0, global_blocks=())
+    found = with_architecture(Config(plain), init).backbone
+    # what a header rounds or leaves open is not compared: the first value of the layer scale
+    assert replace(found, layer_scale=0.1) == BEIT.at(64, 64)
+
+
+def test_windows_and_positions_that_the_file_has_not_stay(tmp_path: Path) -> None:
+    scaled = ViTConfig(embed_dim=32, depth=3, num_heads=4, patch_size=16, image_size=(32, 32), layer_scale=1e-5)
+    found = with_architecture(Config(RECIPE), declared(tmp_path, scaled)).backbone
+    assert (found.window_size, found.global_blocks, found.relative_position) == (4, (1,), "decomposed")
+    assert found.layer_scale == 1e-5 and found.depth == 3 and found.image_size == (64, 64)
+
+
+def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
+    grey = ViTConfig(embed_dim=32, depth=2, num_heads=4, patch_size=8, image_size=(32, 32), in_chans=1)
+    with pytest.raises(ValueError, match=r"weights for images of 1 channels.*--in-chans 3 --inflate sum"):
+        with_architecture(Config(RECIPE), declared(tmp_path, grey, Normalisation((0.5,), (0.5,))))
+    shallow = ViTConfig(embed_dim=32, depth=1, num_heads=4, patch_size=8, image_size=(32, 32))
+    with pytest.raises(ValueError, match=r"does not go with the recipe's: global_blocks \[1\] are outside"):
+        with_architecture(Config(RECIPE), declared(tmp_path, shallow))
