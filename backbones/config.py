@@ -6,6 +6,7 @@ the size of the embedded scenes and of the tests.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -52,7 +53,10 @@ class ViTConfig:
     """Blocks (0-based) that attend over the whole image in spite of window_size."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError where the numbers make no ViT."""
+        """Raise ValueError where the numbers make no ViT. Lists, as JSON and host configs have them, become tuples."""
+        for name in ("image_size", "relative_size", "global_blocks"):
+            if isinstance(value := getattr(self, name), Sequence) and not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
         self._check_kinds()
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}.")

@@ -21,6 +21,9 @@ class HeadsConfig:
     """Width of the box head's fully connected layer."""
     mask_convs: int = 4
     """Convolutions of the mask head before its upsampling, each with layer norm."""
+    cascade: bool = False
+    """Three box heads, each on the boxes of the one before, at overlaps of 0.5, 0.6 and 0.7 (arXiv 1712.00726); their
+    boxes are class-agnostic."""
     class_agnostic: bool = False
     """One box and one mask per proposal instead of one for each class: learns from few labels."""
     anchor_scale: float = 8.0
@@ -43,6 +46,7 @@ class HeadsConfig:
     """Detections reported per image, the best first; COCO's protocol looks at 100."""
 
 
+Exemption = Literal["vectors_and_embeddings", "block_norms_and_position", "nothing"]
 SoftNms = Literal["none", "linear", "gaussian"]
 
 
@@ -79,6 +83,9 @@ class DetectionConfig:
     """Mirror half of the training images left to right."""
     drop_path: float = 0.0
     """Stochastic depth of the last block."""
+    no_weight_decay: Exemption = "vectors_and_embeddings"
+    """What is free of weight decay: MAE's rule (biases, norms, position table), or detectron2's for ViTDet-B and -L
+    (norms of the blocks, position table) and for ViTDet-H (nothing); see backbones.param_groups."""
     heads: HeadsConfig = HeadsConfig()
     """Everything after the ViT."""
     test: TestConfig = TestConfig()

@@ -1,4 +1,4 @@
-"""detectron2's Mask R-CNN as the training loop calls it: without a trainer, in any precision."""
+"""detectron2's R-CNN as the training loop calls it: without a trainer, in any precision."""
 
 from typing import Any
 
@@ -14,7 +14,9 @@ class Detector(GeneralizedRCNN):
     def __init__(self, **parts: Any) -> None:
         """Take the keyword arguments of GeneralizedRCNN."""
         super().__init__(**parts)
-        heads = [self.proposal_generator.rpn_head, self.roi_heads.box_predictor]
+        predictor = self.roi_heads.box_predictor
+        stages = list(predictor) if isinstance(predictor, nn.ModuleList) else [predictor]  # several in a cascade
+        heads = [self.proposal_generator.rpn_head, *stages]
         if self.roi_heads.mask_on:
             heads.append(self.roi_heads.mask_head.predictor)
         for head in heads:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from backbones.config import FAMILY
 from detection.config import DetectionConfig, HeadsConfig
+from detection.vitdet import VITDET
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 
 
@@ -82,4 +83,4 @@ def small() -> DetectionConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], DetectionConfig]] = {"tiny": tiny, "small": small}
+RECIPES: dict[str, Callable[[], DetectionConfig]] = {"tiny": tiny, "small": small, **VITDET}

@@ -13,11 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from backbones.initial import start_from
-from backbones.param_groups import ParamGroup, param_groups
+from backbones.param_groups import (
+    Exempt,
+    ParamGroup,
+    exempt_block_norms_and_position,
+    exempt_nothing,
+    exempt_vectors_and_embeddings,
+    param_groups,
+)
 from backbones.vit import ViT
 from detection.backbone import ViTPyramid
 from detection.coco import CocoSplit, annotation_file, check_same_categories, read_coco, with_note
-from detection.config import DetectionConfig
+from detection.config import DetectionConfig, Exemption
 from detection.configs.mask_rcnn import mask_rcnn
 from detection.data import image_sample, train_data, val_data
 from detection.draw import draw_detections, draw_pair
@@ -37,6 +44,11 @@ from engine.export import Exportable, Normalised
 from engine.task import Facts, ImageData, ImageResult, InitialWeights
 
 PICTURES = 6
+EXEMPT: dict[Exemption, Exempt] = {
+    "vectors_and_embeddings": exempt_vectors_and_embeddings,
+    "block_norms_and_position": exempt_block_norms_and_position,
+    "nothing": exempt_nothing,
+}
 
 
 class DetectionTask:
@@ -99,6 +111,7 @@ class DetectionTask:
             layer_decay=optim.layer_decay,
             depth=self.config.backbone.depth,
             prefix="backbone.vit.",
+            exempt=EXEMPT[self.config.no_weight_decay],
         )
 
     def predict(self, batch: list[dict[str, Any]]) -> list[ImageResult]:

@@ -1,4 +1,7 @@
-"""Mask R-CNN on the simple feature pyramid, built as detectron2's `common/models/mask_rcnn_vitdet.py`."""
+"""Mask R-CNN and Cascade Mask R-CNN on the simple feature pyramid.
+
+Built as detectron2's `common/models/mask_rcnn_vitdet.py` and the cascade of `projects/ViTDet/configs`.
+"""
 
 from functools import partial
 
@@ -9,6 +12,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import (
+    CascadeROIHeads,
     FastRCNNConvFCHead,
     FastRCNNOutputLayers,
     MaskRCNNConvUpsampleHead,
@@ -23,6 +27,8 @@ from detection.detector import Detector
 
 BOX_CELLS, MASK_CELLS = 7, 14
 ASPECT_RATIOS = [0.5, 1.0, 2.0]
+# overlap with an object that makes a proposal a positive, and weights of the four box targets, stage by stage
+STAGES = ((0.5, (10.0, 10.0, 5.0, 5.0)), (0.6, (20.0, 20.0, 10.0, 10.0)), (0.7, (30.0, 30.0, 15.0, 15.0)))
 
 # detectron2's "LN" takes its statistics in the input's precision, this one in float32; same parameters
 _norm = partial(LayerNorm2d, eps=1e-6)
@@ -96,26 +102,51 @@ def _regions(backbone: ViTPyramid, heads: HeadsConfig, *, num_classes: int, mask
                 conv_norm=_norm,
             ),
         }
-    return StandardROIHeads(
-        num_classes=num_classes,
-        batch_size_per_image=heads.roi_samples,
-        positive_fraction=0.25,
-        proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
-        box_in_features=list(levels),
-        box_pooler=pooler(BOX_CELLS),
-        box_head=FastRCNNConvFCHead(
-            ShapeSpec(channels=channels, height=BOX_CELLS, width=BOX_CELLS),
-            conv_dims=[channels] * heads.box_convs,
-            fc_dims=[heads.box_width],
-            conv_norm=_norm,
-        ),
-        box_predictor=FastRCNNOutputLayers(
-            ShapeSpec(channels=heads.box_width),
-            box2box_transform=Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0)),
-            num_classes=num_classes,
-            cls_agnostic_bbox_reg=heads.class_agnostic,
-            test_score_thresh=heads.score_threshold,
-            test_topk_per_image=heads.max_detections,
-        ),
+    shared = {
+        "num_classes": num_classes,
+        "batch_size_per_image": heads.roi_samples,
+        "positive_fraction": 0.25,
+        "box_in_features": list(levels),
+        "box_pooler": pooler(BOX_CELLS),
         **mask_parts,
+    }
+    if heads.cascade:
+        return CascadeROIHeads(
+            proposal_matchers=[_overlap(overlap) for overlap, _ in STAGES],
+            box_heads=[_box_head(heads) for _ in STAGES],
+            box_predictors=[_box_predictor(heads, num_classes, weights, agnostic=True) for _, weights in STAGES],
+            **shared,
+        )
+    overlap, weights = STAGES[0]
+    return StandardROIHeads(
+        proposal_matcher=_overlap(overlap),
+        box_head=_box_head(heads),
+        box_predictor=_box_predictor(heads, num_classes, weights, agnostic=heads.class_agnostic),
+        **shared,
+    )
+
+
+def _overlap(threshold: float) -> Matcher:
+    return Matcher([threshold], [0, 1], allow_low_quality_matches=False)
+
+
+def _box_head(heads: HeadsConfig) -> FastRCNNConvFCHead:
+    return FastRCNNConvFCHead(
+        ShapeSpec(channels=heads.channels, height=BOX_CELLS, width=BOX_CELLS),
+        conv_dims=[heads.channels] * heads.box_convs,
+        fc_dims=[heads.box_width],
+        conv_norm=_norm,
+    )
+
+
+def _box_predictor(
+    heads: HeadsConfig, num_classes: int, weights: tuple[float, float, float, float], *, agnostic: bool
+) -> FastRCNNOutputLayers:
+    return FastRCNNOutputLayers(
+        ShapeSpec(channels=heads.box_width),
+        box2box_transform=Box2BoxTransform(weights=weights),
+        num_classes=num_classes,
+        cls_agnostic_bbox_reg=agnostic,
+        test_score_thresh=heads.score_threshold,
+        test_topk_per_image=heads.max_detections,
     )
