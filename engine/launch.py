@@ -61,6 +61,8 @@ class TrainArgs:
     """Train this many passes over the training images instead of the recipe's length."""
     batch_size: int | None = None
     """Images per optimiser step over all devices; the learning rate follows by the recipe's rule."""
+    max_per_device: int | None = None
+    """Images that a device takes at once: the batch of the recipe is reached by accumulating micro-batches."""
     workers: int | None = None
     """Processes per device that load data."""
     resume: bool = False
@@ -89,10 +91,33 @@ def override(config: C, args: TrainArgs) -> C:
     for name in ("seed", "batch_size", "workers"):
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})
+    if args.max_per_device is not None:
+        run = replace(run, accumulate=micro_batches(run.batch_size, args.max_per_device, processes()))
     own = {f.name for f in fields(args)} - {f.name for f in fields(TrainArgs)}
     given = {name: value for name in own if (value := getattr(args, name)) is not None}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     return replace(config, run=run, **plain)  # type: ignore[type-var]
+
+
+def processes() -> int:
+    """Return how many processes train together, as torchrun says it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def micro_batches(batch_size: int, most: int, devices: int) -> int:
+    """Return the fewest micro-batches of equal size with at most `most` images on each of `devices` devices.
+
+    Raises ValueError where the batch cannot be shared.
+    """
+    if most < 1:
+        raise ValueError(f"--max-per-device {most}: it must be at least 1.")
+    if batch_size % devices:
+        raise ValueError(
+            f"a batch of {batch_size} images cannot be shared by {devices} processes; start a number of processes that "
+            "divides it, or give another --batch-size (the learning rate follows by the recipe's rule)."
+        )
+    share = batch_size // devices
+    return next(count for count in range(1, share + 1) if share % count == 0 and share // count <= most)
 
 
 def run_tool(

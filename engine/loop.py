@@ -331,7 +331,9 @@ class _Session:
         for line in facts.weights.lines():
             say(f"  weights: {line}")
         lr_rule = f"{run.optim.base_lr:g} at batch {run.optim.base_batch_size}, {run.optim.lr_scaling} rule"
-        say(f"  batch {run.batch_size}, {self.total} steps, peak lr {self.peak_lr:.3g} ({lr_rule})")
+        each = run.batch_size // (run.accumulate * self.fabric.world_size)
+        shared = f"{self.fabric.world_size} process(es) x {run.accumulate} micro-batch(es) x {each} images"
+        say(f"  batch {run.batch_size} ({shared}), {self.total} steps, peak lr {self.peak_lr:.3g} ({lr_rule})")
         say(f"  departures: {'; '.join(self.departures) or 'none, the recipe as it is'}")
         say(f"  {device_name(self.fabric.device)}, {self.fabric.world_size} process(es), {_precision(self.fabric)}")
         for line in group_table(self.groups, self.peak_lr):

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.config import Duration, as_json, differences, from_json
 from engine.files import replacing
 from engine.identity import run_id
+from engine.launch import micro_batches
 from engine.loop import fit
 from engine.record import read_record, write_record
 from engine.seeding import derive, seed_all, seeded
@@ -103,3 +106,25 @@ def test_seeded_puts_the_generators_back() -> None:
     with seeded(99):
         np.random.rand(), torch.rand(3)
     assert (np.random.rand(), torch.rand(1).item()) == expected
+
+
+@pytest.mark.parametrize(
+    ("batch", "most", "devices", "expected"),
+    [(64, 8, 8, 1), (64, 2, 8, 4), (64, 3, 8, 4), (64, 64, 1, 1), (12, 5, 1, 3), (7, 2, 1, 7), (16384, 512, 8, 4)],
+)
+def test_micro_batches_by_hand(batch: int, most: int, devices: int, expected: int) -> None:
+    assert micro_batches(batch, most, devices) == expected
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 8))
+def test_micro_batches_fit_and_are_equal(share: int, most: int, devices: int) -> None:
+    count = micro_batches(share * devices, most, devices)
+    assert share % count == 0 and share // count <= most
+    assert all(share % fewer or share // fewer > most for fewer in range(1, count))
+
+
+def test_a_batch_that_devices_cannot_share() -> None:
+    with pytest.raises(ValueError, match="64 images cannot be shared by 3 processes"):
+        micro_batches(64, 8, 3)
+    with pytest.raises(ValueError, match="--max-per-device 0: it must be at least 1"):
+        micro_batches(64, 0, 1)
