@@ -1,7 +1,8 @@
 """The ViT with the interface of an mmsegmentation backbone: an image in, one map per tap out.
 
 It is registered, so a config of mmengine's Runner can take it alone: `type="MAETransferViT"` after
-`custom_imports = dict(imports=["segmentation.backbone"])`, with `neck=dict(type="Feature2Pyramid", ...)`.
+`custom_imports = dict(imports=["segmentation.backbone"])`, with `neck=dict(type="Feature2Pyramid", ...)`. For
+layer-wise decay import `segmentation.runner_groups` too and take its constructor; mmseg's does not find the blocks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,10 +30,12 @@ class MAETransferViT(nn.Module):
         taps: Sequence[int],
         drop_path: float = 0.0,
         init: str | None = None,
+        frozen: bool = False,
     ) -> None:
         """Build from the fields of ViTConfig as plain values; `init` is a backbone checkpoint's path.
 
-        The last tap must be the last block: the blocks behind it would get no gradient.
+        `frozen` lets nothing of the ViT learn and keeps it in eval mode. The last tap must be the last block: the
+        blocks behind it would get no gradient.
         """
         super().__init__()
         config = from_json(ViTConfig, architecture)
@@ -42,6 +45,14 @@ class MAETransferViT(nn.Module):
         self.vit = ViT(config, final_norm=False, drop_path=drop_path)
         if init is not None:
             load_checkpoint(self.vit, read_checkpoint(Path(init)))
+        self.frozen = frozen
+        if frozen:
+            self.vit.requires_grad_(False)
+            self.vit.eval()
+
+    def train(self, mode: bool = True) -> "MAETransferViT":
+        """Set the mode of all but a frozen ViT."""
+        return super().train(mode and not self.frozen)
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
         """Return one map (B, embed_dim, H / patch, W / patch) per tap."""

@@ -1,22 +1,29 @@
 """Options of segmentation."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from backbones.config import ViTConfig
 from engine.config import RunConfig
 from segmentation.layout import LayoutName
 
+HeadKind = Literal["upernet", "linear"]
+WeightDecayFree = Literal["vectors_and_embeddings", "vectors"]
+UPERNET_LEVELS = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """UPerNet's two heads."""
+    """What turns the taps into classes: UPerNet's two heads, or one linear map."""
 
-    channels: int
-    """Width of the UPerNet head."""
+    kind: HeadKind = "upernet"
+    """UPerNet with an auxiliary head, or a batch norm and a 1 x 1 convolution on the taps side by side."""
+    channels: int = 512
+    """Width of the UPerNet head (arXiv 1807.10221); a linear head has none."""
     aux_channels: int = 256
-    """Width of the auxiliary FCN head on the third map."""
+    """Width of UPerNet's auxiliary FCN head on the third map."""
     dropout: float = 0.1
-    """Share of channels dropped before the last convolution of either head."""
+    """Share of channels dropped before the last convolution of a head."""
     aux_weight: float = 0.4
     """Weight of the auxiliary loss."""
 
@@ -35,10 +42,10 @@ class SegmentationConfig:
 
     backbone: ViTConfig
     """Architecture; its image_size is the training crop."""
-    taps: tuple[int, int, int, int]
-    """Blocks (0-based) whose output feeds the four levels, finest first; the last must be the last block."""
+    taps: tuple[int, ...]
+    """Blocks (0-based) whose output the head sees, four for UPerNet, finest first; the last must be the last block."""
     head: HeadConfig
-    """UPerNet's heads."""
+    """UPerNet, or a linear map."""
     run: RunConfig
     """Length, batch, optimiser, schedule."""
     resize: tuple[int, int]
@@ -49,6 +56,11 @@ class SegmentationConfig:
     """A crop is drawn again, up to ten times, while one class covers more than this share of it."""
     drop_path: float = 0.1
     """Stochastic depth of the last block, rising linearly from 0."""
+    freeze_backbone: bool = False
+    """Train the head alone, on the ViT's features as they are; the ViT stays in eval mode."""
+    no_weight_decay: WeightDecayFree = "vectors_and_embeddings"
+    """What is free of weight decay: biases, norms and layer scales, and the position table and class token with them,
+    or without (`vectors`), as in the code behind the published results: BEiT's and mmseg's mean to exempt them."""
     slide: SlideConfig | None = None
     """Evaluate by sliding windows; None evaluates whole images."""
     boundary_iou: bool = False
@@ -63,3 +75,8 @@ class SegmentationConfig:
     """Factors of `resize` that images are also seen at in evaluation; predictions are averaged over them."""
     test_flip: bool = False
     """See every image mirrored too in evaluation."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for taps that the head has no place for."""
+        if self.head.kind == "upernet" and len(self.taps) != UPERNET_LEVELS:
+            raise ValueError(f"taps {list(self.taps)}: UPerNet has {UPERNET_LEVELS} levels; name as many blocks.")

@@ -34,9 +34,11 @@ def _quiet() -> Iterator[None]:
 
 try:
     with _quiet():
+        from mmcv.cnn import build_norm_layer
         from mmcv.transforms import BaseTransform, RandomFlip, RandomResize, Resize
         from mmengine.config import ConfigDict
         from mmengine.logging import MMLogger
+        from mmengine.optim import DefaultOptimWrapperConstructor
         from mmseg.datasets import (
             ADE20KDataset,
             BaseSegDataset,
@@ -53,20 +55,26 @@ try:
         from mmseg.evaluation.metrics import IoUMetric
         from mmseg.models import EncoderDecoder
         from mmseg.models.decode_heads import UPerHead
-        from mmseg.registry import MODELS, TRANSFORMS
+        from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+        from mmseg.models.necks import Feature2Pyramid
+        from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS
 except ImportError as error:
     raise ImportError(f"mmsegmentation cannot be imported ({error}); `make setup` installs it.") from error
 
 __all__ = [
     "MODELS",
+    "OPTIM_WRAPPER_CONSTRUCTORS",
     "TRANSFORMS",
     "ADE20KDataset",
+    "BaseDecodeHead",
     "BaseSegDataset",
     "BaseTransform",
     "COCOStuffDataset",
     "CityscapesDataset",
     "ConfigDict",
+    "DefaultOptimWrapperConstructor",
     "EncoderDecoder",
+    "Feature2Pyramid",
     "IoUMetric",
     "LoadAnnotations",
     "PackSegInputs",
@@ -78,6 +86,7 @@ __all__ = [
     "Resize",
     "UPerHead",
     "build_model",
+    "build_norm_layer",
 ]
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segmentation.host import EncoderDecoder, UPerHead
-from segmentation.upsampled import fused_features
+from segmentation.host import EncoderDecoder
+from segmentation.upsampled import decode_logits
 
 CLASSES_AT_ONCE = 10
 WINDOWS_AT_ONCE = 8  # bounds the memory of one forward pass
@@ -105,19 +105,11 @@ def slide(segmentor: EncoderDecoder, image_BCHW: Tensor, *, crop: tuple[int, int
     for start in range(0, len(places), WINDOWS_AT_ONCE):
         some = places[start : start + WINDOWS_AT_ONCE]
         seen = [image_BCHW[i, :, top : top + crop[0], left : left + crop[1]] for i, top, left in some]
-        coarse = coarse_logits(segmentor, torch.stack(seen)).float()
+        coarse = decode_logits(segmentor, segmentor.backbone(torch.stack(seen))).float()
         windows += [(*place, logits) for place, logits in zip(some, coarse.split(1), strict=True)]
     rows, columns = _cover(tops, crop[0], height), _cover(lefts, crop[1], width)
     cover_HW = (rows[:, None] * columns).to(image_BCHW.device)
     return View(tuple(windows), crop, cover_HW, images, (height, width))
-
-
-def coarse_logits(segmentor: EncoderDecoder, image_BCHW: Tensor) -> Tensor:
-    """Return the logits at the head's own resolution."""
-    maps, head = segmentor.extract_feat(image_BCHW), segmentor.decode_head
-    if not isinstance(head, UPerHead):
-        return head.forward(maps)
-    return head.cls_seg(fused_features(head, head._transform_inputs(maps)))
 
 
 def best_class(parts: Iterable[Tensor]) -> Tensor:
@@ -150,14 +142,28 @@ def _view(segmentor: EncoderDecoder, image_BCHW: Tensor, *, scale: float, mirror
     height, width = (max(1, int(side * scale + 0.5)) for side in image_BCHW.shape[2:])
     seen = _resized(image_BCHW, (height, width))
     seen = seen.flip(3) if mirrored else seen
-    divisor = segmentor.data_preprocessor.test_cfg["size_divisor"]
-    padded = F.pad(seen, (0, -width % divisor, 0, -height % divisor))
-    whole = (padded.shape[2], padded.shape[3])
-    test, crop, stride = segmentor.test_cfg, whole, whole
+    test, patch = segmentor.test_cfg, segmentor.backbone.vit.architecture.patch_size
     if test["mode"] == "slide":
         crop, stride = tuple(test["crop_size"]), tuple(test["stride"])
+        short = height < crop[0], width < crop[1]
+        padded = _to_patches(seen, patch, axes=short)  # windows are whole patches wherever they begin
+    else:
+        padded = _to_patches(seen, patch, axes=(True, True))
+        crop = stride = padded.shape[2], padded.shape[3]
     view = slide(segmentor, padded, crop=crop, stride=stride)
     return replace(view, valid=(height, width), mirrored=mirrored)
+
+
+def _to_patches(image_BCHW: Tensor, patch: int, *, axes: tuple[bool, bool]) -> Tensor:
+    """Return the image with zeros below and to the right, up to whole patches along the height, the width or both.
+
+    At least two patches: the pyramid's coarsest map has half as many.
+    """
+    height, width = (
+        max(2 * patch, -(-side // patch) * patch) if fill else side
+        for side, fill in zip(image_BCHW.shape[2:], axes, strict=True)
+    )
+    return F.pad(image_BCHW, (0, width - image_BCHW.shape[3], 0, height - image_BCHW.shape[2]))
 
 
 def _resized(map_BCHW: Tensor, size: tuple[int, int]) -> Tensor:

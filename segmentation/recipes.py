@@ -1,10 +1,36 @@
-"""Segmentation recipes."""
+"""Segmentation recipes: the published ones on ADE20K, a probe of frozen features, and short ones for one's own data.
+
+Each published recipe names its source, and `departs` in which ways a run of it differs. None of them has been run here:
+they need ADE20K and GPUs, and no source states hours.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from backbones.config import FAMILY
+from backbones.config import FAMILY, ViTConfig
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from segmentation.config import HeadConfig, SegmentationConfig
+from engine.recipe import departs
+from segmentation.config import HeadConfig, SegmentationConfig, SlideConfig
+
+ITERATIONS = Duration(160_000)
+BASE = replace(FAMILY["vit_base_patch16"].at(512, 512), relative_position="table")
+LARGE = replace(FAMILY["vit_large_patch16"].at(512, 512), relative_position="table")
+TAPS = {12: (3, 5, 7, 11), 24: (7, 11, 15, 23)}  # by depth, mmseg's configs/mae and configs/beit
+
+PRECISION = "bfloat16 autocast where the device has it, with float32 logits; {published}"
+ALWAYS = (
+    "the rate rises over 1,500 steps and falls over all that remain, where mmengine's LinearLR and PolyLR take one "
+    "step fewer for each: nowhere more than 1/1499 of the peak apart",
+    "images are decoded by Pillow, not by OpenCV",
+)
+MMSEG = (PRECISION.format(published="the published run is in float16 autocast, by its file's name"), *ALWAYS)
+UNSTATED = (
+    PRECISION.format(published="the paper's is not stated"),
+    *ALWAYS,
+    "crop, warm-up, decay of the rate, layer decay, weight decay, drop path and test by windows are mmseg's: the paper "
+    "states BEiT's code, 100 epochs and a batch of 16 alone",
+    "one learning rate for every arm; the paper searched one for each and states none",
+)
 
 
 def tiny() -> SegmentationConfig:
@@ -48,4 +74,162 @@ def small() -> SegmentationConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], SegmentationConfig]] = {"tiny": tiny, "small": small}
+@departs(*MMSEG)
+def mae_base_mmseg() -> SegmentationConfig:
+    """MAE ViT-B under UPerNet at 512 px: 48.13 mIoU, 48.70 with scales and flips (mmseg's configs/mae, metafile).
+
+    torchrun --nproc-per-node 8 tools/train_seg.py mae_base_mmseg --data ADEChallengeData2016 \\
+        --init mae_pretrain_vit_base.pth --init-source mae --out runs/seg_mae_b
+
+    160,000 iterations of 16 images. As there, relative positions start at 0 and a layer scale at 1 in every block,
+    position table and class token are decayed, and windows of 512 px every 341 are averaged in evaluation.
+    """
+    return _ade20k(replace(BASE, layer_scale=1.0), length=ITERATIONS, rate=1e-4, layer_decay=0.65, drop_path=0.1)
+
+
+@departs(
+    PRECISION.format(published="the published precision is not stated"),
+    *ALWAYS,
+    "what the authors do not state (UPerNet's widths, schedule, weight decay, relative positions, test) is mmseg's",
+)
+def mae_base_long_seq() -> SegmentationConfig:
+    """MAE ViT-B by the rate and decay of another reproduction: 8e-5 and 0.8 (facebookresearch/long_seq_mae, issue 1).
+
+    torchrun --nproc-per-node 8 tools/train_seg.py mae_base_long_seq --data ADEChallengeData2016 \\
+        --init mae_pretrain_vit_base.pth --init-source mae --out runs/seg_mae_b
+
+    160,000 iterations of 16 images, drop path 0.1, 512 px. Its authors give no mIoU of this ViT there.
+    """
+    return _ade20k(BASE, length=ITERATIONS, rate=8e-5, layer_decay=0.8, drop_path=0.1)
+
+
+@departs(*UNSTATED)
+def mae_base_100ep() -> SegmentationConfig:
+    """ViT-B of any arm but BEiT for 100 epochs: MAE 48.1, supervised 47.4, MoCo v3 47.3 mIoU (MAE, table 5).
+
+    torchrun --nproc-per-node 8 tools/train_seg.py mae_base_100ep --data ADEChallengeData2016 \\
+        --init mae_pretrain_vit_base.pth --init-source mae --out runs/seg_mae_b
+
+    The arms differ in --init and --init-source (mae, augreg or timm, moco_v3) alone; BEiT's, `beit_base_100ep`, is made
+    by the same function and differs in the architecture that its weights have. Relative positions start at 0.
+    """
+    return _hundred_epochs(BASE)
+
+
+@departs(*UNSTATED)
+def beit_base_100ep() -> SegmentationConfig:
+    """BEiT's ViT-B for 100 epochs: 47.1 mIoU (MAE, table 5); `mae_base_100ep` with the architecture of BEiT's weights.
+
+    torchrun --nproc-per-node 8 tools/train_seg.py beit_base_100ep --data ADEChallengeData2016 \\
+        --init beit_base_patch16_224_pt22k.pth --init-source beit --out runs/seg_beit_b
+
+    No position table, the relative positions of pre-training, a layer scale, no bias of the keys. The published file is
+    pre-trained on ImageNet-22K, table 5's on ImageNet-1K.
+    """
+    return _hundred_epochs(replace(BASE, position="none", qkv_bias="qv", layer_scale=0.1))
+
+
+@departs(*UNSTATED, "drop path 0.2 and the taps are those of mmseg's BEiT-L; the rest is the recipe of ViT-B")
+def mae_large_100ep() -> SegmentationConfig:
+    """ViT-L of any arm but BEiT for 100 epochs: MAE 53.6, supervised 49.9, MoCo v3 49.1 mIoU (MAE, table 5).
+
+    torchrun --nproc-per-node 8 tools/train_seg.py mae_large_100ep --data ADEChallengeData2016 \\
+        --init mae_pretrain_vit_large.pth --init-source mae --out runs/seg_mae_l
+
+    As `mae_base_100ep`; BEiT's arm is `beit_large_100ep`.
+    """
+    return _hundred_epochs(LARGE)
+
+
+@departs(*UNSTATED, "drop path 0.2 and the taps are those of mmseg's BEiT-L; the rest is the recipe of ViT-B")
+def beit_large_100ep() -> SegmentationConfig:
+    """BEiT's ViT-L for 100 epochs: 53.3 mIoU (MAE, table 5); `mae_large_100ep` with the architecture of BEiT's weights.
+
+    torchrun --nproc-per-node 8 tools/train_seg.py beit_large_100ep --data ADEChallengeData2016 \\
+        --init beit_large_patch16_224_pt22k.pth --init-source beit --out runs/seg_beit_l
+    """
+    return _hundred_epochs(replace(LARGE, position="none", qkv_bias="qv", layer_scale=1e-5))
+
+
+@departs(PRECISION.format(published="the published run is in float32"), *ALWAYS)
+def beit_base_640() -> SegmentationConfig:
+    """BEiT-B, fine-tuned on ImageNet-22K before, at 640 px: 53.08 mIoU, 53.84 with scales and flips (mmseg's metafile).
+
+    torchrun --nproc-per-node 8 tools/train_seg.py beit_base_640 --data ADEChallengeData2016 \\
+        --init beit_base_patch16_224_pt22k_ft22k.pth --init-source beit --out runs/seg_beit_b
+
+    mmseg's configs/beit; the labels of 14 million images are in these weights, so no row of MAE's table 5 compares.
+    """
+    vit = replace(BASE.at(640, 640), position="none", qkv_bias="qv", layer_scale=0.1)
+    return _ade20k(vit, length=ITERATIONS, rate=3e-5, layer_decay=0.9, drop_path=0.1)
+
+
+@departs(
+    PRECISION.format(published="the published run is in float16 autocast"),
+    *ALWAYS,
+    "a batch norm stands before the classifier, as in DINOv2's probes, where iBOT's has none",
+    "biases and norms are free of weight decay",
+    "no drop path in the frozen ViT",
+)
+def linear_base() -> SegmentationConfig:
+    """A linear map of ViT-B's frozen features at 512 px, iBOT's protocol: how well dense features separate classes.
+
+    torchrun --nproc-per-node 8 tools/train_seg.py linear_base --data ADEChallengeData2016 \\
+        --init mae_pretrain_vit_base.pth --init-source mae --out runs/probe_mae_b
+
+    AdamW at 7e-4, 160,000 iterations of 16 images (iBOT's evaluation/semantic_segmentation/configs/linear). A quick
+    look: --steps 4000. BEiT's weights need --init-architecture file. No published figure of MAE by this protocol is
+    known to us.
+    """
+    vit = FAMILY["vit_base_patch16"].at(512, 512)
+    config = _ade20k(vit, length=ITERATIONS, rate=7e-4, layer_decay=1.0, drop_path=0.0)
+    return replace(config, head=HeadConfig(kind="linear", dropout=0.0), freeze_backbone=True)
+
+
+def _hundred_epochs(vit: ViTConfig) -> SegmentationConfig:
+    """Return the recipe of every arm of MAE's table 5: nothing in it depends on the weights."""
+    drop_path = {12: 0.1, 24: 0.2}[vit.depth]
+    return _ade20k(vit, length=Duration(100, "epochs"), rate=1e-4, layer_decay=0.65, drop_path=drop_path)
+
+
+def _ade20k(
+    vit: ViTConfig, *, length: Duration, rate: float, layer_decay: float, drop_path: float
+) -> SegmentationConfig:
+    """Return what the published recipes share: UPerNet as wide as the ViT, 16 images, poly decay, windows in test."""
+    crop = vit.image_size[0]
+    return SegmentationConfig(
+        backbone=vit,
+        taps=TAPS[vit.depth],
+        head=HeadConfig(channels=vit.embed_dim),
+        resize=(4 * crop, crop),
+        drop_path=drop_path,
+        no_weight_decay="vectors",
+        slide=SlideConfig(stride=2 * crop // 3),  # 341 and 426 pixels
+        run=RunConfig(
+            length=length,
+            batch_size=16,
+            optim=OptimConfig(base_lr=rate, base_batch_size=16, layer_decay=layer_decay),
+            schedule=ScheduleConfig(kind="poly", warmup=Duration(1500), warmup_start=1e-6),
+            eval_every=Duration(16_000),
+            save_every=Duration(4_000),
+            workers=4,
+            eval_batch_size=4,
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[], SegmentationConfig]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        tiny,
+        small,
+        mae_base_mmseg,
+        mae_base_long_seq,
+        mae_base_100ep,
+        mae_large_100ep,
+        beit_base_100ep,
+        beit_large_100ep,
+        beit_base_640,
+        linear_base,
+    )
+}

@@ -1,4 +1,4 @@
-"""Segmentation as a Task: UPerNet on the ViT, mIoU over the validation images.
+"""Segmentation as a Task: UPerNet or a linear head on the ViT, mIoU over the validation images.
 
 Follows MAE, appendix A.4 (arXiv 2111.06377), with mmsegmentation's model, losses and transforms.
 """
@@ -11,28 +11,34 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from backbones.initial import declared_normalisation, start_from
 from backbones.loading import LoadReport
-from backbones.param_groups import ParamGroup, param_groups
+from backbones.param_groups import ParamGroup
 from engine.config import OptimConfig
 from engine.confusion import add_up, scores
 from engine.cost import count_flops
+from engine.export import Exportable, Normalised
 from engine.task import Facts, ImageResult, InitialWeights
 from segmentation.answers import as_values, draw_overlay, from_values, write_index
 from segmentation.backbone import MAETransferViT
 from segmentation.config import SegmentationConfig
+from segmentation.configs.linear import linear
 from segmentation.configs.upernet import processes, synchronised, upernet
 from segmentation.data import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
+from segmentation.groups import segmentor_groups
 from segmentation.host import EncoderDecoder, build_model
 from segmentation.inference import predict_batch
 from segmentation.labels import Coding
 from segmentation.layout import SegmentationFolder, open_folder
+from segmentation.losses import segmentor_losses
 from segmentation.metrics import boundary_confusion, boundary_miou, confusion
 from segmentation.per_class import write_per_class
 from segmentation.pictures import draw_confusion, draw_predictions
 
 Batch = dict[str, list[Any]]
+NODES = {"upernet": upernet, "linear": linear}  # by HeadConfig.kind
 
 
 class SegmentationModel(nn.Module):
@@ -42,7 +48,7 @@ class SegmentationModel(nn.Module):
         super().__init__()
         self.segmentor = segmentor
         self.scales, self.flip = scales, flip
-        for head in (segmentor.decode_head, segmentor.auxiliary_head):
+        for head in [segmentor.decode_head, *([segmentor.auxiliary_head] if segmentor.with_auxiliary_head else [])]:
             # float32: a bfloat16 logit has three digits, so the loss is coarse and ties decide the prediction
             head.conv_seg.register_forward_hook(_as_float32)
 
@@ -52,10 +58,9 @@ class SegmentationModel(nn.Module):
         return self.segmentor.backbone
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses by mmseg's names; as in mmengine, what has no `loss` in its name is not one."""
+        """Return the losses by mmseg's names."""
         data = self.segmentor.data_preprocessor(batch, training=True)
-        values = self.segmentor.loss(data["inputs"], data["data_samples"])
-        return {name: value for name, value in values.items() if "loss" in name}
+        return segmentor_losses(self.segmentor, data["inputs"], data["data_samples"])
 
     def predict(self, batch: Batch) -> list[Tensor]:
         """Return the class of every pixel, (H, W) uint8 per image at its own size."""
@@ -63,7 +68,7 @@ class SegmentationModel(nn.Module):
 
 
 class SegmentationTask:
-    """Fine-tuning of the whole ViT under UPerNet."""
+    """Fine-tuning of the whole ViT, or of a head on its frozen features."""
 
     name = "segmentation"
     primary_metric = "miou"
@@ -91,14 +96,8 @@ class SegmentationTask:
         return collate(samples)
 
     def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
-        """Layer-wise decay over the ViT; pyramid and heads are the last layer."""
-        return param_groups(
-            self.model,
-            weight_decay=optim.weight_decay,
-            layer_decay=optim.layer_decay,
-            depth=self.config.backbone.depth,
-            prefix="segmentor.backbone.vit.",
-        )
+        """Layer-wise decay over the ViT where it learns; pyramid and heads are the last layer."""
+        return segmentor_groups(self.model, self.config, optim)
 
     def predict(self, batch: Batch) -> list[ImageResult]:
         """Return the confusion counts of every image, as [label, prediction, pixels] with classes from 0."""
@@ -149,6 +148,13 @@ class SegmentationTask:
             sample = transform(sample)
         return as_values(self.model.predict(collate([sample]))[0].cpu().numpy(), self.classes)
 
+    def exportable(self) -> Exportable:
+        """Return the logits of every pixel of a training crop as a function of the image."""
+        segmentor = self.model.segmentor
+        pixels = segmentor.data_preprocessor
+        module = Normalised(_Logits(segmentor), mean=pixels.mean, std=pixels.std)
+        return Exportable(module=module, size=self.config.backbone.image_size, outputs=("logits",))
+
     def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
         """Write the image with the classes over it, and beside it `<picture>_labels.png`, an index PNG with a palette.
 
@@ -163,6 +169,16 @@ class SegmentationTask:
         return []
 
 
+class _Logits(nn.Module):
+    def __init__(self, segmentor: EncoderDecoder) -> None:
+        super().__init__()
+        self.segmentor = segmentor
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        coarse = self.segmentor.decode_head(self.segmentor.extract_feat(image_BCHW))
+        return F.interpolate(coarse, size=image_BCHW.shape[2:], mode="bilinear", align_corners=False)
+
+
 def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights | None) -> SegmentationTask:
     """Return the task on the data set in `data`, from the backbone checkpoint `init` or random weights.
 
@@ -172,7 +188,8 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
     _check_batch(config)
     folder = open_folder(data, config.layout, train=config.train_split, val=config.val_split)
     count = len(folder.classes.names)
-    segmentor = build_model(upernet(config, num_classes=count, normalisation=declared_normalisation(init)))
+    nodes = NODES[config.head.kind](config, num_classes=count, normalisation=declared_normalisation(init))
+    segmentor = build_model(nodes)
     model = SegmentationModel(segmentor, scales=config.test_scales, flip=config.test_flip)
     report, _ = start_from(model.backbone.vit, init)
     train = train_pipeline(
@@ -220,7 +237,7 @@ def _check_batch(config: SegmentationConfig) -> None:
     """Raise ValueError where a forward pass sees one image: batch norm over a 1 x 1 map needs two."""
     run = config.run
     share = run.batch_size // (run.accumulate * processes())
-    if share < 2 and not synchronised():
+    if share < 2 and config.head.kind == "upernet" and not synchronised():
         raise ValueError(
             f"batch_size {run.batch_size} over {processes()} process(es) and {run.accumulate} micro-batches "
             f"leaves {share} image(s) per forward pass; UPerNet's batch norm needs 2 or more. Raise the "

@@ -3,16 +3,19 @@
 mmseg's UPerHead enlarges the maps of strides 8, 16 and 32 to stride 4, joins them with the finest and runs one 3 x 3
 convolution over all, half of the whole model's multiply-adds. Bilinear enlargement and a 1 x 1 convolution commute, and
 a 3 x 3 convolution is nine 1 x 1 convolutions, shifted and added. So the nine run on the coarse map, and one matrix per
-axis enlarges, shifts (zeros come in at the frame) and adds. The same sum in another order; gradients follow.
+axis enlarges, shifts (zeros come in at the frame) and adds. Likewise the pyramid's last transposed convolution and the
+1 x 1 convolution that takes its map into the head are one. The same sums in another order; gradients follow.
 
 Axis letters: B batch, C channels in, O channels out, h x w the coarse grid, H x W the fine one, K the taps of an axis.
 """
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segmentation.host import UPerHead
+from segmentation.host import EncoderDecoder, Feature2Pyramid, UPerHead
 
 
 def conv_of_upsampled(map_BChw: Tensor, weight_OC33: Tensor, size: tuple[int, int]) -> Tensor:
@@ -28,21 +31,47 @@ def conv_of_upsampled(map_BChw: Tensor, weight_OC33: Tensor, size: tuple[int, in
     return wide.reshape(batch, out, *size)
 
 
-def fused_features(head: UPerHead, maps: list[Tensor]) -> Tensor:
-    """Return `head._forward_feature(maps)`: the features that its last convolution classifies, at the finest grid."""
-    laterals = [convolve(level) for convolve, level in zip(head.lateral_convs, maps[:-1], strict=True)]
-    laterals.append(head.psp_forward(maps))
+def conv_after_deconv(map_BChw: Tensor, deconv: nn.ConvTranspose2d, weight_OC11: Tensor) -> Tensor:
+    """Return conv2d(deconv(map), weight), a 1 x 1 convolution without a bias, as one transposed convolution."""
+    weight_OC = weight_OC11[:, :, 0, 0]
+    both_IOyx = torch.einsum("oc,icyx->ioyx", weight_OC, deconv.weight)
+    bias = None if deconv.bias is None else weight_OC @ deconv.bias
+    return F.conv_transpose2d(map_BChw, both_IOyx, bias, stride=deconv.stride)
+
+
+def fused_features(neck: Feature2Pyramid, head: UPerHead, taps: Sequence[Tensor]) -> Tensor:
+    """Return `head._forward_feature(neck(taps))`: what the last convolution classifies, at the finest grid.
+
+    The pyramid is mmseg's for a ViT, the four taps rescaled by 4, 2, 1 and 1/2.
+    """
+    fine, *others = head.lateral_convs
+    finest = conv_after_deconv(neck.upsample_4x[:-1](taps[0]), neck.upsample_4x[-1], fine.conv.weight)
+    finer = conv_after_deconv(taps[1], neck.upsample_2x[0], others[0].conv.weight)
+    laterals = [
+        fine.activate(fine.norm(finest)),
+        others[0].activate(others[0].norm(finer)),
+        others[1](taps[2]),
+        head.psp_forward([neck.downsample_2x(taps[3])]),
+    ]
     for level in range(len(laterals) - 1, 0, -1):
         coarser = F.interpolate(laterals[level], size=laterals[level - 1].shape[2:], mode="bilinear")
-        laterals[level - 1] = laterals[level - 1] + coarser
+        laterals[level - 1] = coarser.add_(laterals[level - 1])  # in place: maps of 100 MB are slow to allocate
     levels = [convolve(lateral) for convolve, lateral in zip(head.fpn_convs, laterals[:-1], strict=True)]
     levels.append(laterals[-1])
     fusing = head.fpn_bottleneck
     weights = fusing.conv.weight.split([level.shape[1] for level in levels], dim=1)
     total = F.conv2d(levels[0], weights[0], fusing.conv.bias, padding=1)
     for level, weight in zip(levels[1:], weights[1:], strict=True):
-        total = total + conv_of_upsampled(level, weight, (total.shape[2], total.shape[3]))
+        total.add_(conv_of_upsampled(level, weight, (total.shape[2], total.shape[3])))
     return fusing.activate(fusing.norm(total))
+
+
+def decode_logits(segmentor: EncoderDecoder, taps: Sequence[Tensor]) -> Tensor:
+    """Return the class scores of the decode head at its own resolution from the backbone's maps."""
+    head = segmentor.decode_head
+    if not isinstance(head, UPerHead):
+        return head(taps)
+    return head.cls_seg(fused_features(segmentor.neck, head, taps))
 
 
 def _enlarge_and_shift(coarse: int, fine: int, like: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
-"""Train the shared ViT backbone for semantic segmentation (UPerNet).
+"""Train the shared ViT backbone for semantic segmentation (UPerNet), or a linear head on its frozen features.
 
     python tools/train_seg.py tiny --data scenes/ade20k --init runs/mae/backbone.safetensors --out runs/seg
 
 --data holds images/{training,validation} and annotations/{training,validation}: PNG label maps with 0 for
 unlabelled and 1 to N for the classes, which objectInfo<N>.txt may name. Other layouts (Cityscapes, PASCAL VOC,
-COCO-Stuff, a folder of one's own) are declared by --layout. Metrics: miou, macc, aacc in percent, in OUT/record.json.
+COCO-Stuff, a folder of one's own) are declared by --layout. Command, published figure and source of each recipe are
+in segmentation/recipes.py; the record says in what a run departs from them. Metrics: miou, macc, aacc in percent,
+in OUT/record.json.
 """
 
 from dataclasses import dataclass

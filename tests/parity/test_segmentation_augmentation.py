@@ -72,14 +72,13 @@ def test_training_samples_are_equal(files: tuple[Path, Path]) -> None:
         cat_max_ratio=recipe.cat_max_ratio,
     )
     theirs = built(nodes, 32, (256, 64))
-    sizes, flips = set(), set()
+    flips = set()
     for seed in range(SEEDS):
         mine, host = run(ours, files, seed), run(theirs, files, seed)
         assert torch.equal(mine["inputs"], host["inputs"])
         assert torch.equal(mine["data_samples"].gt_sem_seg.data, host["data_samples"].gt_sem_seg.data)
-        sizes.add(mine["data_samples"].img_shape)
         flips.add(mine["data_samples"].flip)
-    assert flips == {False, True} and len(sizes) >= 1
+    assert flips == {False, True}
 
 
 def test_evaluation_samples_are_equal(files: tuple[Path, Path]) -> None:

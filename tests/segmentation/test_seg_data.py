@@ -121,6 +121,14 @@ def test_wide_labels_do_not_wrap(write_folder) -> None:
         open_folder(folder)
 
 
+def test_sixteen_bit_label_maps_are_read(write_folder) -> None:
+    folder = write_folder()
+    before = read(folder)["data_samples"].gt_sem_seg.data
+    Image.fromarray(np.asarray(Image.open(labels(folder))).astype(np.uint16)).save(labels(folder))
+    assert Image.open(labels(folder)).mode.startswith("I")
+    assert (read(folder)["data_samples"].gt_sem_seg.data == before).all()
+
+
 def test_one_class_is_refused(write_folder) -> None:
     with pytest.raises(ValueError, match=r"1 class\(es\); segmentation needs 2 to 254"):
         open_folder(write_folder(names=("left",)))

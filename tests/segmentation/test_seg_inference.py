@@ -14,7 +14,7 @@ from segmentation.configs.upernet import upernet
 from segmentation.host import EncoderDecoder, build_model
 from segmentation.inference import best_class, predict_images, slide
 from segmentation.task import build_task
-from segmentation.upsampled import conv_of_upsampled, fused_features
+from segmentation.upsampled import conv_after_deconv, conv_of_upsampled, fused_features
 
 
 def segmentor_of(config: SegmentationConfig, classes: int = 7) -> EncoderDecoder:
@@ -47,14 +47,36 @@ def test_convolution_before_enlargement_is_the_same(coarse: tuple[int, int], fin
         torch.testing.assert_close(mine, reference, rtol=1e-11, atol=1e-11)
 
 
+def test_deconvolution_and_convolution_are_one() -> None:
+    torch.manual_seed(0)
+    deconv = torch.nn.ConvTranspose2d(5, 4, kernel_size=2, stride=2, dtype=torch.float64)
+    weight = torch.randn(6, 4, 1, 1, dtype=torch.float64)
+    small = torch.randn(2, 5, 3, 7, dtype=torch.float64)
+    made = conv_after_deconv(small, deconv, weight)
+    torch.testing.assert_close(made, F.conv2d(deconv(small), weight), rtol=1e-12, atol=1e-12)
+
+
 def test_features_of_the_head_equal_mmseg(config: SegmentationConfig) -> None:
     segmentor = segmentor_of(config)
     with torch.no_grad():
-        maps = segmentor.extract_feat(torch.randn(2, 3, 40, 24))
-        ours = fused_features(segmentor.decode_head, segmentor.decode_head._transform_inputs(maps))
-        theirs = segmentor.decode_head._forward_feature(maps)
+        taps = segmentor.backbone(torch.randn(2, 3, 40, 24))
+        ours = fused_features(segmentor.neck, segmentor.decode_head, taps)
+        theirs = segmentor.decode_head._forward_feature(segmentor.neck(taps))
     # float32 sums of some hundred terms in another order
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_is_as_exact_as_mmsegs(config: SegmentationConfig) -> None:
+    segmentor = segmentor_of(config).train()
+    exact = copy.deepcopy(segmentor).double()
+    taps = [torch.randn(2, 16, 8, 8) for _ in range(4)]
+    with torch.no_grad():
+        expected = exact.decode_head._forward_feature(exact.neck([tap.double() for tap in taps]))
+        with torch.autocast("cpu", torch.bfloat16):
+            ours = fused_features(segmentor.neck, segmentor.decode_head, taps)
+            theirs = segmentor.decode_head._forward_feature(segmentor.neck(taps))
+    errors = [float((features.double() - expected).square().mean().sqrt()) for features in (ours, theirs)]
+    assert errors[0] < 1.2 * errors[1]  # some three more roundings of a sum
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 72), (24, 64), (16, 16)])

@@ -119,6 +119,37 @@ def test_ignored_batch_has_no_loss(task: SegmentationTask) -> None:
     assert all(torch.isfinite(p.grad).all() for p in task.model.parameters())
 
 
+@pytest.mark.parametrize("slide", [None, SlideConfig(stride=16)])
+@pytest.mark.parametrize("size", [(1, 1), (61, 1), (5, 9)])
+def test_images_smaller_than_the_crop_train_and_are_predicted(config, write_folder, slide, size) -> None:
+    folder = write_folder()
+    for split in ("training", "validation"):
+        (folder / "images" / split / "0.jpg").unlink()
+        Image.new("RGB", size, (90, 10, 10)).save(folder / "images" / split / "0.png")
+        Image.new("L", size, 1).save(folder / "annotations" / split / "0.png")
+    seed_all(0)
+    vit = replace(config.backbone, relative_position="table")  # resampled to the grid of a small window
+    task = build_task(replace(config, backbone=vit, slide=slide), data=folder, init=None)
+    batch = train_batch(task)
+    losses = task.model(batch)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert all(torch.isfinite(p.grad).all() for p in task.model.parameters())
+    task.model.eval()
+    with torch.no_grad():
+        found = task.model.predict(task.collate([task.val_data[i] for i in range(2)]))
+    assert [tuple(classes.shape) for classes in found] == [size[::-1], (32, 40)]
+
+
+def test_an_ignored_image_beside_a_labelled_one(task: SegmentationTask) -> None:
+    batch = train_batch(task)
+    batch["data_samples"][0].gt_sem_seg.data.fill_(255)
+    losses = task.model(batch)
+    sum(losses.values()).backward()
+    assert all(value > 0 and torch.isfinite(value) for value in losses.values())
+    assert all(torch.isfinite(p.grad).all() for p in task.model.parameters())
+
+
 def test_losses_are_float32_under_autocast(task: SegmentationTask) -> None:
     batch = train_batch(task)
     seed_all(1)
@@ -282,7 +313,7 @@ def test_tool_trains_evaluates_and_draws(config: SegmentationConfig, write_folde
 
 def test_tool_says_what_is_wrong(tmp_path: Path, capsys) -> None:
     assert main(["huge", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
-    assert "error: no recipe is called 'huge'; there are: small, tiny." in capsys.readouterr().err
+    assert "error: no recipe is called 'huge'; there are: beit_base_100ep, " in capsys.readouterr().err
     assert main(["tiny", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")]) == 1
     assert "looked for images/training" in capsys.readouterr().err
 

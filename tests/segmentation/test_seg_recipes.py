@@ -1,0 +1,88 @@
+"""The recipes: what they share, what they say of themselves, and that arms differ in their weights alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backbones.checkpoint import Checkpoint
+from backbones.config import ViTConfig
+from backbones.loading import load_checkpoint
+from backbones.sources.convert import write_as
+from backbones.sources.read import Declared, read_checkpoint
+from backbones.vit import ViT
+from engine.recipe import departures
+from segmentation.recipes import (
+    RECIPES,
+    beit_base_100ep,
+    beit_large_100ep,
+    linear_base,
+    mae_base_100ep,
+    mae_base_long_seq,
+    mae_base_mmseg,
+    mae_large_100ep,
+)
+
+OWN_DATA = {"tiny", "small"}
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_names_its_command_and_its_departures(name: str) -> None:
+    recipe = RECIPES[name]
+    assert f"tools/train_seg.py {name} --data" in (recipe.__doc__ or "")
+    said = departures(recipe, recipe())
+    assert bool(said) == (name not in OWN_DATA)
+    if name not in OWN_DATA:
+        assert any("float32" in line for line in said) and any("1/1499" in line for line in said)
+
+
+@pytest.mark.parametrize(("mae", "beit"), [(mae_base_100ep, beit_base_100ep), (mae_large_100ep, beit_large_100ep)])
+def test_arms_differ_in_the_architecture_of_their_weights_alone(mae, beit) -> None:
+    ours, theirs = mae(), beit()
+    assert mae.departs == beit.departs
+    assert replace(theirs, backbone=ours.backbone) == ours
+    own = {"position": "sincos", "qkv_bias": "fused", "layer_scale": None}
+    assert replace(theirs.backbone, **own) == ours.backbone
+
+
+def test_the_other_reproduction_differs_in_rate_and_decay() -> None:
+    ours, theirs = mae_base_mmseg(), mae_base_long_seq()
+    assert (theirs.run.optim.base_lr, theirs.run.optim.layer_decay) == (8e-5, 0.8)
+    optim = replace(theirs.run.optim, base_lr=1e-4, layer_decay=0.65)
+    backbone = replace(theirs.backbone, layer_scale=1.0)
+    assert replace(theirs, run=replace(theirs.run, optim=optim), backbone=backbone) == ours
+
+
+def test_the_probe_is_frozen() -> None:
+    config = linear_base()
+    assert config.freeze_backbone and config.head.kind == "linear" and config.drop_path == 0
+    assert config.backbone.relative_position == "none"  # a table that cannot learn would say nothing
+
+
+@pytest.mark.parametrize(
+    ("recipe", "source", "file"),
+    [
+        (mae_base_100ep, "mae", {}),
+        (mae_base_mmseg, "mae", {}),
+        (mae_base_100ep, "moco_v3", {}),
+        (
+            beit_base_100ep,
+            "beit",
+            {"position": "none", "qkv_bias": "qv", "layer_scale": 0.1, "relative_position": "shared_table"},
+        ),
+    ],
+)
+def test_weights_of_each_arm_fit(recipe, source: str, file: dict[str, object], tmp_path: Path) -> None:
+    tiny = {"embed_dim": 64, "depth": 2, "num_heads": 1, "patch_size": 8}
+    made = ViTConfig(**tiny, image_size=(32, 32), **file)
+    vit = ViT(made)
+    checkpoint = Checkpoint(
+        path=tmp_path / "own", digest=lambda: "0" * 64, state=vit.state_dict(), architecture=made, source="own"
+    )
+    write_as(checkpoint, source, tmp_path / "weights.pth")
+    target = ViT(replace(recipe().backbone, **tiny, image_size=(64, 64)), final_norm=False)
+    declared = Declared(source=source, num_heads=1)
+    report = load_checkpoint(target, read_checkpoint(tmp_path / "weights.pth", declared))
+    relative = "blocks.0.attn.relative_position_bias_table: 0" in report.new
+    assert relative == (source != "beit")
+    assert ("blocks.0.gamma_1: 1" in report.new) == (recipe is mae_base_mmseg)
