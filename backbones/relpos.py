@@ -87,7 +87,8 @@ def table_bias(table_RH: Tensor, made_for: Grid, grid: Grid, *, class_token: boo
     """Return what every query adds to every key, (H, T, T), the class token first where there is one."""
     table_RH = resize_table(table_RH, made_for, grid, class_token=class_token)
     index_TT = table_index(grid, class_token=class_token, device=table_RH.device)
-    return table_RH[index_TT].permute(2, 0, 1)
+    # by columns: the pairs of a head lie side by side, in the result and in its gradient
+    return table_RH.T.contiguous().index_select(1, index_TT.flatten()).unflatten(1, index_TT.shape)
 
 
 def table_index(grid: Grid, *, class_token: bool, device: torch.device) -> Tensor:
