@@ -63,6 +63,18 @@ class Records(Sequence[dict[str, Any]]):
         """Annotations per image that are no crowds."""
         return self._store.objects_I[self._chosen]
 
+    @property
+    def image_classes(self) -> np.ndarray:
+        """Pairs (position here, class) of an image and a class that it has, crowds too, each once, (P, 2)."""
+        arrays = self._store.arrays
+        position_I = np.full(len(self._store), -1)
+        position_I[self._chosen] = np.arange(len(self))
+        position_A = np.repeat(position_I, np.diff(arrays.annotation_I))
+        classes = len(self._store.categories)
+        # one number for each pair: rows are slow to sort
+        pair_P = np.unique((position_A * classes + arrays.class_A)[position_A >= 0])
+        return np.stack([pair_P // classes, pair_P % classes], axis=1)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CocoSplit:

@@ -1,10 +1,14 @@
 """What a detection run is made of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from backbones.config import ViTConfig
 from engine.config import RunConfig
+
+Pyramid = Literal["simple", "four_tap"]
+Norm = Literal["layer", "batch"]
+Classifier = Literal["softmax", "federated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,12 @@ class HeadsConfig:
     cascade: bool = False
     """Three box heads, each on the boxes of the one before, at overlaps of 0.5, 0.6 and 0.7 (arXiv 1712.00726); their
     boxes are class-agnostic."""
+    norm: Norm = "layer"
+    """Norm of the convolutions in the FPN, the box head and the mask head: layer norm over channels, or batch norm over
+    all processes (Li et al. 2021). ViTDet's simple pyramid has layer norm throughout."""
+    classifier: Classifier = "softmax"
+    """How classes are scored: one of all by softmax, or each by itself by sigmoid, trained on the classes that occur in
+    the batch and a sample of the others (federated loss, arXiv 2103.07461), as annotations of LVIS ask for."""
     class_agnostic: bool = False
     """One box and one mask per proposal instead of one for each class: learns from few labels."""
     anchor_scale: float = 8.0
@@ -71,16 +81,25 @@ class TestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionConfig:
-    """Mask R-CNN with the simple feature pyramid."""
+    """Mask R-CNN or Cascade Mask R-CNN on a ViT."""
 
     backbone: ViTConfig
     """Architecture of the ViT; its image size is replaced by `image_size`."""
     image_size: int
     """Side in pixels of the square that images are scaled into and padded to."""
+    position_size: int | None = None
+    """Side in pixels of the images that the position table is kept for, which is resized in every pass (ViTDet: 224, as
+    pre-trained). None resizes the table once, to `image_size`, and trains it at that size."""
+    pyramid: Pyramid = "simple"
+    """Where the maps of several resolutions come from: ViTDet's simple pyramid from the last block, or an FPN over four
+    taps (Li et al. 2021, arXiv 2111.11429)."""
     scale_jitter: tuple[float, float] = (0.1, 2.0)
     """Range of the random scale in training, 1 being the image that fills the square (large-scale jitter)."""
     flip: bool = True
     """Mirror half of the training images left to right."""
+    repeat_threshold: float = 0.0
+    """Images with a class that fewer than this share of images has come more than once in a pass over the data (LVIS,
+    arXiv 1908.03195, appendix B.2, takes 0.001); 0 repeats none."""
     drop_path: float = 0.0
     """Stochastic depth of the last block."""
     no_weight_decay: Exemption = "vectors_and_embeddings"
@@ -100,3 +119,11 @@ class DetectionConfig:
     """Validation annotations; None is annotations/instances_<val_split>.json in the data folder."""
     run: RunConfig
     """The training run."""
+
+    @property
+    def architecture(self) -> ViTConfig:
+        """The ViT with its tables at their sizes."""
+        side, position = self.image_size, self.position_size
+        if position is None:
+            return self.backbone.at(side, side)
+        return replace(self.backbone, image_size=(position, position), relative_size=(side, side))

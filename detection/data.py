@@ -15,6 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes
 
 from detection.coco import CocoSplit, Records
+from detection.repeat import repeat_factors, repeated
 from engine.images import read_rgb
 
 
@@ -86,10 +87,26 @@ class DetectionData:
         return self.records.name(index)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Repeats:
+    """Which images come more than once in a pass (detection.repeat)."""
+
+    threshold: float
+    """Share of images below which a class is rare."""
+    seed: int
+    """Of the chance by which fractions become whole numbers."""
+
+
 def train_data(
-    split: CocoSplit, *, image_size: int, scale_jitter: tuple[float, float], flip: bool, masks: bool
+    split: CocoSplit,
+    *,
+    image_size: int,
+    scale_jitter: tuple[float, float],
+    flip: bool,
+    masks: bool,
+    repeats: Repeats | None = None,
 ) -> tuple[DetectionData, tuple[str, ...]]:
-    """Return the images that have an object other than a crowd, and a note of those that have none."""
+    """Return the images that have an object other than a crowd, and notes of those that have none and of repeats."""
     low, high = scale_jitter
     if not 0 < low <= high:
         raise ValueError(f"scale_jitter {scale_jitter} must be two positive factors in ascending order.")
@@ -111,8 +128,19 @@ def train_data(
     if not len(used):
         raise ValueError(f"{split.annotations}: every object is a crowd; there is nothing to train on.")
     empty = len(records) - len(used)
-    note = f"{split.name}: images without an object, not trained on: {empty} of {len(records)}"
-    return DetectionData(records[used], mapper), (note,) if empty else ()
+    notes = [f"{split.name}: images without an object, not trained on: {empty} of {len(records)}"] if empty else []
+    chosen = records[used]
+    if repeats is not None:
+        factor_I = repeat_factors(
+            chosen.image_classes, images=len(used), classes=len(split.categories), threshold=repeats.threshold
+        )
+        order = repeated(factor_I, np.random.default_rng(repeats.seed))
+        notes.append(
+            f"{split.name}: images repeated for a class rarer than {repeats.threshold:g}: {(factor_I > 1).sum()} of "
+            f"{len(used)}; a pass over the data is {len(order)} images"
+        )
+        chosen = chosen[order]
+    return DetectionData(chosen, mapper), tuple(notes)
 
 
 def val_data(split: CocoSplit, *, image_size: int | None) -> DetectionData:

@@ -1,13 +1,17 @@
-"""Which detections of one image hit which objects, by COCO's rule (COCOeval's `evaluateImg`, area `all`).
+"""Which detections of one image hit which objects, by COCO's rule (COCOeval's `evaluateImg`, area `all`), or LVIS's.
 
 In the order of their scores, each detection takes the object of its class with the largest IoU among those still free,
 at ten thresholds apart from one another; one that finds none but lies on a crowd is left out of the count. The result
 is what `engine.matching` makes AP of.
 
+LVIS (arXiv 1908.03195, section 3.1) annotates an image for some classes alone: detections of the others are dropped,
+and of a class of which not all objects are annotated, those that find none are left out.
+
 Axis letters: D detections of one class, G its objects (crowds last), T thresholds.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +23,18 @@ Kind = Literal["bbox", "segm"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm")
 IOU_T = np.linspace(0.5, 0.95, THRESHOLDS)
 MOST_PER_CLASS = 100  # detections of a class in an image that COCO's protocol looks at
+MOST_OF_LVIS = 300  # detections in an image, of all classes, that LVIS's protocol looks at
 BITS_T = 1 << np.arange(THRESHOLDS)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """For which classes LVIS annotates an image, beside those of its objects; ids of categories or class numbers."""
+
+    absent: frozenset[Any]
+    """Known to have no object."""
+    partial: frozenset[Any]
+    """Not all objects are annotated."""
 
 
 def compressed(segmentation: Any, *, height: int, width: int) -> dict[str, Any]:
@@ -35,23 +50,33 @@ def compressed(segmentation: Any, *, height: int, width: int) -> dict[str, Any]:
 
 
 def image_matches(
-    ground_truth: Sequence[dict[str, Any]], detections: Sequence[dict[str, Any]], kind: Kind
+    ground_truth: Sequence[dict[str, Any]],
+    detections: Sequence[dict[str, Any]],
+    kind: Kind,
+    annotated: Annotated | None = None,
 ) -> ImageMatches:
-    """Return the matches of one image's detections.
+    """Return the matches of one image's detections, by LVIS's rule where there is an `annotated`.
 
     Both are in COCO's form with `category_id` a class number from 0; masks as compressed run lengths.
     """
+    most = MOST_PER_CLASS
+    if annotated is not None:
+        most = MOST_OF_LVIS
+        detections = sorted(detections, key=lambda item: -item["score"])[:most]
     objects: dict[int, list[dict[str, Any]]] = {}
     for annotation in ground_truth:
         objects.setdefault(annotation["category_id"], []).append(annotation)
     found: dict[int, list[dict[str, Any]]] = {}
     for detection in detections:
-        found.setdefault(detection["category_id"], []).append(detection)
+        if annotated is None or detection["category_id"] in objects or detection["category_id"] in annotated.absent:
+            found.setdefault(detection["category_id"], []).append(detection)
     counts = [[number, sum(not a.get("iscrowd") for a in items)] for number, items in sorted(objects.items())]
     rows: list[list[float]] = []
     for number, items in sorted(found.items()):
-        ranked = sorted(items, key=lambda item: -item["score"])[:MOST_PER_CLASS]
+        ranked = sorted(items, key=lambda item: -item["score"])[:most]
         hits, left_out = _match(objects.get(number, []), ranked, kind)
+        if annotated is not None and number in annotated.partial:
+            left_out = BITS_T.sum() - hits
         rows += [
             [number, item["score"], hit, out]
             for item, hit, out in zip(ranked, hits.tolist(), left_out.tolist(), strict=True)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from backbones.config import FAMILY
 from detection.config import DetectionConfig, HeadsConfig
+from detection.li2021 import LI2021
+from detection.lvis import LVIS
 from detection.vitdet import VITDET
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 
@@ -83,4 +85,4 @@ def small() -> DetectionConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], DetectionConfig]] = {"tiny": tiny, "small": small, **VITDET}
+RECIPES: dict[str, Callable[[], DetectionConfig]] = {"tiny": tiny, "small": small, **VITDET, **LI2021, **LVIS}

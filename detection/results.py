@@ -11,7 +11,7 @@ import pycocotools.mask as rle
 from detectron2.structures import BoxMode, Instances
 
 from detection.coco import CocoSplit
-from detection.matches import KINDS, Kind, compressed, image_matches
+from detection.matches import KINDS, Annotated, Kind, compressed, image_matches
 from detection.score import CocoScores, evaluate_coco
 from detection.store import Category
 from engine.files import replacing
@@ -65,7 +65,18 @@ class Truth:
             for annotation in objects:
                 annotation["segmentation"] = compressed(annotation["segmentation"], height=height, width=width)
         found = [{**detection, "category_id": self._class[detection["category_id"]]} for detection in detections]
-        return {f"{PREFIX[kind]}_matches": image_matches(objects, found, kind) for kind in self.kinds}
+        annotated = self._annotated(number)
+        return {f"{PREFIX[kind]}_matches": image_matches(objects, found, kind, annotated) for kind in self.kinds}
+
+    def _annotated(self, number: int) -> Annotated | None:
+        if not self.split.store.lvis:
+            return None
+        image = self.split.store.image(number)
+        absent, partial = (
+            frozenset(self._class[i] for i in image[key] if i in self._class)
+            for key in ("neg_category_ids", "not_exhaustive_category_ids")
+        )
+        return Annotated(absent, partial)
 
     def scores(self, results: Sequence[ImageResult]) -> dict[str, CocoScores]:
         """Return the scores of all images' results, by `box` and `mask`."""

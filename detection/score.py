@@ -1,4 +1,4 @@
-"""COCO's detection metrics (cocodataset.org, "Detection evaluation") by faster-coco-eval, in per cent.
+"""COCO's detection metrics (cocodataset.org, "Detection evaluation") by faster-coco-eval, in per cent; LVIS's too.
 
 Its compiled matching and accumulation are used; IoUs and mask areas are asked of pycocotools in bulk, and no annotation
 is copied, which is where most of the time of both libraries goes.
@@ -6,7 +6,7 @@ is copied, which is where most of the time of both libraries goes.
 Axis letters: T IoU thresholds, R recall values 0 to 1, K classes, A area ranges, M limits of detections.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pycocotools.mask as rle
 from faster_coco_eval import COCOeval_faster
 
-from detection.matches import MOST_PER_CLASS, Kind, compressed
+from detection.matches import MOST_OF_LVIS, MOST_PER_CLASS, Annotated, Kind, compressed
 
 # COCO's list of summary numbers, in its order
 SUMMARY = (
@@ -42,14 +42,21 @@ class CocoScores:
 def evaluate_coco(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, kind: Kind) -> CocoScores:
     """Return the scores of `detections`, in COCO's results form over all images; none at all is an AP of 0.
 
-    `ground_truth` is in COCO's form, as `read_coco` cleans it; ids may be numbers or text. Raises ValueError for a
+    `ground_truth` is in COCO's form, as `read_coco` cleans it; ids may be numbers or text. Where its images say which
+    categories are absent, LVIS's protocol holds: detections of other categories than those and an image's own do not
+    count, nor misses of categories that are annotated in part, and `ar100` is `ar300`. Raises ValueError for a
     detection of an image or a category that it does not list.
     """
+    annotated = {
+        image["id"]: Annotated(frozenset(image["neg_category_ids"]), frozenset(image["not_exhaustive_category_ids"]))
+        for image in ground_truth["images"]
+        if "neg_category_ids" in image
+    }
     image_index = {image["id"]: number for number, image in enumerate(ground_truth["images"])}
     categories = sorted(ground_truth["categories"], key=lambda category: category["id"])
     class_index = {category["id"]: number for number, category in enumerate(categories)}
     sizes = [(image["height"], image["width"]) for image in ground_truth["images"]]
-    pairs = _Pairs(image_index, class_index, kind)
+    pairs = _Pairs(image_index, class_index, kind, annotated)
     for annotation in ground_truth["annotations"]:
         shape = annotation.get("bbox")
         if kind == "segm":
@@ -59,12 +66,15 @@ def evaluate_coco(ground_truth: dict[str, Any], detections: Sequence[dict[str, A
     pairs.add_detections(detections)
     evaluation = COCOeval_faster(iouType=kind, print_function=_quiet)
     parameters = evaluation.params
+    if annotated:
+        parameters.maxDets = [*parameters.maxDets[:-1], MOST_OF_LVIS]
     parameters.imgIds, parameters.catIds = list(range(len(image_index))), list(range(len(class_index)))
     evaluation.eval = compiled.COCOevalEvaluateAccumulate(
         parameters, pairs.ious(), pairs.truth, pairs.found, parameters.imgIds, parameters.catIds, True
     )
     evaluation.summarize()
-    values = dict(zip(SUMMARY, map(float, evaluation.stats), strict=True))
+    labels = [f"ar{MOST_OF_LVIS}" if annotated and label == "ar100" else label for label in SUMMARY]
+    values = dict(zip(labels, map(float, evaluation.stats), strict=True))
     precision_TRKAM = evaluation.eval["precision"]
     ap_K = precision_TRKAM[:, :, :, 0, -1].mean(axis=(0, 1))
     names = _distinct(categories)
@@ -79,9 +89,12 @@ def evaluate_coco(ground_truth: dict[str, Any], detections: Sequence[dict[str, A
 class _Pairs:
     """Objects and detections by image and class, in the form that the compiled code reads."""
 
-    def __init__(self, image_index: dict[Any, int], class_index: dict[Any, int], kind: Kind) -> None:
+    def __init__(
+        self, image_index: dict[Any, int], class_index: dict[Any, int], kind: Kind, annotated: dict[Any, Annotated]
+    ) -> None:
+        """`annotated` is what LVIS says of each image, empty for COCO."""
         self.truth, self.found = compiled.Dataset(), compiled.Dataset()
-        self._images, self._classes, self._kind = image_index, class_index, kind
+        self._images, self._classes, self._kind, self._annotated = image_index, class_index, kind, annotated
         self._objects: dict[tuple[int, int], list[tuple[Any, int]]] = {}
         self._detections: dict[tuple[int, int], list[int]] = {}
         self._scores: list[float] = []
@@ -103,6 +116,7 @@ class _Pairs:
         self._scores = [detection["score"] for detection in detections]
         self._shapes = [detection["bbox" if self._kind == "bbox" else "segmentation"] for detection in detections]
         areas = mask_areas(self._shapes) if self._kind == "segm" else [box[2] * box[3] for box in self._shapes]
+        surplus = self._surplus(detections)
         for number, (detection, area) in enumerate(zip(detections, areas, strict=True)):
             try:
                 place = (self._images[detection["image_id"]], self._classes[detection["category_id"]])
@@ -112,16 +126,31 @@ class _Pairs:
                     f"{detection.get('category_id')!r}; the annotations do not list {error}."
                 ) from None
             plain = {"id": number + 1, "score": self._scores[number], "area": area, "iscrowd": 0}
+            if self._annotated:
+                known = self._annotated[detection["image_id"]]
+                if number in surplus or not (place in self._objects or detection["category_id"] in known.absent):
+                    continue
+                plain["lvis_mark"] = detection["category_id"] in known.partial
             self.found.append_ref(*place, plain)
             self._detections.setdefault(place, []).append(number)
+
+    def _surplus(self, detections: Sequence[dict[str, Any]]) -> set[int]:
+        """Return the numbers of the detections that LVIS's limit per image leaves out."""
+        if not self._annotated:
+            return set()
+        of_image = defaultdict(list)
+        for number in sorted(range(len(detections)), key=lambda number: -self._scores[number]):
+            of_image[detections[number]["image_id"]].append(number)
+        return {number for numbers in of_image.values() for number in numbers[MOST_OF_LVIS:]}
 
     def ious(self) -> list[list[Any]]:
         """Return the IoUs of every image and class, detections by falling score, empty where either has none."""
         empty: list[float] = []
+        most = MOST_OF_LVIS if self._annotated else MOST_PER_CLASS
         table: list[list[Any]] = [[empty] * len(self._classes) for _ in self._images]
         for place, objects in self._objects.items():
             if found := self._detections.get(place):
-                ranked = sorted(found, key=lambda number: -self._scores[number])[:MOST_PER_CLASS]
+                ranked = sorted(found, key=lambda number: -self._scores[number])[:most]
                 shapes: list[Any] = [[self._shapes[number] for number in ranked], [shape for shape, _ in objects]]
                 if self._kind == "bbox":
                     shapes = [np.array(side, np.float64) for side in shapes]

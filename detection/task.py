@@ -22,13 +22,14 @@ from backbones.param_groups import (
     param_groups,
 )
 from backbones.vit import ViT
-from detection.backbone import ViTPyramid
+from detection.backbone import pyramid_on
 from detection.coco import CocoSplit, annotation_file, check_same_categories, read_coco, with_note
 from detection.config import DetectionConfig, Exemption
 from detection.configs.mask_rcnn import mask_rcnn
-from detection.data import image_sample, train_data, val_data
+from detection.data import Repeats, image_sample, train_data, val_data
 from detection.draw import draw_detections, draw_pair
 from detection.precision import draw_precision
+from detection.repeat import images_of_classes
 from detection.results import (
     DETECTIONS_NAME,
     PER_CLASS_NAME,
@@ -41,6 +42,7 @@ from detection.test_time import TestTime
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.export import Exportable, Normalised
+from engine.seeding import derive
 from engine.task import Facts, ImageData, ImageResult, InitialWeights
 
 PICTURES = 6
@@ -66,19 +68,29 @@ class DetectionTask:
         self.masks = train.masks and val.masks
         self.truth = Truth(val, masks=self.masks)
         side = config.image_size
-        vit = ViT(config.backbone.at(side, side), class_token=False, final_norm=False, drop_path=config.drop_path)
+        vit = ViT(config.architecture, class_token=False, final_norm=False, drop_path=config.drop_path)
         report, normalisation = start_from(vit, init)
         self.model: nn.Module = mask_rcnn(
-            ViTPyramid(vit, out_channels=config.heads.channels, square_pad=side),
+            pyramid_on(
+                vit, config.pyramid, out_channels=config.heads.channels, square_pad=side, norm=config.heads.norm
+            ),
             heads=config.heads,
             num_classes=len(val.categories),
             masks=self.masks,
             normalisation=normalisation,
+            class_images=images_of_classes(train.records.image_classes, classes=len(val.categories)).tolist(),
         )
         self.train_data: ImageData
         self.val_data: ImageData
         self.train_data, unused = train_data(
-            train, image_size=side, scale_jitter=config.scale_jitter, flip=config.flip, masks=self.masks
+            train,
+            image_size=side,
+            scale_jitter=config.scale_jitter,
+            flip=config.flip,
+            masks=self.masks,
+            repeats=Repeats(threshold=config.repeat_threshold, seed=derive(config.run.seed, "repeat"))
+            if config.repeat_threshold
+            else None,
         )
         self._test = None
         if not config.test.plain:
@@ -105,12 +117,13 @@ class DetectionTask:
 
     def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
         """Return groups by layer of the ViT, the heads in the last."""
+        model: Any = self.model
         return param_groups(
             self.model,
             weight_decay=optim.weight_decay,
             layer_decay=optim.layer_decay,
             depth=self.config.backbone.depth,
-            prefix="backbone.vit.",
+            prefix=f"backbone.{model.backbone.vit_name}.",
             exempt=EXEMPT[self.config.no_weight_decay],
         )
 

@@ -1,8 +1,9 @@
 """ViTDet's published recipes on COCO (arXiv 2203.16527, appendix A.2, tables 4, 5, 11; detectron2's projects/ViTDet).
 
 Batch 64, 1,024 pixels with large-scale jitter from 0.1 to 2.0, AdamW, the rate cut to a tenth at 8/9 and 26/27 of the
-run after 250 steps of warm-up from a thousandth. Box and mask AP are those of val2017, single scale. GPU-hours are not
-published. None of these was run here at full size: they need COCO and GPUs.
+run after 250 steps of warm-up from a thousandth. Box and mask AP are those of val2017, single scale. Hours are of an
+A100 at the seconds per image that detectron2's table of results states; where it has no row they are not published.
+None of these was run here at full size: they need COCO and GPUs.
 """
 
 from dataclasses import replace
@@ -13,18 +14,19 @@ from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 from engine.recipe import departs
 
 SIDE = 1024
+PRETRAINED_SIDE = 224  # pixels that the position table stays made for
 STEPS_OF_100_EPOCHS = 184_375  # at batch 64
 MILESTONES = (163_889 / 184_375, 177_546 / 184_375)
 GLOBAL_BLOCKS = {"base": (2, 5, 8, 11), "large": (5, 11, 17, 23), "huge": (7, 15, 23, 31)}
 
-_in_what_it_departs = departs(
+DEPARTURES = (
     "auto precision takes bfloat16 where the device has it; published runs used float16, also between devices",
-    "the position table is resized to 64 x 64 once and trained at that size; detectron2 resizes 14 x 14 in every pass",
     "the order of images and every random draw follow this project's seeds",
 )
+_in_what_it_departs = departs(*DEPARTURES)
 
 
-def _backbone(size: str, *, relative: bool = True) -> ViTConfig:
+def vitdet_backbone(size: str, *, relative: bool = True) -> ViTConfig:
     """Return the ViT of a size with ViTDet's windows of 14 patches and four global blocks; H/14 with patches of 16."""
     plain = FAMILY["vit_huge_patch14"] if size == "huge" else FAMILY[f"vit_{size}_patch16"]
     return replace(
@@ -51,6 +53,7 @@ def _recipe(
     return DetectionConfig(
         backbone=backbone,
         image_size=SIDE,
+        position_size=PRETRAINED_SIDE,
         drop_path=drop_path,
         no_weight_decay=no_weight_decay,
         heads=HeadsConfig(cascade=cascade),
@@ -70,22 +73,24 @@ def _recipe(
 
 
 def _base(*, cascade: bool = False) -> DetectionConfig:
-    return _recipe(_backbone("base"), cascade=cascade, drop_path=0.1, layer_decay=0.7)
+    return _recipe(vitdet_backbone("base"), cascade=cascade, drop_path=0.1, layer_decay=0.7)
 
 
 def _large(*, cascade: bool = False) -> DetectionConfig:
-    return _recipe(_backbone("large"), cascade=cascade, drop_path=0.4, layer_decay=0.8)
+    return _recipe(vitdet_backbone("large"), cascade=cascade, drop_path=0.4, layer_decay=0.8)
 
 
 def _huge(*, cascade: bool = False) -> DetectionConfig:
     return _recipe(
-        _backbone("huge"), cascade=cascade, drop_path=0.5, layer_decay=0.9, epochs=75, no_weight_decay="nothing"
+        vitdet_backbone("huge"), cascade=cascade, drop_path=0.5, layer_decay=0.9, epochs=75, no_weight_decay="nothing"
     )
 
 
 @_in_what_it_departs
 def vitdet_base() -> DetectionConfig:
     """ViTDet-B Mask R-CNN, 100 epochs: box AP 51.6, mask AP 45.9 from MAE (ViTDet, table 5).
+
+    About 1,030 A100-hours: 0.314 s an image.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base --data coco --init mae_pretrain_vit_base.pth
     --init-source mae --out runs/vitdet`
@@ -97,7 +102,7 @@ def vitdet_base() -> DetectionConfig:
 def vitdet_large() -> DetectionConfig:
     """ViTDet-L Mask R-CNN, 100 epochs: box AP 55.6, mask AP 49.2 from MAE (ViTDet, table 5).
 
-    detectron2's file of it: 55.5 and 49.2.
+    About 1,980 A100-hours: 0.603 s an image. detectron2's file of it: 55.5 and 49.2.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_large --data coco --init mae_pretrain_vit_large.pth
     --init-source mae --out runs/vitdet`
@@ -109,7 +114,8 @@ def vitdet_large() -> DetectionConfig:
 def vitdet_huge() -> DetectionConfig:
     """ViTDet-H Mask R-CNN, 75 epochs: box AP 56.7, mask AP 50.1 from MAE (ViTDet, table 5).
 
-    detectron2's file of it: 56.7 and 50.2. MAE's H/14 becomes H/16 by --init-resize-patch (appendix A.2).
+    About 2,700 A100-hours: 1.098 s an image. detectron2's file of it: 56.7 and 50.2. MAE's H/14 becomes
+    H/16 by --init-resize-patch (appendix A.2).
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_huge --data coco --init mae_pretrain_vit_huge.pth
     --init-source mae --init-resize-patch --out runs/vitdet`
@@ -121,6 +127,8 @@ def vitdet_huge() -> DetectionConfig:
 def vitdet_cascade_base() -> DetectionConfig:
     """ViTDet-B Cascade Mask R-CNN, 100 epochs: box AP 54.0, mask AP 46.7 from MAE (ViTDet, table 5).
 
+    About 1,190 A100-hours: 0.362 s an image.
+
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_cascade_base --data coco --init mae_pretrain_vit_base.pth
     --init-source mae --out runs/vitdet`
     """
@@ -131,7 +139,7 @@ def vitdet_cascade_base() -> DetectionConfig:
 def vitdet_cascade_large() -> DetectionConfig:
     """ViTDet-L Cascade Mask R-CNN, 100 epochs: box AP 57.6, mask AP 49.8 from MAE (ViTDet, table 5).
 
-    detectron2's file of it: 57.6 and 50.0.
+    About 2,110 A100-hours: 0.643 s an image. detectron2's file of it: 57.6 and 50.0.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_cascade_large --data coco --init mae_pretrain_vit_large.pth
     --init-source mae --out runs/vitdet`
@@ -143,7 +151,7 @@ def vitdet_cascade_large() -> DetectionConfig:
 def vitdet_cascade_huge() -> DetectionConfig:
     """ViTDet-H Cascade Mask R-CNN, 75 epochs: box AP 58.7, mask AP 50.9 from MAE (ViTDet, table 5).
 
-    detectron2's file of it: 58.7 and 51.0.
+    About 2,800 A100-hours: 1.137 s an image. detectron2's file of it: 58.7 and 51.0.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_cascade_huge --data coco --init mae_pretrain_vit_huge.pth
     --init-source mae --init-resize-patch --out runs/vitdet`
@@ -161,7 +169,7 @@ def vitdet_base_norelpos() -> DetectionConfig:
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base_norelpos --data coco --init mae_pretrain_vit_base.pth
     --init-source mae --out runs/vitdet`
     """
-    return _recipe(_backbone("base", relative=False), drop_path=0.1, layer_decay=0.7)
+    return _recipe(vitdet_backbone("base", relative=False), drop_path=0.1, layer_decay=0.7)
 
 
 @_in_what_it_departs
@@ -171,7 +179,7 @@ def vitdet_large_norelpos() -> DetectionConfig:
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_large_norelpos --data coco --init mae_pretrain_vit_large.pth
     --init-source mae --out runs/vitdet`
     """
-    return _recipe(_backbone("large", relative=False), drop_path=0.4, layer_decay=0.8)
+    return _recipe(vitdet_backbone("large", relative=False), drop_path=0.4, layer_decay=0.8)
 
 
 @_in_what_it_departs
@@ -183,7 +191,7 @@ def vitdet_base_norelpos_supervised() -> DetectionConfig:
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base_norelpos_supervised --data coco --init
     deit_base_patch16_224-b5f2ef4d.pth --init-source timm --out runs/vitdet`
     """
-    return _recipe(_backbone("base", relative=False), drop_path=0.1, lr=8e-5, epochs=50)
+    return _recipe(vitdet_backbone("base", relative=False), drop_path=0.1, lr=8e-5, epochs=50)
 
 
 @_in_what_it_departs
@@ -195,7 +203,7 @@ def vitdet_large_norelpos_supervised() -> DetectionConfig:
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_large_norelpos_supervised --data coco --init FILE
     --init-source SOURCE --out runs/vitdet`
     """
-    return _recipe(_backbone("large", relative=False), drop_path=0.4, lr=8e-5, epochs=50)
+    return _recipe(vitdet_backbone("large", relative=False), drop_path=0.4, lr=8e-5, epochs=50)
 
 
 @_in_what_it_departs
@@ -206,7 +214,7 @@ def vitdet_base_norelpos_random() -> DetectionConfig:
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base_norelpos_random --data coco --out runs/vitdet`
     """
-    return _recipe(_backbone("base", relative=False), drop_path=0.1, lr=1.6e-4, weight_decay=0.2, epochs=300)
+    return _recipe(vitdet_backbone("base", relative=False), drop_path=0.1, lr=1.6e-4, weight_decay=0.2, epochs=300)
 
 
 @_in_what_it_departs
@@ -215,7 +223,7 @@ def vitdet_large_norelpos_random() -> DetectionConfig:
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_large_norelpos_random --data coco --out runs/vitdet`
     """
-    return _recipe(_backbone("large", relative=False), drop_path=0.4, lr=1.6e-4, weight_decay=0.2, epochs=200)
+    return _recipe(vitdet_backbone("large", relative=False), drop_path=0.4, lr=1.6e-4, weight_decay=0.2, epochs=200)
 
 
 VITDET = {

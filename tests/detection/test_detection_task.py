@@ -249,4 +249,4 @@ def test_tool_says_what_is_wrong(few_scenes: ScenesIndex, tmp_path: Path, capsys
     assert run_tool(few_scenes, tmp_path / "run", "--val-split", "val") == 1
     assert "error: " in (said := capsys.readouterr().err) and "instances_val.json: no such annotation file" in said
     assert main(["huge", "--data", ".", "--out", str(tmp_path / "x")]) == 1
-    assert "no recipe is called 'huge'; there are: small, tiny" in capsys.readouterr().err
+    assert "no recipe is called 'huge'; there are: li2021_base, " in capsys.readouterr().err

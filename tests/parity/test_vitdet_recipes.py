@@ -1,17 +1,22 @@
-"""ViTDet's recipes against detectron2's own config of it: parameters, losses, detections, rates."""
+"""ViTDet's recipes against detectron2's own configs of it: parameters, their groups, rates, losses, detections.
+
+The files of projects/ViTDet are in no wheel; what they set is stated here value by value.
+"""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import detectron2
 import pytest
 import torch
 from detectron2.config import LazyCall, LazyConfig, instantiate
-from detectron2.engine import SimpleTrainer
 from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, FastRCNNOutputLayers
@@ -24,29 +29,38 @@ from torch import Tensor, nn
 from backbones.checkpoint import IMAGENET
 from backbones.config import ViTConfig
 from backbones.vit import ViT
-from detection.backbone import ViTPyramid
+from detection.backbone import pyramid_on
 from detection.config import DetectionConfig, HeadsConfig
 from detection.configs.mask_rcnn import mask_rcnn
+from detection.lvis import LVIS
+from detection.recipes import RECIPES
+from detection.task import DetectionTask
 from detection.vitdet import VITDET
 from engine.schedule import lr_factor
 
-SIDE = 128
 SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16), "huge": (1280, 32, 16)}
+LAYER_DECAY = {"base": 0.7, "large": 0.8, "huge": 0.9}
+PUBLISHED = sorted({**VITDET, **LVIS})
+LVIS_CLASSES = 1203
+SIDE, CLASSES, CHANNELS, WIDTH = 128, 60, 16, 32
+CLASS_IMAGES = [1 + 7 * number % 50 for number in range(CLASSES)]
 
 
-def their_config(*, cascade: bool) -> Any:
-    """detectron2's mask_rcnn_vitdet.py, with the heads of projects/ViTDet's cascade_mask_rcnn_vitdet.py."""
+def configs() -> Path:
     # not by detectron2.model_zoo, which imports pkg_resources
-    configs = Path(detectron2.__file__).parent / "model_zoo" / "configs"
-    model = LazyConfig.load(str(configs / "common" / "models" / "mask_rcnn_vitdet.py")).model
+    return Path(detectron2.__file__).parent / "model_zoo" / "configs" / "common"
+
+
+def their_config(*, cascade: bool, class_images: list[int] | None = None) -> Any:
+    """detectron2's mask_rcnn_vitdet.py with what the cascade file, and the LVIS file for `class_images`, make of it."""
+    model = LazyConfig.load(str(configs() / "models" / "mask_rcnn_vitdet.py")).model
     if cascade:
-        # field by field as that file has it; projects/ is in no wheel
         [model.roi_heads.pop(name) for name in ("box_head", "box_predictor", "proposal_matcher")]
         model.roi_heads.update(
             _target_=CascadeROIHeads,
             box_heads=[
                 LazyCall(FastRCNNConvFCHead)(
-                    input_shape=LazyCall(ShapeSpec)(channels=256, height=7, width=7),
+                    input_shape=ShapeSpec(channels=256, height=7, width=7),
                     conv_dims=[256, 256, 256, 256],
                     fc_dims=[1024],
                     conv_norm="LN",
@@ -55,7 +69,7 @@ def their_config(*, cascade: bool) -> Any:
             ],
             box_predictors=[
                 LazyCall(FastRCNNOutputLayers)(
-                    input_shape=LazyCall(ShapeSpec)(channels=1024),
+                    input_shape=ShapeSpec(channels=1024),
                     test_score_thresh=0.05,
                     box2box_transform=LazyCall(Box2BoxTransform)(weights=(w1, w1, w2, w2)),
                     cls_agnostic_bbox_reg=True,
@@ -68,59 +82,123 @@ def their_config(*, cascade: bool) -> Any:
                 for th in (0.5, 0.6, 0.7)
             ],
         )
+    if class_images:
+        model.roi_heads.num_classes = len(class_images)
+        weights = torch.tensor(class_images, device="cpu").float() ** 0.5
+        for predictor in model.roi_heads.box_predictors if cascade else [model.roi_heads.box_predictor]:
+            predictor.update(test_score_thresh=0.02, test_topk_per_image=300, use_sigmoid_ce=True, use_fed_loss=True)
+            predictor.get_fed_loss_cls_weights = lambda: weights
     return model
 
 
-def theirs_of_size(size: str, *, cascade: bool, relative: bool) -> nn.Module:
-    config = their_config(cascade=cascade)
+def size_of(name: str) -> str:
+    return next(size for size in SIZES if size in name)
+
+
+def theirs_of(name: str) -> nn.Module:
+    size, lvis = size_of(name), "lvis" in name
+    config = their_config(cascade="cascade" in name, class_images=[1] * LVIS_CLASSES if lvis else None)
     net = config.backbone.net
     net.embed_dim, net.depth, net.num_heads = SIZES[size]
     step = SIZES[size][1] // 4
     net.window_block_indexes = [block for block in range(SIZES[size][1]) if (block + 1) % step]
-    net.use_rel_pos = relative
+    net.use_rel_pos = "norelpos" not in name
     return instantiate(config)
 
 
-def ours_of(config: DetectionConfig, num_classes: int) -> nn.Module:
-    vit = ViT(config.backbone, class_token=False, final_norm=False, drop_path=config.drop_path)
-    backbone = ViTPyramid(vit, out_channels=config.heads.channels, square_pad=config.image_size)
-    return mask_rcnn(backbone, heads=config.heads, num_classes=num_classes, masks=True, normalisation=IMAGENET)
+def ours_of(config: DetectionConfig, num_classes: int, class_images: list[int]) -> nn.Module:
+    heads = config.heads
+    vit = ViT(config.architecture, class_token=False, final_norm=False, drop_path=config.drop_path)
+    backbone = pyramid_on(vit, config.pyramid, out_channels=heads.channels, square_pad=config.image_size)
+    return mask_rcnn(
+        backbone,
+        heads=heads,
+        num_classes=num_classes,
+        masks=True,
+        normalisation=IMAGENET,
+        class_images=class_images,
+    )
+
+
+def built(name: str) -> nn.Module:
+    classes = LVIS_CLASSES if "lvis" in name else 80
+    return ours_of(RECIPES[name](), classes, [1] * classes)
 
 
 def renamed(name: str) -> str:
     return name.replace("backbone.net.", "backbone.vit.").replace("backbone.simfp", "backbone.pyramid.simfp")
 
 
-def parts_of(name: str) -> tuple[str, bool, bool]:
-    size = next(size for size in SIZES if size in name)
-    return size, "cascade" in name, "norelpos" not in name
-
-
-@pytest.mark.parametrize("name", sorted(VITDET))
-def test_parameters_are_detectron2s(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def on_meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Models without memory."""
     on_cpu = partial(torch.linspace, device="cpu")  # their ViT reads the rates of stochastic depth from a tensor
     monkeypatch.setattr(torch, "linspace", on_cpu)
-    size, cascade, relative = parts_of(name)
     with torch.device("meta"):
-        theirs = dict(theirs_of_size(size, cascade=cascade, relative=relative).named_parameters())
-        ours = {n: tuple(p.shape) for n, p in ours_of(VITDET[name](), 80).named_parameters()}
-    expected = {renamed(n): tuple(p.shape) for n, p in theirs.items()}
-    # detectron2 keeps 14 x 14 positions and an unused class row, and resizes them in every pass
-    width = SIZES[size][0]
-    assert expected.pop("backbone.vit.pos_embed") == (1, 197, width)
-    assert ours.pop("backbone.vit.pos_embed") == (1, 64 * 64, width)
-    assert ours == expected
+        yield
 
 
-@pytest.mark.parametrize("name", sorted(VITDET))
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_detectron2s(name: str, on_meta: None) -> None:
+    theirs, ours = theirs_of(name), built(name)
+    expected = {renamed(n): tuple(p.shape) for n, p in theirs.named_parameters()}
+    # theirs has a row for the class token, which it drops in every pass
+    width = SIZES[size_of(name)][0]
+    assert expected["backbone.vit.pos_embed"] == (1, 197, width)
+    expected["backbone.vit.pos_embed"] = (1, 196, width)
+    assert {n: tuple(p.shape) for n, p in ours.named_parameters()} == expected
+    count = sum(p.numel() for p in theirs.parameters()) - width
+    assert sum(p.numel() for p in ours.parameters()) == count
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_groups_are_detectron2s(name: str, on_meta: None) -> None:
+    config, size = RECIPES[name](), size_of(name)
+    from_mae = "supervised" not in name and "random" not in name
+    theirs = theirs_of(name)
+    optimizer = LazyConfig.load(str(configs() / "optim.py")).AdamW
+    # table 11: rate and weight decay by the start; layer-wise decay with MAE alone
+    optimizer.lr = {"supervised": 8e-5, "random": 1.6e-4, "lvis": 1e-4 if size == "huge" else 2e-4}.get(
+        next((word for word in ("supervised", "random", "lvis") if word in name), ""), 1e-4
+    )
+    optimizer.weight_decay = 0.2 if "random" in name else 0.1
+    optimizer.params.base_lr = optimizer.lr
+    optimizer.params.weight_decay = optimizer.weight_decay
+    optimizer.params.lr_factor_func = partial(
+        get_vit_lr_decay_rate, num_layers=SIZES[size][1], lr_decay_rate=LAYER_DECAY[size] if from_mae else 1.0
+    )
+    optimizer.params.overrides = {} if size == "huge" else {"pos_embed": {"weight_decay": 0.0}}
+    if size == "huge":
+        optimizer.params.weight_decay_norm = None
+    optimizer.params.model = theirs
+    groups = instantiate(optimizer.params)
+    of_parameter = {p: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    expected = {renamed(n): of_parameter[p] for n, p in theirs.named_parameters()}
+
+    optim = config.run.optim
+    task: Any = SimpleNamespace(model=built(name), config=config)
+    made = {
+        n: (optim.lr(config.run.batch_size) * group.lr_scale, group.weight_decay)
+        for group in DetectionTask.param_groups(task, optim)
+        for n in group.names
+    }
+    assert made.keys() == expected.keys()
+    for parameter, values in expected.items():
+        assert made[parameter] == pytest.approx(values, rel=1e-9), parameter
+    assert optim.betas == tuple(optimizer.betas)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_rates_are_detectron2s_at_every_step(name: str) -> None:
-    run = VITDET[name]().run
+    run = RECIPES[name]().run
     total = run.length.steps(batch_size=64, dataset_size=118_287)
+    # 184,375 steps are 100 epochs of COCO, and milestones go with the length
     epochs = {"supervised": 50, "random": 300 if "base" in name else 200}
     full = next((count for word, count in epochs.items() if word in name), 75 if "huge" in name else 100)
-    assert total == 184_375 * full // 100
-    # as projects/ViTDet/configs have it: milestones of 100 epochs, scaled with the length
-    milestones = [step * full // 100 for step in (163_889, 177_546)]
+    steps, milestones = 184_375 * full // 100, [step * full // 100 for step in (163_889, 177_546)]
+    if "lvis" in name:
+        full, steps, milestones = 100, 156_250, [138_889, 150_463]
+    assert total == steps
     schedule = WarmupParamScheduler(
         MultiStepParamScheduler(values=[1.0, 0.1, 0.01], milestones=milestones, num_updates=total),
         warmup_length=250 / total,
@@ -131,33 +209,59 @@ def test_rates_are_detectron2s_at_every_step(name: str) -> None:
     differ = [step for step in range(total) if abs(ours[step] - theirs[step]) > 1e-9]
     # a scaled milestone falls between two steps: one of them may be rounded the other way
     assert all(min(abs(step - milestone) for milestone in milestones) <= 1 for step in differ)
-    assert full not in (100,) or not differ
+    assert full != 100 or not differ
 
 
-def tiny_pair(*, cascade: bool) -> tuple[nn.Module, nn.Module]:
+def tiny_pair(*, cascade: bool, lvis: bool) -> tuple[nn.Module, nn.Module]:
     """detectron2's model and ours of the same tiny size, with the same random weights."""
-    config = their_config(cascade=cascade)
-    net = config.backbone.net
-    net.update(
-        img_size=128, embed_dim=32, depth=2, num_heads=2, drop_path_rate=0.0, window_size=3, window_block_indexes=[0],
-        pretrain_img_size=128, pretrain_use_cls_token=False,
+    class_images = CLASS_IMAGES if lvis else None
+    config = their_config(cascade=cascade, class_images=class_images)
+    config.backbone.net.update(
+        img_size=SIDE, embed_dim=32, depth=2, num_heads=2, drop_path_rate=0.0, window_size=3, window_block_indexes=[0],
+        pretrain_img_size=64,
     )  # fmt: skip
-    config.backbone.square_pad = SIDE
-    config.roi_heads.num_classes = 5
+    config.backbone.update(square_pad=SIDE, out_channels=CHANNELS)
+    config.proposal_generator.update(batch_size_per_image=32, pre_nms_topk=(200, 200), post_nms_topk=(50, 50))
+    config.proposal_generator.head.in_channels = CHANNELS
+    regions = config.roi_heads
+    regions.update(num_classes=CLASSES, batch_size_per_image=32)
+    for head in regions.box_heads if cascade else [regions.box_head]:
+        head.input_shape = ShapeSpec(channels=CHANNELS, height=7, width=7)
+        head.update(conv_dims=[CHANNELS] * 4, fc_dims=[WIDTH])
+    for predictor in regions.box_predictors if cascade else [regions.box_predictor]:
+        predictor.input_shape = ShapeSpec(channels=WIDTH)
+    regions.mask_head.input_shape = ShapeSpec(channels=CHANNELS, height=14, width=14)
+    regions.mask_head.conv_dims = [CHANNELS] * 5
     torch.manual_seed(0)
     theirs = instantiate(config)
-    backbone = ViTConfig(
-        embed_dim=32, depth=2, num_heads=2, image_size=(SIDE, SIDE), relative_position="decomposed",
-        window_size=3, global_blocks=(1,),
+
+    recipe = RECIPES["vitdet_lvis_base" if lvis else "vitdet_base"]()
+    heads = HeadsConfig(
+        channels=CHANNELS, box_width=WIDTH, rpn_samples=32, roi_samples=32, pre_nms=(200, 200), post_nms=(50, 50),
+        cascade=cascade, classifier=recipe.heads.classifier, score_threshold=recipe.heads.score_threshold,
+        max_detections=recipe.heads.max_detections,
     )  # fmt: skip
-    ours = ours_of(replace(VITDET["vitdet_base"](), backbone=backbone, image_size=SIDE, drop_path=0.0,
-                           heads=HeadsConfig(cascade=cascade)), 5)  # fmt: skip
+    backbone = ViTConfig(
+        embed_dim=32, depth=2, num_heads=2, relative_position="decomposed", window_size=3, global_blocks=(1,)
+    )
+    tiny = replace(recipe, backbone=backbone, image_size=SIDE, position_size=64, drop_path=0.0, heads=heads)
+    ours = ours_of(tiny, CLASSES, CLASS_IMAGES)
     with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.normal_(std=0.05) if parameter.ndim > 1 else parameter.add_(0.05 * torch.randn_like(parameter))
+        for name, parameter in theirs.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            else:
+                # scores far apart, so that rounding does not decide between two of them
+                wide = "cls_score" in name or "objectness" in name
+                parameter.normal_(std=(3.0 if wide else 1.0) / parameter[0].numel() ** 0.5)
+        for name, parameter in theirs.named_parameters():
+            if "bbox_pred" in name or "anchor_deltas" in name:
+                parameter.mul_(0.3)
     state = {renamed(name): tensor for name, tensor in theirs.state_dict().items()}
-    own = ours.state_dict()
-    ours.load_state_dict({name: state[name] for name in own})
+    state["backbone.vit.pos_embed"] = state["backbone.vit.pos_embed"][:, 1:]
+    anchors = {name for name in state if "cell_anchors" in name}
+    assert ours.state_dict().keys() == state.keys() - anchors | anchors & ours.state_dict().keys()
+    ours.load_state_dict({name: state[name] for name in ours.state_dict()})
     return theirs, ours
 
 
@@ -177,48 +281,34 @@ def batch() -> list[dict[str, Any]]:
     return samples
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cascade", [False, True])
-def test_losses_and_detections_are_detectron2s(cascade: bool) -> None:
-    theirs, ours = tiny_pair(cascade=cascade)
-    losses = []
+@pytest.mark.parametrize("lvis", [False, True], ids=["coco", "lvis"])
+@pytest.mark.parametrize("cascade", [False, True], ids=["mask", "cascade"])
+def test_losses_and_detections_are_detectron2s(cascade: bool, lvis: bool) -> None:
+    theirs, ours = tiny_pair(cascade=cascade, lvis=lvis)
+    losses, gradients = [], []
     for model in (theirs, ours):
         model.train()
-        torch.manual_seed(7)  # the sampling of anchors and proposals
+        torch.manual_seed(7)  # the sampling of anchors, proposals and negative classes
         with EventStorage():
-            losses.append({name: float(value) for name, value in model(copy.deepcopy(batch())).items()})
-    # float32: oneDNN's and this project's layer norm sum in another order
+            found = model(copy.deepcopy(batch()))
+        torch.stack(list(found.values())).sum().backward()
+        losses.append({name: value.item() for name, value in found.items()})
+        gradients.append({renamed(n): p.grad.norm().item() for n, p in model.named_parameters()})
+    # float32: this project's layer norm and attention sum in another order
     assert losses[1] == pytest.approx(losses[0], rel=1e-4, abs=1e-6)
-    found = []
+    assert gradients[1] == pytest.approx(gradients[0], rel=1e-2, abs=1e-5)
+    outputs = []
     for model in (theirs, ours):
         model.eval()
         with torch.no_grad():
-            found.append(model([{**sample} for sample in batch()]))
-    assert sum(len(output["instances"]) for output in found[0]) > 0
-    for mine, other in zip(found[1], found[0], strict=True):
-        a, b = mine["instances"], other["instances"]
-        assert len(a) == len(b)
-        same = a.pred_classes[:, None] == b.pred_classes[None]
-        same &= (a.scores[:, None] - b.scores[None]).abs() < 1e-3
-        same &= (a.pred_boxes.tensor[:, None] - b.pred_boxes.tensor[None]).abs().amax(dim=2) < 0.1  # pixels
-        # random weights score thousands of boxes alike: rounding decides which of two neighbours suppresses the other,
-        # and which is the last to be reported
-        assert same.any(dim=1).float().mean() >= 0.95 and same.any(dim=0).float().mean() >= 0.95
-        pairs = [(i, int(row.int().argmax())) for i, row in enumerate(same) if row.any()]
-        differ = [float((a.pred_masks[i] != b.pred_masks[j]).float().mean()) for i, j in pairs]
-        assert sum(differ) / len(differ) < 1e-3  # a pixel at the threshold may fall either way
-
-
-@pytest.mark.slow
-def test_our_backbone_in_a_lazy_config_and_detectron2s_trainer() -> None:
-    config = their_config(cascade=False)
-    vit = LazyCall(ViT)(class_token=False, final_norm=False)
-    vit["architecture"] = LazyCall(ViTConfig)(embed_dim=32, depth=2, num_heads=2, image_size=(SIDE, SIDE))
-    config.backbone = LazyCall(ViTPyramid)(vit=vit, out_channels=256, square_pad=SIDE)
-    torch.manual_seed(0)
-    model = instantiate(config)
-    before = copy.deepcopy(model.backbone.vit.state_dict())
-    trainer = SimpleTrainer(model, [batch() for _ in range(3)], torch.optim.AdamW(model.parameters(), lr=1e-3))
-    trainer.train(0, 3)
-    assert trainer.iter == 3
-    assert any(not torch.equal(before[name], value) for name, value in model.backbone.vit.state_dict().items())
+            outputs.append([output["instances"] for output in model(batch())])
+    assert sum(len(instances) for instances in outputs[0]) > 20
+    for mine, other in zip(outputs[1], outputs[0], strict=True):
+        assert len(mine) == len(other)
+        # not by order: scores that are equal but for rounding may be listed either way
+        same = mine.pred_classes[:, None] == other.pred_classes[None]
+        same &= (mine.scores[:, None] - other.scores[None]).abs() < 1e-4
+        same &= (mine.pred_boxes.tensor[:, None] - other.pred_boxes.tensor[None]).abs().amax(dim=2) < 1e-2  # pixels
+        assert same.any(dim=1).all() and same.any(dim=0).all()
+        masks = other.pred_masks[same.int().argmax(dim=1)]
+        assert (mine.pred_masks != masks).float().mean() < 1e-3  # a pixel at the threshold may fall either way

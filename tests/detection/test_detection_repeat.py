@@ -1,0 +1,78 @@
+"""Repeat factors against detectron2's, by hand, and the view of the data that they make."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from detectron2.data.samplers import RepeatFactorTrainingSampler
+from PIL import Image
+
+from detection.coco import CocoSplit, read_coco
+from detection.data import Repeats, train_data
+from detection.repeat import images_of_classes, repeat_factors, repeated
+
+
+def make_split(root: Path, classes_of_images: list[list[int]], *, classes: int) -> CocoSplit:
+    (root / "train").mkdir()
+    Image.new("RGB", (32, 32)).save(root / "train" / "all.png")
+    annotations: list[dict[str, Any]] = []
+    for image, found in enumerate(classes_of_images, start=1):
+        for number in found:
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image, "category_id": 10 + number, "bbox": [1, 1, 9, 9]}
+            )
+    images = [
+        {"id": n, "file_name": "all.png", "height": 32, "width": 32} for n in range(1, len(classes_of_images) + 1)
+    ]
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 10 + n, "name": f"class {n}"} for n in range(classes)],
+    }
+    path = root / "annotations.json"
+    path.write_text(json.dumps(content))
+    return read_coco(path, data=root, split="train")
+
+
+def test_factors_by_hand() -> None:
+    # class 0 in all four images, class 1 in one: sqrt(1 / (1 / 4)) = 2
+    pairs = np.array([[0, 0], [1, 0], [2, 0], [2, 1], [3, 0]])
+    assert images_of_classes(pairs, classes=3).tolist() == [4, 1, 0]
+    assert repeat_factors(pairs, images=4, classes=3, threshold=1.0).tolist() == [1, 1, 2, 1]
+    assert repeat_factors(pairs, images=4, classes=3, threshold=0.25).tolist() == [1, 1, 1, 1]
+
+
+def test_factors_are_detectron2s(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    # few images have the last classes; an image may have several objects of one class, and one has none
+    probability = 0.5 ** np.arange(1, 9)
+    drawn = [np.flatnonzero(random.random(8) < probability).repeat(2).tolist() for _ in range(400)]
+    split = make_split(tmp_path, [found or [0] for found in drawn], classes=9)
+    records = split.records
+    ours = repeat_factors(records.image_classes, images=len(records), classes=9, threshold=0.1)
+    theirs = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(list(records), 0.1)
+    assert ours == pytest.approx(theirs.numpy(), rel=1e-6) and ours.max() > 2
+
+
+def test_fractions_are_chances() -> None:
+    factor_I = np.array([1.0, 2.25, 1.5])
+    counts = np.array([np.bincount(repeated(factor_I, np.random.default_rng(seed))) for seed in range(4000)])
+    assert set(counts[:, 0]) == {1} and set(counts[:, 1]) == {2, 3} and set(counts[:, 2]) == {1, 2}
+    # four standard deviations of a mean of 4,000 chances of 1/2: 0.032
+    assert counts.mean(axis=0) == pytest.approx(factor_I, abs=0.032)
+    assert (
+        repeated(factor_I, np.random.default_rng(3)).tolist() == repeated(factor_I, np.random.default_rng(3)).tolist()
+    )
+
+
+def test_rare_images_come_more_often(tmp_path: Path) -> None:
+    split = make_split(tmp_path, [[0], [], [0, 1], [0], [0]], classes=2)
+    settings: dict[str, Any] = {"image_size": 32, "scale_jitter": (1.0, 1.0), "flip": False, "masks": False}
+    plain, notes = train_data(split, **settings)
+    assert len(plain) == 4 and notes == ("train: images without an object, not trained on: 1 of 5",)
+    data, notes = train_data(split, **settings, repeats=Repeats(threshold=1.0, seed=0))
+    assert [data.records[n]["image_id"] for n in range(len(data))] == [1, 3, 3, 4, 5]
+    assert notes[1] == "train: images repeated for a class rarer than 1: 1 of 4; a pass over the data is 5 images"
+    assert data[2]["instances"].gt_classes.tolist() == [0, 1]
