@@ -67,19 +67,27 @@ def with_architecture(config: C, init: Declaration | None) -> C:
         raise ValueError(f"{init.path}: its architecture does not go with the recipe's: {error}") from error
 
 
-def declared_normalisation(init: Declaration | None) -> Normalisation:
-    """Return what the declared weights normalise pixels with, ImageNet's mean and deviation for random ones."""
-    return IMAGENET if init is None else _read(init).normalisation
+def read_initial(init: Declaration | None) -> Checkpoint | None:
+    """Return the declared weights, None for random ones. Raises what reading raises."""
+    return None if init is None else _read(init)
 
 
-def start_from(vit: ViT, init: Declaration | None) -> tuple[LoadReport, Normalisation]:
+def normalisation_of(checkpoint: Checkpoint | None) -> Normalisation:
+    """Return what the weights normalise pixels with, ImageNet's mean and deviation for random ones."""
+    return IMAGENET if checkpoint is None else checkpoint.normalisation
+
+
+def start_from(
+    vit: ViT, init: Declaration | None, checkpoint: Checkpoint | None = None
+) -> tuple[LoadReport, Normalisation]:
     """Put the declared weights into `vit`, or leave its random ones, and return the report and the normalisation.
 
-    Raises what reading and loading raise.
+    `checkpoint` is what `read_initial` gave, where a task needs something of it earlier: a file is read once. Raises
+    what reading and loading raise.
     """
     if init is None:
         return RANDOM, IMAGENET
-    checkpoint = _read(init)
+    checkpoint = checkpoint or _read(init)
     return load_checkpoint(vit, checkpoint, Fit(resize_patch=init.resize_patch)), checkpoint.normalisation
 
 

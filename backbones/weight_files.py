@@ -244,13 +244,17 @@ def _as_tensor(path: Path, name: str, array: np.ndarray) -> Tensor:
 
 
 def _read_pytorch(path: Path, trust_pickle: bool) -> object:
-    if path.suffix == ".safetensors":  # torch.load goes by the suffix
-        raise ValueError(f"{path}: is a PyTorch file under the name of another format. Name it .pth.")
     ignored: list[Any] = [(_Ignored, name) for name in _IGNORED_GLOBALS]
-    mmap = _stored_sizes(path) is not None
+    misnamed = path.suffix == ".safetensors"  # torch.load goes by the suffix of a path, and maps nothing but paths
+    mmap = not misnamed and _stored_sizes(path) is not None
+
+    def load(weights_only: bool) -> object:
+        with path.open("rb") as file:
+            return torch.load(file if misnamed else path, map_location="cpu", weights_only=weights_only, mmap=mmap)
+
     try:
         with torch.serialization.safe_globals(ignored):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            return load(True)
     except pickle.UnpicklingError as error:
         if "truncated" in str(error):
             raise _damaged(path, error) from error
@@ -263,7 +267,7 @@ def _read_pytorch(path: Path, trust_pickle: bool) -> object:
             ) from error
     except (RuntimeError, EOFError, OSError, ValueError, MemoryError, AssertionError, LookupError) as error:
         raise _damaged(path, error) from error
-    return _run_pickle(path, lambda: torch.load(path, map_location="cpu", weights_only=False, mmap=mmap))
+    return _run_pickle(path, lambda: load(False))
 
 
 def _stored_sizes(path: Path) -> set[int] | None:
@@ -332,8 +336,9 @@ def _take_entry(path: Path, content: object, entries: Sequence[str]) -> tuple[st
         return "", flat, tuple(str(name) for name in content if name not in flat)
     held = _some([f"{name} ({_describe(value)})" for name, value in content.items()], most=12)
     if nested:
+        absent = f"none of {', '.join(entries)} is in it" if entries else "no tensor lies at its top level"
         raise ValueError(
-            f"{path}: none of {', '.join(entries)} is in it. It holds {held}. The weights could be "
+            f"{path}: {absent}. It holds {held}. The weights could be "
             f"{' or '.join(nested)}; declare the source that has them there, or save that entry alone."
         )
     raise ValueError(f"{path}: holds no tensors where weights lie. It holds {held or 'nothing'}.")

@@ -41,7 +41,8 @@ class TrainArgs:
     init: Path | None = None
     """Weights of a ViT to start from; absent means random weights."""
     init_source: str = "own"
-    """Family of the weights file: own, mae, timm, augreg, beit, moco_v3, dino, huggingface, detectron2, mmseg."""
+    """Family of the weights file: own, mae, timm, augreg, beit, moco_v3, moco_v3_momentum, dino, dino_student,
+    huggingface, detectron2, mmseg."""
     init_heads: int | None = None
     """Attention heads of the weights, where neither the file nor a published width tells."""
     init_image_size: tuple[int, int] | None = None
@@ -127,16 +128,21 @@ def run_tool(
     doc: str | None,
     recipes: Mapping[str, Callable[[], TaskConfig]],
     build: Build,
-    adopt: Callable[[Any, InitialWeights | None], Any] = lambda config, _: config,
+    adopt: Callable[[Any, InitialWeights | None], Any] | None = None,
 ) -> int:
     """Parse the command line, train, and return the exit code: what every training tool's `main` does.
 
-    `adopt` gives the configuration the architecture of the initial weights where they declare so.
+    `adopt` gives the configuration the architecture of the initial weights where they declare so; without it that
+    declaration is refused.
     """
     names = "\n".join(f"  {name}: {(recipe.__doc__ or '-').splitlines()[0]}" for name, recipe in recipes.items())
     args = parse(cls, argv, doc=f"{(doc or '').strip()}\n\nRecipes:\n{names}")
     try:
-        config = adopt(override(choose_recipe(recipes, args.recipe), args), initial_weights(args))
+        config, init = override(choose_recipe(recipes, args.recipe), args), initial_weights(args)
+        if adopt is not None:
+            config = adopt(config, init)
+        elif args.init_architecture != "recipe":
+            raise ValueError(f"--init-architecture {args.init_architecture}: this tool builds the recipe's ViT alone.")
     except (ValueError, OSError) as error:
         return fail(error)
     return train(args, config, build, departures=departures(recipes[args.recipe], config))

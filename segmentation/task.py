@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.initial import declared_normalisation, start_from
+from backbones.initial import normalisation_of, read_initial, start_from
 from backbones.loading import LoadReport
 from backbones.param_groups import ParamGroup
 from engine.config import OptimConfig
@@ -188,10 +188,11 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
     _check_batch(config)
     folder = open_folder(data, config.layout, train=config.train_split, val=config.val_split)
     count = len(folder.classes.names)
-    nodes = NODES[config.head.kind](config, num_classes=count, normalisation=declared_normalisation(init))
+    weights = read_initial(init)
+    nodes = NODES[config.head.kind](config, num_classes=count, normalisation=normalisation_of(weights))
     segmentor = build_model(nodes)
     model = SegmentationModel(segmentor, scales=config.test_scales, flip=config.test_flip)
-    report, _ = start_from(model.backbone.vit, init)
+    report, _ = start_from(model.backbone.vit, init, weights)
     train = train_pipeline(
         folder.train.coding,
         crop=config.backbone.image_size,

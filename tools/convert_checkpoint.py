@@ -25,20 +25,39 @@ from engine.launch import fail, parse
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 
 
+# from the table, so that a family cannot be left out
+Family = Annotated[str, tyro.conf.arg(help=f"Family of the file: {', '.join(SOURCES)}.")]
+Format = Annotated[
+    str, tyro.conf.arg(help=f"Format to write: {', '.join(n for n, source in SOURCES.items() if source.restore)}.")
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
     """Say what a weights file looks like: contents, architecture, digests, the command to load it."""
 
     file: File
     """A weights file of any family."""
+    num_heads: int | None = None
+    """Attention heads, where neither the file nor a published width tells."""
+    image_size: tuple[int, int] | None = None
+    """Height and width in pixels that the position table was made for, where it is not square."""
     trust_pickle: bool = False
     """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
 
     def run(self) -> None:
-        found = inspect_file(self.file, trust_pickle=self.trust_pickle)
+        declared = Declared(num_heads=self.num_heads, image_size=self.image_size, trust_pickle=self.trust_pickle)
+        found = inspect_file(self.file, declared)
         print("\n".join(found.lines()))
-        if not found.candidates:
-            raise ValueError(f"{self.file}: is of no family that is known here.")
+        if found.failure:
+            raise ValueError(f"{self.file}: {found.failure}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileDeclared(Declared):
+    """What the user says of a weights file."""
+
+    source: Family = "own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +68,8 @@ class Convert:
     """A weights file of the family --source."""
     out: Path
     """File to write; one that is there is replaced."""
-    to: str = "own"
-    """Format to write: own, timm, huggingface, mae, detectron2, mmseg, ..."""
-    declared: tyro.conf.OmitArgPrefixes[Declared] = field(default_factory=Declared)
+    to: Format = "own"
+    declared: tyro.conf.OmitArgPrefixes[FileDeclared] = field(default_factory=FileDeclared)
     """What FILE is."""
     changes: tyro.conf.OmitArgPrefixes[Changes] = field(default_factory=Changes)
     """What becomes of the weights on the way."""
@@ -59,7 +77,7 @@ class Convert:
     def run(self) -> None:
         read = read_checkpoint(self.file, self.declared)
         checkpoint, lines = changed(read, self.changes)
-        write_as(checkpoint, self.to, self.out)
+        lines += write_as(checkpoint, self.to, self.out)
         print(f"{self.out}: {len(checkpoint.state)} tensors, format {self.to}")
         said = [*lines, *(f"left out {line}" for line in by_rule(read.dropped)), *(f"note: {n}" for n in read.notes)]
         print("".join(f"  {line}\n" for line in said), end="")

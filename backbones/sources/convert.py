@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backbones.checkpoint import Checkpoint, replacing_file, write_state
 from backbones.loading import Fit, Inflation, by_rule, load_checkpoint
-from backbones.sources import SOURCES
+from backbones.sources import SOURCES, huggingface_written
 from backbones.sources.source import ENCODER, HEAD, Source
 from backbones.vit import ViT
 
@@ -76,10 +76,11 @@ def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[
     return replace(checkpoint, state=state, architecture=new, normalisation=normalisation, dropped=()), lines
 
 
-def write_as(checkpoint: Checkpoint, target: str, path: Path) -> None:
+def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
     """Write the checkpoint in the format of the source `target`, by a temporary file and a rename.
 
-    Raises ValueError for a family that nothing is written for, or that has no place for a tensor.
+    Returns lines on what was written beside it. Raises ValueError for a family that nothing is written for, or that
+    has no place for a tensor.
     """
     source = _writable(target)
     suffixes = (".safetensors",) if source.written_as == "safetensors" else PYTORCH_SUFFIXES
@@ -96,9 +97,16 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> None:
             origin=checkpoint.origin or f"{checkpoint.path.name}, sha256 {checkpoint.sha256}",
             notes=checkpoint.notes,
         )
-        return
+        return []
     assert source.restore is not None
-    _write(source, {name: tensor.contiguous() for name, tensor in source.restore(checkpoint).items()}, path)
+    state = {name: tensor.contiguous() for name, tensor in source.restore(checkpoint).items()}
+    if target != "huggingface":
+        _write(source, state, path)
+        return []
+    texts = huggingface_written.check_folder(checkpoint, path.parent)  # before anything is written
+    _write(source, state, path)
+    huggingface_written.write_texts(texts)
+    return huggingface_written.remarks(checkpoint, path)
 
 
 def _writable(target: str) -> Source:

@@ -2,23 +2,27 @@
 
 import hashlib
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
+from backbones.checkpoint import FORMAT, Checkpoint
 from backbones.config import FAMILY, ViTConfig
 from backbones.position import sincos_table
 from backbones.public import PublicCheckpoint, find_public
 from backbones.sources import SOURCES
 from backbones.sources.read import Declared, interpret
-from backbones.sources.source import DECODER, HEAD, SUGGESTION
+from backbones.sources.source import DECODER, HEAD, SUGGESTION, listed
 from backbones.weight_files import WeightFile, open_weight_file, take_weights
 
 SHOWN = 8  # tensors of an unknown file
+UNTOLD = ("--num-heads", "--image-size")
+TRAIN = "python tools/train_det.py RECIPE --data DIR --out RUN"
+FROM_FILE = " --init-architecture file"
+IN_RECIPES = {"vit_demo_patch8", "vit_base_patch16", "vit_large_patch16", "vit_huge_patch16"}
 ALIKE = "  # train_cls.py and train_seg.py alike"
 TRAINING = ("optimizer", "optim", "epoch", "scaler", "iteration", "lr_scheduler", "message_hub", "param_schedulers")
 
@@ -29,11 +33,28 @@ class Inspection:
 
     file: WeightFile
     md5: str
+    declared: Declared
+    """What was said of it; its source is not looked at."""
     candidates: dict[str, Checkpoint]
     """By source, those whose names fit the whole file."""
-    refusals: tuple[str, ...]
-    """`source: why the file is not of it`"""
+    refusals: dict[str, str]
+    """By source, why the file is not of it."""
     public: PublicCheckpoint | None
+
+    @property
+    def undeclared(self) -> list[str]:
+        """The sources that refuse the file only for what it does not tell."""
+        return [name for name, why in self.refusals.items() if any(flag in why for flag in UNTOLD)]
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is no candidate, in one line."""
+        if self.candidates:
+            return None
+        if self.undeclared:
+            return f"has the names of {', '.join(self.undeclared)}, and does not tell all; add {' or '.join(UNTOLD)}."
+        held = listed(f"{name} {tuple(tensor.shape)}" for name, tensor in self.file.tensors.items())
+        return f"is of no family that is known here; it holds {held}."
 
     def lines(self) -> list[str]:
         """The whole of it for people."""
@@ -65,38 +86,45 @@ class Inspection:
             lines.append(_facts(first))
         if self.public and self.public.source in names:
             names = [self.public.source]
-        source = names[0] if len(names) == 1 else "SOURCE"
-        pickled = file.kind == "pickle"
-        return [*lines, "to use it:", *(f"  {line}" for line in commands(first, source, pickled=pickled))]
+        declared = replace(
+            self.declared, source=names[0] if len(names) == 1 else "SOURCE", trust_pickle=file.kind == "pickle"
+        )
+        flags = training_flags(self.candidates[name].architecture for name in names)
+        return [*lines, "to use it:", *(f"  {line}" for line in commands(first, declared, flags))]
 
     def _unknown(self) -> list[str]:
         """What people can tell such a file by, and why no source takes it."""
         tensors = self.file.tensors
         shown = [f"  {name} {tuple(tensor.shape)}" for name, tensor in [*tensors.items()][:SHOWN]]
         more = [f"  and {len(tensors) - SHOWN} more"] if len(tensors) > SHOWN else []
-        reasons = [refusal.replace(f"; {SUGGESTION}", "") for refusal in self.refusals]
-        return ["it looks like no family that is known here. It holds:", *shown, *more, "as each source:"] + [
-            f"  {reason}" for reason in reasons
-        ]
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.refusals.items():
+            reasons.setdefault(why, []).append(name)
+        shown += [*more, "why no source takes it:"]
+        return ["it holds:", *shown, *(f"  {', '.join(names)}: {why}" for why, names in reasons.items())]
 
 
-def inspect_file(path: Path, *, trust_pickle: bool = False) -> Inspection:
-    """Return what the file looks like. Raises what reading the file raises."""
-    opened = open_weight_file(path, trust_pickle=trust_pickle)
+def inspect_file(path: Path, declared: Declared | None = None) -> Inspection:
+    """Return what the file looks like, as every source; of `declared` the rest is used. Raises what reading raises."""
+    declared = declared or Declared()
+    opened = open_weight_file(path, trust_pickle=declared.trust_pickle)
     entries = tuple(dict.fromkeys(entry for source in SOURCES.values() for entry in source.entries))
     file = take_weights(opened, entries=entries)
     candidates: dict[str, Checkpoint] = {}
-    refusals = []
+    refusals: dict[str, str] = {}
     taken = {entries: file}
     for name, source in SOURCES.items():
         try:
             if source.entries not in taken:
                 taken[source.entries] = take_weights(opened, entries=source.entries)
-            candidates[name] = interpret(taken[source.entries], Declared(source=name))
+            candidates[name] = interpret(taken[source.entries], replace(declared, source=name))
         except ValueError as error:
-            refusals.append(f"{name}: {str(error).removeprefix(f'{path}: ')}")
+            why = str(error).removeprefix(f"{path}: ").removeprefix(f"read as source {name!r} ({source.title}): ")
+            refusals[name] = why.replace(f"; {SUGGESTION}", "")
     if "own" in candidates:  # its header settles it
         candidates = {"own": candidates["own"]}
+    if FORMAT not in file.metadata:
+        del refusals["own"]  # a header that is not there says nothing
     md5 = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as bytes_of:
         while chunk := bytes_of.read(1 << 20):
@@ -104,8 +132,9 @@ def inspect_file(path: Path, *, trust_pickle: bool = False) -> Inspection:
     return Inspection(
         file=file,
         md5=md5.hexdigest(),
+        declared=declared,
         candidates=candidates,
-        refusals=tuple(refusals),
+        refusals=refusals,
         public=find_public(path.name, md5.hexdigest()),
     )
 
@@ -125,11 +154,16 @@ def contents(checkpoint: Checkpoint, file: WeightFile) -> str:
     return ", ".join(parts)
 
 
+def usual_name(architecture: ViTConfig) -> str | None:
+    """Return the name of a ViT of these sizes in the family, None where there is none."""
+    sizes = ("embed_dim", "depth", "num_heads", "patch_size", "mlp_width")
+    equal = (n for n, c in FAMILY.items() if all(getattr(c, f) == getattr(architecture, f) for f in sizes))
+    return next(equal, None)
+
+
 def named(architecture: ViTConfig) -> str:
     """Return the name in the family, if any, and the numbers."""
-    a = architecture
-    core = ("embed_dim", "depth", "num_heads", "patch_size", "mlp_ratio")
-    name = next((n for n, c in FAMILY.items() if all(getattr(c, f) == getattr(a, f) for f in core)), "of no usual size")
+    a, name = architecture, usual_name(architecture) or "of no usual size"
     extras = [
         f"{field} {value}"
         for field, value in (
@@ -171,15 +205,34 @@ def _facts(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.architecture.num_heads} heads, pixels of mean {mean} and deviation {std}"
 
 
-def commands(checkpoint: Checkpoint, source: str, *, pickled: bool) -> list[str]:
-    """Return the commands that load a file of a source, by name, and that convert it."""
+def training_flags(architectures: Iterable[ViTConfig]) -> str:
+    """Return the flags that a training tool needs for weights that may be of each of these architectures.
+
+    No recipe has a ViT of another size, with a layer scale, or with BEiT's biases or tables: the file's own is built
+    then. H/14 is brought to patches of 16, as in ViTDet.
+    """
+    found = list(architectures)
+    if any(a.layer_scale is not None or a.qkv_bias != "fused" or "table" in a.relative_position for a in found):
+        return FROM_FILE
+    names = {usual_name(a) for a in found}
+    if names == {"vit_huge_patch14"}:
+        return " --init-resize-patch"
+    return "" if names <= IN_RECIPES else FROM_FILE
+
+
+def commands(checkpoint: Checkpoint, declared: Declared, flags: str = "") -> list[str]:
+    """Return the commands that train from a file and that convert it; `flags` are more flags of training."""
     file = shlex.quote(str(checkpoint.path))
-    trust = " --trust-pickle" if pickled else ""
-    if source == "own":
-        return [f"python tools/train_det.py RECIPE --data DIR --out RUN --init {file}{ALIKE}"]
-    a = checkpoint.architecture
-    unusual = a.layer_scale is not None or a.qkv_bias != "fused" or "table" in a.relative_position
-    architecture = " --init-architecture file" if unusual else ""
-    load = f"--init {file} --init-source {source}{trust}{architecture}"
-    convert = f"python tools/convert_checkpoint.py convert {file} --source {source}{trust} --out backbone.safetensors"
-    return [f"python tools/train_det.py RECIPE --data DIR --out RUN {load}{ALIKE}", convert]
+    source = "" if declared.source == "own" else f" --source {declared.source}"
+    heads = "" if declared.num_heads is None else f" --num-heads {declared.num_heads}"
+    size = "" if declared.image_size is None else f" --image-size {declared.image_size[0]} {declared.image_size[1]}"
+    trust = " --trust-pickle" if declared.trust_pickle else ""
+    convert = (
+        f"python tools/convert_checkpoint.py convert {file}{source}{heads}{size}{trust} --out backbone.safetensors"
+    )
+    named = source.replace("--", "--init-") + heads.replace("--num-", "--init-") + size.replace("--", "--init-") + trust
+    if checkpoint.architecture.in_chans != 3:  # data are read as RGB
+        convert += " --in-chans 3 --inflate sum"
+        return [f"{convert}  # or mean, repeat", f"{TRAIN} --init backbone.safetensors{flags}{ALIKE}"]
+    load = f"{TRAIN} --init {file}{named}{flags}{ALIKE}"
+    return [load] if declared.source == "own" else [load, convert]

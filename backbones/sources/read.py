@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from backbones.checkpoint import FORMAT, Checkpoint
+from backbones.checkpoint import FORMAT, Checkpoint, parse_header
 from backbones.sources import SOURCES
 from backbones.sources.architecture import infer_architecture
 from backbones.sources.own import read_own
 from backbones.sources.source import agreed, check_whole, without_parallel
-from backbones.weight_files import WeightFile, read_weight_file
+from backbones.weight_files import WeightFile, open_weight_file, take_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,10 @@ def read_checkpoint(path: Path, declared: Declared | None = None) -> Checkpoint:
     declared = declared or Declared()
     if declared.source not in SOURCES:
         raise ValueError(f"no source is called {declared.source!r}; there are: {', '.join(sorted(SOURCES))}.")
-    entries = SOURCES[declared.source].entries
-    return interpret(read_weight_file(path, entries=entries, trust_pickle=declared.trust_pickle), declared)
+    opened = open_weight_file(path, trust_pickle=declared.trust_pickle)
+    if declared.source == "own":
+        parse_header(path, opened.metadata)  # of another family more can be said than where its tensors lie
+    return interpret(take_weights(opened, entries=SOURCES[declared.source].entries), declared)
 
 
 def interpret(file: WeightFile, declared: Declared) -> Checkpoint:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import IMAGENET, Normalisation, write_checkpoint
 from backbones.config import ViTConfig
-from backbones.initial import with_architecture
+from backbones.initial import normalisation_of, read_initial, start_from, with_architecture
 from backbones.vit import ViT
 from engine.task import InitialWeights
 
@@ -55,3 +55,13 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
     shallow = ViTConfig(embed_dim=32, depth=1, num_heads=4, patch_size=8, image_size=(32, 32))
     with pytest.raises(ValueError, match=r"does not go with the recipe's: global_blocks \[1\] are outside"):
         with_architecture(Config(RECIPE), declared(tmp_path, shallow))
+
+
+def test_a_task_that_asks_for_the_normalisation_first_reads_the_file_once(tmp_path: Path) -> None:
+    init = declared(tmp_path, BEIT, Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    checkpoint = read_initial(init)
+    init.path.unlink()
+    report, normalisation = start_from(ViT(BEIT), init, checkpoint)
+    assert normalisation == normalisation_of(checkpoint) == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert len(report.loaded) == len(ViT(BEIT).state_dict())
+    assert read_initial(None) is None and normalisation_of(None) == IMAGENET

@@ -357,11 +357,13 @@ def test_digest_follows_a_file_that_is_replaced(tmp_path: Path) -> None:
     assert digests[0] != digests[1]
 
 
-def test_a_pytorch_file_under_the_name_of_another_format(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(3)}, tmp_path / "a.pth")
-    (tmp_path / "a.pth").rename(tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"a\.safetensors: is a PyTorch file under the name of another format"):
-        read_weight_file(tmp_path / "a.safetensors")
+@pytest.mark.parametrize("name", ["a.safetensors", "a.npz", "a.pkl", "a"])
+def test_a_pytorch_file_under_any_name(name: str, tmp_path: Path) -> None:
+    wanted = torch.arange(3.0)
+    torch.save({"a": wanted, "args": argparse.Namespace(lr=1)}, tmp_path / "a.pth")
+    (tmp_path / "a.pth").rename(tmp_path / name)
+    file = read_weight_file(tmp_path / name)
+    assert (file.kind, file.others) == ("pytorch", ("args",)) and torch.equal(file.tensors["a"], wanted)
 
 
 def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Every training tool on a handful of scenes: it trains, stops, resumes to the same bits, and is evaluated again."""
 
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,11 +12,12 @@ import torch
 import engine.loop
 from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
+from backbones.sources import SOURCES
 from backbones.vit import ViT
 from engine.record import read_record
 from engine.resume import checkpoints
 from scenes.layouts import ScenesIndex
-from tools import evaluate, pretrain, train_cls, train_det, train_seg
+from tools import evaluate, predict, pretrain, train_cls, train_det, train_seg
 
 TOOLS: dict[str, tuple[Callable[[list[str]], int], str, str, int]] = {
     "mae": (pretrain.main, "tiny", "imagenet", 8),
@@ -180,14 +182,16 @@ def test_a_declaration_needs_a_file(
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
 @pytest.mark.parametrize("form", ["beit", "deit3"])
-def test_the_architecture_of_the_weights(task: str, form: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+def test_the_architecture_of_the_weights(
+    task: str, form: str, few_scenes: ScenesIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """BEiT's biases, tables and layer scale, DeiT III's layer scale: no recipe has them."""
     common = {"embed_dim": 96, "depth": 6, "num_heads": 3, "patch_size": 8, "image_size": (64, 64), "layer_scale": 0.1}
     extra = {"qkv_bias": "qv", "relative_position": "table", "position": "none"} if form == "beit" else {}
     vit = ViT(ViTConfig(**common, **extra))  # type: ignore[arg-type]
     weights = tmp_path / "b.safetensors"
     write_checkpoint(weights, vit, source=form)
-    arguments = _arguments(task, few_scenes, tmp_path / "run", steps=1)
+    arguments = _arguments(task, few_scenes, tmp_path / "run", steps=2)
     main, *_ = TOOLS[task]
     assert main([*arguments, "--init", str(weights)]) == 1
     assert main([*arguments, "--init", str(weights), "--init-architecture", "file"]) == 0
@@ -198,3 +202,24 @@ def test_the_architecture_of_the_weights(task: str, form: str, few_scenes: Scene
     report = (tmp_path / "run" / "weights.txt").read_text().splitlines()
     assert sum("gamma_1" in line and line.startswith("loaded ") for line in report) == 6
     assert evaluate.main([str(tmp_path / "run")]) == 0
+    image = next((few_scenes.root / "imagenet" / "val").glob("*/*"))
+    assert predict.main([str(tmp_path / "run"), str(image)]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--resume"]) == 1  # the recipe's ViT in the place of this one
+    assert "embed_dim" in capsys.readouterr().err
+
+
+def test_a_tool_that_builds_the_recipes_vit_alone_says_so(
+    few_scenes: ScenesIndex, backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = _arguments("mae", few_scenes, tmp_path / "run", steps=1)
+    assert pretrain.main([*arguments, "--init", str(backbone), "--init-architecture", "file"]) == 1
+    assert "--init-architecture file: this tool builds the recipe's ViT alone" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("main", [pretrain.main, train_cls.main, train_det.main, train_seg.main])
+def test_help_has_every_family_of_weights(main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert set(re.findall(r"\w+", capsys.readouterr().out)) >= SOURCES.keys()

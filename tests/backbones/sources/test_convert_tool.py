@@ -3,17 +3,23 @@
 import argparse
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import HALF, write_checkpoint
-from backbones.config import ViTConfig
+import classification.recipes
+import detection.recipes
+import segmentation.recipes
+from backbones.checkpoint import HALF, IMAGENET, write_checkpoint
+from backbones.config import FAMILY, ViTConfig
 from backbones.loading import Fit, inflate, load_checkpoint
 from backbones.position import sincos_table
+from backbones.sources import SOURCES
 from backbones.sources.convert import Changes, changed
+from backbones.sources.inspect import IN_RECIPES, training_flags, usual_name
 from backbones.sources.read import Declared, read_checkpoint
 from backbones.vit import ViT
 from tools.convert_checkpoint import main
@@ -55,16 +61,66 @@ def test_inspect_trusts_our_header(tmp_path: Path, capsys: pytest.CaptureFixture
     write_checkpoint(tmp_path / "b.safetensors", ViT(TINY), source="mae")
     assert main(["inspect", str(tmp_path / "b.safetensors")]) == 0
     text = capsys.readouterr().out
-    assert "SOURCE" not in text and f"--init {tmp_path / 'b.safetensors'}  # train_cls.py" in text
+    assert "SOURCE" not in text
+    assert f"--init {tmp_path / 'b.safetensors'} --init-architecture file  # train_cls.py" in text  # 32 wide
 
 
 def test_inspect_of_something_else_gives_each_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"layer1.0.conv1.weight": torch.ones(2, 2, 1, 1)}, tmp_path / "resnet.pth")
     assert main(["inspect", str(tmp_path / "resnet.pth")]) == 1
     text, error = capsys.readouterr()
-    assert "it looks like no family that is known here" in text and "  layer1.0.conv1.weight (2, 2, 1, 1)" in text
-    assert "  mae: " in text and "  detectron2: " in text and "inspect FILE" not in text
-    assert "resnet.pth: is of no family that is known here" in error
+    assert "  layer1.0.conv1.weight (2, 2, 1, 1)" in text and "inspect FILE" not in text
+    assert text.count("1 of 1 names do not belong to this kind of file") == 1  # said once for all that say so
+    assert "resnet.pth: is of no family that is known here; it holds layer1.0.conv1.weight (2, 2, 1, 1)." in error
+
+
+def test_inspect_asks_for_what_the_file_does_not_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "narrow.pth"
+    torch.save({"model": state()}, path)
+    assert main(["inspect", str(path)]) == 1
+    text, error = capsys.readouterr()
+    assert "mae, timm, augreg, moco_v3: the number of attention heads cannot be read" in text
+    assert "has the names of mae, timm, augreg, moco_v3, and does not tell all; add --num-heads" in error
+    assert main(["inspect", str(path), "--num-heads", "4", "--image-size", "32", "32"]) == 0
+    text = capsys.readouterr().out
+    assert "--init-source SOURCE --init-heads 4 --init-image-size 32 32 --init-architecture file" in text
+    assert f"convert {path} --source SOURCE --num-heads 4 --image-size 32 32 --out backbone.safetensors" in text
+
+
+def test_the_commands_of_inspect_carry_over_other_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Data are read as RGB, so the file has to be converted first; the printed command is run."""
+    path = tmp_path / "four.safetensors"
+    four = ViT(replace(TINY, in_chans=4))
+    write_checkpoint(path, four, source="mae", normalisation=IMAGENET.spread(4))
+    assert main(["inspect", str(path)]) == 0
+    convert, train = capsys.readouterr().out.splitlines()[-2:]
+    assert train.strip().startswith("python tools/train_det.py RECIPE --data DIR --out RUN --init backbone.safetensors")
+    assert "--init-architecture file" in train
+    arguments = convert.partition("convert_checkpoint.py ")[2].partition("  #")[0].split()
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "backbone.safetensors")
+    assert main(arguments) == 0
+    rgb = read_checkpoint(tmp_path / "backbone.safetensors").architecture
+    assert rgb == replace(read_checkpoint(path).architecture, in_chans=3)
+
+
+def test_flags_of_training() -> None:
+    huge, tiny, base = (FAMILY[f"vit_{name}"] for name in ("huge_patch14", "tiny_patch16", "base_patch16"))
+    assert training_flags([base, base]) == ""
+    assert training_flags([huge]) == " --init-resize-patch"  # ViTDet's way; no recipe has patches of 14
+    for one in (tiny, replace(base, layer_scale=1.0), replace(base, qkv_bias="qv"), replace(base, num_heads=8)):
+        assert training_flags([base, one]) == " --init-architecture file"
+
+
+def test_the_vits_of_the_recipes() -> None:
+    recipes = (classification.recipes, detection.recipes, segmentation.recipes)
+    assert {usual_name(make().backbone) for module in recipes for make in module.RECIPES.values()} == IN_RECIPES
+
+
+def test_help_has_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["convert", "--help"])
+    assert done.value.code == 0
+    assert set(re.findall(r"\w+", capsys.readouterr().out)) >= SOURCES.keys()
 
 
 def test_inspect_gives_every_flag_that_the_file_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,6 +185,17 @@ def test_a_head_stays_where_the_positions_alone_are_resized(tmp_path: Path, caps
     assert all(torch.equal(found.state[name], tensor) for name, tensor in head.items())
     assert main([*arguments, "--encoder-only", "--out", str(out)]) == 0
     assert "head.weight" not in read_checkpoint(out).state
+
+
+def test_to_huggingface_says_what_lies_beside(
+    training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "vit" / "model.safetensors"
+    assert main(["convert", str(training), "--source", "mae", "--to", "huggingface", "--out", str(out)]) == 0
+    assert "  config.json (ViTModel) and preprocessor_config.json are beside it" in capsys.readouterr().out
+    assert sorted(p.name for p in out.parent.iterdir()) == [
+        "config.json", "model.safetensors", "preprocessor_config.json"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("target", ["own", "timm", "huggingface", "mae", "detectron2", "mmseg", "dino"])
@@ -215,6 +282,12 @@ def test_refusals(argv: list[str], message: str, tmp_path: Path, capsys: pytest.
     write_checkpoint(tmp_path / "b.safetensors", ViT(TINY), source="mae")
     assert main(["convert", str(tmp_path / "b.safetensors"), *argv]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_file_of_others_without_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model": state()}, tmp_path / "m.pth")
+    assert main(["convert", str(tmp_path / "m.pth"), "--out", str(tmp_path / "b.safetensors")]) == 1
+    assert "(--init-source; --source when converting)" in capsys.readouterr().err
 
 
 def test_list_has_the_public_files(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    AutoImageProcessor,
     BeitConfig,
     BeitForImageClassification,
     BeitForMaskedImageModeling,
@@ -45,10 +46,10 @@ TINY = {
     "layer_norm_eps": 1e-6,
 }
 DECODER_SIZES = {
-    "decoder_hidden_size": 12,
+    "decoder_hidden_size": 32,
     "decoder_num_hidden_layers": 2,
-    "decoder_num_attention_heads": 3,
-    "decoder_intermediate_size": 48,
+    "decoder_num_attention_heads": 16,  # MAE's: no tensor tells them
+    "decoder_intermediate_size": 128,
 }
 # float64 forwards of float32 weights: what is left of two orders of summing
 TOLERANCE = 1e-11
@@ -150,7 +151,7 @@ def test_mae_loss_and_reconstruction_equal(spelling: Spelling, tmp_path: Path, m
     encoder = ViT(checkpoint.architecture, train_position=False)
     load_checkpoint(encoder, checkpoint)
     ours = MaskedAutoencoder(
-        encoder, mask_ratio=0.75, decoder_dim=12, decoder_depth=2, decoder_heads=3, normalise_target=True
+        encoder, mask_ratio=0.75, decoder_dim=32, decoder_depth=2, decoder_heads=16, normalise_target=True
     )
     decoder = {name: tensor for name, tensor in checkpoint.state.items() if DECODER.fullmatch(name)}
     absent, unexpected = ours.load_state_dict(decoder, strict=False)
@@ -164,17 +165,60 @@ def test_mae_loss_and_reconstruction_equal(spelling: Spelling, tmp_path: Path, m
     torch.testing.assert_close(made.loss_B.mean(), expected.loss, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("make", [vit_mae, vit_mae_encoder, vit_classifier, beit, beit_with_positions, beit_classifier])
-def test_from_pretrained_takes_what_is_written(make: Callable[[], PreTrainedModel], tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [vit_mae, vit, vit_classifier, beit, beit_with_positions, beit_classifier])
+def test_from_pretrained_takes_the_folder(make: Callable[[], PreTrainedModel], tmp_path: Path) -> None:
     model = randomised(make())
     checkpoint = read_checkpoint(written(model, tmp_path / "in", "version 5 in memory"), DECLARED)
     out = tmp_path / "out"
-    model.config.save_pretrained(out)
-    write_as(checkpoint, "huggingface", out / "model.safetensors")
-    loaded, info = type(model).from_pretrained(out, output_loading_info=True)
+    lines = write_as(checkpoint, "huggingface", out / "model.safetensors")
+    assert lines[0] == f"config.json ({type(model).__name__}) and preprocessor_config.json are beside it"
+    pooler = {"add_pooling_layer": False} if isinstance(model, ViTModel) else {}
+    loaded, info = type(model).from_pretrained(out, output_loading_info=True, **pooler)
     assert {what: list(names) for what, names in info.items() if names} == {}
+    assert loaded.config.layer_norm_eps == 1e-6 and loaded.config.num_labels == model.config.num_labels
     for name, tensor in model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor), name
+        if not name.startswith("pooler.dense"):  # which ViTModel alone has
+            assert torch.equal(loaded.state_dict()[name], tensor), name
+    noise = {"noise": torch.arange(16.0).expand(2, -1)} if isinstance(model, ViTMAEForPreTraining) else {}
+    with torch.no_grad():
+        outputs = [m.eval()(image().float(), **noise) for m in (loaded, model)]
+    made, expected = (output["logits"] if "logits" in output else output["last_hidden_state"] for output in outputs)
+    assert torch.equal(made, expected)
+    again = read_checkpoint(out / "model.safetensors", DECLARED)
+    assert again.normalisation == checkpoint.normalisation and again.notes == ()
+    assert again.architecture == checkpoint.architecture
+
+
+def test_the_processor_gives_the_pixels_that_the_weights_want(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(written(vit(), tmp_path / "in"), DECLARED)
+    write_as(checkpoint, "huggingface", tmp_path / "out" / "model.safetensors")
+    pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    processed = AutoImageProcessor.from_pretrained(tmp_path / "out")(pixels, return_tensors="pt")["pixel_values"][0]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (HALF.mean, HALF.std))
+    # float32, and transformers folds scale and constants into one
+    torch.testing.assert_close(processed, (pixels / 255 - mean) / std, rtol=0, atol=1e-6)
+
+
+def test_files_beside_are_never_replaced_by_others(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(written(vit(), tmp_path / "in"), DECLARED)
+    out = tmp_path / "out" / "model.safetensors"
+    for _ in range(2):  # the same again is fine
+        write_as(checkpoint, "huggingface", out)
+    (out.parent / "preprocessor_config.json").unlink()
+    out.unlink()
+    (out.parent / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json: is there already and says otherwise.*folder of their own"):
+        write_as(checkpoint, "huggingface", out)
+    assert [path.name for path in out.parent.iterdir()] == ["config.json"]
+    lines = write_as(checkpoint, "huggingface", tmp_path / "other" / "vit.safetensors")
+    assert lines[-1] == "from_pretrained looks for model.safetensors: rename vit.safetensors"
+
+
+def test_a_decoder_that_is_not_maes_is_refused(tmp_path: Path) -> None:
+    narrow = {**DECODER_SIZES, "decoder_hidden_size": 12, "decoder_num_attention_heads": 3}
+    path = written(ViTMAEForPreTraining(ViTMAEConfig(**TINY, **narrow)), tmp_path / "in")
+    with pytest.raises(ValueError, match=r"decoder is 12 wide, which MAE's 16 heads do not divide.*--encoder-only"):
+        write_as(read_checkpoint(path, DECLARED), "huggingface", tmp_path / "out" / "model.safetensors")
 
 
 @pytest.mark.parametrize(("added", "found"), [((), "neither norm nor"), (("norm", "fc_norm"), "both norm and")])
@@ -184,13 +228,14 @@ def test_beit_has_one_norm(added: tuple[str, ...], found: str, tmp_path: Path) -
         del checkpoint.state[f"norm.{leaf}"]
         checkpoint.state.update({f"{name}.{leaf}": torch.ones(32) for name in added})
     with pytest.raises(ValueError, match=f"has {found} fc_norm, and transformers' Beit needs one of them"):
-        write_as(checkpoint, "huggingface", tmp_path / "out.safetensors")
+        write_as(checkpoint, "huggingface", tmp_path / "out" / "model.safetensors")
 
 
 def test_written_names_are_those_of_the_hub(tmp_path: Path) -> None:
     path = written(randomised(vit_mae()), tmp_path)
-    write_as(read_checkpoint(path, DECLARED), "huggingface", tmp_path / "again.safetensors")
-    before, after = load_file(path), load_file(tmp_path / "again.safetensors")
+    again = tmp_path / "again" / "model.safetensors"
+    write_as(read_checkpoint(path, DECLARED), "huggingface", again)
+    before, after = load_file(path), load_file(again)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -202,7 +247,6 @@ def test_pretrained_beit_and_fused_bias_become_beit(tmp_path: Path) -> None:
         q, v = (checkpoint.state.pop(f"blocks.{i}.attn.{part}_bias") for part in "qv")
         checkpoint.state[f"blocks.{i}.attn.qkv.bias"] = torch.cat([q, torch.randn(32, generator=generator), v])
     out = tmp_path / "out"
-    BeitConfig(**TINY, use_shared_relative_position_bias=True, use_mean_pooling=False).save_pretrained(out)
     write_as(checkpoint, "huggingface", out / "model.safetensors")
     loaded, info = BeitModel.from_pretrained(out, output_loading_info=True)
     assert not any(info.values())
@@ -212,17 +256,13 @@ def test_pretrained_beit_and_fused_bias_become_beit(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded.double()(image()).last_hidden_state, expected, rtol=0, atol=TOLERANCE)
 
 
-def test_a_plain_encoder_fits_both_models(tmp_path: Path) -> None:
+def test_a_plain_encoder_fits_vit_mae_too(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(written(randomised(vit()), tmp_path / "in"), DECLARED)
-    for model, config, arguments in (
-        (ViTModel, ViTConfig, {"add_pooling_layer": False}),
-        (ViTMAEModel, ViTMAEConfig, {}),
-    ):
-        out = tmp_path / model.__name__
-        config(**TINY).save_pretrained(out)
-        write_as(checkpoint, "huggingface", out / "model.safetensors")
-        _, info = model.from_pretrained(out, output_loading_info=True, **arguments)
-        assert not any(info.values())
+    out = tmp_path / "out"
+    write_as(checkpoint, "huggingface", out / "model.safetensors")
+    ViTMAEConfig(**TINY).save_pretrained(out)
+    _, info = ViTMAEModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
 
 
 def test_dropped_by_rule(tmp_path: Path) -> None:
@@ -327,4 +367,4 @@ def test_refused_to_write(name: str, shape: tuple[int, ...] | None, message: str
     else:
         checkpoint.state[name] = torch.zeros(shape)
     with pytest.raises(ValueError, match=message):
-        write_as(checkpoint, "huggingface", tmp_path / "out.safetensors")
+        write_as(checkpoint, "huggingface", tmp_path / "out" / "model.safetensors")
