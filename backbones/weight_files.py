@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from backbones.digest import begin_digest, version_of
+from backbones.weight_values import faults_of
 
 Kind = Literal["safetensors", "pytorch", "numpy", "pickle"]
 
@@ -30,10 +31,6 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz", ".pk
 MOST_EXPANSION = 20
 EXPANSION_FLOOR = 64 << 20  # bytes
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
-# Integers under such a name are quantised weights; under others they are buffers, as `relative_position_index`.
-_WEIGHT_NAME = re.compile(r"(weight|bias|kernel|scale|embed|embeddings?|tokens?|table|gamma_?\d?|lambda_\d)$")
 # The first bytes of PyTorch's format before 1.6: a pickled number, 0x1950a86a20f9469cfc6c.
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")
 
@@ -133,7 +130,12 @@ def take_weights(file: OpenedFile, *, entries: Sequence[str]) -> WeightFile:
     if wrong := [repr(name) for name in taken if not isinstance(name, str)]:
         raise ValueError(f"{file.path}: names of tensors must be strings, and {_some(wrong)} are not.")
     taken = {name: tensor.detach() for name, tensor in taken.items()}
-    _check_tensors(file.path, taken, _stored_sizes(file.path) if file.kind == "pytorch" else None)
+    faults = faults_of(taken, _stored_sizes(file.path) if file.kind == "pytorch" else None)
+    if faults:
+        shown = "; ".join(f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items())
+        raise ValueError(
+            f"{file.path}: has tensors that no backbone can take: {shown}. Take another copy of the weights."
+        )
     return WeightFile(file.path, file.kind, taken, entry, others, file.digest, file.metadata)
 
 
@@ -354,46 +356,6 @@ def _describe(value: object) -> str:
     if count := _tensor_count(value):
         return f"{count} tensors"
     return "object" if isinstance(value, _Ignored) else type(value).__name__
-
-
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], stored: set[int] | None) -> None:
-    """Raise ValueError that names the tensors which are of no use as weights.
-
-    `stored` are the sizes of the records mapped; PyTorch maps as many bytes as the pickle says, beyond the record too.
-    """
-    faults: dict[str, list[str]] = {}
-    for name, tensor in tensors.items():
-        if fault := _fault(name, tensor, stored):
-            faults.setdefault(fault, []).append(name)
-    if faults:
-        listed = "; ".join(f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items())
-        raise ValueError(f"{path}: has tensors that no backbone can take: {listed}. Take another copy of the weights.")
-
-
-def _fault(name: str, tensor: Tensor, stored: set[int] | None) -> str | None:
-    if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_nested or tensor.device.type != "cpu":
-        return "quantised, sparse or without data"
-    # before any value is read: a view of a few bytes can claim any shape
-    held = tensor.untyped_storage().nbytes()
-    if tensor.numel() * tensor.element_size() > held:
-        return "of a shape larger than the data stored for them"
-    if stored is not None and held not in stored:
-        return "whose data are cut short"
-    if tensor.dtype in _INTEGERS:
-        return f"quantised ({tensor.dtype})" if _WEIGHT_NAME.search(name) else None
-    if tensor.dtype not in _FLOATS:
-        return f"of {tensor.dtype} (limit: float16, bfloat16, float32, float64)"
-    return None if not tensor.numel() or _is_finite(tensor) else "with NaN or infinite values"
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if tensor.dtype not in (torch.float32, torch.float64):
-        return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
-    # A finite sum has finite terms, and one that overflows is looked into. NumPy's: PyTorch's waits for a second thread
-    # at each tensor, ten times as long on a busy machine.
-    array = tensor.numpy()
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(np.add.reduce(array, axis=None)) or np.isfinite(array).all())
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

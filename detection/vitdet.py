@@ -23,7 +23,9 @@ DEPARTURES = (
     "auto precision takes bfloat16 where the device has it; published runs used float16, also between devices",
     "the order of images and every random draw follow this project's seeds",
 )
+RANDOM_START = "random weights start as in MAE's code (Xavier, sin-cos positions), detectron2's from a normal of 0.02"
 _in_what_it_departs = departs(*DEPARTURES)
+_in_what_random_departs = departs(*DEPARTURES, RANDOM_START)
 
 
 def vitdet_backbone(size: str, *, relative: bool = True) -> ViTConfig:
@@ -164,7 +166,7 @@ def vitdet_base_norelpos() -> DetectionConfig:
     """ViTDet-B Mask R-CNN without relative positions: box AP 51.2, mask AP 45.5 from MAE (ViTDet, table 4).
 
     The row that is compared with `vitdet_base_norelpos_supervised` and `vitdet_base_norelpos_random`, which have
-    settings of their own, found by search for each (table 11).
+    settings of their own, found by search for each (table 11). GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base_norelpos --data coco --init mae_pretrain_vit_base.pth
     --init-source mae --out runs/vitdet`
@@ -176,6 +178,8 @@ def vitdet_base_norelpos() -> DetectionConfig:
 def vitdet_large_norelpos() -> DetectionConfig:
     """ViTDet-L Mask R-CNN without relative positions: box AP 54.6, mask AP 48.6 from MAE (ViTDet, table 4).
 
+    GPU-hours not published.
+
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_large_norelpos --data coco --init mae_pretrain_vit_large.pth
     --init-source mae --out runs/vitdet`
     """
@@ -186,7 +190,7 @@ def vitdet_large_norelpos() -> DetectionConfig:
 def vitdet_base_norelpos_supervised() -> DetectionConfig:
     """ViTDet-B from labels, 50 epochs: box AP 47.6, mask AP 42.4 from ImageNet-1K (ViTDet, table 4).
 
-    From ImageNet-21K 47.8 and 42.6. Rate 8e-5, no layer-wise decay (table 11).
+    From ImageNet-21K 47.8 and 42.6. Rate 8e-5, no layer-wise decay (table 11). GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base_norelpos_supervised --data coco --init
     deit_base_patch16_224-b5f2ef4d.pth --init-source timm --out runs/vitdet`
@@ -198,7 +202,7 @@ def vitdet_base_norelpos_supervised() -> DetectionConfig:
 def vitdet_large_norelpos_supervised() -> DetectionConfig:
     """ViTDet-L from labels, 50 epochs: box AP 49.6, mask AP 43.8 from ImageNet-1K (ViTDet, table 4).
 
-    From ImageNet-21K 50.6 and 44.8.
+    From ImageNet-21K 50.6 and 44.8. GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_large_norelpos_supervised --data coco --init FILE
     --init-source SOURCE --out runs/vitdet`
@@ -206,20 +210,22 @@ def vitdet_large_norelpos_supervised() -> DetectionConfig:
     return _recipe(vitdet_backbone("large", relative=False), drop_path=0.4, lr=8e-5, epochs=50)
 
 
-@_in_what_it_departs
+@_in_what_random_departs
 def vitdet_base_norelpos_random() -> DetectionConfig:
     """ViTDet-B from random weights, 300 epochs: box AP 48.1, mask AP 42.6 (ViTDet, table 4).
 
-    Rate 1.6e-4, weight decay 0.2, no layer-wise decay (table 11).
+    Rate 1.6e-4, weight decay 0.2, no layer-wise decay (table 11). GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base_norelpos_random --data coco --out runs/vitdet`
     """
     return _recipe(vitdet_backbone("base", relative=False), drop_path=0.1, lr=1.6e-4, weight_decay=0.2, epochs=300)
 
 
-@_in_what_it_departs
+@_in_what_random_departs
 def vitdet_large_norelpos_random() -> DetectionConfig:
     """ViTDet-L from random weights, 200 epochs: box AP 50.0, mask AP 44.2 (ViTDet, table 4).
+
+    GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_large_norelpos_random --data coco --out runs/vitdet`
     """

@@ -1,9 +1,10 @@
-"""Train Mask R-CNN (detectron2) on the shared ViT backbone; box and mask AP by COCO's protocol.
+"""Train Mask R-CNN or Cascade Mask R-CNN (detectron2) on the shared ViT backbone; box and mask AP by COCO's protocol.
 
     python tools/train_det.py tiny --data scenes/coco --init runs/mae/backbone.safetensors --out runs/det
 
 --data holds <split>/*.jpg and annotations/instances_<split>.json. Metrics: box_ap, box_ap50, mask_ap, mask_ap50 and
-more in percent, in OUT/record.json. Annotations without masks train the boxes alone.
+more in percent, in OUT/record.json; of LVIS annotations by LVIS's protocol. Annotations without masks train the boxes
+alone. On a node of GPUs: `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base ...`.
 """
 
 from dataclasses import dataclass

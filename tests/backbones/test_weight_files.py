@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import backbones.weight_files
-from backbones.checkpoint import replacing_file
 from backbones.weight_files import read_weight_file
 
 
@@ -359,11 +358,10 @@ def test_digest_follows_a_file_that_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.npz", "a.pkl", "a"])
 def test_a_pytorch_file_under_any_name(name: str, tmp_path: Path) -> None:
-    wanted = torch.arange(3.0)
-    torch.save({"a": wanted, "args": argparse.Namespace(lr=1)}, tmp_path / "a.pth")
-    (tmp_path / "a.pth").rename(tmp_path / name)
+    with (tmp_path / name).open("wb") as opened:
+        torch.save({"a": torch.arange(3.0)}, opened)
     file = read_weight_file(tmp_path / name)
-    assert (file.kind, file.others) == ("pytorch", ("args",)) and torch.equal(file.tensors["a"], wanted)
+    assert file.kind == "pytorch" and torch.equal(file.tensors["a"], torch.arange(3.0))
 
 
 def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,14 +388,3 @@ def test_the_digest_is_of_the_content_that_was_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", a=np.ones(3))
     (tmp_path / "other.npz").replace(path)
     assert file.sha256 == expected
-
-
-@pytest.mark.parametrize("error", [RuntimeError("disk full"), OSError("disk full"), KeyboardInterrupt()])
-def test_a_write_that_fails_leaves_nothing_behind(error: BaseException, tmp_path: Path) -> None:
-    path = tmp_path / "a.pth"
-    path.write_text("before")
-    kind = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError
-    with pytest.raises(kind), replacing_file(path) as temporary:
-        temporary.write_text("half")
-        raise error
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]

@@ -1,14 +1,20 @@
 """LVIS's protocol against faster-coco-eval's own, and AP from the matches that a results file keeps."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
+from detection.coco import read_coco
 from detection.matches import Annotated, image_matches
+from detection.results import Truth
 from detection.score import evaluate_coco
 from engine.matching import ap_from_matches
+from engine.task import ImageResult
+from scenes.layouts import ScenesIndex
 
 IMAGES, CLASSES = 30, 6
 
@@ -103,3 +109,35 @@ def test_what_the_annotations_do_not_list_is_refused(data: tuple[dict[str, Any],
     truth, detections = data
     with pytest.raises(ValueError, match="detection 1 is of image 1 and category 99; the annotations do not list 99"):
         evaluate_coco(truth, [{**detections[0], "category_id": 99}], kind="bbox")
+
+
+def test_a_split_of_lvis_is_scored_so(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    """From the file to the scores and to the matches that a results file keeps."""
+    content = json.loads((few_scenes.coco / "annotations" / "instances_val2017.json").read_text())
+    ids = [category["id"] for category in content["categories"]]
+    for number, image in enumerate(content["images"]):
+        image |= {"neg_category_ids": ids[:2], "not_exhaustive_category_ids": ids[2:] if number % 2 else []}
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps(content))
+    truth = Truth(read_coco(path, data=few_scenes.coco, split="val2017"), masks=False)
+    random = np.random.default_rng(1)
+    results = []
+    for image in content["images"]:
+        found = [
+            {
+                "category_id": a["category_id"],
+                "bbox": (np.array(a["bbox"]) + random.normal(0, 2, 4)).clip(1).tolist(),
+                "score": random.random(),
+            }
+            for a in content["annotations"]
+            if a["image_id"] == image["id"]
+        ]
+        found += [
+            {"category_id": i, "bbox": [1.0, 2.0, 9.0, 9.0], "score": 0.5 + random.random()} for i in ids for _ in "ab"
+        ]
+        values = {"coco_image_id": image["id"], "detections": found, **truth.matches(image["id"], found)}
+        results.append(ImageResult(image["file_name"], values))
+    summary = truth.scores(results)["box"].summary
+    assert 0 < summary["ap"] < 100 and "ar300" in summary
+    rows = [result.values["box_matches"] for result in results]
+    assert ap_from_matches(rows, [1] * len(rows)) == pytest.approx(summary["ap"], abs=1e-9)
