@@ -30,7 +30,7 @@ def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:
     state = checkpoint.state
     pooled = "fc_norm.weight" in state
     vit = ViT(checkpoint.architecture, class_token="cls_token" in state, final_norm=not pooled)
-    _, normalisation = start_from(vit, init)
+    _, normalisation = start_from(vit, init, checkpoint)
     model = Classifier(
         vit,
         num_classes=state["head.weight"].shape[0],

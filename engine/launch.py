@@ -12,6 +12,7 @@ import tyro
 
 from engine.config import Duration, RunConfig
 from engine.loop import EXIT_CODES, NonFiniteError, fit
+from engine.processes import processes
 from engine.recipe import departures
 from engine.seeding import derive, seed_all
 from engine.task import InitialWeights, Task
@@ -98,11 +99,6 @@ def override(config: C, args: TrainArgs) -> C:
     given = {name: value for name in own if (value := getattr(args, name)) is not None}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     return replace(config, run=run, **plain)  # type: ignore[type-var]
-
-
-def processes() -> int:
-    """Return how many processes train together, as torchrun says it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def micro_batches(batch_size: int, most: int, devices: int) -> int:

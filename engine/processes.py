@@ -1,5 +1,6 @@
 """What the processes of a run tell each other; with one process nothing is sent."""
 
+import os
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -8,6 +9,11 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 
 T = TypeVar("T")
+
+
+def processes() -> int:
+    """Return how many processes train together, as torchrun states it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def on_any(fabric: Fabric, flag: bool) -> bool:

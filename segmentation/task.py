@@ -20,12 +20,13 @@ from engine.config import OptimConfig
 from engine.confusion import add_up, scores
 from engine.cost import count_flops
 from engine.export import Exportable, Normalised
+from engine.processes import processes
 from engine.task import Facts, ImageResult, InitialWeights
 from segmentation.answers import as_values, draw_overlay, from_values, write_index
 from segmentation.backbone import MAETransferViT
 from segmentation.config import SegmentationConfig
 from segmentation.configs.linear import linear
-from segmentation.configs.upernet import processes, synchronised, upernet
+from segmentation.configs.upernet import synchronised, upernet
 from segmentation.data import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
 from segmentation.groups import segmentor_groups
 from segmentation.host import EncoderDecoder, build_model

@@ -3,13 +3,13 @@
 Departure: batch norm per process where there is nothing to synchronise or SyncBN cannot run (it needs CUDA).
 """
 
-import os
 from typing import Any
 
 import torch
 
 from backbones.checkpoint import Normalisation
 from engine.config import as_json
+from engine.processes import processes
 from segmentation.config import SegmentationConfig
 from segmentation.host import ConfigDict
 
@@ -97,11 +97,6 @@ def shared_by_heads(config: SegmentationConfig, num_classes: int) -> dict[str, A
 def cross_entropy(weight: float) -> dict[str, Any]:
     """Return the loss: averaged over all pixels, ignored ones too, as in mmseg's configs; 0 where all are ignored."""
     return {"type": "CrossEntropyLoss", "avg_non_ignore": False, "loss_weight": weight}
-
-
-def processes() -> int:
-    """Processes of this run, as torchrun states them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def synchronised() -> bool:
