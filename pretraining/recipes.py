@@ -71,6 +71,26 @@ def small() -> MAEConfig:
     )
 
 
+def small_supervised() -> ClassificationConfig:
+    """The same ViT from labels on the same photographs and image passes: the other arm of a comparison with `small`.
+
+    `python tools/pretrain.py small_supervised --data DIR --out runs/supervised`, where DIR has a folder per class.
+    """
+    return ClassificationConfig(
+        backbone=FAMILY["vit_demo_patch8"],
+        augment=Augmentation(crop_scale=(0.35, 1.0), label_smoothing=0.1),
+        drop_path=0.1,
+        head_std=0.02,
+        run=RunConfig(
+            length=Duration(100, "epochs"),
+            batch_size=128,
+            optim=OptimConfig(base_lr=1e-3, base_batch_size=128, betas=(0.9, 0.95), weight_decay=0.05),
+            schedule=ScheduleConfig(kind="cosine", warmup=Duration(5, "epochs")),
+            save_every=Duration(250),
+        ),
+    )
+
+
 def mae_base() -> MAEConfig:
     """ViT-B/16 on ImageNet-1K for 1,600 epochs: 83.6 % after fine-tuning (MAE, table 3; settings of table 8).
 
@@ -123,6 +143,7 @@ RECIPES: dict[str, Callable[[], MAEConfig | ClassificationConfig]] = {
     "tiny": tiny,
     "tiny_supervised": tiny_supervised,
     "small": small,
+    "small_supervised": small_supervised,
     "mae_base": mae_base,
     "supervised_base": supervised_base,
 }
