@@ -98,6 +98,14 @@ class RunConfig:
     """Seed of the weights, of the data order, of augmentation and of every random choice in the model."""
     accumulate: int = 1
     """Micro-batches per optimiser step on each device."""
+    ema_decay: float | None = None
+    """Decay per step of the exponential moving average of the weights, which is then evaluated, predicted with and
+    exported in place of the last weights; None keeps no average."""
+    activation_checkpointing: bool = False
+    """Keep one tensor per ViT block and compute the rest again in the backward pass: less memory, the same numbers."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work: each holds the whole model (ddp), or a share of its weights, gradients and
+    moments (fsdp)."""
     precision: Precision = "auto"
     """`auto` is bfloat16 autocast where the device computes it natively, else float32."""
     eval_every: Duration | None = None
@@ -123,12 +131,27 @@ class RunConfig:
         for name in ("workers", "max_unreadable", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
+        if self.strategy == "fsdp" and self.precision == "16-mixed":
+            raise ValueError("strategy fsdp does not train in 16-mixed; use bf16-mixed or 32-true.")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}.")
 
 
 # what a run may change between its start and its resumption without becoming another run
-NOT_IDENTITY = frozenset({"workers", "log_every", "keep_last", "save_every", "max_unreadable", "eval_batch_size"})
+NOT_IDENTITY = frozenset(
+    {
+        "activation_checkpointing",
+        "eval_batch_size",
+        "keep_last",
+        "log_every",
+        "max_unreadable",
+        "save_every",
+        "strategy",
+        "workers",
+    }
+)
 
 
 def as_json(config: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import tyro
 
-from engine.config import Duration, RunConfig
+from engine.config import Duration, Precision, RunConfig
 from engine.loop import EXIT_CODES, NonFiniteError, fit
 from engine.processes import processes
 from engine.recipe import departures
@@ -67,6 +67,16 @@ class TrainArgs:
     """Images that a device takes at once: the batch of the recipe is reached by accumulating micro-batches."""
     workers: int | None = None
     """Processes per device that load data."""
+    precision: Precision | None = None
+    """Arithmetic of the forward pass; the recipe's unless given."""
+    ema_decay: float | None = None
+    """Evaluate and export the exponential moving average of the weights with this decay per step."""
+    activation_checkpointing: bool = False
+    """Keep one tensor per ViT block and compute the rest again in the backward pass."""
+    strategy: Literal["ddp", "fsdp"] | None = None
+    """What several processes hold: each the whole model (ddp), or a share of weights, gradients and moments (fsdp)."""
+    arm: str | None = None
+    """What the record and tables call the initial weights; the family of the file unless given."""
     resume: bool = False
     """Continue the run in --out from its last checkpoint."""
 
@@ -90,7 +100,9 @@ def override(config: C, args: TrainArgs) -> C:
         run = replace(run, length=Duration(args.steps, "steps"))
     if args.epochs is not None:
         run = replace(run, length=Duration(args.epochs, "epochs"))
-    for name in ("seed", "batch_size", "workers"):
+    if args.activation_checkpointing:
+        run = replace(run, activation_checkpointing=True)
+    for name in ("seed", "batch_size", "workers", "precision", "ema_decay", "strategy"):
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})
     if args.max_per_device is not None:
@@ -153,7 +165,9 @@ def train(args: TrainArgs, config: C, build: Build, *, departures: tuple[str, ..
     try:
         seed_all(derive(config.run.seed, "weights"))
         task = build(config, data=args.data, init=initial_weights(args))
-        record = fit(task, config, recipe=args.recipe, out=args.out, resume=args.resume, departures=departures)
+        record = fit(
+            task, config, recipe=args.recipe, out=args.out, resume=args.resume, departures=departures, arm=args.arm
+        )
     except (ValueError, OSError, NonFiniteError) as error:
         return fail(error)
     return EXIT_CODES[record.status]

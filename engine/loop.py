@@ -6,34 +6,36 @@ bit for bit (on one CPU; on CUDA up to its own nondeterminism).
 """
 
 import time
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from engine import resume as checkpointing
+from engine.average import Average, averaged
 from engine.config import RunConfig, as_json
 from engine.cost import count_parameters
 from engine.curves import CURVES_NAME, draw_curves
 from engine.data import Batch, Shard, train_batches
-from engine.device import device_name, make_fabric, peak_memory
+from engine.device import device_name, make_fabric
 from engine.evaluation import Evaluated, evaluate, write_results
 from engine.identity import check_folder, run_id, write_identity
 from engine.log import CSV_NAME, RunLog, duration
 from engine.meter import Meter
 from engine.optim import build_optimizer, group_table, set_lr
 from engine.processes import from_all, on_any
-from engine.provenance import git_commit, library_versions
-from engine.record import Cost, Evaluation, RunRecord, Status, write_record, write_weights_report
-from engine.resume import Progress
+from engine.record import RunRecord, Status, write_record, write_weights_report
+from engine.recording import Named, Recorder, now, precision_name, relative
+from engine.resume import Progress, Trained
 from engine.schedule import lr_factor
 from engine.seeding import derive, seed_all
+from engine.sharding import gathered, unshard_for_good, whole
 from engine.stop import StopRequest, stop_requests
-from engine.task import InitialWeights, Task
+from engine.task import Task
 
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
 
@@ -43,11 +45,18 @@ class NonFiniteError(ArithmeticError):
 
 
 def fit(
-    task: Task, config: Any, *, recipe: str, out: Path, resume: bool = False, departures: tuple[str, ...] = ()
+    task: Task,
+    config: Any,
+    *,
+    recipe: str,
+    out: Path,
+    resume: bool = False,
+    departures: tuple[str, ...] = (),
+    arm: str | None = None,
 ) -> RunRecord:
     """Train `task` as `config.run` says, into `out`, and return its record (completed or interrupted).
 
-    `departures` is what the record says of the recipe (engine.recipe).
+    `departures` is what the record says of the recipe (engine.recipe), `arm` what it calls the initial weights.
 
     A run that fails leaves a record that says so, and its exception is raised. Raises ValueError before training where
     `out` holds another run.
@@ -67,8 +76,9 @@ def fit(
         },
     }
     check_folder(out, identity, resume=resume)
-    fabric = make_fabric(run.precision)
-    session = _Session(task, config, recipe, out, fabric, run_id(identity), departures)
+    fabric = make_fabric(run.precision, run.strategy)
+    named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
+    session = _Session(task, config, named, out, fabric)
     if fabric.is_global_zero:
         write_weights_report(out, facts.weights)
         write_identity(out, identity)  # after all that may refuse the run, so that a refusal leaves nothing
@@ -77,32 +87,12 @@ def fit(
         return session.run(stop)
 
 
-@dataclass
-class _Written:
-    """Files a run has left so far."""
-
-    results: str | None = None
-    pictures: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-
-
 class _Session:
     """One process's life of a run: from its start or its last checkpoint to its end."""
 
-    def __init__(
-        self,
-        task: Task,
-        config: Any,
-        recipe: str,
-        out: Path,
-        fabric: Fabric,
-        identifier: str,
-        departures: tuple[str, ...],
-    ) -> None:
-        self.task, self.config, self.recipe, self.out, self.fabric = task, config, recipe, out, fabric
-        self.departures = departures
+    def __init__(self, task: Task, config: Any, named: Named, out: Path, fabric: Fabric) -> None:
+        self.task, self.named, self.out, self.fabric = task, named, out, fabric
         self.run_config: RunConfig = config.run
-        self.identifier = identifier
         run = self.run_config
         sizes = {"batch_size": run.batch_size, "dataset_size": len(task.train_data)}
         self.total = run.length.steps(**sizes)
@@ -112,23 +102,37 @@ class _Session:
         self.eval_every = max(1, run.eval_every.steps(**sizes)) if run.eval_every else self.total
         self.save_every = max(1, run.save_every.steps(**sizes)) if run.save_every else self.total
         self.peak_lr = run.optim.lr(run.batch_size)
-        self.groups = task.param_groups(run.optim)
-        self.parameters = count_parameters(task.model)
+        task.param_groups(run.optim)  # refuses what it must before anything is written
         self.shard = Shard(fabric.global_rank, fabric.world_size, run.accumulate)
         self.shard.positions(0, run.batch_size)  # refuses a batch that cannot be shared
-        self.written = _Written()
-        self.commit = git_commit()
+        if run.activation_checkpointing:
+            _keep_less(task.model)
+        self.recorder = Recorder(
+            task=task,
+            config=config,
+            named=named,
+            fabric=fabric,
+            total_steps=self.total,
+            parameters=count_parameters(task.model),
+        )
 
     def run(self, stop: StopRequest) -> RunRecord:
         """Train to the end, or to the request to stop; return the record."""
-        self.began = time.monotonic()
-        # the module and optimiser that checkpoints hold, and Fabric's wrappers around them
-        bare = self.task.model, build_optimizer(self.groups, self.run_config.optim, peak_lr=self.peak_lr)
-        module: Any = self.fabric.setup_module(bare[0])
-        optimizer = self.fabric.setup_optimizers(bare[1])
-        restored, problems = checkpointing.load_latest(self.out, model=bare[0], optimizer=bare[1])
-        self.progress = restored or Progress(started=_now())
-        self.before_seconds = self.progress.total_seconds
+        run, model = self.run_config, self.task.model
+        module: Any = self.fabric.setup_module(model)  # sharding replaces the parameters of `model`
+        self.groups = self.task.param_groups(run.optim)
+        scaler: GradScaler | None = getattr(self.fabric._precision, "scaler", None)
+        inner = build_optimizer(self.groups, run.optim, peak_lr=self.peak_lr, scaled_loss=scaler is not None)
+        optimizer = self.fabric.setup_optimizers(inner)
+        self.trained = Trained(
+            model=model,
+            optimizer=inner,
+            average=None if run.ema_decay is None else Average(model, run.ema_decay),
+            scaler=scaler,
+        )
+        restored, problems = checkpointing.load_latest(self.out, self.trained)
+        self.progress = restored or Progress(started=now())
+        self.recorder.earlier_seconds = self.progress.total_seconds
         self.log = RunLog(
             self.out,
             label=self.task.name,
@@ -143,7 +147,7 @@ class _Session:
         self._write_record("running")
         try:
             self.log.start()
-            if self._train(module, optimizer, bare, stop):
+            if self._train(module, optimizer, stop):
                 self._finish()
                 status = "completed"
             else:
@@ -157,7 +161,7 @@ class _Session:
             self._conclude(record)
         return record
 
-    def _train(self, module: Any, optimizer: Any, bare: tuple[nn.Module, Any], stop: StopRequest) -> bool:
+    def _train(self, module: Any, optimizer: Any, stop: StopRequest) -> bool:
         """Train and evaluate to the last step; return False where stopped before, with everything saved."""
         run, progress = self.run_config, self.progress
         if not self._evaluate_if_due(stop):  # a run stopped between its checkpoint and its evaluation
@@ -177,30 +181,34 @@ class _Session:
         for step in steps:
             if on_any(self.fabric, bool(stop)):
                 if saved != progress.step:
-                    self._save(bare)
+                    self._save()
                 return False
             meter.begin()
             lr = self.peak_lr * lr_factor(run.schedule, step, total_steps=self.total, warmup_steps=self.warmup)
             set_lr(optimizer, lr)
             losses, norm, waited = self._step(module, optimizer, batches, step, lr)
+            if self.trained.average is not None:
+                self.trained.average.update()
             progress.step = step + 1
             progress.losses = losses
             meter.end(waited)
             progress.train_seconds += meter.seconds
             progress.wait_seconds += waited
             values = {**losses, "lr": lr, "grad_norm": norm, **meter.rates(run.batch_size)}
+            if self.trained.scaler is not None:
+                values["loss_scale"] = self.trained.scaler.get_scale()  # falls at every step that overflows
             due = progress.step % run.log_every == 0 or progress.step in (1, self.total)
             self.log.step(progress.step, values, write=due)
             if progress.step % self.save_every == 0 or progress.step == self.total:
-                self._save(bare)
+                self._save()
                 saved = progress.step
             if self._evaluation_due():
                 if not self._evaluate_if_due(stop):
                     if saved != progress.step:
-                        self._save(bare)
+                        self._save()
                     return False
                 module.train()
-        self._save(bare)  # the last checkpoint holds the last evaluation
+        self._save()  # the last checkpoint holds the last evaluation
         return True
 
     def _step(
@@ -232,8 +240,9 @@ class _Session:
         if run.optim.clip_norm is not None:
             norm = fabric.clip_gradients(module, optimizer, max_norm=run.optim.clip_norm, error_if_nonfinite=False)
         else:
+            fabric._precision.unscale_gradients(self.trained.optimizer)
             norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-        norm_value = float(norm) if norm is not None else 0.0
+        norm_value = float(whole(norm)) if norm is not None else 0.0
         # float16 scaling overflows now and then by design: its scaler skips the step
         if run.precision != "16-mixed" and not torch.isfinite(torch.tensor(norm_value)):
             raise self._non_finite("the gradient", step, from_all(fabric, batch.ids), losses, lr)
@@ -257,44 +266,45 @@ class _Session:
         # the last evaluation also makes the results file and the pictures, which no checkpoint holds
         if not self._evaluation_due() or (done and not final):
             return True
-        evaluated = evaluate(
-            self.task, self.run_config, self.fabric, stop=lambda: bool(stop), progress=self.log.evaluating
-        )
-        if evaluated is None:
-            return False
+        with ExitStack() as held:
+            held.enter_context(averaged(self.trained.average))
+            held.enter_context(gathered(self.task.model))
+            evaluated = evaluate(
+                self.task, self.run_config, self.fabric, stop=lambda: bool(stop), progress=self.log.evaluating
+            )
+            if evaluated is None:
+                return False
+            if final:
+                self._keep_results(evaluated)
         self._count_unreadable(evaluated.unreadable)
         if not done:
             progress.evaluations.append({"step": progress.step, "metrics": evaluated.metrics})
             self.log.scalars(progress.step, {f"val/{name}": value for name, value in evaluated.metrics.items()})
         self.log.say(f"step {progress.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in evaluated.metrics.items()))
-        if final:
-            self._keep_results(evaluated)
         self._write_record("running")
         return True
 
     def _keep_results(self, evaluated: Evaluated) -> None:
         if not self.fabric.is_global_zero:
             return
-        self.written.results = write_results(self.out, evaluated.results).name
+        written = self.recorder.written
+        written.results = write_results(self.out, evaluated.results).name
         pictures = self.task.draw(evaluated.results, self.out / "pictures")
         curves = draw_curves(self.out / CSV_NAME, self.out / "pictures" / CURVES_NAME)
-        self.written.pictures = self._relative([*pictures, *([curves] if curves else [])])
+        written.pictures = relative([*pictures, *([curves] if curves else [])], self.out)
 
     def _finish(self) -> None:
-        if self.fabric.is_global_zero:
-            self.written.outputs = self._relative(self.task.finish(self.out))
-        self.fabric.barrier()
+        with averaged(self.trained.average):
+            unshard_for_good(self.task.model)
+            if self.fabric.is_global_zero:
+                self.recorder.written.outputs = relative(self.task.finish(self.out), self.out)
+            self.fabric.barrier()
 
-    def _save(self, bare: tuple[nn.Module, Any]) -> None:
-        self.progress.total_seconds = self.before_seconds + time.monotonic() - self.began
+    def _save(self) -> None:
+        self.progress.total_seconds = self.recorder.seconds
+        state = self.trained.state()
         if self.fabric.is_global_zero:
-            checkpointing.save(
-                self.out,
-                model=bare[0],
-                optimizer=bare[1],
-                progress=self.progress,
-                keep_last=self.run_config.keep_last,
-            )
+            checkpointing.save(self.out, state=state, progress=self.progress, keep_last=self.run_config.keep_last)
         self.fabric.barrier()
 
     def _count_unreadable(self, found: dict[str, str]) -> None:
@@ -323,7 +333,8 @@ class _Session:
 
     def _introduce(self, problems: list[str], *, resumed: bool) -> None:
         facts, run, say = self.task.facts, self.run_config, self.log.say
-        say(f"{self.task.name} {self.recipe}: {facts.train_images} training and {facts.val_images} validation images")
+        images = f"{facts.train_images} training and {facts.val_images} validation images"
+        say(f"{self.task.name} {self.named.recipe}: {images}")
         for line in facts.data_notes:
             say(f"  data: {line}")
         if facts.weights.source == "random":
@@ -334,10 +345,15 @@ class _Session:
         each = run.batch_size // (run.accumulate * self.fabric.world_size)
         shared = f"{self.fabric.world_size} process(es) x {run.accumulate} micro-batch(es) x {each} images"
         say(f"  batch {run.batch_size} ({shared}), {self.total} steps, peak lr {self.peak_lr:.3g} ({lr_rule})")
-        say(f"  departures: {'; '.join(self.departures) or 'none, the recipe as it is'}")
-        say(f"  {device_name(self.fabric.device)}, {self.fabric.world_size} process(es), {_precision(self.fabric)}")
+        say(f"  departures: {'; '.join(self.named.departures) or 'none, the recipe as it is'}")
+        say(f"  {device_name(self.fabric.device)}, {self.fabric.world_size} process(es), {precision_name(self.fabric)}")
         for line in group_table(self.groups, self.peak_lr):
             say(f"  {line}")
+        average = self.trained.average
+        if average is not None:
+            say(f"  evaluated and exported: the average of the weights (EMA, decay {average.decay:g} per step)")
+            if (share := average.initial_share(self.total)) > 0.01:
+                problems = [*problems, f"the average still holds {share:.0%} of the initial weights at the end."]
         if 0 < self.total <= self.warmup:
             problems = [*problems, f"the warm-up of {self.warmup} steps covers the whole run of {self.total}."]
         for problem in problems:
@@ -355,7 +371,7 @@ class _Session:
                 say(f"  {self.out / name}")
 
     def _write_record(self, status: Status, error: str | None = None) -> RunRecord:
-        record = self._record(status, error)
+        record = self.recorder.record(self.progress, status, error)
         if self.fabric.is_global_zero:
             try:
                 write_record(self.out, record)
@@ -365,73 +381,11 @@ class _Session:
                 self.log.say(f"warning: the record of the failure was not written: {problem}")
         return record
 
-    def _record(self, status: Status, error: str | None) -> RunRecord:
-        facts, progress, run = self.task.facts, self.progress, self.run_config
-        seen = progress.step * run.batch_size
-        seconds = progress.train_seconds
-        return RunRecord(
-            run_id=self.identifier,
-            task=self.task.name,
-            recipe=self.recipe,
-            status=status,
-            seed=run.seed,
-            steps=progress.step,
-            total_steps=self.total,
-            samples_seen=seen,
-            data=facts.data,
-            train_split=facts.train_split,
-            val_split=facts.val_split,
-            train_images=facts.train_images,
-            val_images=facts.val_images,
-            data_notes=facts.data_notes,
-            unreadable_images=tuple(f"{path}: {reason}" for path, reason in progress.unreadable.items()),
-            architecture=facts.architecture,
-            weights_source=facts.weights.source,
-            weights_path=facts.weights.path,
-            weights_sha256=facts.weights.sha256,
-            weights_report=tuple(facts.weights.lines()),
-            primary_metric=self.task.primary_metric,
-            metrics=dict(progress.evaluations[-1]["metrics"]) if progress.evaluations else {},
-            evaluations=tuple(Evaluation(**e) for e in progress.evaluations),
-            losses=progress.losses,
-            cost=Cost(
-                parameters=self.parameters,
-                flops_per_image=facts.flops_per_image,
-                images_per_second=seen / seconds if seconds else None,
-                data_wait_share=progress.wait_seconds / seconds if seconds else None,
-                peak_memory_bytes=peak_memory(self.fabric.device),
-                train_seconds=seconds,
-                total_seconds=self.before_seconds + time.monotonic() - self.began,
-            ),
-            config=as_json(self.config),
-            results_file=self.written.results,
-            pictures=self.written.pictures,
-            outputs=self.written.outputs,
-            git_commit=self.commit,
-            libraries=library_versions(),
-            device=device_name(self.fabric.device),
-            world_size=self.fabric.world_size,
-            precision=_precision(self.fabric),
-            started=progress.started,
-            ended=None if status == "running" else _now(),
-            error=error,
-            extra=facts.extra,
-            weights_options=_options(facts.init),
-            departures=self.departures,
-        )
 
-    def _relative(self, paths: list[Path]) -> tuple[str, ...]:
-        return tuple(str(path.relative_to(self.out)) for path in paths)
-
-
-def _options(init: InitialWeights | None) -> dict[str, Any]:
-    """Return what a record keeps of a declaration beside the path."""
-    return {} if init is None else {name: value for name, value in as_json(init).items() if name != "path"}
-
-
-def _precision(fabric: Fabric) -> str:
-    return str(fabric._precision.precision)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def _keep_less(model: nn.Module) -> None:
+    """Switch activation checkpointing on. Raises ValueError for a model without a ViT that has the switch."""
+    found = [module for module in model.modules() if hasattr(module, "activation_checkpointing")]
+    if not found:
+        raise ValueError("activation_checkpointing: the model has no part that can compute its activations again.")
+    for module in found:
+        module.activation_checkpointing = True  # type: ignore[assignment]

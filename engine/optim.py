@@ -11,8 +11,13 @@ from engine.config import OptimConfig
 from engine.task import ParamGroupLike
 
 
-def build_optimizer(groups: Sequence[ParamGroupLike], optim: OptimConfig, *, peak_lr: float) -> Optimizer:
-    """Return the optimiser over the groups; each torch group carries `lr_scale`, its share of the schedule's rate."""
+def build_optimizer(
+    groups: Sequence[ParamGroupLike], optim: OptimConfig, *, peak_lr: float, scaled_loss: bool = False
+) -> Optimizer:
+    """Return the optimiser over the groups; each torch group carries `lr_scale`, its share of the schedule's rate.
+
+    `scaled_loss` says that a gradient scaler (float16) must be able to unscale the gradients before the step.
+    """
     settings: list[dict[str, Any]] = [
         {
             "params": list(g.params),
@@ -27,8 +32,8 @@ def build_optimizer(groups: Sequence[ParamGroupLike], optim: OptimConfig, *, pea
             # matrices alone are scaled, also without weight decay: MAE's util/lars.py
             group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
         return Lars(settings, lr=peak_lr, momentum=optim.betas[0], trust_coeff=0.001)
-    # fused: one kernel instead of a dozen elementwise passes
-    return AdamW(settings, lr=peak_lr, betas=optim.betas, fused=True)
+    # fused: one kernel instead of a dozen elementwise passes, but it unscales gradients only within the step
+    return AdamW(settings, lr=peak_lr, betas=optim.betas, fused=not scaled_loss)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -101,6 +101,8 @@ class RunRecord:
     """What was declared of the weights file, its family first."""
     departures: tuple[str, ...] = ()
     """In what the recipe differs from the published one that it reproduces, and what the run changed of the recipe."""
+    arm: str | None = None
+    """What the initial weights are called in a comparison (--arm); None where they go by `weights_source`."""
     schema_version: int = SCHEMA_VERSION
 
 

@@ -1,0 +1,89 @@
+"""Fully sharded training (FSDP; PyTorch's `fully_shard`): each process keeps a share of weights, gradients and moments.
+
+Every transformer block is a unit that is gathered for its forward and backward pass; the rest of the model is one more.
+A checkpoint holds whole tensors all the same, so a run can be resumed, evaluated and exported without sharding.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+
+def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Spread the model's parameters over the processes of `mesh`, in place, and return it."""
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the transformer blocks of every ViT in the model."""
+    lists = [getattr(module, "blocks", None) for module in model.modules()]
+    return [block for found in lists if isinstance(found, nn.ModuleList) for block in found]
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Have every process hold all weights for a while, so that it can evaluate at its own pace."""
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    if isinstance(model, FSDPModule):
+        # the units must know their root before any of them runs alone; PyTorch finds it in the first forward pass
+        model._get_fsdp_state()._lazy_init()
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
+            unit.set_reshard_after_forward(unit is not model, recurse=False)
+
+
+def unshard_for_good(model: nn.Module) -> None:
+    """Turn the parameters into whole ones; the model trains no more, but is written like any other."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if isinstance(parameter, DTensor):
+                whole = nn.Parameter(parameter.full_tensor().detach(), requires_grad=parameter.requires_grad)
+                module._parameters[name] = whole
+
+
+def whole_tensors(state: Any) -> Any:
+    """Return a nest of values with every shard gathered. Every process must ask."""
+    return tree_map(lambda value: value.full_tensor() if isinstance(value, DTensor) else value, state)
+
+
+def shards_like(values: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return whole tensors cut as those of the same name in `present` are."""
+    return {name: _cut(value, present.get(name)) for name, value in values.items()}
+
+
+def shard_state(optimizer: Optimizer) -> None:
+    """Cut the moments of an optimiser, loaded as whole tensors, as its parameters are."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and name != "step":
+                state[name] = _cut(value, parameter)
+
+
+def whole(value: Tensor) -> Tensor:
+    """Return a tensor, gathered where it was spread over processes."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _cut(value: Tensor, like: Tensor | None) -> Tensor:
+    if not isinstance(like, DTensor) or isinstance(value, DTensor):
+        return value
+    value = value.to(like.device_mesh.device_type)
+    with torch.no_grad():
+        return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
