@@ -9,7 +9,7 @@ What is free of weight decay differs between codes, so a recipe names its rule: 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -96,10 +96,35 @@ def param_groups(
         raise ValueError(
             f"no trainable parameter starts with {blocks!r}; the first is {named[0][0] if named else None}."
         )
+    return _grouped(
+        [(layer_of(name, depth=depth, prefix=prefix), name, parameter) for name, parameter in named],
+        weight_decay=weight_decay,
+        layer_decay=layer_decay,
+        depth=depth,
+        exempt=exempt,
+    )
+
+
+def head_groups(
+    model: nn.Module, *, weight_decay: float, depth: int, exempt: Exempt = exempt_vectors
+) -> list[ParamGroup]:
+    """Return every trainable parameter in the layer after the blocks: heads on a ViT none of which learns."""
+    learning = [(depth + 1, name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return _grouped(learning, weight_decay=weight_decay, layer_decay=1.0, depth=depth, exempt=exempt)
+
+
+def _grouped(
+    named: Sequence[tuple[int, str, nn.Parameter]],
+    *,
+    weight_decay: float,
+    layer_decay: float,
+    depth: int,
+    exempt: Exempt,
+) -> list[ParamGroup]:
+    """Return the groups of (layer, name, parameter)."""
     members: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
-    for name, parameter in named:
-        key = (layer_of(name, depth=depth, prefix=prefix), exempt(name, parameter))
-        members.setdefault(key, []).append((name, parameter))
+    for layer, name, parameter in named:
+        members.setdefault((layer, exempt(name, parameter)), []).append((name, parameter))
     return [
         ParamGroup(
             layer=layer,

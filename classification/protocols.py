@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from backbones.param_groups import ParamGroup
 from backbones.vit import ViT
 
 PROBE_NORM_EPS = 1e-6  # main_linprobe.py of MAE's code
@@ -47,22 +46,3 @@ def frozen_modules(module: nn.Module) -> Iterator[nn.Module]:
         return
     for child in module.children():
         yield from frozen_modules(child)
-
-
-def probe_groups(model: nn.Module, *, weight_decay: float, depth: int) -> list[ParamGroup]:
-    """Return a group of the matrices and one of the vectors that learn, after a ViT none of which does.
-
-    Vectors have no weight decay (and LARS gives them no trust ratio).
-    """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    kinds = [item for item in named if item[1].ndim > 1], [item for item in named if item[1].ndim <= 1]
-    return [
-        ParamGroup(
-            layer=depth + 1,
-            lr_scale=1.0,
-            weight_decay=decay,
-            names=tuple(name for name, _ in kind),
-            params=tuple(parameter for _, parameter in kind),
-        )
-        for kind, decay in zip(kinds, (weight_decay, 0.0), strict=True)
-    ]

@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 
 from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.initial import start_from
-from backbones.param_groups import ParamGroup, param_groups
+from backbones.param_groups import ParamGroup, head_groups, param_groups
 from backbones.vit import ViT
 from classification.config import ClassificationConfig
 from classification.data import (
@@ -26,7 +26,7 @@ from classification.data import (
 )
 from classification.heads import Classifier
 from classification.pictures import draw_answer, draw_predictions
-from classification.protocols import freeze_all, freeze_but_last, probe_groups, probe_norm
+from classification.protocols import freeze_all, freeze_but_last, probe_norm
 from classification.subset import list_text, listed_images, share_of_classes
 from engine.config import OptimConfig
 from engine.cost import count_flops
@@ -73,7 +73,7 @@ class ClassificationTask:
     def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
         """Layer-wise decay over what learns of the ViT; the head is the last layer."""
         if self.config.protocol == "linear":
-            return probe_groups(self.model, weight_decay=optim.weight_decay, depth=self.config.backbone.depth)
+            return head_groups(self.model, weight_decay=optim.weight_decay, depth=self.config.backbone.depth)
         return param_groups(
             self.model,
             weight_decay=optim.weight_decay,

@@ -26,7 +26,7 @@ from segmentation.answers import as_values, draw_overlay, from_values, write_ind
 from segmentation.backbone import MAETransferViT
 from segmentation.config import SegmentationConfig
 from segmentation.configs.linear import linear
-from segmentation.configs.upernet import synchronised, upernet
+from segmentation.configs.upernet import upernet
 from segmentation.data import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
 from segmentation.groups import segmentor_groups
 from segmentation.host import EncoderDecoder, build_model
@@ -239,7 +239,7 @@ def _check_batch(config: SegmentationConfig) -> None:
     """Raise ValueError where a forward pass sees one image: batch norm over a 1 x 1 map needs two."""
     run = config.run
     share = run.batch_size // (run.accumulate * processes())
-    if share < 2 and config.head.kind == "upernet" and not synchronised():
+    if share < 2 and config.head.kind == "upernet" and processes() == 1:
         raise ValueError(
             f"batch_size {run.batch_size} over {processes()} process(es) and {run.accumulate} micro-batches "
             f"leaves {share} image(s) per forward pass; UPerNet's batch norm needs 2 or more. Raise the "

@@ -1,7 +1,4 @@
-"""UPerNet on the ViT, as in mmsegmentation's `configs/mae`: model nodes only.
-
-Departure: batch norm per process where there is nothing to synchronise or SyncBN cannot run (it needs CUDA).
-"""
+"""UPerNet on the ViT, as in mmsegmentation's `configs/mae`: model nodes only."""
 
 from typing import Any
 
@@ -10,8 +7,11 @@ import torch
 from backbones.checkpoint import Normalisation
 from engine.config import as_json
 from engine.processes import processes
+from engine.sync_norm import CpuSyncBatchNorm
 from segmentation.config import SegmentationConfig
-from segmentation.host import ConfigDict
+from segmentation.host import MODELS, ConfigDict
+
+MODELS.register_module(name="CpuSyncBN", module=CpuSyncBatchNorm)
 
 
 def upernet(config: SegmentationConfig, *, num_classes: int, normalisation: Normalisation) -> ConfigDict:
@@ -88,7 +88,7 @@ def shared_by_heads(config: SegmentationConfig, num_classes: int) -> dict[str, A
     """Return what every head is told."""
     return {
         "num_classes": num_classes,
-        "norm_cfg": {"type": "SyncBN" if synchronised() else "BN", "requires_grad": True},
+        "norm_cfg": {"type": _norm(), "requires_grad": True},
         "align_corners": False,
         "dropout_ratio": config.head.dropout,
     }
@@ -99,6 +99,8 @@ def cross_entropy(weight: float) -> dict[str, Any]:
     return {"type": "CrossEntropyLoss", "avg_non_ignore": False, "loss_weight": weight}
 
 
-def synchronised() -> bool:
-    """True where batch norm is taken over all processes: several of them, on CUDA."""
-    return processes() > 1 and torch.cuda.is_available()
+def _norm() -> str:
+    """Return the batch norm over all processes."""
+    if processes() == 1:
+        return "BN"
+    return "SyncBN" if torch.cuda.is_available() else "mmseg.CpuSyncBN"

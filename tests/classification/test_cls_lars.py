@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from backbones.param_groups import ParamGroup
-from classification.protocols import probe_groups
+from backbones.param_groups import ParamGroup, head_groups
 from classification.recipes import RECIPES
 from engine.config import OptimConfig
 from engine.optim import build_optimizer, set_lr
@@ -22,7 +21,7 @@ def test_lars_is_maes() -> None:
     torch.manual_seed(0)
     layer = torch.nn.Linear(6, 3)
     optim = OptimConfig(kind="lars", base_lr=0.1, weight_decay=0.0)
-    groups: list[ParamGroup] = probe_groups(layer, weight_decay=0.0, depth=2)
+    groups: list[ParamGroup] = head_groups(layer, weight_decay=0.0, depth=2)
     optimizer = build_optimizer(groups, optim, peak_lr=2.0)
     expected = {name: p.detach().clone() for name, p in layer.named_parameters()}
     momenta = {name: torch.zeros_like(p) for name, p in expected.items()}
