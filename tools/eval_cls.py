@@ -27,7 +27,7 @@ class Args:
     data: Path
     """Folder of the data set."""
     init_source: str = "timm"
-    """Family of the weights file: mae, timm, augreg, beit, ..."""
+    """Family of the weights file, among those whose files hold a head: timm, augreg, mae, beit, huggingface."""
     init_heads: int | None = None
     """Attention heads of the weights, where neither the file nor a published width tells."""
     trust_pickle: bool = False

@@ -36,7 +36,8 @@ class Args:
     init: Path | None = None
     """Weights of the ViT; absent means random weights."""
     init_source: str = "own"
-    """Family of the weights file: own, mae, timm, augreg, beit, moco_v3, dino, huggingface, detectron2, mmseg."""
+    """Family of the weights file: own, mae, timm, augreg, beit, moco_v3, moco_v3_momentum, dino, dino_student,
+    huggingface, detectron2, mmseg."""
     init_heads: int | None = None
     """Attention heads of the weights, where neither the file nor a published width tells."""
     trust_pickle: bool = False

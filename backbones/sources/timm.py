@@ -82,7 +82,8 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def require_plain(checkpoint: Checkpoint, names: re.Pattern[str], model: str) -> None:
     """Raise ValueError where `model`, whose parameters are `names`, computes something else than these weights do."""
     if homeless := [name for name in checkpoint.state if not names.fullmatch(name)]:
-        encoder = all(DECODER.fullmatch(name) or HEAD.fullmatch(name) for name in homeless)
+        norm = any(name.startswith("norm.") for name in checkpoint.state)  # --encoder-only keeps no fc_norm
+        encoder = norm and all(DECODER.fullmatch(name) or HEAD.fullmatch(name) for name in homeless)
         way_out = "leave decoder and head out (--encoder-only)" if encoder else "write another format; `own` takes all"
         raise ValueError(
             f"{checkpoint.path}: {model} has no place for {len(homeless)} tensors: {listed(homeless)}; {way_out}."
