@@ -9,12 +9,14 @@ from typing import Any
 
 import yaml
 
+from benchmark.lines import arm_of
 from benchmark.stats import Summary, summarise
 from engine.record import RunRecord
 
 PATH = Path(__file__).with_name("published.yaml")
 BLOCK_FIELDS = {"recipe", "task", "data", "backbone", "tolerance", "tolerance_reason", "source", "rows"}
 ROW_FIELDS = {"arm", "metric", "value", "table"}
+ROW_OPTIONS = {"recipe", "note"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +24,15 @@ class Published:
     """One published number."""
 
     recipe: str
-    """Name that the record of a run has when it follows the recipe."""
+    """Name that the record of a run has when it follows the recipe; where an arm has settings of its own, theirs."""
+    block: str
+    """Recipe that the row is published beside, whose rows are shown together."""
     task: str
     data: str
     """Data set, protocol and image size."""
     backbone: str
     arm: str
+    """What a record calls the initial weights (benchmark.lines.arm_of)."""
     metric: str
     value: float
     """Percent."""
@@ -67,8 +72,8 @@ def published_rows(path: Path = PATH) -> tuple[Published, ...]:
         _complete(path, block, BLOCK_FIELDS, optional=set())
         shared = {name: value for name, value in block.items() if name != "rows"}
         for row in block["rows"]:
-            _complete(path, row, ROW_FIELDS, optional={"note"})
-            rows.append(Published(**shared, **row))
+            _complete(path, row, ROW_FIELDS, optional=ROW_OPTIONS)
+            rows.append(Published(**{"block": block["recipe"], **shared, **row}))
     keys = [(row.recipe, row.arm, row.metric) for row in rows]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
@@ -81,18 +86,19 @@ def published_rows(path: Path = PATH) -> tuple[Published, ...]:
 def check_published(
     records: Sequence[RunRecord], rows: Sequence[Published] | None = None
 ) -> tuple[PublishedCheck, ...]:
-    """Return every row of the recipes that the records follow (by name and task), with what its arm measured."""
+    """Return every row of the blocks that the records follow (by recipe and task), with what its arm measured."""
     rows = published_rows() if rows is None else rows
     measured: dict[tuple[str, str, str, str], list[float]] = {}
     for record in records:
         for metric, value in record.metrics.items():
             if math.isfinite(value):
-                measured.setdefault((record.recipe, record.task, record.weights_source, metric), []).append(value)
-    followed = {(record.recipe, record.task) for record in records}
+                measured.setdefault((record.recipe, record.task, arm_of(record), metric), []).append(value)
+    recipes = {(record.recipe, record.task) for record in records}
+    followed = {(row.block, row.task) for row in rows if (row.recipe, row.task) in recipes}
     return tuple(
         PublishedCheck(published=row, measured=summarise(measured.get((row.recipe, row.task, row.arm, row.metric), [])))
         for row in rows
-        if (row.recipe, row.task) in followed
+        if (row.block, row.task) in followed
     )
 
 

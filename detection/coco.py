@@ -120,7 +120,11 @@ def ground_truth(store: Store) -> dict[str, Any]:
     return {
         "info": {},
         "images": images,
-        "categories": [{"id": category.id, "name": category.name} for category in store.categories],
+        "categories": [
+            {"id": category.id, "name": category.name}
+            | ({"frequency": category.frequency} if category.frequency else {})
+            for category in store.categories
+        ],
         "annotations": annotations,
     }
 

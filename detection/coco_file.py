@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as rle
 
-from detection.store import Arrays, Category, Defect, Store
+from detection.store import FREQUENCIES, Arrays, Category, Defect, Store
 
 ROUNDING = 1.0  # pixels by which COCO's own boxes may pass the edge of their image
 MOST_NAMED = 3  # examples in a message
@@ -56,9 +56,10 @@ def read_file(path: Path) -> Store:
     """
     with _no_collection():
         content = _parse(path)
-        categories = _categories(content["categories"], path)
         images = _images(content["images"], path)
-        reader = _Reader(path, categories)
+        lvis = any("neg_category_ids" in image for image in images.values())
+        categories = _categories(content["categories"], path, lvis=lvis)
+        reader = _Reader(path, categories, lvis=lvis)
         of_image: dict[Any, list[dict[str, Any]]] = {image_id: [] for image_id in images}
         for raw in content["annotations"]:
             image_id = _field(raw, "image_id", path, "annotation")
@@ -99,12 +100,23 @@ def _parse(path: Path) -> dict[str, Any]:
     return content
 
 
-def _categories(raw: list[dict[str, Any]], path: Path) -> tuple[Category, ...]:
+def _categories(raw: list[dict[str, Any]], path: Path, *, lvis: bool) -> tuple[Category, ...]:
     if not raw:
         raise ValueError(f"{path}: `categories` is empty; list an id and a name for each class of object.")
     found = [Category(_field(c, "id", path, "category"), str(_field(c, "name", path, "category"))) for c in raw]
     _check_ids([category.id for category in found], "categories", path)
+    if lvis and any("frequency" in category for category in raw):
+        found = [Category(c.id, c.name, _frequency(r, path)) for c, r in zip(found, raw, strict=True)]
     return tuple(sorted(found, key=lambda category: category.id))
+
+
+def _frequency(category: dict[str, Any], path: Path) -> str:
+    if category.get("frequency") not in FREQUENCIES:
+        raise ValueError(
+            f"{path}: category {category['id']!r} has frequency {category.get('frequency')!r}; in LVIS's format each "
+            "category has 'r', 'c' or 'f' (rare, common, frequent), or none of them has a frequency."
+        )
+    return str(category["frequency"])
 
 
 def _images(raw: list[dict[str, Any]], path: Path) -> dict[Any, dict[str, Any]]:
@@ -143,8 +155,8 @@ def _check_ids(ids: list[Any], what: str, path: Path) -> None:
 class _Reader:
     """Takes image after image into growing arrays."""
 
-    def __init__(self, path: Path, categories: tuple[Category, ...]) -> None:
-        self.path, self.categories, self.tally = path, categories, _Tally()
+    def __init__(self, path: Path, categories: tuple[Category, ...], *, lvis: bool) -> None:
+        self.path, self.categories, self.lvis, self.tally = path, categories, lvis, _Tally()
         self._class = {category.id: number for number, category in enumerate(categories)}
         self._annotation, self._polygon, self._point_at, self._run_at = (array("q", [0]) for _ in range(4))
         self._box, self._area, self._point = array("d"), array("d"), array("d")
@@ -161,7 +173,6 @@ class _Reader:
         if not len(self._area):
             raise ValueError(f"{self.path}: holds {len(images)} images and no annotation that can be used.")
         listed = list(images.values())
-        lvis = any("neg_category_ids" in image for image in listed)
         negative_I, negative = _ragged([image.get("neg_category_ids", ()) for image in listed])
         partial_I, partial = _ragged([image.get("not_exhaustive_category_ids", ()) for image in listed])
         arrays = Arrays(
@@ -183,7 +194,7 @@ class _Reader:
             partial_I=partial_I,
             partial=partial,
         )
-        return Store(self.categories, self.tally.defects(), arrays, lvis=lvis)
+        return Store(self.categories, self.tally.defects(), arrays, lvis=self.lvis)
 
     def _add(self, raw: dict[str, Any], image: dict[str, Any]) -> None:
         category = _field(raw, "category_id", self.path, "annotation")
@@ -265,19 +276,37 @@ class _Reader:
                 f"{where} has run lengths for an image of {mask['size']} (height, width); "
                 f"the image is {[height, width]}."
             )
-        if isinstance(mask["counts"], str):
-            text = mask["counts"].encode()
-        else:
-            if sum(mask["counts"]) != height * width:
-                raise ValueError(
-                    f"{where} has run lengths of {sum(mask['counts']):,} pixels; "
-                    f"the image of {[height, width]} has {height * width:,}."
-                )
-            text = rle.frPyObjects(mask, height, width)["counts"]
-        return bytes(text)
+        packed = isinstance(mask["counts"], str)
+        covered = packed_pixels(mask["counts"].encode()) if packed else sum(mask["counts"])
+        if covered is None:
+            raise ValueError(f"{where} has run lengths that end within a number or have letters beyond COCO's.")
+        if covered != height * width:
+            raise ValueError(
+                f"{where} has run lengths of {covered:,} pixels; the image of {[height, width]} has {height * width:,}."
+            )
+        return bytes(mask["counts"].encode() if packed else rle.frPyObjects(mask, height, width)["counts"])
 
     def _where(self, raw: dict[str, Any], image: dict[str, Any]) -> str:
         return f"{self.path}: {_example(raw, image)}"
+
+
+def packed_pixels(text: bytes) -> int | None:
+    """Return how many pixels COCO's compressed run lengths cover; None for text that is none.
+
+    The code of `rleFrString`: groups of five bits with a bit for more, the fifth bit of the last being the sign, and
+    from the fourth run on the difference to the run before the last. pycocotools reads any text and any number of
+    pixels as a mask of the stated size.
+    """
+    group = np.frombuffer(text, np.uint8).astype(np.int64) - ord("0")
+    if not len(group) or group.min() < 0 or group.max() > 0x3F or group[-1] & 0x20:
+        return None
+    last = np.flatnonzero(group & 0x20 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    length = last - first + 1
+    place = np.arange(len(group)) - first.repeat(length)
+    value = np.add.reduceat((group & 0x1F) << (5 * place), first)
+    value -= np.where(group[last] & 0x10, 1 << (5 * length), 0)
+    return int(value[:1].sum() + value[1::2].cumsum().sum() + value[2::2].cumsum().sum())
 
 
 def _ragged(lists: list[Any]) -> tuple[np.ndarray, np.ndarray]:

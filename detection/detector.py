@@ -7,6 +7,8 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from detection.object_masks import sharing_masks
+
 
 class Detector(GeneralizedRCNN):
     """GeneralizedRCNN that runs outside of detectron2's trainer, with losses and box coding in float32."""
@@ -25,6 +27,8 @@ class Detector(GeneralizedRCNN):
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Return named losses in training, a list of {"instances": Instances} in evaluation."""
+        if self.training:
+            batched_inputs = [{**one, "instances": sharing_masks(one["instances"])} for one in batched_inputs]
         with EventStorage():  # detectron2's losses log to the current storage and fail without one
             return super().forward(batched_inputs)
 

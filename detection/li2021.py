@@ -49,7 +49,8 @@ def _recipe(
 def li2021_base() -> DetectionConfig:
     """ViT-B, Mask R-CNN with FPN: box AP 50.3, mask AP 44.9 from MAE (MAE, table 4).
 
-    From labels (DeiT-B) 47.9 and 42.9, from BEiT 49.8 and 44.4 at the same settings. GPU-hours not published.
+    From labels (DeiT-B, --arm supervised) 47.9 and 42.9, from BEiT 49.8 and 44.4 at the same settings. GPU-hours
+    not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py li2021_base --data coco --init mae_pretrain_vit_base.pth
     --init-source mae --out runs/li2021`
@@ -61,7 +62,7 @@ def li2021_base() -> DetectionConfig:
 def li2021_large() -> DetectionConfig:
     """ViT-L, Mask R-CNN with FPN: box AP 53.3, mask AP 47.2 from MAE (MAE, table 4).
 
-    From labels 49.3 and 43.9, from BEiT 53.3 and 47.1 at the same settings. GPU-hours not published.
+    From labels (--arm supervised) 49.3 and 43.9, from BEiT 53.3 and 47.1 at the same settings. GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py li2021_large --data coco --init mae_pretrain_vit_large.pth
     --init-source mae --out runs/li2021`

@@ -101,12 +101,17 @@ def write_detections(path: Path, results: Sequence[ImageResult]) -> Path:
 
 
 def write_per_class(path: Path, scores: dict[str, CocoScores]) -> Path:
-    """Write `per_class.csv`: name and AP per class in per cent, empty for a class without object; return its path."""
-    names = next(iter(scores.values())).class_names
+    """Write `per_class.csv`: name, of LVIS also frequency, and AP per class in per cent; return its path.
+
+    A class without object has an empty AP.
+    """
+    first = next(iter(scores.values()))
+    lvis = bool(first.class_frequency)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["name", *(f"{kind}_ap" for kind in scores)])
-        for name in names:
+        writer.writerow(["name", *(["frequency"] if lvis else []), *(f"{kind}_ap" for kind in scores)])
+        for number, name in enumerate(first.class_names):
+            frequency = [first.class_frequency[number]] if lvis else []
             values = [one.class_ap.get(name) for one in scores.values()]
-            writer.writerow([name, *("" if value is None else f"{value:.4f}" for value in values)])
+            writer.writerow([name, *frequency, *("" if value is None else f"{value:.4f}" for value in values)])
     return path

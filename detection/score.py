@@ -17,6 +17,7 @@ import pycocotools.mask as rle
 from faster_coco_eval import COCOeval_faster
 
 from detection.matches import MOST_OF_LVIS, MOST_PER_CLASS, Annotated, Kind, compressed
+from detection.store import FREQUENCIES
 
 # COCO's list of summary numbers, in its order
 SUMMARY = (
@@ -30,13 +31,16 @@ class CocoScores:
     """What COCO's protocol says of a set of detections."""
 
     summary: dict[str, float]
-    """`ap`, `ap50`, ... `ar_large` from 0 to 100; a size that no object has is left out."""
+    """`ap`, `ap50`, ... `ar_large` from 0 to 100, of LVIS also `ap_rare`, `ap_common` and `ap_frequent`, the mean over
+    the classes that its annotations call so; a size or a frequency that no object has is left out."""
     class_ap: dict[str, float]
     """AP by class name from 0 to 100, of the classes that have an object."""
     precision50_KR: np.ndarray
     """Precision from 0 to 1 at IoU 0.5 for recalls 0, 0.01, ... 1; -1 for a class without object."""
     class_names: tuple[str, ...]
     """Of the rows."""
+    class_frequency: tuple[str, ...]
+    """`rare`, `common` or `frequent`, of the rows, where LVIS's annotations say it; empty elsewhere."""
 
 
 def evaluate_coco(ground_truth: dict[str, Any], detections: Sequence[dict[str, Any]], *, kind: Kind) -> CocoScores:
@@ -44,8 +48,8 @@ def evaluate_coco(ground_truth: dict[str, Any], detections: Sequence[dict[str, A
 
     `ground_truth` is in COCO's form, as `read_coco` cleans it; ids may be numbers or text. Where its images say which
     categories are absent, LVIS's protocol holds: detections of other categories than those and an image's own do not
-    count, nor misses of categories that are annotated in part, and `ar100` is `ar300`. Raises ValueError for a
-    detection of an image or a category that it does not list.
+    count, nor do those that find no object of a category that is annotated in part, and `ar100` is `ar300`. Raises
+    ValueError for a detection of an image or a category that it does not list.
     """
     annotated = {
         image["id"]: Annotated(frozenset(image["neg_category_ids"]), frozenset(image["not_exhaustive_category_ids"]))
@@ -78,11 +82,17 @@ def evaluate_coco(ground_truth: dict[str, Any], detections: Sequence[dict[str, A
     precision_TRKAM = evaluation.eval["precision"]
     ap_K = precision_TRKAM[:, :, :, 0, -1].mean(axis=(0, 1))
     names = _distinct(categories)
+    frequency: tuple[str, ...] = ()
+    if annotated and "frequency" in categories[0]:
+        frequency = tuple(FREQUENCIES[category["frequency"]] for category in categories)
     return CocoScores(
-        summary={name: 100 * value for name, value in values.items() if value >= 0},
+        summary={
+            name: 100 * value for name, value in {**values, **_by_frequency(frequency, ap_K)}.items() if value >= 0
+        },
         class_ap={name: 100 * float(ap) for name, ap in zip(names, ap_K, strict=True) if ap >= 0},
         precision50_KR=precision_TRKAM[0, :, :, 0, -1].T.copy(),
         class_names=names,
+        class_frequency=frequency,
     )
 
 
@@ -156,6 +166,15 @@ class _Pairs:
                     shapes = [np.array(side, np.float64) for side in shapes]
                 table[place[0]][place[1]] = rle.iou(*shapes, [crowd for _, crowd in objects])
         return table
+
+
+def _by_frequency(frequency: Sequence[str], ap_K: np.ndarray) -> dict[str, float]:
+    """Return the mean AP of each frequency's classes that have an object, -1 for none (lvis-api's `_summarize`)."""
+    found = {}
+    for group in FREQUENCIES.values() if frequency else ():
+        chosen_K = (np.array(frequency) == group) & (ap_K >= 0)
+        found[f"ap_{group}"] = float(ap_K[chosen_K].mean()) if chosen_K.any() else -1.0
+    return found
 
 
 def _distinct(categories: Sequence[dict[str, Any]]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ Axis letters: I images, A annotations by image, P polygons by annotation. An arr
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import numpy as np
 
 from engine.files import replacing
 
-MAGIC = b"mae-transfer annotations 1\n"  # the number changes with the layout or with what the reading cleans
+MAGIC = b"mae-transfer annotations 2\n"  # the number changes with the layout or with what the reading cleans
 ALIGNMENT = 64
+FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}  # of LVIS's categories
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Category:
 
     id: int | str
     name: str
+    frequency: str | None = field(default=None, compare=False)
+    """LVIS: a key of FREQUENCIES, by the number of training images that have it; None where not said."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ def write_store(path: Path, store: Store, *, source: dict[str, Any]) -> None:
         crc = _checked(name, array, crc)
     header = {
         "source": source,
-        "categories": [[c.id, c.name] for c in store.categories],
+        "categories": [[c.id, c.name, c.frequency] for c in store.categories],
         "defects": [[d.what, d.count, d.examples] for d in store.defects],
         "lvis": store.lvis,
         "arrays": places,

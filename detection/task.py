@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backbones.checkpoint import Normalisation
 from backbones.initial import start_from
 from backbones.param_groups import (
     Exempt,
@@ -27,6 +28,7 @@ from detection.coco import CocoSplit, annotation_file, check_same_categories, re
 from detection.config import DetectionConfig, Exemption
 from detection.configs.mask_rcnn import mask_rcnn
 from detection.data import Repeats, image_sample, train_data, val_data
+from detection.detector import Detector
 from detection.draw import draw_detections, draw_pair
 from detection.precision import draw_precision
 from detection.repeat import images_of_classes
@@ -68,13 +70,11 @@ class DetectionTask:
         self.masks = train.masks and val.masks
         self.truth = Truth(val, masks=self.masks)
         side = config.image_size
-        vit = ViT(config.architecture, class_token=False, final_norm=False, drop_path=config.drop_path)
+        vit = vit_of(config)
         report, normalisation = start_from(vit, init)
-        self.model: nn.Module = mask_rcnn(
-            pyramid_on(
-                vit, config.pyramid, out_channels=config.heads.channels, square_pad=side, norm=config.heads.norm
-            ),
-            heads=config.heads,
+        self.model: nn.Module = detector(
+            config,
+            vit,
             num_classes=len(val.categories),
             masks=self.masks,
             normalisation=normalisation,
@@ -142,7 +142,7 @@ class DetectionTask:
         return results
 
     def score(self, results: Sequence[ImageResult]) -> dict[str, float]:
-        """Return COCO's 12 numbers as box_ap, box_ap50, ..., with masks mask_ap, ... too.
+        """Return COCO's 12 numbers as box_ap, box_ap50, ..., with masks mask_ap, ... too; LVIS's with box_ap_rare, ...
 
         Objects of images without a result are missed.
         """
@@ -222,6 +222,32 @@ def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | No
         val = with_note(val, "training and validation use the same annotations")
     check_same_categories(train, val)
     return DetectionTask(config, train=train, val=val, data=data, init=init)
+
+
+def vit_of(config: DetectionConfig) -> ViT:
+    """Return the ViT with random weights."""
+    return ViT(config.architecture, class_token=False, final_norm=False, drop_path=config.drop_path)
+
+
+def detector(
+    config: DetectionConfig,
+    vit: ViT,
+    *,
+    num_classes: int,
+    masks: bool,
+    normalisation: Normalisation,
+    class_images: Sequence[int],
+) -> Detector:
+    """Return the ViT with pyramid and random heads; `class_images` as in `mask_rcnn`."""
+    heads = config.heads
+    return mask_rcnn(
+        pyramid_on(vit, config.pyramid, out_channels=heads.channels, square_pad=config.image_size, norm=heads.norm),
+        heads=heads,
+        num_classes=num_classes,
+        masks=masks,
+        normalisation=normalisation,
+        class_images=class_images,
+    )
 
 
 def _mask_note(train: CocoSplit, val: CocoSplit) -> tuple[str, ...]:

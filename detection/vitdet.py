@@ -190,10 +190,11 @@ def vitdet_large_norelpos() -> DetectionConfig:
 def vitdet_base_norelpos_supervised() -> DetectionConfig:
     """ViTDet-B from labels, 50 epochs: box AP 47.6, mask AP 42.4 from ImageNet-1K (ViTDet, table 4).
 
-    From ImageNet-21K 47.8 and 42.6. Rate 8e-5, no layer-wise decay (table 11). GPU-hours not published.
+    From ImageNet-21K 47.8 and 42.6 (--arm supervised_in21k). Rate 8e-5, no layer-wise decay (table 11). GPU-hours not
+    published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base_norelpos_supervised --data coco --init
-    deit_base_patch16_224-b5f2ef4d.pth --init-source timm --out runs/vitdet`
+    deit_base_patch16_224-b5f2ef4d.pth --init-source timm --arm supervised --out runs/vitdet`
     """
     return _recipe(vitdet_backbone("base", relative=False), drop_path=0.1, lr=8e-5, epochs=50)
 
@@ -202,10 +203,10 @@ def vitdet_base_norelpos_supervised() -> DetectionConfig:
 def vitdet_large_norelpos_supervised() -> DetectionConfig:
     """ViTDet-L from labels, 50 epochs: box AP 49.6, mask AP 43.8 from ImageNet-1K (ViTDet, table 4).
 
-    From ImageNet-21K 50.6 and 44.8. GPU-hours not published.
+    From ImageNet-21K 50.6 and 44.8 (--arm supervised_in21k). GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_large_norelpos_supervised --data coco --init FILE
-    --init-source SOURCE --out runs/vitdet`
+    --init-source SOURCE --arm supervised --out runs/vitdet`
     """
     return _recipe(vitdet_backbone("large", relative=False), drop_path=0.4, lr=8e-5, epochs=50)
 

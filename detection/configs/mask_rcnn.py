@@ -21,12 +21,14 @@ from detectron2.modeling.roi_heads import (
     MaskRCNNConvUpsampleHead,
     StandardROIHeads,
 )
+from torch import nn
 
 from backbones.checkpoint import Normalisation
 from detection.backbone import FourTapPyramid, ViTPyramid
 from detection.config import HeadsConfig
 from detection.detector import Detector
 from detection.norm import NORMS
+from detection.roi_align import ROIAlign
 
 BOX_CELLS, MASK_CELLS = 7, 14
 ASPECT_RATIOS = [0.5, 1.0, 2.0]
@@ -99,13 +101,17 @@ def _regions(
     channels = heads.channels
 
     def pooler(cells: int) -> ROIPooler:
-        return ROIPooler(
+        made = ROIPooler(
             output_size=cells,
             scales=scales,
             sampling_ratio=heads.pool_points,
             pooler_type="ROIAlignV2",
             canonical_box_size=heads.canonical_box,
         )
+        made.level_poolers = nn.ModuleList(
+            ROIAlign(cells, spatial_scale=scale, sampling_ratio=heads.pool_points, aligned=True) for scale in scales
+        )
+        return made
 
     mask_parts = {}
     if masks:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as rle
 import pytest
 from PIL import Image
 
 from detection import coco
 from detection.coco import annotation_file, check_same_categories, read_coco
-from detection.coco_file import read_file
+from detection.coco_file import packed_pixels, read_file
 from detection.store import open_store, write_store
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
@@ -194,6 +195,21 @@ def test_run_lengths_of_too_few_pixels(tmp_path: Path) -> None:
         read(tmp_path, [annotation(1, segmentation={"size": [48, 64], "counts": [0, 10]})])
 
 
+def test_compressed_run_lengths_of_another_image(tmp_path: Path) -> None:
+    """pycocotools would read them as a mask of the stated size, with pixels that are not theirs."""
+    random = np.random.default_rng(0)
+    for height, width in [(48, 64), (1, 1), (700, 900), (33, 1)]:
+        for share in (0.0, 0.02, 0.5, 1.0):
+            mask = rle.encode(np.asfortranarray(random.random((height, width)) < share, np.uint8))
+            assert packed_pixels(mask["counts"]) == height * width
+    small = rle.encode(np.asfortranarray(np.eye(10, dtype=np.uint8)))["counts"].decode()
+    with pytest.raises(ValueError, match=r"run lengths of 100 pixels; the image of \[48, 64\] has 3,072"):
+        read(tmp_path, [annotation(1, segmentation={"size": [48, 64], "counts": small})])
+    for text in ("", "o", "hello\x01", "caf\u00e9"):
+        with pytest.raises(ValueError, match=r"annotation 1 of 1\.jpg has run lengths that end within a number or"):
+            read(tmp_path, [annotation(1, segmentation={"size": [48, 64], "counts": text})])
+
+
 def test_a_polygon_with_text_in_it(tmp_path: Path) -> None:
     for bad in ([1, 2, 3, "4", 5, 6], [1, 2, 3, None, 5, 6], [1, 2, 3, float("nan"), 5, 6], "abcdef"):
         with pytest.raises(ValueError, match=r"annotation 1 of 1\.jpg has a segmentation that is n"):
@@ -255,6 +271,24 @@ def test_lvis(tmp_path: Path) -> None:
     assert [r["neg_category_ids"] for r in records] == [[1, 90], [2, 90], [3, 90]]
     assert [r["not_exhaustive_category_ids"] for r in records] == [[], [3], []]
     assert records[0]["annotations"][0]["iscrowd"] == 0
+
+
+def test_frequencies_of_lvis(tmp_path: Path, cached: Path) -> None:
+    """Kept in the cache; some letters alone are refused, and a field of that name elsewhere means nothing."""
+    images = [{"id": n, "file_name": f"{n}.jpg", "height": 48, "width": 64} for n in (1, 2, 3)]
+    marked = [{**image, "neg_category_ids": []} for image in images]
+    categories = [{"id": 90, "name": "kite", "frequency": "f"}, {"id": 3, "name": "car", "frequency": "r"}]
+    for _ in range(2):
+        split = read(tmp_path, [annotation(1)], images=marked, categories=categories)
+        assert [c.frequency for c in split.categories] == ["r", "f"]
+        assert [c["frequency"] for c in split.ground_truth["categories"]] == ["r", "f"]
+    categories[0]["frequency"] = 0.1
+    with pytest.raises(
+        ValueError, match=r"category 90 has frequency 0\.1; in LVIS's format each category has 'r', 'c'"
+    ):
+        read(tmp_path, [annotation(1)], images=marked, categories=categories)
+    split = read(tmp_path, [annotation(1)], images=images, categories=categories)
+    assert "frequency" not in split.ground_truth["categories"][0]
 
 
 @pytest.fixture

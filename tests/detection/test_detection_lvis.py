@@ -9,12 +9,13 @@ import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
 from detection.coco import read_coco
-from detection.matches import Annotated, image_matches
-from detection.results import Truth
+from detection.matches import Annotated, compressed, image_matches
+from detection.results import PER_CLASS_NAME, Truth, coco_results, write_per_class
 from detection.score import evaluate_coco
 from engine.matching import ap_from_matches
 from engine.task import ImageResult
 from scenes.layouts import ScenesIndex
+from tools import evaluate
 
 IMAGES, CLASSES = 30, 6
 
@@ -81,6 +82,8 @@ def test_numbers_are_those_of_faster_coco_eval(data: tuple[dict[str, Any], list[
     evaluation.run()
     names = ["ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar300"]
     theirs = {name: 100 * value for name, value in zip(names, evaluation.stats, strict=False) if value >= 0}
+    by_frequency = ("ap_rare", "ap_common", "ap_frequent")
+    theirs |= {name: 100 * value for name, value in zip(by_frequency, evaluation.all_stats[-3:], strict=True)}
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-9)
     assert 5 < ours["ap"] < 95 and "ar100" not in ours
     # COCO's protocol counts what LVIS leaves open as misses
@@ -92,6 +95,62 @@ def test_numbers_are_those_of_faster_coco_eval(data: tuple[dict[str, Any], list[
         ],
     }
     assert evaluate_coco(plain, detections, kind="bbox").summary["ap"] < ours["ap"]
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_numbers_are_those_of_lvis_api(
+    kind: Any, data: tuple[dict[str, Any], list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package of LVIS's authors, which nothing else here needs."""
+    monkeypatch.setattr(np, "float", float, raising=False)  # it was written for NumPy below 1.24
+    lvis = pytest.importorskip("lvis", reason="pip install --no-deps lvis opencv-python-headless")
+    truth, detections = (json.loads(json.dumps(part)) for part in data)
+    for item in (*truth["annotations"], *detections):
+        x, y, width, height = item["bbox"]
+        polygon = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+        mask = compressed(polygon, height=240, width=240)
+        item["segmentation"] = {**mask, "counts": mask["counts"].decode()} if "score" in item else polygon
+        if "score" in item and kind == "segm":
+            del item["bbox"]  # or it would take areas of boxes for those of masks, as detectron2 knows
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps(truth))
+    evaluation = lvis.LVISEval(lvis.LVIS(str(path)), detections, kind)
+    evaluation.run()
+    names = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APs": "ap_small", "APm": "ap_medium", "APl": "ap_large"}
+    names |= {"APr": "ap_rare", "APc": "ap_common", "APf": "ap_frequent", "AR@300": "ar300"}
+    ours = evaluate_coco(truth, detections, kind=kind).summary
+    theirs = {name: 100 * evaluation.get_results()[key] for key, name in names.items()}
+    assert {name: ours[name] for name in names.values()} == pytest.approx(theirs, abs=1e-9)
+
+
+def test_ap_by_frequency() -> None:
+    """Rare: one class found and one that is not there; common: one found and one missed; frequent: half found."""
+    annotations = [
+        {"id": n, "image_id": image, "category_id": kind, "bbox": [0, 0, 100, 100], "area": 10_000.0, "iscrowd": 0}
+        for n, (image, kind) in enumerate([(1, 1), (1, 3), (1, 4), (1, 5), (2, 5)], start=1)
+    ]
+    truth = {
+        "images": [
+            {"id": n, "height": 100, "width": 100, "neg_category_ids": [], "not_exhaustive_category_ids": []}
+            for n in (1, 2)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": n, "name": str(n), "frequency": f} for n, f in enumerate("rrccf", start=1)],
+    }
+    found = [{"image_id": 1, "category_id": n, "bbox": [0, 0, 100, 100], "score": 0.9} for n in (1, 3, 5)]
+    scores = evaluate_coco(truth, found, kind="bbox")
+    # half of the objects are found without a mistake: recalls 0 to 0.5 are 51 of 101
+    half = 100 * 51 / 101
+    assert scores.class_ap == pytest.approx({"1": 100.0, "3": 100.0, "4": 0.0, "5": half})
+    summary = scores.summary
+    assert (summary["ap_rare"], summary["ap_common"], summary["ap_frequent"]) == pytest.approx((100.0, 50.0, half))
+    assert summary["ap"] == pytest.approx((100 + 100 + 0 + half) / 4)
+    assert scores.class_frequency == ("rare", "rare", "common", "common", "frequent")
+    # nothing rare is there to be found, and nothing is said of frequencies without LVIS's lists of absent categories
+    without = {**truth, "annotations": annotations[1:]}
+    assert "ap_rare" not in evaluate_coco(without, found[1:], kind="bbox").summary
+    plain = {**truth, "images": [{"id": n, "height": 100, "width": 100} for n in (1, 2)]}
+    assert "ap_rare" not in evaluate_coco(plain, found, kind="bbox").summary
 
 
 def test_matches_give_the_same_ap(data: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
@@ -111,10 +170,14 @@ def test_what_the_annotations_do_not_list_is_refused(data: tuple[dict[str, Any],
         evaluate_coco(truth, [{**detections[0], "category_id": 99}], kind="bbox")
 
 
-def test_a_split_of_lvis_is_scored_so(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+def test_a_split_of_lvis_is_scored_so(
+    few_scenes: ScenesIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """From the file to the scores and to the matches that a results file keeps."""
     content = json.loads((few_scenes.coco / "annotations" / "instances_val2017.json").read_text())
     ids = [category["id"] for category in content["categories"]]
+    for number, category in enumerate(content["categories"]):
+        category["frequency"] = "rcf"[number % 3]
     for number, image in enumerate(content["images"]):
         image |= {"neg_category_ids": ids[:2], "not_exhaustive_category_ids": ids[2:] if number % 2 else []}
     path = tmp_path / "lvis.json"
@@ -137,7 +200,19 @@ def test_a_split_of_lvis_is_scored_so(few_scenes: ScenesIndex, tmp_path: Path) -
         ]
         values = {"coco_image_id": image["id"], "detections": found, **truth.matches(image["id"], found)}
         results.append(ImageResult(image["file_name"], values))
-    summary = truth.scores(results)["box"].summary
-    assert 0 < summary["ap"] < 100 and "ar300" in summary
+    scores = truth.scores(results)
+    summary = scores["box"].summary
+    assert 0 < summary["ap"] < 100 and "ar300" in summary and {"ap_rare", "ap_common", "ap_frequent"} <= set(summary)
+    header, *lines = write_per_class(tmp_path / PER_CLASS_NAME, scores).read_text().splitlines()
+    assert header == "name,frequency,box_ap" and [line.split(",")[1] for line in lines[:3]] == [
+        "rare",
+        "common",
+        "frequent",
+    ]
+    detections = tmp_path / "detections.json"
+    detections.write_text(json.dumps(coco_results(results)))
+    assert evaluate.main(["coco", "--annotations", str(path), "--detections", str(detections)]) == 0
+    printed = capsys.readouterr().out
+    assert f"box_ap_rare {summary['ap_rare']:.4f}\nbox_ap_common {summary['ap_common']:.4f}\n" in printed
     rows = [result.values["box_matches"] for result in results]
     assert ap_from_matches(rows, [1] * len(rows)) == pytest.approx(summary["ap"], abs=1e-9)
