@@ -3,6 +3,9 @@
 Axis letters: B batch (or windows), T tokens, D width, H heads, d width of a head, h x w patches.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -17,6 +20,17 @@ from backbones.relpos import decomposed_bias, place_channels, table_bias, table_
 # from 1,024 on in float32; with a bias, which leaves the fused kernel to PyTorch's plain one, it is never slower. In
 # bfloat16, and with decomposed relative positions, long attention is fastest in pieces (docs/performance.md).
 CPU_MATMUL_TOKENS = 512
+_GPU_KERNELS: ContextVar[bool] = ContextVar("gpu_kernels", default=False)
+
+
+@contextmanager
+def gpu_kernels() -> Iterator[None]:
+    """Take the kernels of a GPU on any device: a plan on fake CPU tensors counts what a GPU would keep."""
+    token = _GPU_KERNELS.set(True)
+    try:
+        yield
+    finally:
+        _GPU_KERNELS.reset(token)
 
 
 def matmul_attention(
@@ -49,7 +63,7 @@ def attention(
     """Return attention by the kernel that is the faster on this device at this length."""
     if bias is None and q_BHTd.dtype == torch.bfloat16 and _long_on_cpu(q_BHTd):
         return attention_in_pieces(q_BHTd, k_BHTd, v_BHTd, scale=scale)
-    by_matmul = q_BHTd.device.type == "cpu" and (bias is not None or q_BHTd.shape[2] <= CPU_MATMUL_TOKENS)
+    by_matmul = _on_cpu(q_BHTd) and (bias is not None or q_BHTd.shape[2] <= CPU_MATMUL_TOKENS)
     return (matmul_attention if by_matmul else fused_attention)(q_BHTd, k_BHTd, v_BHTd, bias, scale=scale)
 
 
@@ -155,10 +169,14 @@ class Attention(nn.Module):
         return attention(q_more, torch.cat([k_BHTd, places], dim=-1), v_BHTd, scale=1.0)
 
 
+def _on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not _GPU_KERNELS.get()
+
+
 def _long_on_cpu(q_BHTd: Tensor) -> bool:
     """Return whether there are many tokens, on a CPU, and nothing traces: loops over pieces unroll there."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return q_BHTd.device.type == "cpu" and q_BHTd.shape[2] > CPU_MATMUL_TOKENS and not traced
+    return _on_cpu(q_BHTd) and q_BHTd.shape[2] > CPU_MATMUL_TOKENS and not traced
 
 
 def _known(grid: Grid | None) -> Grid:

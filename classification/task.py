@@ -145,10 +145,7 @@ def build_task(config: ClassificationConfig, *, data: Path, init: InitialWeights
 
     It starts from the backbone checkpoint `init` or from random weights.
     """
-    # a linear probe reads the final norm of pre-training, and so does a head on the class token
-    final_norm = config.protocol == "linear" or config.pooling == "class"
-    backbone = ViT(config.backbone, final_norm=final_norm, drop_path=config.drop_path)
-    return assemble(config, backbone, data=data, init=init)
+    return assemble(config, vit_of(config), data=data, init=init)
 
 
 def assemble(
@@ -166,31 +163,12 @@ def assemble(
     if pretraining and config.protocol != "finetune":
         raise ValueError(f"protocol {config.protocol!r}: pre-training from labels trains the whole ViT.")
     report, normalisation = start_from(backbone, init)
-    if config.protocol == "linear":
-        freeze_all(backbone)
-    elif config.protocol == "partial":
-        freeze_but_last(backbone, config.tuned_blocks)
+    freeze(config, backbone)
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
     same_classes(train, val)
     train_notes += _use_part(train, config)
-    size, augment = config.backbone.image_size, config.augment
-    mixup = None
-    if augment.mixup or augment.cutmix:
-        mixup = Mixup(
-            mixup_alpha=augment.mixup,
-            cutmix_alpha=augment.cutmix,
-            label_smoothing=augment.label_smoothing,
-            num_classes=len(train.classes),
-        )
-    model = Classifier(
-        backbone,
-        num_classes=len(train.classes),
-        head_std=config.head_std,
-        label_smoothing=augment.label_smoothing,
-        mixup=mixup,
-        pooling=config.pooling,
-        norm=_head_norm(config),
-    )
+    size = config.backbone.image_size
+    model = classifier(config, backbone, num_classes=len(train.classes))
     facts = Facts(
         data=str(data),
         train_split="train",
@@ -207,12 +185,48 @@ def assemble(
     return ClassificationTask(
         config,
         model=model,
-        train_data=LabelledImages(train, train_transform(size, augment, normalisation)),
+        train_data=LabelledImages(train, train_transform(size, config.augment, normalisation)),
         val_data=LabelledImages(val, eval_transform(size, config.crop_share, normalisation)),
         facts=facts,
         normalisation=normalisation,
         pretraining=pretraining,
     )
+
+
+def classifier(config: ClassificationConfig, backbone: ViT, *, num_classes: int) -> Classifier:
+    """Return the backbone with the head and the mixing of images that the configuration asks for."""
+    augment, mixup = config.augment, None
+    if augment.mixup or augment.cutmix:
+        mixup = Mixup(
+            mixup_alpha=augment.mixup,
+            cutmix_alpha=augment.cutmix,
+            label_smoothing=augment.label_smoothing,
+            num_classes=num_classes,
+        )
+    return Classifier(
+        backbone,
+        num_classes=num_classes,
+        head_std=config.head_std,
+        label_smoothing=augment.label_smoothing,
+        mixup=mixup,
+        pooling=config.pooling,
+        norm=_head_norm(config),
+    )
+
+
+def vit_of(config: ClassificationConfig) -> ViT:
+    """Return the ViT with random weights, what is frozen not yet frozen."""
+    # a linear probe reads the final norm of pre-training, and so does a head on the class token
+    final_norm = config.protocol == "linear" or config.pooling == "class"
+    return ViT(config.backbone, final_norm=final_norm, drop_path=config.drop_path)
+
+
+def freeze(config: ClassificationConfig, backbone: ViT) -> None:
+    """Let learn of the ViT what the protocol says."""
+    if config.protocol == "linear":
+        freeze_all(backbone)
+    elif config.protocol == "partial":
+        freeze_but_last(backbone, config.tuned_blocks)
 
 
 class _Logits(nn.Module):

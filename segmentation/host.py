@@ -90,10 +90,11 @@ __all__ = [
 ]
 
 
-def build_model(config: ConfigDict) -> nn.Module:
-    """Return mmseg's model for a config, with its initial weights."""
+def build_model(config: ConfigDict, *, initialise: bool = True) -> nn.Module:
+    """Return mmseg's model for a config, with its initial weights unless only its shapes are wanted."""
     MMLogger.get_current_instance().setLevel("WARNING")  # it lists every parameter and how it was initialised
     with _quiet():
         model = MODELS.build(config)
-        model.init_weights()
+        if initialise:
+            model.init_weights()
     return model

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones.checkpoint import Normalisation
 from backbones.initial import normalisation_of, read_initial, start_from
 from backbones.loading import LoadReport
 from backbones.param_groups import ParamGroup
@@ -190,9 +191,7 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
     folder = open_folder(data, config.layout, train=config.train_split, val=config.val_split)
     count = len(folder.classes.names)
     weights = read_initial(init)
-    nodes = NODES[config.head.kind](config, num_classes=count, normalisation=normalisation_of(weights))
-    segmentor = build_model(nodes)
-    model = SegmentationModel(segmentor, scales=config.test_scales, flip=config.test_flip)
+    model = segmentation_model(config, num_classes=count, normalisation=normalisation_of(weights))
     report, _ = start_from(model.backbone.vit, init, weights)
     train = train_pipeline(
         folder.train.coding,
@@ -209,6 +208,16 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
         val_data=PairedImages(folder.val.pairs, folder.classes, val),
         coding=folder.val.coding,
         facts=_facts(config, folder, model, report, init),
+    )
+
+
+def segmentation_model(
+    config: SegmentationConfig, *, num_classes: int, normalisation: Normalisation, initialise: bool = True
+) -> SegmentationModel:
+    """Return the segmentor with random weights; `initialise` as in `build_model`."""
+    nodes = NODES[config.head.kind](config, num_classes=num_classes, normalisation=normalisation)
+    return SegmentationModel(
+        build_model(nodes, initialise=initialise), scales=config.test_scales, flip=config.test_flip
     )
 
 

@@ -1,0 +1,189 @@
+"""What a training step would need, from a step on fake tensors: nothing is allocated and nothing computed.
+
+The step is the loop's: forward under autocast, backward, AdamW, and the average of the weights where there is one. The
+tensors that live at once are counted (engine.live_memory), and the multiply-adds of matrix products and convolutions.
+Not counted: workspaces of kernels, fragmentation, the buckets of DDP (one more copy of the gradients), CUDA's own
+memory (some hundred MiB).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine.average import Average
+from engine.config import RunConfig
+from engine.live_memory import LiveMemory
+from engine.sharding import blocks
+
+STEPS = 2  # the first makes the moments, which the second finds there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plannable:
+    """A model in training mode, and its loss on so many images of the recipe's size."""
+
+    model: nn.Module
+    run: RunConfig
+    loss: Callable[[int], Tensor]
+    """The loss of a batch of n images, as in training."""
+    simplified: str = ""
+    """In what `loss` is simpler than training, for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What a step on one device holds, in bytes, and computes."""
+
+    images: int
+    parameters: int
+    trained: int
+    weights: int
+    """Bytes of parameters and buffers."""
+    gradients: int
+    moments: int
+    average: int
+    block: int
+    """Bytes of the weights of the largest transformer block."""
+    activations: int
+    """Bytes that the forward pass leaves for the backward pass, casts of the weights among them."""
+    peak: int
+    """Most bytes at once."""
+    forward: int
+    """Multiply-adds of the forward pass, per image."""
+    training: int
+    """Multiply-adds of forward and backward pass, per image."""
+
+    def on_each_of(self, shares: int) -> int:
+        """Return the peak where weights, gradients, moments and average are cut into shares (FSDP).
+
+        The block at work and the next are whole meanwhile.
+        """
+        if shares == 1:
+            return self.peak
+        states = self.weights + self.gradients + self.moments + self.average
+        return self.peak - states + states // shares + 2 * self.block
+
+
+def footprint(build: Callable[[], Plannable], *, images: int, precision: str) -> Footprint:
+    """Return what a training step of `images` images needs; `build` is called where tensors are fake.
+
+    `precision` is 32-true, bf16-mixed or 16-mixed.
+    """
+    return step_of(build, images=images, precision=precision)[0]
+
+
+def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> tuple[Footprint, Plannable]:
+    """Return the same, and what was built."""
+    memory, work = LiveMemory(), FlopCounterMode(display=False)
+    with FakeTensorMode():
+        with _plain_initialisation():
+            planned = build()
+        model, run = planned.model, planned.run
+        if run.activation_checkpointing:
+            for module in model.modules():
+                if hasattr(module, "activation_checkpointing"):
+                    module.activation_checkpointing = True  # type: ignore[assignment]
+        model.train()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, fused=precision != "16-mixed")
+        average = None if run.ema_decay is None else Average(model, run.ema_decay)
+        held = [*model.parameters(), *model.buffers()]
+        averaged = [] if average is None else list(average.values.values())
+        memory.hold([*held, *averaged])
+        with work, memory:
+            for _ in range(STEPS):
+                before, counted = memory.live, work.get_total_flops()
+                with nullcontext() if precision == "32-true" else torch.autocast("cpu", dtype=torch.bfloat16):
+                    loss = planned.loss(images)
+                forward = work.get_total_flops() - counted
+                activations = memory.live - before
+                loss.backward()
+                training = work.get_total_flops() - counted
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                if average is not None:
+                    average.update()
+                del loss
+    counted_up = Footprint(
+        images=images,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained=sum(parameter.numel() for parameter in trained),
+        weights=_bytes(held),
+        gradients=_bytes(trained),
+        moments=2 * _bytes(trained),
+        average=_bytes(averaged),
+        block=max((_bytes(list(block.parameters())) for block in blocks(model)), default=0),
+        activations=activations,
+        peak=memory.peak,
+        forward=forward // 2 // images,  # FlopCounterMode counts a multiply-add as two
+        training=training // 2 // images,
+    )
+    return counted_up, planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How many images a device can take at once."""
+
+    images: int
+    footprint: Footprint
+    """At that number."""
+    accumulate: int
+    """Micro-batches that reach the recipe's batch."""
+
+
+def fit_into(
+    build: Callable[[], Plannable],
+    *,
+    batch_size: int,
+    memory: int,
+    devices: int,
+    precision: str,
+    shares: int,
+    least: int,
+) -> tuple[Fit, Plannable]:
+    """Return the most images of an equal split of the batch that need at most `memory` bytes on each device.
+
+    With it comes what was planned. `least` is what a forward pass must see (2 where there is batch norm). Raises
+    ValueError where not even that fits, or where the batch cannot be shared.
+    """
+    if batch_size % devices:
+        raise ValueError(f"a batch of {batch_size} images cannot be shared by {devices} devices.")
+    share = batch_size // devices
+    sizes = [n for n in range(1, share + 1) if share % n == 0 and n >= min(least, share)]
+    found, planned = step_of(build, images=sizes[0], precision=precision)
+    best = None
+    # from the smallest up: a step's cost in time does not grow with its images, but the first that fails ends it
+    while found.on_each_of(shares) <= memory:
+        best = Fit(images=found.images, footprint=found, accumulate=share // found.images), planned
+        larger = [n for n in sizes if n > found.images]
+        if not larger:
+            break
+        found, planned = step_of(build, images=larger[0], precision=precision)
+    if best is not None:
+        return best
+    raise ValueError(
+        f"{sizes[0]} image(s) need {found.on_each_of(shares) / 2**30:.1f} GiB, more than the {memory / 2**30:.1f} GiB "
+        "of a device. Less is needed with --activation-checkpointing, with --strategy fsdp on more devices, or by "
+        "smaller images."
+    )
+
+
+@contextmanager
+def _plain_initialisation() -> Iterator[None]:
+    """Leave out the one initialisation that looks at values, which fake tensors have none of."""
+    truncated = nn.init.trunc_normal_
+    nn.init.trunc_normal_ = lambda tensor, *_, **__: tensor
+    try:
+        yield
+    finally:
+        nn.init.trunc_normal_ = truncated
+
+
+def _bytes(tensors: list[Tensor] | list[nn.Parameter]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
