@@ -109,6 +109,9 @@ def override(config: C, args: TrainArgs) -> C:
         run = replace(run, accumulate=micro_batches(run.batch_size, args.max_per_device, processes()))
     own = {f.name for f in fields(args)} - {f.name for f in fields(TrainArgs)}
     given = {name: value for name in own if (value := getattr(args, name)) is not None}
+    if lacking := sorted(given.keys() - {f.name for f in fields(config)}):  # type: ignore[arg-type]
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in lacking)
+        raise ValueError(f"recipe {args.recipe!r} has no use for {flags}; another recipe of this tool takes it.")
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     return replace(config, run=run, **plain)  # type: ignore[type-var]
 

@@ -229,7 +229,8 @@ class _Session:
             seed_all(derive(run.seed, "step", step, micro, fabric.global_rank))
             with fabric.no_backward_sync(module, enabled=micro < run.accumulate - 1):
                 losses: dict[str, Tensor] = module(data)
-                loss = torch.stack([value.float() for value in losses.values()]).sum()
+                # what needs no gradient is a number to watch, not a loss
+                loss = torch.stack([value.float() for value in losses.values() if value.requires_grad]).sum()
                 bad = not bool(torch.isfinite(loss))
                 if on_any(fabric, bad):
                     culprits = from_all(fabric, batch.ids if bad else ())

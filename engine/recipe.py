@@ -8,7 +8,9 @@ from engine.config import as_json, differences
 R = TypeVar("R", bound=Callable[[], Any])
 
 # which data, not how it is trained
-NOT_A_DEPARTURE = frozenset({"seed", "train_split", "val_split", "train_json", "val_json", "train_list", "layout"})
+NOT_A_DEPARTURE = frozenset(
+    {"seed", "train_split", "val_split", "train_json", "val_json", "train_list", "layout", "tokenizer"}
+)
 
 
 def departs(*ways: str) -> Callable[[R], R]:

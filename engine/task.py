@@ -126,7 +126,10 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """In training mode `model(batch)` returns named losses, scalars to be summed."""
+        """In training mode `model(batch)` returns named losses, scalars to be summed.
+
+        A scalar among them that needs no gradient is logged and not summed: an accuracy, a sign of collapse.
+        """
 
     @property
     def train_data(self) -> ImageData:

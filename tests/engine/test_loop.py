@@ -298,3 +298,15 @@ def test_folder_that_turns_read_only_keeps_the_previous_checkpoint(toy_task, toy
     with pytest.raises(OSError, match=r"step-00000004\.pt: could not be written .*Read-only file system"):
         fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
     assert [p.name for p in checkpoints(tmp_path)] == ["step-00000002.pt"]
+
+
+def test_a_value_without_gradient_is_logged_and_not_summed(toy_task, toy_config, tmp_path) -> None:
+    plain, watched = toy_task(), toy_task()
+    original = watched.model.forward
+    watched.model.forward = lambda batch: {**original(batch), "accuracy": torch.tensor(40.0)}
+    fit(plain, toy_config, recipe="toy", out=tmp_path / "plain")
+    record = fit(watched, toy_config, recipe="toy", out=tmp_path / "watched")
+    assert record.losses["accuracy"] == 40.0
+    assert record.losses["loss"] == pytest.approx(record.losses["square"] + record.losses["absolute"])
+    a, b = _state(tmp_path / "plain"), _state(tmp_path / "watched")
+    assert _same(a["model"], b["model"])
