@@ -20,8 +20,6 @@ from engine.config import RunConfig
 from engine.live_memory import LiveMemory
 from engine.sharding import blocks
 
-STEPS = 2  # the first makes the moments, which the second finds there
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plannable:
@@ -79,7 +77,7 @@ def footprint(build: Callable[[], Plannable], *, images: int, precision: str) ->
 
 def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> tuple[Footprint, Plannable]:
     """Return the same, and what was built."""
-    memory, work = LiveMemory(), FlopCounterMode(display=False)
+    memory = LiveMemory()
     with FakeTensorMode():
         with _plain_initialisation():
             planned = build()
@@ -94,28 +92,36 @@ def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> t
         average = None if run.ema_decay is None else Average(model, run.ema_decay)
         held = [*model.parameters(), *model.buffers()]
         averaged = [] if average is None else list(average.values.values())
-        memory.hold([*held, *averaged])
-        with work, memory:
-            for _ in range(STEPS):
-                before, counted = memory.live, work.get_total_flops()
-                with nullcontext() if precision == "32-true" else torch.autocast("cpu", dtype=torch.bfloat16):
-                    loss = planned.loss(images)
-                forward = work.get_total_flops() - counted
-                activations = memory.live - before
-                loss.backward()
-                training = work.get_total_flops() - counted
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                if average is not None:
-                    average.update()
-                del loss
+
+        def step(state: Callable[[], int]) -> tuple[int, int]:
+            """Take a step; return how `state` grew in the forward pass, and in forward and backward pass."""
+            before = state()
+            with nullcontext() if precision == "32-true" else torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = planned.loss(images)
+            forward = state() - before
+            loss.backward()
+            both = state() - before
+            del loss
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update()
+            return forward, both
+
+        # two steps, as the counter of operations holds on to what is computed again; the first makes the moments
+        with FlopCounterMode(display=False) as work:
+            forward, training = step(work.get_total_flops)
+        moments = [value for state in optimizer.state.values() for value in state.values()]
+        memory.hold([*held, *averaged, *moments])
+        with memory:
+            activations, _ = step(lambda: memory.live)
     counted_up = Footprint(
         images=images,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained=sum(parameter.numel() for parameter in trained),
         weights=_bytes(held),
         gradients=_bytes(trained),
-        moments=2 * _bytes(trained),
+        moments=_bytes(moments),
         average=_bytes(averaged),
         block=max((_bytes(list(block.parameters())) for block in blocks(model)), default=0),
         activations=activations,
