@@ -86,6 +86,15 @@ class ViT(nn.Module):
         x_BKD = x_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, x_BND.shape[2]))
         return self.norm(self._run(self._with_prefix(x_BKD), None, ())[0])
 
+    def encode_masked(self, image_BCHW: Tensor, mask_BN: Tensor, mask_token_11D: Tensor) -> Tensor:
+        """Return every token, (B, prefix + N, D), after the final norm, the mask token in place of the hidden patches.
+
+        `mask_BN` is True where hidden. The way of BEiT, and of MAE's table 1c; positions are added to the mask tokens
+        too.
+        """
+        x_BND, grid = self._embed(image_BCHW, mask_BN, mask_token_11D)
+        return self.norm(self._run(self._with_prefix(x_BND), grid, ())[0])
+
     def feature_maps(self, image_BCHW: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """Return the patch tokens after each block of `taps` (0-based, ascending) as maps (B, D, h, w).
 
@@ -98,14 +107,19 @@ class ViT(nn.Module):
         _, tapped = self._run(self._with_prefix(x_BND), (rows, columns), taps)
         return [x_BTD[:, self.prefix :].transpose(1, 2).unflatten(2, (rows, columns)) for x_BTD in tapped]
 
-    def _embed(self, image_BCHW: Tensor) -> tuple[Tensor, Grid]:
-        """Return patch tokens with their positions added, (B, N, D), and the grid."""
+    def _embed(
+        self, image_BCHW: Tensor, mask_BN: Tensor | None = None, mask_token_11D: Tensor | None = None
+    ) -> tuple[Tensor, Grid]:
+        """Return patch tokens with their positions added, (B, N, D), and the grid; masked ones are the mask token."""
         x_BhwD = self.patch_embed(image_BCHW)
         grid = (x_BhwD.shape[1], x_BhwD.shape[2])
+        x_BND = x_BhwD.flatten(1, 2)
+        if mask_BN is not None and mask_token_11D is not None:
+            x_BND = torch.where(mask_BN[:, :, None], mask_token_11D.to(x_BND.dtype), x_BND)
         if self.pos_embed is None:
-            return x_BhwD.flatten(1, 2), grid
+            return x_BND, grid
         table_1PD = resize_position(self.pos_embed, self.architecture.grid, grid, self.prefix)
-        return x_BhwD.flatten(1, 2) + table_1PD[:, self.prefix :], grid
+        return x_BND + table_1PD[:, self.prefix :], grid
 
     def _with_prefix(self, x_BND: Tensor) -> Tensor:
         tokens = [token for token in (self.cls_token, self.dist_token) if token is not None]

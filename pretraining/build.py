@@ -1,19 +1,30 @@
-"""From a pre-training recipe to its task."""
+"""From a pre-training recipe to its task: one line for every type of configuration."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pretraining.beit_task
+import pretraining.dvae_task
+import pretraining.moco_task
+import pretraining.supervised
+import pretraining.task
 from classification.config import ClassificationConfig
-from classification.task import ClassificationTask
-from engine.task import InitialWeights
-from pretraining import supervised, task
+from engine.task import InitialWeights, Task
+from pretraining.beit_config import BEiTConfig
 from pretraining.config import MAEConfig
-from pretraining.task import MAETask
+from pretraining.dvae_config import DVAEConfig
+from pretraining.moco_config import MoCoConfig
+
+BUILD: dict[type[Any], Callable[..., Task]] = {
+    MAEConfig: pretraining.task.build_task,
+    ClassificationConfig: pretraining.supervised.build_task,
+    BEiTConfig: pretraining.beit_task.build_task,
+    DVAEConfig: pretraining.dvae_task.build_task,
+    MoCoConfig: pretraining.moco_task.build_task,
+}
 
 
-def build_task(
-    config: MAEConfig | ClassificationConfig, *, data: Path, init: InitialWeights | None
-) -> MAETask | ClassificationTask:
-    """Return MAE or the supervised baseline, whichever the configuration is of."""
-    if isinstance(config, MAEConfig):
-        return task.build_task(config, data=data, init=init)
-    return supervised.build_task(config, data=data, init=init)
+def build_task(config: Any, *, data: Path, init: InitialWeights | None) -> Task:
+    """Return the task that the configuration is of."""
+    return BUILD[type(config)](config, data=data, init=init)

@@ -1,14 +1,19 @@
 """Options of MAE pre-training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from backbones.config import ViTConfig
+from backbones.config import Position, ViTConfig
 from engine.config import RunConfig
+from pretraining.augment import Views
+from pretraining.mae import LossOn, MaskTokenIn
+from pretraining.masking import Sampling
+from pretraining.target import TargetKind
+from pretraining.tokenizer import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
 class MAEConfig:
-    """The encoder, the decoder and how they are trained (MAE, section 3 and appendix A.1)."""
+    """The encoder, the decoder and how they are trained (MAE, section 3, table 1 and appendix A.1)."""
 
     backbone: ViTConfig
     """Encoder; its image_size is the training resolution."""
@@ -17,16 +22,59 @@ class MAEConfig:
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
     mask_ratio: float = 0.75
-    """Share of patches hidden from the encoder."""
+    """Share of patches hidden from the encoder (figure 5)."""
+    sampling: Sampling = "random"
+    """Which patches are hidden: any, BEiT's rectangles, or all but a regular grid of them (table 1f)."""
+    mask_token: MaskTokenIn = "decoder"
+    """Where mask tokens stand in for hidden patches. `encoder`: the encoder sees one at every hidden patch (table 1c),
+    which makes it 3.3 times the work at ViT-L."""
+    position: Position | None = None
+    """Positions of the encoder: a fixed sin-cos table, a learned one, or none; the backbone's own unless given."""
+    decoder_position: Position = "sincos"
+    """Positions of the decoder. With none it cannot tell one hidden patch from another."""
     decoder_dim: int = 512
-    """Width of the decoder."""
+    """Width of the decoder (table 1b)."""
     decoder_depth: int = 8
-    """Blocks of the decoder."""
+    """Blocks of the decoder (table 1a)."""
     decoder_heads: int = 16
     """Attention heads of the decoder."""
-    normalise_target: bool = True
-    """Predict pixels normalised by the mean and deviation of their own patch."""
+    target: TargetKind = "normalised"
+    """What is predicted of a patch: its pixels, its pixels normalised by their own mean and deviation, its largest PCA
+    coefficients, fitted on training images before the first step, or the token of a tokenizer (table 1d)."""
+    pca_components: int = 96
+    """Coefficients of target `pca`."""
+    tokenizer: str | None = None
+    """The file (or folder: dall_e) of target `tokens`."""
+    tokenizer_kind: Kind = "own"
+    """`own` is a tokenizer.safetensors of this project, `dall_e` the folder of OpenAI's encoder.pkl and decoder.pkl."""
+    trust_tokenizer_pickle: bool = False
+    """Read DALL-E's pickles, which can run any code while they are read."""
+    loss_on: LossOn = "hidden"
+    """Patches that the loss is of: the hidden ones, or all (0.5 % lower in the paper, section 3)."""
+    augmentation: Views = "random_crop"
+    """Training images (table 1e): `none` is the centre without flip; `fixed_crop` is a random place at a fixed scale;
+    `random_crop` is a random place and scale; `color_jitter` changes the colours of that."""
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    """Share of the image's area that RandomResizedCrop takes."""
+    """Share of the image's area that a crop of random scale takes."""
     flip: bool = True
-    """Flip horizontally half of the time."""
+    """Flip crops horizontally half of the time."""
+    repeats: int = 1
+    """Crops, each with its own mask, of every image that is loaded. batch_size counts loaded images, so a step trains
+    on batch_size * repeats crops, and so does a pass."""
+
+    resume_from: str | None = None
+    """A checkpoint of the official code (checkpoint-N.pth) that the run goes on from: encoder, decoder, AdamW's state
+    and the number of passes."""
+
+    @property
+    def encoder(self) -> ViTConfig:
+        """The backbone with the positions that were asked for."""
+        return self.backbone if self.position is None else replace(self.backbone, position=self.position)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that make no autoencoder."""
+        for name in ("repeats", "decoder_depth", "pca_components"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.tokenizer is not None and self.target != "tokens":
+            raise ValueError(f"a tokenizer was given, and the target is {self.target!r}; add --target tokens.")

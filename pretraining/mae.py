@@ -1,19 +1,45 @@
 """Masked autoencoder (arXiv 2111.06377, section 3): a ViT encoder on visible patches, a light decoder on all.
 
-Parameter names are those of the official code, the encoder under `encoder.`. Axis letters: B batch, N patches, K kept
-patches, D width of the encoder, E width of the decoder, P pixels of a patch (p * p * C, channel last).
+Parameter names are those of the official code, the encoder under `encoder.`. The paper's other choices (table 1) are a
+`Variant`. Axis letters: B batch, N patches, K kept patches, T tokens, D width of the encoder, E width of the decoder,
+P numbers of a patch: its pixels (p * p * C, channel last), or its PCA coefficients or the logits of its token where
+those are the target.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from backbones.attention import Attention
+from backbones.config import Position
 from backbones.layers import LAYER_NORM_EPS, Block, initialise
 from backbones.position import sincos_table
 from backbones.vit import ViT
 from pretraining.masking import keep_lowest, kept_count
+from pretraining.target import PCATarget, PixelTarget
+from pretraining.token_target import TokenTarget
+
+MaskTokenIn = Literal["decoder", "encoder"]
+LossOn = Literal["hidden", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """In what an autoencoder departs from the paper's default."""
+
+    mask_token: MaskTokenIn = "decoder"
+    """The encoder sees visible patches alone, or a mask token at every hidden one (table 1c)."""
+    decoder_position: Position = "sincos"
+    """The decoder's positions: a fixed table, a learned one, or none."""
+    loss_on: LossOn = "hidden"
+    """Patches that the loss is of."""
+    target: PCATarget | TokenTarget | None = None
+    """What is predicted in place of pixels: PCA coefficients, or tokens (table 1d)."""
+
+
+DEFAULT = Variant()
 
 
 @dataclass(frozen=True)
@@ -25,11 +51,13 @@ class Reconstruction:
     mask_BN: Tensor
     """True where the encoder did not see the patch."""
     loss_B: Tensor
-    """Mean squared error over the hidden patches of each image."""
+    """Mean over the hidden patches of each image, or over all, of the squared error or the cross-entropy."""
 
 
 class MaskedAutoencoder(nn.Module):
     """Encoder, decoder and loss."""
+
+    decoder_pos_embed: Tensor | None
 
     def __init__(
         self,
@@ -40,22 +68,26 @@ class MaskedAutoencoder(nn.Module):
         decoder_depth: int,
         decoder_heads: int,
         normalise_target: bool,
+        variant: Variant = DEFAULT,
     ) -> None:
-        """`encoder` has a class token and a final norm, as in the paper; its positions stay fixed."""
+        """`encoder` has a class token and a final norm, as in the paper."""
         super().__init__()
         a = encoder.architecture
         self.encoder = encoder
-        self.normalise_target = normalise_target
+        self.variant = variant
+        pixels = PixelTarget(width=a.patch_size**2 * a.in_chans, normalise=normalise_target)
+        self.target: PixelTarget | PCATarget | TokenTarget = pixels if variant.target is None else variant.target
         self.kept = kept_count(a.grid[0] * a.grid[1], mask_ratio)
         self.decoder_embed = nn.Linear(a.embed_dim, decoder_dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
-        table = sincos_table(decoder_dim, a.grid, encoder.prefix)
-        self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
+        self.mask_token = nn.Parameter(
+            torch.zeros(1, 1, decoder_dim if variant.mask_token == "decoder" else a.embed_dim)
+        )
+        self.decoder_pos_embed = self._positions(decoder_dim)
         self.decoder_blocks = nn.ModuleList(
             Block(Attention(decoder_dim, num_heads=decoder_heads)) for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=LAYER_NORM_EPS)
-        self.decoder_pred = nn.Linear(decoder_dim, a.patch_size**2 * a.in_chans)
+        self.decoder_pred = nn.Linear(decoder_dim, self.target.width)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_norm, self.decoder_pred):
             part.apply(initialise)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -68,38 +100,53 @@ class MaskedAutoencoder(nn.Module):
     def reconstruct(self, image_BCHW: Tensor, noise_BN: Tensor) -> Reconstruction:
         """Return prediction, mask and loss of each image."""
         keep_BK, mask_BN = keep_lowest(noise_BN, self.kept)
-        prediction_BNP = self._decode(self.encoder.encode_visible(image_BCHW, keep_BK), keep_BK).float()
-        target_BNP, _, _ = self.target(image_BCHW.float())
-        error_BN = (prediction_BNP - target_BNP).square().mean(dim=2)
+        if self.variant.mask_token == "encoder":
+            x_BTD = self.encoder.encode_masked(image_BCHW, mask_BN, self.mask_token)
+            x_BTE = self.decoder_embed(x_BTD)
+        else:
+            x_BTE = self._filled(self.encoder.encode_visible(image_BCHW, keep_BK), keep_BK)
+        prediction_BNP = self._decode(x_BTE).float()
+        error_BN = self._error(prediction_BNP, image_BCHW)
+        if self.variant.loss_on == "all":
+            return Reconstruction(prediction_BNP, mask_BN, error_BN.mean(dim=1))
         loss_B = (error_BN * mask_BN).sum(dim=1) / mask_BN.sum(dim=1)
         return Reconstruction(prediction_BNP, mask_BN, loss_B)
 
-    def target(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the target (B, N, P), and the mean and deviation (B, N, 1) taken out of it (0 and 1 if none).
+    def patches(self, image_BCHW: Tensor) -> Tensor:
+        """Return the true pixels of every patch in float32, (B, N, P)."""
+        return patchify(image_BCHW.float(), self.encoder.architecture.patch_size)
 
-        The variance is unbiased and 1e-6 is added to it, as in the official code.
-        """
-        patches_BNP = patchify(image_BCHW, self.encoder.architecture.patch_size)
-        if not self.normalise_target:
-            zero = torch.zeros_like(patches_BNP[..., :1])
-            return patches_BNP, zero, zero + 1
-        mean = patches_BNP.mean(dim=2, keepdim=True)
-        deviation = (patches_BNP.var(dim=2, keepdim=True) + 1e-6).sqrt()
-        return (patches_BNP - mean) / deviation, mean, deviation
+    def _error(self, prediction_BNP: Tensor, image_BCHW: Tensor) -> Tensor:
+        """Return the error of every patch, (B, N): the mean square, or the cross-entropy of tokens."""
+        if isinstance(self.target, TokenTarget):
+            return self.target.error(prediction_BNP, image_BCHW)
+        target_BNP = self.target(self.patches(image_BCHW))
+        return (prediction_BNP - target_BNP).square().mean(dim=2)
 
-    def _decode(self, visible_BTD: Tensor, keep_BK: Tensor) -> Tensor:
-        """Return the prediction of every patch (B, N, P)."""
+    def _positions(self, width: int) -> nn.Parameter | None:
+        kind, a, prefix = self.variant.decoder_position, self.encoder.architecture, self.encoder.prefix
+        if kind == "none":
+            return None
+        if kind == "sincos":
+            return nn.Parameter(sincos_table(width, a.grid, prefix), requires_grad=False)
+        return nn.Parameter(torch.randn(1, prefix + a.grid[0] * a.grid[1], width) * 0.02)
+
+    def _filled(self, visible_BTD: Tensor, keep_BK: Tensor) -> Tensor:
+        """Return the visible tokens at the decoder's width, each at its own place among mask tokens."""
         x_BTE = self.decoder_embed(visible_BTD)
-        prefix = self.encoder.prefix
-        patches = self.decoder_pos_embed.shape[1] - prefix
+        prefix, (rows, columns) = self.encoder.prefix, self.encoder.architecture.grid
         B, _, E = x_BTE.shape
-        hidden_BNE = self.mask_token.to(x_BTE.dtype).expand(B, patches, E)
-        # each visible token goes back to its own place among the mask tokens
+        hidden_BNE = self.mask_token.to(x_BTE.dtype).expand(B, rows * columns, E)
         x_BNE = hidden_BNE.scatter(1, keep_BK[:, :, None].expand(-1, -1, E), x_BTE[:, prefix:])
-        x_BTE = torch.cat([x_BTE[:, :prefix], x_BNE], dim=1) + self.decoder_pos_embed
+        return torch.cat([x_BTE[:, :prefix], x_BNE], dim=1)
+
+    def _decode(self, x_BTE: Tensor) -> Tensor:
+        """Return the prediction of every patch (B, N, P)."""
+        if self.decoder_pos_embed is not None:
+            x_BTE = x_BTE + self.decoder_pos_embed
         for block in self.decoder_blocks:
             x_BTE = block(x_BTE)
-        return self.decoder_pred(self.decoder_norm(x_BTE))[:, prefix:]
+        return self.decoder_pred(self.decoder_norm(x_BTE))[:, self.encoder.prefix :]
 
 
 def patchify(image_BCHW: Tensor, patch: int) -> Tensor:

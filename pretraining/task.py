@@ -1,7 +1,8 @@
 """MAE pre-training as a Task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,18 +12,25 @@ from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.initial import start_from
 from backbones.param_groups import ParamGroup, exempt_vectors, param_groups
 from backbones.vit import ViT
-from classification.config import Augmentation
-from classification.data import eval_transform, train_transform
 from engine.config import OptimConfig
 from engine.cost import count_flops
+from engine.images import UnreadableImageError, read_rgb
+from engine.seeding import derive, seeded
 from engine.task import Facts, ImageResult, InitialWeights
+from pretraining.augment import View, training_view, validation_view
 from pretraining.config import MAEConfig
 from pretraining.data import MaskedImages, Sample
-from pretraining.mae import MaskedAutoencoder
+from pretraining.mae import MaskedAutoencoder, Variant, patchify
+from pretraining.masking import draw_noise, kept_count
+from pretraining.official import put_into, read_official, write_start
 from pretraining.pictures import draw_reconstructions
+from pretraining.target import PCATarget, fit_pca
+from pretraining.token_target import TokenTarget
+from pretraining.tokenizer import open_tokenizer
 
 Batch = tuple[Tensor, Tensor, list[str]]
 PICTURED = 8  # validation images in the reconstruction picture
+PCA_IMAGES = 1000  # training images that a PCA is fitted on: 196,000 patches at 224 px
 
 
 class MAETask:
@@ -49,9 +57,9 @@ class MAETask:
         self.normalisation = normalisation
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Return images (B, C, H, W), noise (B, N) and ids."""
+        """Return images (B, C, H, W), noise (B, N) and ids, the views of an image one after another."""
         images, noise, ids = zip(*samples, strict=True)
-        return torch.stack(images), torch.stack(noise), list(ids)
+        return torch.cat(images), torch.cat(noise), list(ids)
 
     def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
         """Weight decay on all but biases and norms, as in MAE's pre-training."""
@@ -81,9 +89,9 @@ class MAETask:
         readable = {result.image_id for result in results}
         indices = [i for i in range(len(self.val_data)) if self.val_data.image_id(i) in readable]
         chosen = [indices[k * len(indices) // PICTURED] for k in range(min(PICTURED, len(indices)))]
-        generator = torch.Generator().manual_seed(self.config.run.seed)
-        images = torch.stack([self.val_data.transform_image(i) for i in chosen])
-        noise = torch.rand(len(chosen), self.val_data.patches, generator=generator)
+        images = torch.stack([self.val_data.view_of(i) for i in chosen])
+        with seeded(derive(self.config.run.seed, "pictures")):
+            noise = torch.stack([self.val_data.noise() for _ in chosen])
         device = self.model.mask_token.device
         self.model.eval()
         return [
@@ -96,6 +104,13 @@ class MAETask:
             )
         ]
 
+    def write_start(self, out: Path) -> None:
+        """Write the checkpoint that the run goes on from where it continues one of the official code."""
+        if self.config.resume_from is not None:
+            run = self.config.run
+            found = read_official(Path(self.config.resume_from))
+            write_start(out, found, self.model, run, groups=self.param_groups(run.optim), images=len(self.train_data))
+
     def finish(self, folder: Path) -> list[Path]:
         """Write backbone.safetensors, the encoder."""
         path = folder / "backbone.safetensors"
@@ -105,23 +120,29 @@ class MAETask:
 
 def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) -> MAETask:
     """Return MAE on the images below `data/train`, from random weights or an encoder checkpoint."""
-    a = config.backbone
-    encoder = ViT(a, train_position=False)
-    report, normalisation = start_from(encoder, init)
-    model = MaskedAutoencoder(
-        encoder,
-        mask_ratio=config.mask_ratio,
-        decoder_dim=config.decoder_dim,
-        decoder_depth=config.decoder_depth,
-        decoder_heads=config.decoder_heads,
-        normalise_target=config.normalise_target,
-    )
+    a, continued = config.encoder, None if config.resume_from is None else Path(config.resume_from)
+    if continued is not None and init is not None and init.path != continued:
+        raise ValueError(f"--init {init.path} and --resume-from {continued} were both given; the run has one start.")
+    encoder = ViT(a, train_position=a.position == "learned")
+    report, normalisation = start_from(encoder, None if continued else init)
     patches = a.grid[0] * a.grid[1]
-    crop = Augmentation(crop_scale=config.crop_scale, flip=config.flip)
-    train_data = MaskedImages(data / "train", train_transform(a.image_size, crop, normalisation), patches=patches)
-    val_data = MaskedImages(
-        data / config.val_split, eval_transform(a.image_size, 224 / 256, normalisation), patches=patches
-    )
+    noise = partial(draw_noise, a.grid, kept=kept_count(patches, config.mask_ratio), sampling=config.sampling)
+    view = training_view(config.augmentation, a.image_size, normalisation, scale=config.crop_scale, flip=config.flip)
+    centre = validation_view(a.image_size, normalisation)
+    train_data = MaskedImages(data / "train", view, noise=noise, repeats=config.repeats)
+    val_data = MaskedImages(data / config.val_split, centre, noise=noise)
+    target: PCATarget | TokenTarget | None = None
+    notes: list[str] = []
+    if config.target == "tokens":
+        target = token_target(config, normalisation)
+    if config.target == "pca":
+        target, note = fit_target(train_data, centre, patch=a.patch_size, components=config.pca_components)
+        notes.append(note)
+    if config.repeats > 1:
+        notes.append(f"{config.repeats} crops of every loaded image: a step trains on as many times its batch")
+    model = autoencoder(config, encoder, target)
+    if continued is not None:
+        report = put_into(read_official(continued), model, config.run, images=len(train_data))
     example: Batch = (torch.zeros(1, a.in_chans, *a.image_size), torch.zeros(1, patches), [])
     facts = Facts(
         data=str(data),
@@ -132,6 +153,8 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) ->
         architecture=asdict(a),
         weights=report,
         init=init,
+        data_notes=tuple(notes),
+        extra={"tokenizer": target.tokenizer.sha256} if isinstance(target, TokenTarget) else {},
         flops_per_image=count_flops(model, example),
     )
     return MAETask(
@@ -142,3 +165,49 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) ->
         facts=facts,
         normalisation=normalisation,
     )
+
+
+def token_target(config: MAEConfig, normalisation: Normalisation) -> TokenTarget:
+    """Return the tokens of the tokenizer that is named. Raises ValueError or FileNotFoundError without one."""
+    tokenizer = open_tokenizer(config.tokenizer, config.tokenizer_kind, trust_pickle=config.trust_tokenizer_pickle)
+    return TokenTarget(tokenizer, normalisation, config.encoder.grid)
+
+
+def autoencoder(config: MAEConfig, encoder: ViT, target: PCATarget | TokenTarget | None = None) -> MaskedAutoencoder:
+    """Return the model; `target` takes the place of pixels: PCA coefficients or tokens."""
+    return MaskedAutoencoder(
+        encoder,
+        mask_ratio=config.mask_ratio,
+        decoder_dim=config.decoder_dim,
+        decoder_depth=config.decoder_depth,
+        decoder_heads=config.decoder_heads,
+        normalise_target=config.target == "normalised",
+        variant=Variant(
+            mask_token=config.mask_token,
+            decoder_position=config.decoder_position,
+            loss_on=config.loss_on,
+            target=target,
+        ),
+    )
+
+
+def fit_target(data: MaskedImages, view: View, *, patch: int, components: int) -> tuple[PCATarget, str]:
+    """Return PCA coefficients of the patches of evenly spaced images as a target, and a line on them for people."""
+    count = min(PCA_IMAGES, len(data))
+    unreadable: list[str] = []
+
+    def patches() -> Iterator[Tensor]:
+        for k in range(count):
+            path = data.files[k * len(data) // count]
+            try:
+                yield patchify(view(read_rgb(path))[None], patch)[0]
+            except UnreadableImageError as error:
+                unreadable.append(error.path)
+
+    pca = fit_pca(patches(), components)
+    left_out = f", {len(unreadable)} unreadable ones left out ({', '.join(unreadable[:3])})" if unreadable else ""
+    note = (
+        f"target: {components} of {pca.mean_P.shape[0]} PCA coefficients, {pca.explained:.1%} of the variance of the "
+        f"patches of {count - len(unreadable)} training images{left_out}"
+    )
+    return PCATarget(pca.mean_P, pca.components_TP), note

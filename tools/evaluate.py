@@ -19,7 +19,13 @@ import classification.config
 import classification.task
 import detection.config
 import detection.task
+import pretraining.beit_config
+import pretraining.beit_task
 import pretraining.config
+import pretraining.dvae_config
+import pretraining.dvae_task
+import pretraining.moco_config
+import pretraining.moco_task
 import pretraining.supervised
 import pretraining.task
 import segmentation.config
@@ -30,6 +36,9 @@ from engine.reevaluate import Buildable, reevaluate
 
 TASKS = {
     "mae": Buildable(pretraining.config.MAEConfig, pretraining.task.build_task),
+    "beit": Buildable(pretraining.beit_config.BEiTConfig, pretraining.beit_task.build_task),
+    "dvae": Buildable(pretraining.dvae_config.DVAEConfig, pretraining.dvae_task.build_task),
+    "moco_v3": Buildable(pretraining.moco_config.MoCoConfig, pretraining.moco_task.build_task),
     "supervised": Buildable(classification.config.ClassificationConfig, pretraining.supervised.build_task),
     "classification": Buildable(classification.config.ClassificationConfig, classification.task.build_task),
     "detection": Buildable(detection.config.DetectionConfig, detection.task.build_task),

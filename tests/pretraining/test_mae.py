@@ -1,21 +1,26 @@
 """The masked autoencoder: patches, target and loss by hand, and who gets a gradient."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from backbones.config import ViTConfig
+from backbones.config import Position, ViTConfig
 from backbones.position import sincos_table
 from backbones.vit import ViT
-from pretraining.mae import MaskedAutoencoder, patchify, unpatchify
-from pretraining.pictures import pasted
+from pretraining.mae import DEFAULT, MaskedAutoencoder, Variant, patchify, unpatchify
+from pretraining.pictures import StatisticsOf, caption, pasted
+from pretraining.target import patch_statistics
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))
 
 
-def autoencoder(architecture: ViTConfig = TINY, *, normalise_target: bool = True) -> MaskedAutoencoder:
+def autoencoder(
+    architecture: ViTConfig = TINY, *, normalise_target: bool = True, variant: Variant = DEFAULT
+) -> MaskedAutoencoder:
     return MaskedAutoencoder(
         ViT(architecture, train_position=False),
         mask_ratio=0.75,
@@ -23,6 +28,7 @@ def autoencoder(architecture: ViTConfig = TINY, *, normalise_target: bool = True
         decoder_depth=1,
         decoder_heads=3,
         normalise_target=normalise_target,
+        variant=variant,
     )
 
 
@@ -61,20 +67,20 @@ def test_normalised_target_by_hand() -> None:
         ViT(one), mask_ratio=0.5, decoder_dim=4, decoder_depth=1, decoder_heads=1, normalise_target=True
     )
     image = torch.tensor([[[[1.0, 2.0, 7.0, 7.0], [3.0, 6.0, 7.0, 7.0]]]])
-    target, mean, deviation = model.target(image)
+    patches = model.patches(image)
+    target, statistics = model.target(patches), patch_statistics(patches)
     # 1, 2, 3, 6: mean 3, unbiased variance (4 + 1 + 0 + 9) / 3
     spread = (14 / 3 + 1e-6) ** 0.5
-    assert mean.flatten().tolist() == [3.0, 7.0]
-    assert deviation.flatten().tolist() == pytest.approx([spread, 1e-3])
+    assert statistics.mean.flatten().tolist() == [3.0, 7.0]
+    assert statistics.deviation.flatten().tolist() == pytest.approx([spread, 1e-3])
     assert target[0, 0].tolist() == pytest.approx([-2 / spread, -1 / spread, 0, 3 / spread])
     assert target[0, 1].tolist() == [0.0] * 4  # a flat patch is all zero, not NaN
 
 
 def test_pixel_target_is_the_image() -> None:
     image = torch.randn(2, 3, 32, 32)
-    target, mean, deviation = autoencoder(normalise_target=False).target(image)
-    assert torch.equal(target, patchify(image, 8))
-    assert (mean.unique().tolist(), deviation.unique().tolist()) == ([0.0], [1.0])
+    model = autoencoder(normalise_target=False)
+    assert torch.equal(model.target(model.patches(image)), patchify(image, 8))
 
 
 def test_loss_by_hand() -> None:
@@ -109,7 +115,7 @@ def test_only_hidden_patches_are_learned_from() -> None:
     assert torch.equal(touched, made.mask_BN)
     assert not gradient[:, 0].any()  # the class token's prediction is dropped
     # by hand over the hidden patches alone, each image by itself
-    target = model.target(image)[0]
+    target = model.target(model.patches(image))
     for row in range(2):
         hidden = made.mask_BN[row]
         by_hand = (made.prediction_BNP[row][hidden] - target[row][hidden]).square().mean()
@@ -155,24 +161,93 @@ def test_wide_image() -> None:
     assert torch.equal(model.decoder_pos_embed, sincos_table(12, (2, 6), prefix=1))
 
 
+@pytest.mark.parametrize("source", ["true", "visible"])
 @pytest.mark.parametrize("normalise_target", [True, False])
-def test_visible_patches_are_pasted(normalise_target: bool) -> None:
+def test_visible_patches_are_pasted(normalise_target: bool, source: StatisticsOf) -> None:
     model = autoencoder(TINY.at(32, 48), normalise_target=normalise_target).eval()
     image, noise = torch.randn(2, 3, 32, 48), torch.rand(2, 24)
-    masked, predicted = pasted(model, image, noise)
+    made = pasted(model, image, noise, source=source)
     hidden = unpatchify(model.reconstruct(image, noise).mask_BN[:, :, None].expand(-1, -1, 192), patch=8, grid=(4, 6))
-    assert torch.equal(masked.isnan(), hidden)
-    # float32: the target is normalised and put back
-    torch.testing.assert_close(masked[~hidden], image[~hidden], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(predicted[~hidden], image[~hidden], rtol=1e-5, atol=1e-5)
-    assert predicted.isfinite().all()
-    assert not torch.isclose(predicted[hidden], image[hidden]).all()
+    assert torch.equal(made.masked.isnan(), hidden)
+    assert torch.equal(made.masked[~hidden], image[~hidden])
+    assert torch.equal(made.pasted[~hidden], image[~hidden])
+    assert torch.equal(made.pasted[hidden], made.predicted[hidden])
+    assert made.predicted.isfinite().all()
+    assert not torch.isclose(made.pasted[hidden], image[hidden]).all()
 
 
 def test_perfect_prediction_is_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     model = autoencoder()
     image, noise = torch.randn(1, 3, 32, 32), torch.rand(1, 16)
-    monkeypatch.setattr(model, "_decode", lambda *_: model.target(image)[0])
+    monkeypatch.setattr(model, "_decode", lambda *_: model.target(model.patches(image)))
     assert model.reconstruct(image, noise).loss_B.tolist() == [0.0]
-    _, predicted = pasted(model, image, noise)
-    torch.testing.assert_close(predicted, image, rtol=1e-5, atol=1e-5)  # float32, as above
+    made = pasted(model, image, noise)
+    # float32: the target is normalised and put back
+    torch.testing.assert_close(made.predicted, image, rtol=1e-5, atol=1e-5)
+
+
+def test_captions_say_whose_statistics() -> None:
+    hidden = "the loss is of hidden patches, so what is predicted of visible ones means nothing"
+    assert caption(autoencoder()).splitlines() == [
+        "target normalised per patch; put back: mean and deviation of the true patches, which it never saw",
+        hidden,
+    ]
+    assert "average mean and deviation of the image's visible patches" in caption(autoencoder(), "visible")
+    assert caption(autoencoder(normalise_target=False)) == hidden
+    assert caption(autoencoder(normalise_target=False, variant=Variant(loss_on="all"))) == ""
+
+
+def test_loss_on_all_patches_by_hand() -> None:
+    model = autoencoder(normalise_target=False, variant=Variant(loss_on="all"))
+    torch.nn.init.zeros_(model.decoder_pred.weight)
+    torch.nn.init.constant_(model.decoder_pred.bias, 1.0)
+    image = torch.zeros(1, 3, 32, 32)
+    image[..., :24, :] = 3.0  # 12 patches with a squared error of 4
+    image[..., 24:, :] = 6.0  # 4 with one of 25, visible or not
+    assert model.reconstruct(image, torch.rand(1, 16)).loss_B.tolist() == [(12 * 4 + 4 * 25) / 16]
+
+
+def test_mask_tokens_in_the_encoder() -> None:
+    model = autoencoder(variant=Variant(mask_token="encoder"))
+    assert model.mask_token.shape == (1, 1, 16)  # of the encoder's width
+    image, noise = torch.randn(1, 3, 32, 32), torch.rand(1, 16)
+    made = model.reconstruct(image, noise)
+    mask = made.mask_BN
+    # by hand: an image whose hidden patches project to the mask token
+    encoder = model.encoder
+    tokens = encoder.patch_embed(image).flatten(1, 2)
+    tokens[mask] = model.mask_token[0]
+    table = encoder.pos_embed
+    assert table is not None and encoder.cls_token is not None
+    x = torch.cat([encoder.cls_token + table[:, :1], tokens + table[:, 1:]], dim=1)
+    for block in encoder.blocks:
+        x = block(x)
+    x = model.decoder_embed(encoder.norm(x)) + model.decoder_pos_embed
+    x = model.decoder_pred(model.decoder_norm(model.decoder_blocks[0](x)))
+    torch.testing.assert_close(made.prediction_BNP, x[:, 1:], rtol=1e-5, atol=1e-6)  # float32
+    hidden = unpatchify(mask[:, :, None].expand(-1, -1, 192), patch=8, grid=(4, 4))
+    again = model.reconstruct(torch.where(hidden, torch.randn_like(image), image), noise)
+    assert torch.equal(again.prediction_BNP, made.prediction_BNP)  # hidden pixels are not seen
+
+
+def test_without_decoder_positions_hidden_patches_are_one() -> None:
+    model = autoencoder(variant=Variant(decoder_position="none"))
+    made = model.reconstruct(torch.randn(1, 3, 32, 32), torch.rand(1, 16))
+    hidden = made.prediction_BNP[made.mask_BN]
+    torch.testing.assert_close(hidden, hidden[:1].expand_as(hidden), rtol=1e-5, atol=1e-6)
+    learned = autoencoder(variant=Variant(decoder_position="learned"))
+    assert isinstance(learned.decoder_pos_embed, nn.Parameter) and learned.decoder_pos_embed.requires_grad
+    different = learned.reconstruct(torch.randn(1, 3, 32, 32), torch.rand(1, 16))
+    assert different.prediction_BNP[different.mask_BN].std(dim=0).min() > 0
+
+
+@pytest.mark.parametrize("position", ["none", "learned"])
+def test_positions_of_the_encoder(position: Position) -> None:
+    model = autoencoder(replace(TINY, position=position))
+    image, order = torch.randn(1, 3, 32, 32), torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    keep = torch.tensor([[2, 7, 11]])
+    tokens = model.encoder.encode_visible(image, keep)
+    shuffled = unpatchify(patchify(image, 8)[:, order], patch=8, grid=(4, 4))
+    moved = torch.stack([(order == number).nonzero().flatten()[0] for number in keep[0]])[None]
+    same = torch.allclose(model.encoder.encode_visible(shuffled, moved), tokens, atol=1e-6)
+    assert same == (position == "none")  # without positions it does not matter where a patch stands

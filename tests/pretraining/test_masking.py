@@ -4,11 +4,12 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from pretraining.masking import keep_lowest, kept_count
+from backbones.config import Grid
+from pretraining.masking import Sampling, draw_noise, keep_lowest, kept_count, regular_order
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,11 @@ def test_ratio_out_of_range(ratio: float) -> None:
 def test_nothing_kept() -> None:
     with pytest.raises(ValueError, match=r"mask_ratio 0\.95 keeps none of 16 patches; lower it"):
         kept_count(16, 0.95)
+
+
+def test_nothing_hidden() -> None:
+    with pytest.raises(ValueError, match=r"mask_ratio 1e-17 hides none of 16 patches; raise it"):
+        kept_count(16, 1e-17)
 
 
 def test_lowest_noise_by_hand() -> None:
@@ -62,3 +68,62 @@ def test_masks_are_uniform_and_differ() -> None:
     # 4,000 draws of 1,820 possible masks: about 1,618 distinct ones, standard deviation below 20
     distinct = len(torch.unique(mask, dim=0))
     assert distinct == pytest.approx(1820 * (1 - (1 - 1 / 1820) ** images), abs=80)
+
+
+def visible(grid: Grid, ratio: float, sampling: Sampling) -> torch.Tensor:
+    """True where a patch stays, (rows, columns)."""
+    kept = kept_count(grid[0] * grid[1], ratio)
+    noise = draw_noise(grid, kept=kept, sampling=sampling)[None]
+    return ~keep_lowest(noise, kept)[1].reshape(grid)
+
+
+def test_grid_by_hand() -> None:
+    assert regular_order((4, 4)).tolist() == [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]
+    # 75 %: one of every two by two (MAE, table 1f), the same at every draw
+    every_second = torch.zeros(14, 14, dtype=torch.bool)
+    every_second[::2, ::2] = True
+    assert torch.equal(visible((14, 14), 0.75, "grid"), every_second)
+    chequered = (torch.arange(4)[:, None] + torch.arange(6)) % 2 == 0
+    assert torch.equal(visible((4, 6), 0.5, "grid"), chequered)
+    assert visible((4, 4), 0.875, "grid").nonzero().tolist() == [[0, 0], [2, 2]]
+
+
+def test_blocks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def corner(grid: Grid, **wanted: object) -> torch.Tensor:
+        asked.update(wanted)
+        mask = torch.zeros(grid, dtype=torch.bool)
+        mask[:3] = True
+        return mask
+
+    monkeypatch.setattr("pretraining.masking.block_mask", corner)
+    assert visible((4, 4), 0.75, "block").tolist() == [[False] * 4] * 3 + [[True] * 4]
+    # BEiT's least area is 16 of 196 patches: 1 of 16
+    assert (asked["hidden"], asked["smallest"], asked["least_aspect"]) == (12, 1, 0.3)
+
+
+def test_blocks_hang_together() -> None:
+    def seams(mask: torch.Tensor) -> int:
+        return int((mask[1:] != mask[:-1]).sum() + (mask[:, 1:] != mask[:, :-1]).sum())
+
+    torch.manual_seed(0)
+    blocks = sum(seams(visible((14, 14), 0.75, "block")) for _ in range(20)) / 20
+    alone = sum(seams(visible((14, 14), 0.75, "random")) for _ in range(20)) / 20
+    # 364 neighbours, of which 2 * 0.25 * 0.75 differ at random: 137; rectangles have fewer seams
+    assert alone == pytest.approx(137, abs=5)
+    assert blocks < 0.6 * alone
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    rows=st.integers(2, 16),
+    columns=st.integers(2, 16),
+    ratio=st.floats(0.05, 0.95),
+    sampling=st.sampled_from(["random", "block", "grid"]),
+)
+def test_every_mask_keeps_the_same_number(rows: int, columns: int, ratio: float, sampling: Sampling) -> None:
+    patches = rows * columns
+    assume(1 <= int(patches * (1 - ratio)) < patches)
+    for _ in range(2):
+        assert visible((rows, columns), ratio, sampling).sum() == int(patches * (1 - ratio))

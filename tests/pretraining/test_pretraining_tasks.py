@@ -1,5 +1,6 @@
 """Both pre-training tasks: their data, their picture, and the checkpoint that the other tasks read."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,22 @@ from PIL import Image
 import classification.task
 import pretraining.supervised
 import pretraining.task
+from backbones.checkpoint import Normalisation
+from backbones.config import Position
 from backbones.sources.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.images import UnreadableImageError
+from engine.loop import fit
+from engine.record import read_record
+from engine.resume import checkpoints, load_model
 from engine.task import InitialWeights
+from pretraining.augment import Views, training_view
 from pretraining.config import MAEConfig
 from pretraining.data import MaskedImages
 from pretraining.recipes import RECIPES
+from pretraining.target import PCATarget
+from scenes.layouts import ScenesIndex
+from tools import pretrain
 
 
 def whole(image: Image.Image) -> torch.Tensor:
@@ -25,40 +35,60 @@ def whole(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
 
+def noise() -> torch.Tensor:
+    return torch.rand(16)
+
+
 def test_masked_images(data: Path) -> None:
-    images = MaskedImages(data / "train", whole, patches=16)
+    images = MaskedImages(data / "train", whole, noise=noise)
     assert len(images) == 6
     assert [images.image_id(i) for i in (0, 5)] == ["cat/0.png", "dog/2.png"]
     torch.manual_seed(3)
-    image, noise, image_id = images[4]
+    image, drawn, image_id = images[4]
     _, other, _ = images[4]
-    assert (image.shape, noise.shape, image_id) == ((3, 40, 48), (16,), "dog/1.png")
-    assert not torch.equal(noise, other)  # another mask every time
+    assert (image.shape, drawn.shape, image_id) == ((1, 3, 40, 48), (1, 16), "dog/1.png")
+    assert not torch.equal(drawn, other)  # another mask every time
     torch.manual_seed(3)
-    assert torch.equal(images[4][1], noise)
+    assert torch.equal(images[4][1], drawn)
+
+
+def test_repeated_sampling(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task = pretraining.task.build_task(replace(mae_config, repeats=3), data=data, init=None)
+    views, drawn, _ = task.train_data[0]
+    assert (views.shape, drawn.shape) == ((3, 3, 32, 32), (3, 16))
+    for a, b in ((0, 1), (1, 2)):  # every view has its own crop and mask
+        assert not torch.equal(views[a], views[b]) and not torch.equal(drawn[a], drawn[b])
+    images, masks, ids = task.collate([task.train_data[0], task.train_data[1]])
+    assert (images.shape[0], masks.shape[0], ids) == (6, 6, ["cat/0.png", "cat/1.png"])
+    assert task.val_data[0][0].shape == (1, 3, 32, 32)
+    assert task.facts.data_notes == ("3 crops of every loaded image: a step trains on as many times its batch",)
+    config = replace(mae_config, repeats=3)
+    record = fit(task, config, recipe="tiny", out=tmp_path / "run")
+    assert (record.status, record.samples_seen) == ("completed", 8)  # loaded images
 
 
 def test_masked_images_need_no_classes(data: Path) -> None:
     Image.new("L", (9, 9)).save(data / "loose.TIFF", "TIFF")
     (data / "notes.txt").write_text("no image")
-    images = MaskedImages(data, whole, patches=16)
+    images = MaskedImages(data, whole, noise=noise)
     assert len(images) == 11
     assert "loose.TIFF" in {images.image_id(i) for i in range(11)}
 
 
 def test_masked_images_refuse_a_bad_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent: no such folder; looked for images in it"):
-        MaskedImages(tmp_path / "absent", whole, patches=16)
+        MaskedImages(tmp_path / "absent", whole, noise=noise)
     (tmp_path / "empty" / "inside").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r"empty: holds no image file \(\.jpg, .*\), nor do its subfolders"):
-        MaskedImages(tmp_path / "empty", whole, patches=16)
+        MaskedImages(tmp_path / "empty", whole, noise=noise)
 
 
 def test_unreadable_image_is_named(data: Path) -> None:
     path = data / "train" / "cat" / "1.png"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UnreadableImageError, match=r"cat/1\.png: unreadable image"):
-        MaskedImages(data / "train", whole, patches=16)[1]
+        MaskedImages(data / "train", whole, noise=noise)[1]
 
 
 def test_mae_task(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
@@ -138,6 +168,75 @@ def test_ends_in_a_checkpoint_that_classification_reads(
     assert not labels.model.backbone.pos_embed.requires_grad  # as in the MAE arm
 
 
+def test_pca_target_is_fitted_and_saved(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
+    (data / "train" / "cat" / "2.png").write_bytes(b"broken")
+    config = replace(mae_config, target="pca", pca_components=10)
+    task = pretraining.task.build_task(config, data=data, init=None)
+    target = task.model.target
+    assert isinstance(target, PCATarget) and target.components.shape == (10, 192)
+    (note,) = task.facts.data_notes
+    assert re.fullmatch(
+        r"target: 10 of 192 PCA coefficients, \d\d\.\d% of the variance of the patches of 5 training images, "
+        r"1 unreadable ones left out \(.*cat/2\.png\)",
+        note,
+    )
+    assert task.model.decoder_pred.out_features == 10
+    assert torch.equal(task.model.state_dict()["target.mean"], target.mean)
+    record = fit(task, config, recipe="tiny", out=tmp_path / "run")
+    assert record.status == "completed"
+    # other images: what was fitted comes from the checkpoint
+    other = pretraining.task.build_task(config, data=data.rename(tmp_path / "same"), init=None)
+    other.model.target.mean.zero_()
+    load_model(checkpoints(tmp_path / "run")[-1], other.model)
+    assert torch.equal(other.model.target.mean, target.mean)
+
+
+def test_augmentation_by_hand(mae_config: MAEConfig, data: Path) -> None:
+    def views(kind: Views) -> MaskedImages:
+        return pretraining.task.build_task(replace(mae_config, augmentation=kind), data=data, init=None).train_data
+
+    assert torch.equal(views("none").view_of(0), views("none").view_of(0))
+    # 40 x 48 resized to a shorter side of 36, of which 32 is taken: 5 places down, 12 across, flipped or not
+    torch.manual_seed(0)
+    fixed = views("fixed_crop")
+    crops = {fixed.view_of(0).numpy().tobytes() for _ in range(1500)}
+    assert len(crops) == 5 * 12 * 2
+    jittered, plain = views("color_jitter"), views("random_crop")
+    torch.manual_seed(0)
+    assert not torch.equal(jittered.view_of(0), plain.view_of(0))
+    assert jittered.view_of(0).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["none", "fixed_crop", "color_jitter"])
+def test_views_are_normalised(kind: Views) -> None:
+    grey = Image.new("RGB", (40, 40), (124, 124, 124))
+    normalisation = Normalisation((0.4, 0.5, 0.6), (0.1, 0.2, 0.3))
+    view = training_view(kind, (32, 32), normalisation, scale=(0.2, 1.0), flip=True)(grey)
+    expected = (torch.full((3,), 124 / 255) - torch.tensor([0.4, 0.5, 0.6])) / torch.tensor([0.1, 0.2, 0.3])
+    if kind != "color_jitter":
+        torch.testing.assert_close(view.mean(dim=(1, 2)), expected)  # float32 means
+    assert view.dtype == torch.float32
+
+
+@pytest.mark.parametrize("position", ["none", "learned"])
+def test_positions(position: Position, mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
+    config = replace(mae_config, position=position, decoder_position="learned")
+    task = pretraining.task.build_task(config, data=data, init=None)
+    assert task.facts.architecture["position"] == position
+    trained = {name for group in task.param_groups(config.run.optim) for name in group.names}
+    assert "decoder_pos_embed" in trained
+    assert ("encoder.pos_embed" in trained) == (position == "learned")
+    fit(task, config, recipe="tiny", out=tmp_path / "run")
+    checkpoint = read_checkpoint(tmp_path / "run" / "backbone.safetensors")
+    assert checkpoint.architecture.position == position
+    assert ("pos_embed" in checkpoint.state) == (position == "learned")
+
+
+def test_config_refuses(mae_config: MAEConfig) -> None:
+    with pytest.raises(ValueError, match="repeats is 0; it must be at least 1"):
+        replace(mae_config, repeats=0)
+
+
 def test_decoder_heads_must_divide_its_width(mae_config: MAEConfig, data: Path) -> None:
     with pytest.raises(ValueError, match="a width of 12 is not divisible by 5 attention heads"):
         pretraining.task.build_task(replace(mae_config, decoder_heads=5), data=data, init=None)
@@ -149,3 +248,30 @@ def test_arms_of_the_demo_are_alike() -> None:
     assert mae.backbone == supervised.backbone
     assert (mae.run.length, mae.run.batch_size) == (supervised.run.length, supervised.run.batch_size)
     assert mae.run.schedule == supervised.run.schedule
+
+
+def test_every_choice_is_a_flag(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    choices = {
+        "mask-ratio": 0.5,
+        "sampling": "block",
+        "mask-token": "encoder",
+        "position": "learned",
+        "decoder-position": "learned",
+        "decoder-dim": 24,
+        "decoder-depth": 1,
+        "decoder-heads": 2,
+        "target": "pca",
+        "pca-components": 16,
+        "loss-on": "all",
+        "augmentation": "color_jitter",
+        "repeats": 2,
+    }
+    flags = [text for name, value in choices.items() for text in (f"--{name}", str(value))]
+    out = tmp_path / "run"
+    arguments = ["tiny", "--data", str(few_scenes.imagenet), "--out", str(out), "--steps", "1", "--batch-size", "4"]
+    assert pretrain.main([*arguments, *flags]) == 0
+    record = read_record(out)
+    assert {name: record.config[name.replace("-", "_")] for name in choices} == choices
+    changed = {line.partition(":")[0] for line in record.departures}
+    assert {name.replace("-", "_") for name in choices} <= changed
+    assert {Path(name).name for name in record.pictures} >= {"reconstructions.png"}

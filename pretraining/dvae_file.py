@@ -1,0 +1,102 @@
+"""tokenizer.safetensors: the file of a discrete VAE that this project trained, and the tokenizer in it.
+
+safetensors with one header entry, like a backbone's file. Axis letters: B batch, h x w tokens.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from backbones.checkpoint import replacing_file
+from backbones.weight_files import read_weight_file
+from pretraining.dvae import DiscreteVAE
+
+FORMAT = "mae-transfer-tokenizer/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerHeader:
+    """What the weights of a discrete VAE fit."""
+
+    vocabulary: int
+    """Tokens."""
+    downsampling: int
+    """Side of a token in pixels."""
+    code_dim: int
+    """Width of a vector of the codebook."""
+    width: int
+    """Channels of encoder and decoder."""
+    image_size: tuple[int, int]
+    """Height and width in pixels that it was trained at; it takes any multiple of a token."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what are no such numbers: a file may hold anything. Lists become tuples."""
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        numbers = (self.vocabulary, self.downsampling, self.code_dim, self.width, *self.image_size)
+        if len(self.image_size) != 2 or not all(type(number) is int and number > 0 for number in numbers):
+            raise ValueError(f"{self} is not made of whole numbers above 0, two of them for image_size")
+
+
+class OwnTokenizer:
+    """A discrete VAE in evaluation, its weights frozen."""
+
+    def __init__(self, model: DiscreteVAE, header: TokenizerHeader, *, sha256: dict[str, str]) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.header = header
+        self.vocabulary, self.downsampling = header.vocabulary, header.downsampling
+        self.sha256 = sha256
+
+    @torch.no_grad()
+    def tokens(self, pixel_BCHW: Tensor) -> Tensor:
+        """Return the likeliest tokens (B, h, w) of pixels from 0 to 1."""
+        return self.model.to(pixel_BCHW.device).tokens(pixel_BCHW)
+
+    @torch.no_grad()
+    def decode(self, token_Bhw: Tensor) -> Tensor:
+        """Return the pixels (B, 3, H, W), 0 to 1."""
+        return self.model.to(token_Bhw.device).decode(token_Bhw)
+
+
+def write_tokenizer(path: Path, model: DiscreteVAE, header: TokenizerHeader) -> None:
+    """Write the weights to `path` by a temporary file and a rename. Raises OSError, the file of before kept."""
+    tensors = {name: p.detach().float().cpu().contiguous() for name, p in model.named_parameters()}
+    with replacing_file(path) as temporary:
+        save_file(tensors, temporary, metadata={FORMAT: json.dumps(asdict(header), sort_keys=True)})
+
+
+def read_tokenizer(path: Path) -> OwnTokenizer:
+    """Return the tokenizer in a file that `write_tokenizer` wrote.
+
+    Raises FileNotFoundError, and ValueError where it is another file or its weights are not those of its header.
+    """
+    file = read_weight_file(path, entries=())
+    header = _header(path, file.metadata)
+    try:
+        model = DiscreteVAE(
+            vocabulary=header.vocabulary,
+            downsampling=header.downsampling,
+            code_dim=header.code_dim,
+            width=header.width,
+        )
+        model.load_state_dict({**file.tensors, "passed": model.passed})
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())  # PyTorch's has a line for every tensor
+        raise ValueError(f"{path}: its weights are not those of its header: {reason}") from error
+    return OwnTokenizer(model, header, sha256={path.name: file.sha256})
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> TokenizerHeader:
+    if FORMAT not in metadata:
+        raise ValueError(
+            f"{path}: no tokenizer of this project (expected the header {FORMAT!r}, found {sorted(metadata) or 'none'}"
+            "); give the tokenizer.safetensors that a run of tiny_dvae or small_dvae wrote."
+        )
+    try:
+        return TokenizerHeader(**json.loads(metadata[FORMAT]))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its header does not describe a tokenizer ({error}).") from error

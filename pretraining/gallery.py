@@ -1,0 +1,216 @@
+"""Pictures of a pre-trained model on a folder of images: from a run, or from a file of weights.
+
+Reconstructions need MAE's decoder, which a run of MAE keeps in its checkpoints and a `backbone.safetensors` does not
+have; of the published files those called full and visualize hold it. The other pictures need the ViT alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backbones.checkpoint import IMAGENET, Checkpoint, Normalisation
+from backbones.loading import load_checkpoint
+from backbones.sources.read import Declared, read_checkpoint
+from backbones.vit import ViT
+from engine.config import from_json
+from engine.images import UnreadableImageError, find_images, read_rgb
+from engine.record import RECORD_NAME, RunRecord, read_record
+from engine.resume import checkpoints, load_model
+from engine.seeding import seeded
+from pretraining.augment import validation_view
+from pretraining.config import MAEConfig
+from pretraining.feature_pictures import class_features, draw_attention, draw_neighbours, draw_positions
+from pretraining.mae import MaskedAutoencoder
+from pretraining.masking import Sampling, draw_noise, keep_lowest, kept_count
+from pretraining.pictures import Masked, StatisticsOf, draw_masks, draw_reconstructions
+from pretraining.target import PCATarget, TargetKind
+from pretraining.task import autoencoder, token_target
+from pretraining.token_target import TokenTarget
+
+SEARCHED = 256  # images among which neighbours are looked for
+SAMPLINGS: tuple[Sampling, ...] = ("random", "block", "grid")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A model to draw pictures of."""
+
+    encoder: ViT
+    autoencoder: MaskedAutoencoder | None
+    """None where there is no decoder."""
+    normalisation: Normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """What a file of weights does not say of its decoder."""
+
+    heads: int = 16
+    """Attention heads; all published decoders have 16."""
+    target: TargetKind | None = None
+    """pixels or normalised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How pictures are made."""
+
+    mask_ratio: float = 0.75
+    sampling: Sampling = "random"
+    statistics: StatisticsOf = "true"
+    """Whose mean and deviation a normalised target is undone with."""
+    images: int = 8
+    """Images drawn, evenly spaced in the folder."""
+    seed: int = 0
+    """Of the masks."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What was drawn, and what people have to know of it."""
+
+    pictures: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def open_run(run: Path) -> Shown:
+    """Return the model of a run: with its decoder where it is one of MAE, else what its backbone.safetensors holds.
+
+    Raises ValueError or FileNotFoundError where the folder holds no record, or neither checkpoint nor backbone.
+    """
+    record = read_record(run)
+    if record.task != "mae":
+        return open_file(run / "backbone.safetensors", Declared(source="own"), Decoder())
+    saved = checkpoints(run)
+    if not saved:
+        raise FileNotFoundError(f"{run}: holds no checkpoint (status {record.status}, step {record.steps}).")
+    config = from_json(MAEConfig, record.config)
+    a = config.encoder
+    normalisation = _normalisation(run, record)
+    target: PCATarget | TokenTarget | None = None
+    if config.target == "tokens":
+        target = token_target(config, normalisation)
+    if config.target == "pca":
+        pixels = a.patch_size**2 * a.in_chans
+        target = PCATarget(torch.zeros(pixels), torch.zeros(config.pca_components, pixels))
+    model = autoencoder(config, ViT(a), target)
+    load_model(saved[-1], model)
+    return Shown(model.encoder, model, normalisation)
+
+
+def open_file(path: Path, declared: Declared, decoder: Decoder) -> Shown:
+    """Return the model of a weights file, with its decoder where it has one.
+
+    Raises what reading raises, and ValueError where it has a decoder and `decoder.target` is not stated.
+    """
+    checkpoint = read_checkpoint(path, declared)
+    encoder = ViT(
+        checkpoint.architecture,
+        class_token="cls_token" in checkpoint.state,
+        final_norm="norm.weight" in checkpoint.state,
+    )
+    load_checkpoint(encoder, checkpoint)
+    if "decoder_pred.weight" not in checkpoint.state:
+        return Shown(encoder, None, checkpoint.normalisation)
+    return Shown(encoder, _with_decoder(checkpoint, encoder, decoder), checkpoint.normalisation)
+
+
+def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gallery:
+    """Write the pictures that the model can give of the images below `folder` and return them.
+
+    Raises ValueError where no image can be read, and for a model of other than three channels.
+    """
+    encoder = shown.encoder.eval()
+    a = encoder.architecture
+    if a.in_chans != 3:
+        raise ValueError(f"the model is of images of {a.in_chans} channels, and files are read as RGB.")
+    files = find_images(folder)
+    chosen = [files[k * len(files) // SEARCHED] for k in range(SEARCHED)] if len(files) > SEARCHED else files
+    images, notes = _read(chosen, shown)
+    few = images[[k * len(images) // options.images for k in range(options.images)]]
+    few = few if len(images) > options.images else images
+    pictures: list[Path] = []
+    if (model := shown.autoencoder) is None:
+        notes.append("reconstructions: the weights have no decoder; give a run of MAE, or a file that has one")
+    else:
+        model.eval()
+        model.kept = kept_count(a.grid[0] * a.grid[1], options.mask_ratio)
+        noise = _noise(shown, options, options.sampling, len(few))
+        path = out / "reconstructions.png"
+        pictures.append(draw_reconstructions(path, model, few, noise, shown.normalisation, source=options.statistics))
+    kept = kept_count(a.grid[0] * a.grid[1], options.mask_ratio)
+    masks = torch.stack([keep_lowest(_noise(shown, options, s, len(few)), kept)[1] for s in SAMPLINGS])
+    names = [f"{sampling}, {options.mask_ratio:.0%}" for sampling in SAMPLINGS]
+    view = Masked(patch=a.patch_size, grid=a.grid, normalisation=shown.normalisation)
+    pictures.append(draw_masks(out / "masks.png", few, masks, names, view))
+    pictures.append(draw_attention(out / "attention.png", encoder, few, shown.normalisation))
+    if len(images) > 1:
+        features = class_features(encoder, images)
+        path = out / "neighbours.png"
+        pictures.append(draw_neighbours(path, images, features, shown.normalisation, queries=options.images))
+    if encoder.pos_embed is None:
+        notes.append("positions: the ViT has no position table")
+    else:
+        pictures.append(draw_positions(out / "positions.png", encoder.pos_embed, a.grid, encoder.prefix))
+    return Gallery(tuple(pictures), tuple(notes))
+
+
+def open_any(path: Path, declared: Declared, decoder: Decoder) -> Shown:
+    """Return the model of a run's folder or of a file."""
+    return open_run(path) if (path / RECORD_NAME).is_file() else open_file(path, declared, decoder)
+
+
+def _with_decoder(checkpoint: Checkpoint, encoder: ViT, decoder: Decoder) -> MaskedAutoencoder:
+    state = checkpoint.state
+    if decoder.target not in ("pixels", "normalised"):
+        raise ValueError(
+            f"{checkpoint.path}: no tensor tells whether its decoder predicts pixels or normalised ones; say --target "
+            "pixels (published: visualize) or --target normalised (published: full)."
+        )
+    parts = {name: tensor for name, tensor in state.items() if name == "mask_token" or name.startswith("decoder_")}
+    model = MaskedAutoencoder(
+        encoder,
+        mask_ratio=0.75,
+        decoder_dim=state["decoder_embed.weight"].shape[0],
+        decoder_depth=len({name.split(".")[1] for name in parts if name.startswith("decoder_blocks.")}),
+        decoder_heads=decoder.heads,
+        normalise_target=decoder.target == "normalised",
+    )
+    try:
+        model.load_state_dict({f"encoder.{n}": t for n, t in encoder.state_dict().items()} | parts)
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint.path}: its decoder is none of MAE's: {error}") from error
+    return model
+
+
+def _normalisation(run: Path, record: RunRecord) -> Normalisation:
+    """Return what the run normalised pixels with."""
+    backbone = run / "backbone.safetensors"
+    if backbone.is_file():
+        return read_checkpoint(backbone).normalisation
+    if record.weights_path is None or record.weights_source == "mae":
+        return IMAGENET
+    raise FileNotFoundError(f"{backbone}: no such file yet; it says what pixels are normalised with.")
+
+
+def _read(files: list[Path], shown: Shown) -> tuple[Tensor, list[str]]:
+    """Return the centre crops (B, C, H, W) and a note of what could not be read."""
+    view = validation_view(shown.encoder.architecture.image_size, shown.normalisation)
+    images, unreadable = [], []
+    for path in files:
+        try:
+            images.append(view(read_rgb(path)))
+        except UnreadableImageError as error:
+            unreadable.append(str(error))
+    if not images:
+        raise ValueError(f"none of {len(files)} images could be read; the first: {unreadable[0]}")
+    return torch.stack(images), [f"left out: {text}" for text in unreadable]
+
+
+def _noise(shown: Shown, options: Options, sampling: Sampling, count: int) -> Tensor:
+    grid = shown.encoder.architecture.grid
+    kept = kept_count(grid[0] * grid[1], options.mask_ratio)
+    with seeded(options.seed):
+        return torch.stack([draw_noise(grid, kept=kept, sampling=sampling) for _ in range(count)])

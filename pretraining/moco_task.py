@@ -1,0 +1,140 @@
+"""MoCo v3 pre-training as a Task."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.initial import start_from
+from backbones.param_groups import ParamGroup, exempt_nothing, param_groups
+from backbones.vit import ViT
+from engine.config import OptimConfig
+from engine.cost import count_flops
+from engine.task import Facts, ImageResult, InitialWeights
+from pretraining.augment import validation_view
+from pretraining.collapse import effective_rank, feature_spread
+from pretraining.feature_pictures import class_features, draw_neighbours
+from pretraining.moco_config import MoCoConfig
+from pretraining.moco_v3 import Batch, Following, MoCoV3, initialise_encoder
+from pretraining.moco_views import Sample, TwoViews, views
+
+PICTURED = 6  # images whose neighbours are drawn
+SEARCHED = 256  # validation images among which they are looked for
+
+
+class MoCoTask:
+    """Contrast of two views; ends in a backbone checkpoint of the trained (not the momentum) encoder."""
+
+    name = "moco_v3"
+    primary_metric = "val_loss"
+
+    def __init__(
+        self,
+        config: MoCoConfig,
+        *,
+        model: MoCoV3,
+        train_data: TwoViews,
+        val_data: TwoViews,
+        facts: Facts,
+        normalisation: Normalisation,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.train_data = train_data
+        self.val_data = val_data
+        self.facts = facts
+        self.normalisation = normalisation
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Return first views and second views (B, C, H, W) and ids."""
+        first, second, ids = zip(*samples, strict=True)
+        return torch.stack(first), torch.stack(second), list(ids)
+
+    def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
+        """Weight decay on everything, norms and biases too, as in MoCo v3's code."""
+        return param_groups(
+            self.model,
+            weight_decay=optim.weight_decay,
+            layer_decay=optim.layer_decay,
+            depth=self.config.backbone.depth,
+            prefix="base.encoder.",
+            exempt=exempt_nothing,
+        )
+
+    def predict(self, batch: Batch) -> list[ImageResult]:
+        """Return the loss of each image among those of its batch, and how far the batch's class tokens differ."""
+        first, second, ids = batch
+        made = self.model.compare(first, second, everywhere=False)
+        batch_wide = {"spread": feature_spread(made.class_BD), "rank": effective_rank(made.class_BD)}
+        losses = made.loss_B.tolist()
+        return [ImageResult(i, {"loss": loss, **batch_wide}) for i, loss in zip(ids, losses, strict=True)]
+
+    def score(self, results: Sequence[ImageResult]) -> dict[str, float]:
+        """Return val_loss, and feature_spread and feature_rank, which fall to 0 and 1 where features collapse.
+
+        Each is of the images of an evaluation batch (run.eval_batch_size), averaged.
+        """
+        if not results:
+            raise ValueError(f"{self.facts.data}: no image of split {self.facts.val_split} could be evaluated.")
+        names = {"val_loss": "loss", "feature_spread": "spread", "feature_rank": "rank"}
+        return {name: sum(r.values[value] for r in results) / len(results) for name, value in names.items()}
+
+    def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
+        """Write neighbours.png: validation images and those whose class tokens are the nearest."""
+        readable = {result.image_id for result in results}
+        indices = [i for i in range(len(self.val_data)) if self.val_data.image_id(i) in readable]
+        chosen = (
+            [indices[k * len(indices) // SEARCHED] for k in range(SEARCHED)] if len(indices) > SEARCHED else indices
+        )
+        images = torch.stack([self.val_data.view_of(i) for i in chosen])
+        self.model.eval()
+        feature_BD = class_features(self.model.base.encoder, images)
+        return [draw_neighbours(folder / "neighbours.png", images, feature_BD, self.normalisation, queries=PICTURED)]
+
+    def finish(self, folder: Path) -> list[Path]:
+        """Write backbone.safetensors, the trained encoder."""
+        path = folder / "backbone.safetensors"
+        write_checkpoint(path, self.model.base.encoder, source="moco_v3", normalisation=self.normalisation)
+        return [path]
+
+
+def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -> MoCoTask:
+    """Return MoCo v3 on the images below `data/train`, from random weights or an encoder checkpoint."""
+    a, run = config.backbone, config.run
+    encoder = ViT(a, train_position=a.position == "learned")
+    initialise_encoder(encoder)
+    report, normalisation = start_from(encoder, init)
+    centre = validation_view(a.image_size, normalisation)
+    first, second = views(a.image_size, normalisation, scale=config.crop_scale, blur=config.blur)
+    train_data = TwoViews(data / "train", first, second, centre)
+    val_data = TwoViews(data / config.val_split, first, second, centre)
+    model = MoCoV3(
+        encoder,
+        hidden=config.hidden,
+        width=config.width,
+        temperature=config.temperature,
+        following=Following(
+            momentum=config.momentum,
+            steps=max(1, run.length.steps(batch_size=run.batch_size, dataset_size=len(train_data))),
+            accumulate=run.accumulate,
+        ),
+        freeze_patches=config.freeze_patches,
+    )
+    image: Tensor = torch.zeros(1, a.in_chans, *a.image_size)
+    facts = Facts(
+        data=str(data),
+        train_split="train",
+        val_split=config.val_split,
+        train_images=len(train_data),
+        val_images=len(val_data),
+        architecture=asdict(a),
+        weights=report,
+        init=init,
+        flops_per_image=count_flops(model, (image, image, [])),
+    )
+    return MoCoTask(
+        config, model=model, train_data=train_data, val_data=val_data, facts=facts, normalisation=normalisation
+    )

@@ -1,0 +1,76 @@
+"""Two views of an unlabelled image, as MoCo v3 sees them (arXiv 2104.02057, appendix A; BYOL's augmentation).
+
+They differ in one thing: the first is always blurred, the second seldom, and solarised now and then.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torchvision.transforms import v2
+
+from backbones.checkpoint import Normalisation
+from engine.images import find_images, read_rgb
+from pretraining.augment import View, normalised
+
+Sample = tuple[Tensor, Tensor, str]  # first and second view (C, H, W), image id
+JITTER = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
+
+
+class TwoViews:
+    """The images below a folder, each as two random views."""
+
+    def __init__(self, root: Path, first: View, second: View, centre: View) -> None:
+        """`root` is searched with its subfolders. Raises FileNotFoundError where it holds no image."""
+        self.root = root
+        self.files = find_images(root)
+        self.first, self.second, self.centre = first, second, centre
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = read_rgb(self.files[index])
+        return self.first(image), self.second(image), self.image_id(index)
+
+    def view_of(self, index: int) -> Tensor:
+        """The centre of an image, (C, H, W)."""
+        return self.centre(read_rgb(self.files[index]))
+
+    def image_id(self, index: int) -> str:
+        """The path below the split's folder."""
+        return str(self.files[index].relative_to(self.root))
+
+
+def views(
+    size: tuple[int, int], normalisation: Normalisation, *, scale: tuple[float, float], blur: tuple[float, float]
+) -> tuple[View, View]:
+    """Return the first and the second view; `scale` is the share of the area, `blur` the radii in pixels."""
+
+    def view(blurred: float, solarised: float) -> View:
+        steps: list[Any] = [
+            v2.RandomResizedCrop(size, scale=scale),
+            v2.RandomApply([v2.ColorJitter(*JITTER)], p=0.8),
+            v2.RandomGrayscale(p=0.2),
+            Blur(blurred, blur),
+            v2.RandomSolarize(threshold=128, p=solarised),
+            v2.RandomHorizontalFlip(),
+        ]
+        return v2.Compose([*steps, *normalised(normalisation)])
+
+    return view(1.0, 0.0), view(0.1, 0.2)
+
+
+class Blur:
+    """A Gaussian blur of random radius, with some probability."""
+
+    def __init__(self, probability: float, radii: tuple[float, float]) -> None:
+        """`radii` are the least and the largest, in pixels."""
+        self.probability, self.radii = probability, radii
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if random.random() >= self.probability:
+            return image
+        return image.filter(ImageFilter.GaussianBlur(random.uniform(*self.radii)))

@@ -1,0 +1,78 @@
+"""Pictures of a pre-trained model on any images: reconstructions, masks, attention, nearest neighbours, positions.
+
+    python tools/reconstruct.py runs/mae photographs --out pictures
+    python tools/reconstruct.py runs/mae photographs --mask-ratio 0.9 --sampling block --out pictures
+    python tools/reconstruct.py mae_visualize_vit_base.pth photographs --source mae --target pixels --out pictures
+
+The first argument is a run of pre-training or a file of weights, the second a folder with images of any kind, grey ones
+too; of each the centre is taken. Reconstructions need a decoder: a run of MAE has it in its checkpoints, and a file
+where it was saved with it. Where pixels were predicted normalised, the picture says whose mean and deviation were put
+back: by default the true patches', as in MAE's demo, which tells more than the model knows; --statistics visible takes
+those of the visible patches.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from backbones.sources.read import Declared
+from engine.launch import fail, parse
+from pretraining.gallery import Decoder, Options, make_gallery, open_any
+from pretraining.masking import Sampling
+from pretraining.pictures import StatisticsOf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Flags of the gallery."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Folder of a run, or a file of weights."""
+    images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
+    """Folder with images, searched with its subfolders."""
+    out: Path
+    """Folder that the pictures are written to."""
+    mask_ratio: float = 0.75
+    """Share of patches hidden."""
+    sampling: Sampling = "random"
+    """Which patches are hidden."""
+    statistics: StatisticsOf = "true"
+    """Whose mean and deviation a normalised target is undone with: the true patch's, or the visible patches'."""
+    count: int = 8
+    """Images drawn, evenly spaced in the folder."""
+    seed: int = 0
+    """Seed of the masks."""
+    source: str = "own"
+    """Family of the weights file: own, mae, huggingface, ... (as --init-source of the training tools)."""
+    num_heads: int | None = None
+    """Attention heads of the weights, where neither the file nor a published width tells."""
+    target: Literal["pixels", "normalised"] | None = None
+    """What the decoder of a weights file predicts; a run knows it."""
+    decoder_heads: int = 16
+    """Attention heads of the decoder of a weights file."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return the exit code: 0 done, 1 failed."""
+    args = parse(Args, argv, doc=__doc__)
+    options = Options(
+        mask_ratio=args.mask_ratio,
+        sampling=args.sampling,
+        statistics=args.statistics,
+        images=args.count,
+        seed=args.seed,
+    )
+    try:
+        declared = Declared(source=args.source, num_heads=args.num_heads)
+        shown = open_any(args.model, declared, Decoder(heads=args.decoder_heads, target=args.target))
+        made = make_gallery(shown, args.images, args.out, options)
+    except (ValueError, OSError) as error:
+        return fail(error)
+    print("\n".join([*made.notes, *(str(path) for path in made.pictures)]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
