@@ -1,12 +1,14 @@
 """What each cell of the printed tables says, as plain text; `export` puts it into a format."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from benchmark.contrast import Contrast
 from benchmark.interval import SMALLEST
 from benchmark.published import PublishedCheck
 from benchmark.stats import Summary
-from benchmark.table import METRICS, ArmCost, Comparison, Row
+from benchmark.store import Store
+from benchmark.table import ArmCost, Comparison, Row
 
 DASH = "-"
 TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE"}
@@ -15,9 +17,9 @@ CAPTION = (
     "transfer seeds (n), on the validation images."
 )
 DIFFERENCE_CAPTION = (
-    "MAE minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
+    "{0} minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
     "seeds and test images, p of no difference, exact p by permutation of the seeds (with the smallest that so many "
-    "seeds can give), p after Holm's correction over the tasks, verdict on `MAE is better`. No images: the interval "
+    "seeds can give), p after Holm's correction over the tasks, verdict on `{0} is better`. No images: the interval "
     "speaks of the seeds alone. The verdicts are on the first metric of each task."
 )
 PUBLISHED_CAPTION = (
@@ -44,7 +46,7 @@ def result_grid(comparison: Comparison) -> Grid:
     """Return the table of results: one row per task and metric."""
     return Grid(
         caption=CAPTION,
-        head=("task", "metric", *(TITLES.get(arm, arm) for arm in comparison.arms), "missing cells"),
+        head=("task", "metric", *(title(arm) for arm in comparison.arms), "missing cells"),
         rows=tuple(
             (row.task, row.metric, *(_mean_sd(row.summary(arm)) for arm in comparison.arms), _missing(row))
             for row in comparison.rows
@@ -56,7 +58,7 @@ def difference_grid(comparison: Comparison) -> Grid:
     """Return the table of differences: one row per task, metric and reference, or one that says why there is none."""
     head = ("task", "metric", "against", "difference", "95 % interval", "seeds", "images", "p", "p permutation")
     return Grid(
-        caption=DIFFERENCE_CAPTION,
+        caption=DIFFERENCE_CAPTION.format(title(comparison.claim)),
         head=(*head, "p Holm", "verdict", "to settle it"),
         rows=tuple(cells for row in comparison.rows for cells in _difference_rows(row)),
     )
@@ -92,7 +94,7 @@ def cost_grid(comparison: Comparison) -> Grid:
         "pre-training (s)",
         "images/s",
         "peak memory (MiB)",
-        *(f"{task} (s)" for task in METRICS),
+        *(f"{line.label} (s)" for line in comparison.lines),
     )
     return Grid(caption=COST_CAPTION, head=head, rows=tuple(_cost_row(cost) for cost in comparison.costs))
 
@@ -112,6 +114,7 @@ def record_lines(comparison: Comparison) -> list[str]:
             f"Pre-trainings recorded: {', '.join(pretrained)}. Deviations and intervals speak of the transfer seeds "
             "alone, not of what another pre-training would give."
         )
+    lines += [choice.line() for choice in store.choices]
     lines += [
         f"Arm {arm}: its pre-training is not among the records, so its images and budget are not checked."
         for arm in comparison.unknown_origin
@@ -127,7 +130,9 @@ def record_lines(comparison: Comparison) -> list[str]:
             lines.append(f"Missing cells, {row.task} ({row.metric}): {len(row.missing)}: {named}{more}.")
     for pair in (pair for row in comparison.rows if row.primary for pair in row.contrasts if pair.unpaired):
         seeds = ", ".join(map(str, pair.unpaired[:MOST_LISTED])) + (" ..." if len(pair.unpaired) > MOST_LISTED else "")
-        lines.append(f"Left out of MAE minus {pair.reference}, {pair.task}: seeds of one arm alone ({seeds}).")
+        lines.append(
+            f"Left out of {title(pair.arm)} minus {pair.reference}, {pair.task}: seeds of one arm alone ({seeds})."
+        )
     lines += [_flag(check) for check in comparison.published if check.outside]
     for item in store.incomplete:
         record = item.record
@@ -135,12 +140,25 @@ def record_lines(comparison: Comparison) -> list[str]:
         status = "killed or still running" if record.status == "running" else record.status
         lines.append(f"Left out, {status} at step {record.steps} of {record.total_steps}: {item.folder}{why}")
     lines += [f"Left out, not readable: {text}" for text in store.unreadable]
+    lines += [f"Left out, in the study's folder but not one of its runs: {text}" for text in store.unplanned]
+    lines += _absent(store)
     return lines
+
+
+def title(arm: str) -> str:
+    """Return what a table calls an arm."""
+    return TITLES.get(arm, arm)
 
 
 def signed(value: float) -> str:
     """Return a difference with its sign and two decimals; what rounds to zero is +0.00."""
     return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def _absent(store: Store) -> list[str]:
+    """Return a line per task of a study with how many of its runs have left no record."""
+    names = Counter(run.task or run.phase for run in store.absent)
+    return [f"Not run so far, {name}: {count} planned runs have no record." for name, count in names.items()]
 
 
 def _mean_sd(summary: Summary | None) -> str:
@@ -171,7 +189,7 @@ def _contrast_row(item: Contrast) -> tuple[str, ...]:
     return (
         item.task,
         item.metric,
-        TITLES.get(item.reference, item.reference),
+        title(item.reference),
         f"{signed(item.mean)} \N{PLUS-MINUS SIGN} {sd}",
         spread,
         str(item.n),
@@ -211,7 +229,7 @@ def _published_row(check: PublishedCheck) -> tuple[str, ...]:
     verdict = "outside" if check.outside else "within"
     return (
         row.recipe,
-        TITLES.get(row.arm, row.arm),
+        title(row.arm),
         row.metric,
         f"{row.value:.2f}",
         _mean_sd(check.measured),
@@ -232,7 +250,7 @@ def _flag(check: PublishedCheck) -> str:
 
 def _cost_row(cost: ArmCost) -> tuple[str, ...]:
     return (
-        TITLES.get(cost.arm, cost.arm),
+        title(cost.arm),
         str(cost.pretrainings) if cost.pretrainings else DASH,
         _number(cost.parameters, 1e6, ".2f"),
         _number(cost.image_passes, 1, ",.0f"),

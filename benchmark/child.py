@@ -46,6 +46,7 @@ def _run(main: Callable[[list[str]], int], argv: list[str], name: str, log: Path
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a cluster's warning goes to the parent, which passes it on
     if sys.platform == "linux":  # a parent that was killed asks its run to save and leave
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _redirect(log)

@@ -13,7 +13,7 @@ from benchmark.cells import DASH, Grid, cost_grid, difference_grid, published_gr
 from benchmark.contrast import Contrast
 from benchmark.html import to_html
 from benchmark.published import PublishedCheck
-from benchmark.table import FIRST, SECOND, ArmCost, Comparison, Row
+from benchmark.table import OWN_TASK, ArmCost, Comparison, Row
 from benchmark.verdict import verdicts
 from engine.config import as_json
 from engine.files import replacing
@@ -58,14 +58,14 @@ def to_latex(comparison: Comparison) -> str:
 
 
 def to_json(comparison: Comparison) -> str:
-    """Return rows with their contrasts, costs, published values, verdicts and the account of the records.
+    """Return rows with their contrasts, costs, published values, searched rates, verdicts, the account of the records.
 
     A number that is missing is null; the seeds are keys of objects, as text.
     """
     content: dict[str, Any] = {
         "arms": comparison.arms,
         "rows": [
-            {**as_json(row), "missing": row.missing, "arms": {arm: _summary(row, arm) for arm in comparison.arms}}
+            {**_row(row), "missing": row.missing, "arms": {arm: _summary(row, arm) for arm in comparison.arms}}
             for row in comparison.rows
         ],
         "costs": [as_json(cost) for cost in comparison.costs],
@@ -74,6 +74,7 @@ def to_json(comparison: Comparison) -> str:
             {**as_json(check), "difference": check.difference, "outside": check.outside}
             for check in comparison.published
         ],
+        "searches": [{**as_json(choice), "edge": choice.edge} for choice in comparison.store.choices],
         "verdicts": verdicts(comparison),
         "records": record_lines(comparison),
     }
@@ -91,7 +92,7 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
     for row in comparison.rows:
         rows += _result_rows(row, comparison.arms)
     own = comparison.own_task.top1
-    rows.append(("pretraining", "supervised", "top1", SECOND, "lowest", None, None, own, ""))
+    rows.append(("pretraining", "supervised", "top1", OWN_TASK, "lowest", None, None, own, ""))
     for cost in comparison.costs:
         rows += _cost_rows(cost)
     for check in comparison.published:
@@ -136,6 +137,11 @@ def _grids(comparison: Comparison) -> dict[str, Grid]:
     }
     published = published_grid(comparison)
     return {**grids, "Published, not measured here": published} if published.rows else grids
+
+
+def _row(row: Row) -> dict[str, Any]:
+    values = as_json(row)
+    return {"task": row.task, "kind": values.pop("line")["kind"], **values}
 
 
 def _summary(row: Row, arm: str) -> dict[str, Any] | None:
@@ -186,7 +192,7 @@ def _result_rows(row: Row, arms: tuple[str, ...]) -> list[tuple[object, ...]]:
         rows += _contrast_rows(item)
     if row.headline is None:
         note = f"refused: {'; '.join(row.refused)}" if row.refused else ""
-        rows.append((*head, f"{FIRST}-{SECOND}", "mean", None, 0, None, note))
+        rows.append((*head, f"{row.claim}-{row.against}", "mean", None, 0, None, note))
     return rows
 
 

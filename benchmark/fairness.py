@@ -1,12 +1,16 @@
-"""Whether runs may be compared: they must differ in nothing but their weights and their seed."""
+"""Whether runs may be compared: they must differ in nothing but their arm and their seed.
+
+A learning rate that a study has searched for every arm alike may differ too, where the run has the rate that its search
+chose.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.plan import Match
 from benchmark.store import Stored
 from engine.config import differences
-from engine.record import RunRecord
 
 TRANSFER_FIELDS = (
     "recipe",
@@ -22,7 +26,13 @@ TRANSFER_FIELDS = (
     "precision",
     "world_size",
 )
-PRETRAINING_FIELDS = ("data", "train_split", "train_images", "samples_seen", "architecture")
+PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
+    "passes": ("data", "train_split", "train_images", "samples_seen", "architecture"),
+    "flops": ("data", "train_split", "train_images", "architecture"),
+    "none": ("architecture",),
+}
+FLOPS_TOLERANCE = 0.01  # share: steps are whole
+SEARCHED = "as searched"
 
 
 def transfer_problems(stored: Sequence[Stored]) -> list[str]:
@@ -33,44 +43,67 @@ def transfer_problems(stored: Sequence[Stored]) -> list[str]:
     problems = _unequal(stored, _transfer_view)
     seen: dict[tuple[str, int], Path] = {}
     for item in stored:
-        key = (item.record.weights_source, item.record.seed)
+        key = (item.arm, item.record.seed)
         if key in seen:
             problems.append(f"seed: {key[1]} of arm {key[0]} is recorded twice ({seen[key]}, {item.folder})")
         seen.setdefault(key, item.folder)
     return problems
 
 
-def pretraining_problems(stored: Sequence[Stored]) -> list[str]:
-    """Return what the pre-training arms do not share: images, image passes (samples_seen), architecture."""
-    return _unequal(stored, _pretraining_view)
+def pretraining_problems(stored: Sequence[Stored], match: Match = "passes") -> list[str]:
+    """Return what the pre-training arms do not share of what they should by `match`.
+
+    passes: images, image passes (samples_seen), architecture. flops: images, architecture, multiply-adds within
+    FLOPS_TOLERANCE. none: the architecture alone.
+    """
+    problems = _unequal(stored, lambda item: {name: getattr(item.record, name) for name in PRETRAINING_FIELDS[match]})
+    return [*problems, *_unequal_flops(stored)] if match == "flops" else problems
 
 
 def origin_problems(transfers: Sequence[Stored], pretrainings: Sequence[Stored]) -> list[str]:
     """Return the arms whose weights are not those that the recorded pre-training of that arm left."""
     problems = []
-    for arm in sorted({item.record.task for item in pretrainings}):
-        left = {item.checkpoint_sha256 for item in pretrainings if item.record.task == arm} - {None}
-        used = {item.record.weights_sha256 for item in transfers if item.record.weights_source == arm} - {None}
+    for arm in sorted({item.arm for item in pretrainings}):
+        left = {item.checkpoint_sha256 for item in pretrainings if item.arm == arm} - {None}
+        used = {item.record.weights_sha256 for item in transfers if item.arm == arm} - {None}
         if left and not used <= left:
             problems.append(f"weights_sha256: arm {arm} did not start from the checkpoint of its recorded pre-training")
     return problems
 
 
-def _unequal(stored: Sequence[Stored], view: Callable[[RunRecord], dict[str, Any]]) -> list[str]:
+def _unequal(stored: Sequence[Stored], view: Callable[[Stored], dict[str, Any]]) -> list[str]:
     problems: dict[str, Path] = {}
     for item in stored[1:]:
-        for line in differences(view(stored[0].record), view(item.record)):
+        for line in differences(view(stored[0]), view(item)):
             problems.setdefault(line, item.folder)
     return [f"{line} (from {stored[0].folder.name} to {folder.name})" for line, folder in problems.items()]
 
 
-def _transfer_view(record: RunRecord) -> dict[str, Any]:
+def _transfer_view(item: Stored) -> dict[str, Any]:
+    record = item.record
     view: dict[str, Any] = {name: getattr(record, name) for name in TRANSFER_FIELDS}
     config = dict(record.config)
     if isinstance(config.get("run"), dict):
         config["run"] = {name: value for name, value in config["run"].items() if name != "seed"}
+        optim = config["run"].get("optim", {})
+        if item.choice is not None and optim.get("base_lr") == item.choice.rate:
+            config["run"]["optim"] = {**optim, "base_lr": SEARCHED}
+    else:
+        config.pop("seed", None)  # a probe has no run
     return {**view, "config": config}
 
 
-def _pretraining_view(record: RunRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in PRETRAINING_FIELDS}
+def _unequal_flops(stored: Sequence[Stored]) -> list[str]:
+    spent = {
+        item.folder.name: None if flops is None else flops * item.record.samples_seen
+        for item in stored
+        for flops in (item.record.cost.flops_per_image,)
+    }
+    unknown = [name for name, value in spent.items() if value is None]
+    if unknown:
+        return [f"flops_per_image: not recorded of {', '.join(unknown)}, so the budgets in FLOPs are not known"]
+    known = {name: value for name, value in spent.items() if value is not None}
+    if not known or max(known.values()) <= (1 + FLOPS_TOLERANCE) * min(known.values()):
+        return []
+    each = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+    return [f"flops_per_image * samples_seen: the pre-trainings differ by more than {FLOPS_TOLERANCE:.0%} ({each})"]

@@ -8,13 +8,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.cells import (
     DASH,
-    TITLES,
     Grid,
     cost_grid,
     difference_grid,
     published_grid,
     record_lines,
     result_grid,
+    title,
 )
 from benchmark.classes import class_grids
 from benchmark.report_pictures import (
@@ -26,7 +26,7 @@ from benchmark.report_pictures import (
     same_pictures,
 )
 from benchmark.store import Stored
-from benchmark.table import METRICS, Comparison
+from benchmark.table import Comparison
 from benchmark.verdict import verdicts
 from engine.config import as_json
 
@@ -59,7 +59,8 @@ def to_html(comparison: Comparison) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template(TEMPLATE).render(
-        title="Does MAE transfer better than supervised pre-training?",
+        title=_title(comparison),
+        claim=title(comparison.claim),
         overall=overall,
         verdicts=tasks,
         sections=[name for name, there in wanted.items() if there],
@@ -79,20 +80,24 @@ def to_html(comparison: Comparison) -> str:
     )
 
 
+def _title(comparison: Comparison) -> str:
+    first, second = title(comparison.claim), comparison.against
+    return f"Does {first} transfer better than {'supervised pre-training' if second == 'supervised' else second}?"
+
+
 def _pictures(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
     """Return (task, [(name, [(arm, data URL)])]): reconstructions first, then what every arm predicts."""
     shown = []
     completed = comparison.store.completed
-    for task in ("mae", *METRICS):
-        mine = [item for item in completed if item.record.task == task]
-        arms = comparison.arms if task in METRICS else ("random",)  # what pre-training itself starts from
+    for line in (None, *comparison.lines):  # what pre-training by pixels reconstructs has no line
+        mine = [item for item in completed if item.line == line and (line is not None or item.record.task == "mae")]
         found = [
-            (name, [(TITLES.get(arm, arm) if task in METRICS else "", embedded(path)) for arm, path in paths])
-            for name, paths in same_pictures(mine, arms)
+            (name, [("" if line is None else title(arm), embedded(path)) for arm, path in paths])
+            for name, paths in same_pictures(mine, comparison.arms)
             if not name.endswith("curves.png")
         ][:PICTURES_PER_TASK]
         if found:
-            shown.append(("Reconstructions" if task == "mae" else task.capitalize(), found))
+            shown.append(("Reconstructions" if line is None else line.label.capitalize(), found))
     return shown
 
 
@@ -112,7 +117,7 @@ def _run(item: Stored, root: Path) -> tuple[str, ...]:
         record.status,
         record.task,
         record.recipe,
-        TITLES.get(record.weights_source, record.weights_source),
+        title(item.arm),
         (record.weights_sha256 or DASH)[:12],
         str(record.seed),
         f"{record.steps} of {record.total_steps}",

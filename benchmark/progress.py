@@ -16,11 +16,11 @@ LINE_EVERY = 15.0  # seconds between lines where the output is no terminal
 
 
 class Estimate:
-    """Seconds that are left, from the runs that have been timed and the guesses of the others."""
+    """Seconds that are left, from the runs that have been timed and the stated times of the others."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self._waiting = {run.name: run for run in runs}
-        self._timed: dict[tuple[str, str], list[float]] = {}
+        self._timed: dict[str, list[float]] = {}
         self._took = 0.0
         self._guessed = 0.0
 
@@ -32,17 +32,25 @@ class Estimate:
         """A run that took `seconds` from start to end."""
         self.leave_out(run)
         self._timed.setdefault(run.kind, []).append(seconds)
-        self._took += seconds
-        self._guessed += run.seconds
+        if run.seconds is not None:
+            self._took += seconds
+            self._guessed += run.seconds
 
-    def left(self, current: Run | None = None, elapsed: float = 0.0) -> float:
-        """Return the seconds left when `current` has been running for `elapsed`."""
-        others = sum(self._expected(run) for run in self._waiting.values() if current is None or run is not current)
-        return others + (max(0.0, self._expected(current) - elapsed) if current else 0.0)
+    def left(self, current: Run | None = None, elapsed: float = 0.0) -> float | None:
+        """Return the seconds left when `current` has been running for `elapsed`; None while a kind's are not known."""
+        total = 0.0
+        for run in self._waiting.values():
+            expected = self._expected(run)
+            if expected is None:
+                return None
+            total += max(0.0, expected - elapsed) if current is not None and run.name == current.name else expected
+        return total
 
-    def _expected(self, run: Run) -> float:
+    def _expected(self, run: Run) -> float | None:
         if known := self._timed.get(run.kind):
             return sum(known) / len(known)
+        if run.seconds is None:
+            return None
         return run.seconds * (self._took / self._guessed if self._guessed else 1.0)
 
 
@@ -77,30 +85,35 @@ class Screen:
         """Print a line, above the bar where there is one."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def begin(self, number: int, run: Run, *, resuming: bool, left: float) -> None:
+    def begin(self, number: int, run: Run, *, resuming: bool, left: float | None) -> None:
         """Say that run `number`, counted from 1, starts."""
         what = "continues" if resuming else "starts"
-        self.say(f"[{number}/{self._total}] {run.name} {what}; about {clock(left)} left in all")
+        self.say(f"[{number}/{self._total}] {run.name} {what}; {time_left(left)}")
         self._last_line = time.monotonic()
 
-    def tick(self, number: int, run: Run, *, line: str, left: float) -> None:
+    def tick(self, number: int, run: Run, *, line: str, left: float | None) -> None:
         """Show the run's last log line."""
         text = f"[{number}/{self._total}] {run.name}: {line}"
         if self.console.is_terminal:
-            shown = f"{self._total} runs, about {clock(left)} left"
+            shown = f"{self._total} runs, {time_left(left)}"
             room = max(20, self.console.width - len(shown) - 24)
             # markup is off in no column of rich: a bracket that opens a tag is escaped
             self._bar.update(self._task, completed=number - 1, description=text[:room].replace("[", "\\["), left=shown)
             self._bar.refresh()
         elif time.monotonic() - self._last_line > LINE_EVERY:
             self._last_line = time.monotonic()
-            self.say(f"{text} | about {clock(left)} left in all")
+            self.say(f"{text} | {time_left(left)}")
 
     def end(self, number: int, run: Run, said: str) -> None:
         """Say how the run ended."""
         self.say(f"[{number}/{self._total}] {run.name}: {said}")
         self._bar.update(self._task, completed=number)
         self._bar.refresh()
+
+
+def time_left(seconds: float | None) -> str:
+    """Return how long the rest takes, in words."""
+    return "time left not known yet" if seconds is None else f"about {clock(seconds)} left in all"
 
 
 def clock(seconds: float) -> str:

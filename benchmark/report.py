@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.export import to_markdown, write_tables
+from benchmark.lines import CHECKPOINT_NAME
 from benchmark.progress import clock
 from benchmark.store import Store, open_store
 from benchmark.suite import STOPPED_BEFORE, Outcome
@@ -13,7 +14,7 @@ from benchmark.table import compare
 def closing_report(folder: Path, outcomes: Sequence[Outcome], *, seconds: float) -> str:
     """Return the report on the records below `folder`, and write its tables there."""
     parts = []
-    if any(outcome.good and outcome.run.data is not None for outcome in outcomes):
+    if any(outcome.good and outcome.run.phase != "data" for outcome in outcomes):
         store = open_store(folder)
         comparison = compare(store)
         files = write_tables(comparison, folder)
@@ -36,9 +37,11 @@ def closing_report(folder: Path, outcomes: Sequence[Outcome], *, seconds: float)
 
 
 def pictures(store: Store) -> list[str]:
-    """Return where the pictures of the completed runs are: one line per run, with their number where it has several."""
+    """Return where the pictures of pre-trainings and transfers are: a line per run, with their number where several."""
     lines = []
     for item in store.completed:
+        if item.line is None and CHECKPOINT_NAME not in item.record.outputs:
+            continue  # of the search of a learning rate
         paths = [item.folder / name for name in item.record.pictures]
         for folder in dict.fromkeys(path.parent for path in paths):
             mine = [path for path in paths if path.parent == folder]

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmark.cells import TITLES
+from benchmark.cells import title
 from benchmark.store import Stored
-from benchmark.table import METRICS, ArmCost, Comparison, Row
+from benchmark.table import ArmCost, Comparison, Row
 from engine.curves import read_series
 from engine.log import CSV_NAME
 
@@ -27,7 +27,7 @@ MOST_LINES = 5  # of one arm in a panel
 
 
 def differences_picture(comparison: Comparison) -> str | None:
-    """Return MAE minus every other arm on the leading metric of each task, None where nothing is compared."""
+    """Return the claim's arm minus every other on the leading metric of each task, None where nothing is compared."""
     items = [item for row in comparison.rows if row.primary for item in row.contrasts]
     if not items:
         return None
@@ -41,9 +41,9 @@ def differences_picture(comparison: Comparison) -> str | None:
         each = [*item.per_seed.values()]
         panel.plot(each, [place] * len(each), "|", color="black", markersize=7, alpha=0.6)
     panel.axvline(0, color="black", linewidth=0.8)
-    names = [f"{i.task} {i.metric}, against {TITLES.get(i.reference, i.reference)}" for i in reversed(items)]
+    names = [f"{i.task} {i.metric}, against {title(i.reference)}" for i in reversed(items)]
     panel.set_yticks(range(len(items)), names, fontsize=8)
-    panel.set_xlabel("MAE minus the other arm, percentage points", fontsize=8)
+    panel.set_xlabel(f"{title(comparison.claim)} minus the other arm, percentage points", fontsize=8)
     panel.tick_params(axis="x", labelsize=8)
     panel.grid(axis="x", alpha=0.3)
     return _png(figure)
@@ -57,20 +57,22 @@ def curves_picture(comparison: Comparison) -> str | None:
     tasks: dict[str, list[tuple[str, list[int], list[float]]]] = {}
     drawn: Counter[tuple[str, str]] = Counter()
     for item in comparison.store.completed:
-        path, key = item.folder / CSV_NAME, (item.record.task, item.record.weights_source)
-        if item.record.task not in METRICS or drawn[key] == MOST_LINES or not path.is_file():
+        if item.line is None:
+            continue
+        path, key = item.folder / CSV_NAME, (item.line.label, item.arm)
+        if drawn[key] == MOST_LINES or not path.is_file():
             continue
         series = read_series(path)
         if LOSS in series:
             drawn[key] += 1
-            tasks.setdefault(item.record.task, []).append((item.record.weights_source, *series[LOSS]))
+            tasks.setdefault(item.line.label, []).append((item.arm, *series[LOSS]))
     if not tasks:
         return None
     figure = Figure(figsize=(3.6 * len(tasks), 3.2), layout="constrained")
     for panel, (task, lines) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
         named = set()
         for arm, steps, values in lines:
-            label = None if arm in named else TITLES.get(arm, arm)
+            label = None if arm in named else title(arm)
             named.add(arm)
             panel.plot(steps, values, color=_colour(comparison, arm), linewidth=1.1, alpha=0.8, label=label)
         _dress(panel, f"{task}: training loss", "step")
@@ -113,10 +115,10 @@ def same_pictures(stored: Sequence[Stored], arms: Sequence[str]) -> list[tuple[s
     if not by_seed:
         return []
     most = max(by_seed.items(), key=lambda pair: (len(pair[1]), -pair[0]))[1]
-    chosen = sorted(most, key=lambda item: arms.index(item.record.weights_source))
+    chosen = sorted(most, key=lambda item: arms.index(item.arm))
     names = [[name for name in item.record.pictures if (item.folder / name).is_file()] for item in chosen]
     shared = [name for name in names[0] if all(name in others for others in names)]
-    return [(name, [(item.record.weights_source, str(item.folder / name)) for item in chosen]) for name in shared]
+    return [(name, [(item.arm, str(item.folder / name)) for item in chosen]) for name in shared]
 
 
 def _draw_cost(panel: Axes, row: Row, costs: dict[str, float | None], comparison: Comparison) -> None:
@@ -132,7 +134,7 @@ def _draw_cost(panel: Axes, row: Row, costs: dict[str, float | None], comparison
             fmt="o",
             capsize=3,
             color=_colour(comparison, arm),
-            label=TITLES.get(arm, arm),
+            label=title(arm),
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmark.lines import Line
 from benchmark.store import Stored
 from engine.confusion import areas_of, resampled_scores
 from engine.evaluation import read_results
@@ -48,19 +49,19 @@ class Resampled:
     """Why a run, or all of them, is missing above."""
 
 
-def resample(task: str, runs: Sequence[Stored], resamples: int = RESAMPLES) -> Resampled:
-    """Return the metrics of the runs of one task on resamples of their images; `resamples` = 0 asks for none.
+def resample(line: Line, runs: Sequence[Stored], resamples: int = RESAMPLES) -> Resampled:
+    """Return the metrics of the runs of one line on resamples of their images; `resamples` = 0 asks for none.
 
     A run whose results do not allow it is left out, with the reason.
     """
     if resamples == 0:
-        return Resampled(images=None, values_R={}, problems=(f"{task}: 0 resamples asked for",))
+        return Resampled(images=None, values_R={}, problems=(f"{line.label}: 0 resamples asked for",))
     ids: list[str] | None = None
     values: dict[Path, dict[str, np.ndarray]] = {}
     problems: dict[str, int] = {}
     for item in runs:
         try:
-            mine, resampler = _open(task, item)
+            mine, resampler = _open(line, item)
             if ids is not None and ids != mine:
                 raise ValueError(f"{item.folder} holds other images than {runs[0].folder}")
             _check(item, resampler, len(mine))
@@ -113,16 +114,23 @@ def ap(lines: Lines) -> Resampler:
     return lambda times_RN: {metric: one.of(times_RN) for metric, one in precision.items()}
 
 
-RESAMPLERS: dict[str, Callable[[Lines], Resampler]] = {"classification": top1, "detection": ap, "segmentation": miou}
+RESAMPLERS: dict[str, Callable[[Lines], Resampler]] = {
+    "classification": top1,
+    "knn": top1,
+    "linear_features": top1,
+    "detection": ap,
+    "lvis": ap,
+    "segmentation": miou,
+}
 
 
-def _open(task: str, item: Stored) -> tuple[list[str], Resampler]:
+def _open(line: Line, item: Stored) -> tuple[list[str], Resampler]:
     if item.record.results_file is None or not (item.folder / item.record.results_file).is_file():
-        raise ValueError(f"{task}: no per-image results beside the record")
+        raise ValueError(f"{line.label}: no per-image results beside the record")
     results = read_results(item.folder / item.record.results_file)
     if len(results) < 2:
         raise ValueError(f"{item.folder}: {len(results)} images; a resample needs two or more")
-    return [result.image_id for result in results], RESAMPLERS[task]([result.values for result in results])
+    return [result.image_id for result in results], RESAMPLERS[line.kind]([result.values for result in results])
 
 
 def _check(item: Stored, resampler: Resampler, images: int) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmark.lines import CHECKPOINT_NAME, Line, arm_of, line_of
+from benchmark.plan import Plan, Planned, planned_at, read_plans
+from benchmark.search import Choice, read_choice
 from engine.record import RECORD_NAME, RunRecord, read_record
-
-CHECKPOINT_NAME = "backbone.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,12 @@ class Stored:
 
     folder: Path
     record: RunRecord
+    arm: str
+    """What its weights are called."""
+    line: Line | None
+    """Where its results stand; None for what is no transfer: pre-training, the search of a learning rate."""
+    choice: Choice | None = None
+    """The search that its learning rate is from, where a study has searched it."""
     checkpoint_sha256: str | None = None
     """Of the backbone that the run left; None where it leaves none."""
 
@@ -31,6 +38,22 @@ class Store:
     stored: tuple[Stored, ...]
     unreadable: tuple[str, ...]
     """One line per record that could not be read; it begins with the file."""
+    unplanned: tuple[str, ...] = ()
+    """Folders of records that lie in a study but are none of its runs; they are left out."""
+    absent: tuple[Planned, ...] = ()
+    """Runs that a study has planned and that left no record."""
+    plans: tuple[Plan, ...] = ()
+    """Of the studies below the folder; they claim the same."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is claimed and matched: that of the studies, or the usual question where there is none."""
+        return self.plans[0] if self.plans else Plan(name=self.root.name)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Learning rates that were searched, each once."""
+        return tuple(dict.fromkeys(item.choice for item in self.stored if item.choice is not None))
 
     @property
     def completed(self) -> tuple[Stored, ...]:
@@ -44,10 +67,15 @@ class Store:
 
 
 def open_store(root: Path) -> Store:
-    """Return the records below `root`, in the order of their folders. Raises FileNotFoundError where there is none."""
+    """Return the records below `root`, in the order of their folders.
+
+    Raises FileNotFoundError where there is none, ValueError for a plan or a choice that cannot be read.
+    """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; give one that holds runs.")
-    stored, unreadable = [], []
+    plans = read_plans(root)
+    stored, unreadable, unplanned = [], [], []
+    absent = {run: None for plan in plans.values() for run in plan.runs if run.phase != "data"}
     for path in sorted(root.rglob(RECORD_NAME)):
         try:
             record = read_record(path)
@@ -55,21 +83,34 @@ def open_store(root: Path) -> Store:
             text = str(error)
             unreadable.append(text if text.startswith(str(path)) else f"{path}: {text}")
             continue
-        stored.append(Stored(folder=path.parent, record=record, checkpoint_sha256=_checkpoint(path.parent, record)))
+        top, planned = planned_at(plans, path.parent)
+        if top is not None and planned is None:
+            unplanned.append(str(path.parent))
+            continue
+        if planned is not None:
+            absent.pop(planned, None)
+        stored.append(_stored(path.parent, record, top, planned))
     if not stored and not unreadable:
         raise FileNotFoundError(f"{root}: no {RECORD_NAME} below it; give a folder that holds runs.")
-    return Store(root=root, stored=tuple(stored), unreadable=tuple(unreadable))
+    return Store(
+        root=root,
+        stored=tuple(stored),
+        unreadable=tuple(unreadable),
+        unplanned=tuple(unplanned),
+        absent=tuple(absent),
+        plans=tuple(plans.values()),
+    )
 
 
 def frame(stored: Sequence[Stored]) -> pd.DataFrame:
-    """Return one row per record and metric: folder, status, task, recipe, weights, seed, metric, value.
+    """Return one row per record and metric: folder, status, task, recipe, weights (the arm), seed, metric, value.
 
     A record without metrics has one row whose metric and value are missing.
     """
     rows = []
     for item in stored:
         record = item.record
-        head = (str(item.folder), record.status, record.task, record.recipe, record.weights_source, record.seed)
+        head = (str(item.folder), record.status, record.task, record.recipe, item.arm, record.seed)
         metrics: list[tuple[str | None, float]] = [*record.metrics.items()]
         rows += [(*head, name, value) for name, value in metrics or [(None, math.nan)]]
     return pd.DataFrame(
@@ -84,6 +125,23 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _stored(folder: Path, record: RunRecord, top: Path | None, planned: Planned | None) -> Stored:
+    if planned is None:
+        arm, line, choice = arm_of(record), line_of(record), None
+    else:
+        arm = planned.arm or arm_of(record)
+        line = line_of(record, planned.task) if planned.phase == "transfer" else None
+        choice = read_choice(top / planned.choice) if top is not None and planned.choice is not None else None
+    return Stored(
+        folder=folder,
+        record=record,
+        arm=arm,
+        line=line,
+        choice=choice,
+        checkpoint_sha256=_checkpoint(folder, record),
+    )
 
 
 def _checkpoint(folder: Path, record: RunRecord) -> str | None:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -16,12 +16,15 @@ from typing import Any, Literal
 from rich.console import Console
 
 from benchmark.child import INTERRUPTED, STOPS, blocked_stops, fork
-from benchmark.matrix import Run
+from benchmark.matrix import PATHS, Run
 from benchmark.progress import Estimate, Screen, clock
+from benchmark.search import Choice, choose, is_settled
 from benchmark.store import file_sha256
+from benchmark.study import RATE_FLAG
 from engine.config import differences
 from engine.record import RunRecord, read_record
 
+LOCK = ".lock"
 POLL = 0.5  # seconds between looks at a run
 STOPPED_BEFORE = "stopped before"
 Status = Literal["completed", "recorded", "failed", "interrupted", "not run"]
@@ -35,6 +38,8 @@ class Tool:
     """Takes the command line and returns the exit code."""
     config: Callable[[list[str]], dict[str, Any]] | None
     """The configuration that its record would hold; None for a tool that leaves no record and repeats no work."""
+    flags: PATHS
+    """Names of its flags, and which of them name a file or folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +73,7 @@ class Suite:
         self.stopped = False
         """Whether SIGINT or SIGTERM came."""
         self._child: BaseProcess | None = None
+        self._chosen: list[Choice] = []
 
     def carry_out(self, runs: Sequence[Run], folder: Path) -> list[Outcome]:
         """Return how each run ended, in order; after a stop request the rest is `not run`.
@@ -76,8 +82,7 @@ class Suite:
         """
         estimate = Estimate(runs)
         for run in runs:
-            record = _record(run)
-            if record is not None and record.status == "completed":
+            if _finished(run, record_of(run)):
                 estimate.leave_out(run)
         outcomes: dict[str, Outcome] = {}
         with _locked(folder), self._handled(), Screen(self.console, len(runs)) as screen:
@@ -95,18 +100,50 @@ class Suite:
                     screen.end(number, run, _said(outcome))
         return list(outcomes.values())
 
+    def carry_one(self, name: str, runs: Sequence[Run], folder: Path) -> Outcome:
+        """Return how one run of a matrix ended, for a job that others work beside; what it needs is seen in records.
+
+        Signals are left to who started the job. Raises ValueError where a suite or another job of this run is at work.
+        """
+        by_name = {run.name: run for run in runs}
+        run = by_name[name]
+        lacking = [need for need in run.needs if not self.is_there(by_name[need])]
+        if lacking:
+            return Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
+        with _locked(folder, shared=True), _locked(run.logs / name), Screen(self.console, 1) as screen:
+            outcome = self._attempt(1, run, screen, Estimate([run]))
+            screen.end(1, run, _said(outcome))
+        return outcome
+
+    def save_and_leave(self) -> None:
+        """Ask the run that is at work to save, and wait until it has left."""
+        self.stopped = True
+        if (child := self._child) is not None and child.pid is not None and child.exitcode is None:
+            os.kill(child.pid, signal.SIGTERM)
+            child.join()
+
+    def is_there(self, run: Run) -> bool:
+        """Return whether a run has left its result, as far as its folder tells."""
+        if self.tools[run.tool].config is None:
+            return run.out.is_dir()
+        return _finished(run, record_of(run))
+
     def _attempt(self, number: int, run: Run, screen: Screen, estimate: Estimate) -> Outcome:
         tool = self.tools[run.tool]
-        record = _record(run)
+        record = record_of(run)
         try:
-            if tool.config is not None and record is not None and record.status == "completed":
+            run = self._with_rate(run)
+        except (OSError, ValueError) as error:
+            return Outcome(run=run, status="not run", error=str(error))
+        try:
+            if tool.config is not None and record is not None and _finished(run, record):
                 if stale := _stale(run, record, tool.config):
                     why = (
                         f"{run.out}: holds a finished run of other settings ({'; '.join(stale)}). "
                         "Remove that folder to run it anew, or give another --out."
                     )
                     return Outcome(run=run, status="failed", error=why)
-                return Outcome(run=run, status="recorded", seconds=record.cost.total_seconds)
+                return Outcome(run=run, status="recorded", seconds=record.cost.total_seconds, error=record.error)
             resuming = tool.config is not None and run.out.is_dir() and any(run.out.iterdir())
             argv = [*run.argv, "--resume"] if resuming else [*run.argv]
             screen.begin(number, run, resuming=resuming, left=estimate.left())
@@ -120,6 +157,16 @@ class Suite:
         if outcome.status == "completed" and not resuming:
             estimate.timed(run, seconds)
         return outcome
+
+    def _with_rate(self, run: Run) -> Run:
+        """Return the run with the learning rate that its search has chosen, where it has one."""
+        if run.search is None:
+            return run
+        choice = choose(run.search)
+        if choice not in self._chosen:
+            self._chosen.append(choice)
+            self.console.print(choice.line(), markup=False, highlight=False, soft_wrap=True)
+        return replace(run, argv=(*run.argv, f"--{RATE_FLAG.replace('_', '-')}", repr(choice.rate)))
 
     def _wait(self, number: int, run: Run, argv: list[str], screen: Screen, estimate: Estimate) -> int:
         """Run to the end and return the exit code, negative for a signal."""
@@ -140,8 +187,10 @@ class Suite:
                 child.join()
 
     def _judge(self, run: Run, code: int, seconds: float, printed: str) -> Outcome:
-        record = _record(run)
+        record = record_of(run)
         recorded = record.status if record else None
+        if run.phase == "search" and code == 1 and record is not None and is_settled(record):  # the rate is too high
+            return Outcome(run=run, status="completed", seconds=seconds, error=record.error)
         if code == 0 and (self.tools[run.tool].config is None or recorded == "completed"):
             return Outcome(run=run, status="completed", seconds=seconds)
         if (recorded == "interrupted" and code == INTERRUPTED) or (self.stopped and code != 1):
@@ -170,11 +219,19 @@ class Suite:
             os.kill(self._child.pid, number)
 
 
-def _record(run: Run) -> RunRecord | None:
+def record_of(run: Run) -> RunRecord | None:
+    """Return the record that a run has left, the last of several; None where there is none that can be read."""
     try:
-        return read_record(run.out)
+        return read_record(run.records[-1])
     except (FileNotFoundError, ValueError):  # an unreadable record is written anew by the resumed run
         return None
+
+
+def _finished(run: Run, record: RunRecord | None) -> bool:
+    """Return whether a run has said all that it will; in a search that is also a loss that became infinite."""
+    if record is None:
+        return False
+    return is_settled(record) if run.phase == "search" else record.status == "completed"
 
 
 def _stale(run: Run, record: RunRecord, config: Callable[[list[str]], dict[str, Any]]) -> list[str]:
@@ -195,10 +252,14 @@ def _short(digest: str | None) -> str:
 
 def _said(outcome: Outcome) -> str:
     if outcome.status == "recorded":
-        return "recorded already, skipped"
+        return f"recorded already, skipped{_remark(outcome)}"
     if outcome.status == "completed":
-        return f"completed in {clock(outcome.seconds)}"
+        return f"completed in {clock(outcome.seconds)}{_remark(outcome)}"
     return f"{outcome.status.upper()}: {outcome.error}"
+
+
+def _remark(outcome: Outcome) -> str:
+    return f"; this rate is out of the question: {outcome.error}" if outcome.error else ""
 
 
 def _last_line(log: Path) -> str:
@@ -225,13 +286,13 @@ def _error_line(printed: str) -> str | None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock on the folder; a run that outlives a killed suite holds it too, until it has saved."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
+    path = folder / LOCK
     with path.open("w", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             raise ValueError(
                 f"{folder}: another benchmark is at work here, or a run that it left is still saving; "

@@ -6,18 +6,15 @@ from dataclasses import dataclass, replace
 
 from benchmark.contrast import ArmValues, Contrast, contrast, judge
 from benchmark.fairness import origin_problems, pretraining_problems, transfer_problems
+from benchmark.lines import CHECKPOINT_NAME, LINES, METRICS, Line
+from benchmark.plan import Plan
 from benchmark.published import PublishedCheck, check_published
 from benchmark.resample import RESAMPLES, Resampled, resample
 from benchmark.stats import Summary, summarise
-from benchmark.store import CHECKPOINT_NAME, Store, Stored
+from benchmark.store import Store, Stored
 
 ARMS = ("random", "supervised", "mae")
-METRICS: dict[str, tuple[str, ...]] = {  # the first of each task is the one that its verdict is about
-    "classification": ("top1",),
-    "detection": ("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
-    "segmentation": ("miou", "macc", "aacc"),
-}
-FIRST, SECOND = "mae", "supervised"  # the headline is FIRST minus SECOND; every other arm is a reference too
+OWN_TASK = "supervised"  # the pre-training that has a task of its own
 PASS_MARK = 85.0  # percent top1 of the supervised arm on its own held-out images: below, it has not learned its task
 BACKWARD_FACTOR = 3  # forward plus backward, in forward passes: the usual estimate
 
@@ -26,14 +23,23 @@ BACKWARD_FACTOR = 3  # forward plus backward, in forward passes: the usual estim
 class Row:
     """One metric of one task."""
 
-    task: str
+    line: Line
     metric: str
     values: dict[str, dict[int, float]]
     """arm -> seed -> value; an arm without a value is there with none."""
     contrasts: tuple[Contrast, ...]
-    """MAE minus every other arm that shares a seed with it; none where the comparison is refused."""
+    """The arm of the claim minus every other that shares a seed with it; none where the comparison is refused."""
     refused: tuple[str, ...]
     """Why the arms may not be compared."""
+    claim: str
+    """The arm whose advantage the verdict is about."""
+    against: str
+    """The other arm of the headline."""
+
+    @property
+    def task(self) -> str:
+        """What the line is called."""
+        return self.line.label
 
     def summary(self, arm: str) -> Summary | None:
         """Return mean and deviation of an arm over its seeds."""
@@ -42,12 +48,12 @@ class Row:
     @property
     def primary(self) -> bool:
         """Whether the task's verdict is about this metric."""
-        return METRICS[self.task][0] == self.metric
+        return METRICS[self.line.kind][0] == self.metric
 
     @property
     def headline(self) -> Contrast | None:
-        """MAE minus supervised; None where they share no seed, or where it is refused."""
-        return next((item for item in self.contrasts if item.reference == SECOND), None)
+        """The claim's arm minus the headline's other; None where they share no seed, or where it is refused."""
+        return next((item for item in self.contrasts if item.reference == self.against), None)
 
     @property
     def missing(self) -> tuple[tuple[str, int], ...]:
@@ -75,7 +81,7 @@ class ArmCost:
     images_per_second: float | None
     peak_memory_bytes: float | None
     transfer_seconds: dict[str, Summary | None]
-    """task -> wall clock of its training steps."""
+    """line -> wall clock of its training steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +103,7 @@ class Comparison:
 
     store: Store
     arms: tuple[str, ...]
+    lines: tuple[Line, ...]
     rows: tuple[Row, ...]
     costs: tuple[ArmCost, ...]
     own_task: OwnTask
@@ -108,6 +115,16 @@ class Comparison:
     """Why images were taken as they are, so that an interval speaks of the seeds alone."""
     published: tuple[PublishedCheck, ...]
     """Published values of the recipes that were run, beside what was measured."""
+
+    @property
+    def claim(self) -> str:
+        """The arm whose advantage the verdicts are about."""
+        return self.store.plan.claim
+
+    @property
+    def against(self) -> str:
+        """The other arm of the headline."""
+        return self.store.plan.against
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -122,19 +139,21 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     read.
     """
     pretrainings = [item for item in store.completed if CHECKPOINT_NAME in item.record.outputs]
-    transfers = [item for item in store.completed if item.record.task in METRICS]
-    sources = {item.record.weights_source for item in transfers} | {item.record.task for item in pretrainings}
-    arms = (*ARMS, *sorted(sources - set(ARMS)))
-    shared = pretraining_problems(pretrainings)
+    transfers = [item for item in store.completed if item.line is not None]
+    plan = store.plan
+    arms = _arms(store, [*transfers, *pretrainings])
+    lines = _lines(store, transfers)
+    shared = pretraining_problems(pretrainings, plan.match)
     rows: list[Row] = []
     not_finite: list[str] = []
     not_resampled: list[str] = []
-    for task, metrics in METRICS.items():
-        mine = sorted((item for item in transfers if item.record.task == task), key=lambda item: item.record.seed)
+    for line in lines:
+        task = line.label
+        mine = sorted((item for item in transfers if item.line == line), key=lambda item: item.record.seed)
         refused = (*transfer_problems(mine), *shared, *origin_problems(mine, pretrainings)) if mine else ()
-        drawn = resample(task, mine, 0 if refused else resamples)
-        for metric in metrics:
-            rows.append(_row(task, metric, mine, arms, refused, drawn))
+        drawn = resample(line, mine, 0 if refused else resamples)
+        for metric in METRICS[line.kind]:
+            rows.append(_row(line, metric, mine, arms, plan, refused, drawn))
             not_finite += [f"{item.folder}: {metric}" for item in mine if _infinite(item, metric)]
         if any(row.contrasts for row in rows if row.task == task):
             not_resampled += drawn.problems
@@ -142,38 +161,76 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
             if drawn.images is not None and alone:
                 not_resampled.append(f"{task}: {', '.join(alone)}")
     own = [item.record.metrics["top1"] for item in pretrainings if _has_own_task(item)]
-    known = {item.record.task for item in pretrainings}
+    known = {item.arm for item in pretrainings}
     return Comparison(
         store=store,
         arms=arms,
+        lines=lines,
         rows=_judged(rows),
-        costs=tuple(_cost(arm, pretrainings, transfers) for arm in arms),
+        costs=tuple(_cost(arm, lines, pretrainings, transfers) for arm in arms),
         own_task=OwnTask(top1=min(own) if own else None),
-        unknown_origin=tuple(sorted({i.record.weights_source for i in transfers} - known - {"random"})),
+        unknown_origin=tuple(sorted({i.arm for i in transfers} - known - {"random"})),
         not_finite=tuple(not_finite),
         not_resampled=tuple(not_resampled),
         published=check_published([item.record for item in transfers]),
     )
 
 
+def _arms(store: Store, stored: Sequence[Stored]) -> tuple[str, ...]:
+    """Return the arms in their order: a study's own, or the usual three and what else was found."""
+    first = tuple(dict.fromkeys(arm for plan in store.plans for arm in plan.arms)) or ARMS
+    return (*first, *sorted({item.arm for item in stored} - set(first)))
+
+
+def _lines(store: Store, transfers: Sequence[Stored]) -> tuple[Line, ...]:
+    """Return the lines in their order: a study's own, or the usual three; then all others found."""
+    planned = [run.task for plan in store.plans for run in plan.runs if run.phase == "transfer"]
+    found = {item.line for item in transfers if item.line is not None}
+    if not planned:
+        return (*LINES, *sorted(found - set(LINES), key=lambda line: line.label))
+    order = [*dict.fromkeys(planned)]
+    # what lies beside the study is no part of it, but of the comparison: it comes last
+    return tuple(
+        sorted(
+            found,
+            key=lambda line: (order.index(line.task) if line.task in order else len(order), -line.share, line.label),
+        )
+    )
+
+
 def _row(
-    task: str, metric: str, stored: Sequence[Stored], arms: Sequence[str], refused: tuple[str, ...], drawn: Resampled
+    line: Line,
+    metric: str,
+    stored: Sequence[Stored],
+    arms: Sequence[str],
+    plan: Plan,
+    refused: tuple[str, ...],
+    drawn: Resampled,
 ) -> Row:
     found = {arm: ArmValues(by_seed={}, resampled_R={}) for arm in arms}
     for item in stored:
-        value, arm, seed = item.record.metrics.get(metric), item.record.weights_source, item.record.seed
+        value, arm, seed = item.record.metrics.get(metric), item.arm, item.record.seed
         if value is not None and math.isfinite(value):
             found[arm].by_seed[seed] = value
             if metric in (resampled := drawn.values_R.get(item.folder, {})):
                 found[arm].resampled_R[seed] = resampled[metric]
     contrasts = [
-        contrast(task, metric=metric, arms=(FIRST, arm), first=found[FIRST], second=found[arm], images=drawn.images)
+        contrast(
+            line.label,
+            metric=metric,
+            arms=(plan.claim, arm),
+            first=found[plan.claim],
+            second=found[arm],
+            images=drawn.images,
+        )
         for arm in arms
-        if arm != FIRST and not refused
+        if arm != plan.claim and not refused
     ]
     return Row(
-        task=task,
+        line=line,
         metric=metric,
+        claim=plan.claim,
+        against=plan.against,
         values={arm: found[arm].by_seed for arm in arms},
         contrasts=tuple(item for item in contrasts if item is not None),
         refused=refused,
@@ -194,9 +251,9 @@ def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:
     )
 
 
-def _cost(arm: str, pretrainings: Sequence[Stored], transfers: Sequence[Stored]) -> ArmCost:
-    records = [item.record for item in pretrainings if item.record.task == arm]
-    mine = [item.record for item in transfers if item.record.weights_source == arm]
+def _cost(arm: str, lines: Sequence[Line], pretrainings: Sequence[Stored], transfers: Sequence[Stored]) -> ArmCost:
+    records = [item.record for item in pretrainings if item.arm == arm]
+    mine = [item for item in transfers if item.arm == arm]
     flops = _mean([r.cost.flops_per_image for r in records])
     return ArmCost(
         arm=arm,
@@ -207,7 +264,9 @@ def _cost(arm: str, pretrainings: Sequence[Stored], transfers: Sequence[Stored])
         seconds=_mean([r.cost.train_seconds for r in records]),
         images_per_second=_mean([r.cost.images_per_second for r in records]),
         peak_memory_bytes=_mean([r.cost.peak_memory_bytes for r in records]),
-        transfer_seconds={task: summarise([r.cost.train_seconds for r in mine if r.task == task]) for task in METRICS},
+        transfer_seconds={
+            line.label: summarise([i.record.cost.train_seconds for i in mine if i.line == line]) for line in lines
+        },
     )
 
 
@@ -223,4 +282,4 @@ def _infinite(item: Stored, metric: str) -> bool:
 
 
 def _has_own_task(item: Stored) -> bool:
-    return item.record.task == SECOND and "top1" in item.record.metrics
+    return item.record.task == OWN_TASK and "top1" in item.record.metrics

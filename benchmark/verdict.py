@@ -1,35 +1,36 @@
 """The outcome in plain words, whichever way it falls."""
 
-from benchmark.cells import needed_text, p_text, signed
+from benchmark.cells import needed_text, p_text, signed, title
 from benchmark.contrast import Contrast, Verdict
-from benchmark.table import PASS_MARK, Comparison, Row
+from benchmark.table import OWN_TASK, PASS_MARK, Comparison, Row
 
 NUMBERS = {1: "one seed", 2: "two seeds", 3: "three seeds", 4: "four seeds"}
 LISTED = 10  # seeds whose differences are named one by one
 SAID: dict[Verdict, str] = {
-    "supported": "supported: MAE transfers better than {}",
-    "contradicted": "contradicted: {} transfers better than MAE",
+    "supported": "supported: {0} transfers better than {1}",
+    "contradicted": "contradicted: {1} transfers better than {0}",
     "inconclusive": "inconclusive",
 }
 
 
 def task_verdict(row: Row) -> str:
-    """Return one sentence on one row: MAE against supervised."""
+    """Return one sentence on one row: the claim's arm (MAE) against the headline's other (supervised)."""
     head = f"{row.task} ({row.metric}): "
     if row.refused:
         return f"{head}no verdict, the runs are not comparable: {'; '.join(row.refused)}."
     if row.headline is None:
-        lacking = [arm for arm in ("mae", "supervised") if not row.values[arm]]
+        lacking = [arm for arm in (row.claim, row.against) if not row.values.get(arm)]
         why = f"no completed run of {' and '.join(lacking)}" if lacking else "the two arms share no seed"
         return f"{head}no verdict, {why}."
     return head + _sentence(row.headline)
 
 
 def _sentence(item: Contrast) -> str:
-    said = SAID[item.verdict or "inconclusive"].format(item.reference)
+    first = title(item.arm)
+    said = SAID[item.verdict or "inconclusive"].format(first, item.reference)
     each = ", ".join(signed(value) for value in item.per_seed.values()) + " by seed; " if item.n <= LISTED else ""
     images = f", {item.images:,} images" if item.images is not None else ""
-    text = f"{said}; MAE minus {item.reference} {signed(item.mean)} ({each}{_seeds(item.n)}{images})"
+    text = f"{said}; {first} minus {item.reference} {signed(item.mean)} ({each}{_seeds(item.n)}{images})"
     if item.interval is None:
         why = "no interval from one seed" if item.n == 1 else "no interval, the seeds do not differ"
         return f"{text}: {why}."
@@ -52,10 +53,11 @@ def own_task_verdict(comparison: Comparison) -> str:
 
 def overall_verdict(comparison: Comparison) -> str:
     """Return one sentence on all tasks, by their first metrics."""
+    first, second = title(comparison.claim), comparison.against
     by_task = {row.task: _outcome(row) for row in comparison.rows if row.primary}
     phrases: dict[Verdict | None, str] = {
-        "supported": "MAE transfers better than supervised on {}",
-        "contradicted": "supervised transfers better than MAE on {}",
+        "supported": f"{first} transfers better than {second} on {{}}",
+        "contradicted": f"{second} transfers better than {first} on {{}}",
         "inconclusive": "inconclusive on {}",
         None: "no comparison on {}",
     }
@@ -76,9 +78,11 @@ def overall_verdict(comparison: Comparison) -> str:
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """Return the lines in their order: each task, the supervised arm's own task, overall."""
+    """Return the lines in their order: each task, the supervised arm's own task where there is one, overall."""
     firsts = [row for row in comparison.rows if row.primary]
-    return [*(task_verdict(row) for row in firsts), own_task_verdict(comparison), overall_verdict(comparison)]
+    asked = comparison.own_task.top1 is not None or OWN_TASK in comparison.arms
+    own = [own_task_verdict(comparison)] if asked else []
+    return [*(task_verdict(row) for row in firsts), *own, overall_verdict(comparison)]
 
 
 def _outcome(row: Row) -> Verdict | None:

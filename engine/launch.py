@@ -63,6 +63,8 @@ class TrainArgs:
     """Train this many passes over the training images instead of the recipe's length."""
     batch_size: int | None = None
     """Images per optimiser step over all devices; the learning rate follows by the recipe's rule."""
+    base_lr: float | None = None
+    """Learning rate at the recipe's base batch size, instead of the recipe's."""
     max_per_device: int | None = None
     """Images that a device takes at once: the batch of the recipe is reached by accumulating micro-batches."""
     workers: int | None = None
@@ -105,6 +107,8 @@ def override(config: C, args: TrainArgs) -> C:
     for name in ("seed", "batch_size", "workers", "precision", "ema_decay", "strategy"):
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})
+    if args.base_lr is not None:
+        run = replace(run, optim=replace(run.optim, base_lr=args.base_lr))
     if args.max_per_device is not None:
         run = replace(run, accumulate=micro_batches(run.batch_size, args.max_per_device, processes()))
     own = {f.name for f in fields(args)} - {f.name for f in fields(TrainArgs)}

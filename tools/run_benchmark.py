@@ -1,33 +1,34 @@
-"""Carry out a study: pre-train, transfer to every task from every arm, and print one table.
+"""Carry out a study: pre-train, search learning rates, transfer every arm to every task, and print one table.
 
     python tools/run_benchmark.py demo
-    python tools/run_benchmark.py demo --out runs/demo --seeds 0 1 2
+    python tools/run_benchmark.py studies/real_small.yaml --data ../data --dry-run
+    python tools/run_benchmark.py studies/real_small.yaml --data ../data --out runs/real_small
+    python tools/run_benchmark.py studies/real_small.yaml --data ../data --out runs/real_small --status
 
-The same command again skips what is recorded and resumes what was interrupted. A run that fails does not stop the
-others; the exit code is then 1 (130 after Ctrl-C).
+A study is a file (docs/studies.md), or the name of one in studies/. The same command again skips what is recorded and
+resumes what was interrupted. A run that fails does not stop the others; the exit code is then 1 (130 after Ctrl-C).
 """
 
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
-from benchmark.matrix import choose_study
+from benchmark.outlook import dry_run_text, status_text
+from benchmark.planning import Prepared, prepare
 from benchmark.report import closing_report
-from benchmark.suite import Suite, Tool, exit_code
-from classification.recipes import RECIPES as CLASSIFICATION
-from detection.recipes import RECIPES as DETECTION
-from engine.config import as_json
-from engine.launch import TrainArgs, choose_recipe, fail, override, parse
-from pretraining.recipes import RECIPES as PRETRAINING
-from segmentation.recipes import RECIPES as SEGMENTATION
-from tools import make_scenes, pretrain, train_cls, train_det, train_seg
+from benchmark.slurm import submit
+from benchmark.suite import Suite, exit_code
+from engine.launch import fail, parse
+from tools.study_job import StudyJob
+from tools.study_tools import TOOLS
+
+STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,44 +36,50 @@ class Args:
     """Flags of a study."""
 
     study: Annotated[str, tyro.conf.Positional]
-    """Name of the study."""
+    """A study file, or the name of one in studies/."""
     out: Path | None = None
-    """Folder for runs, logs and tables; runs/STUDY unless given."""
-    seeds: tuple[int, ...] = (0, 1)
-    """Seeds of the transfer runs."""
-
-
-def _trainer(main: Callable[[list[str]], int], args: type[Any], recipes: dict[str, Callable[[], Any]]) -> Tool:
-    def config(argv: list[str]) -> dict[str, Any]:
-        given = parse(args, argv, doc=None)
-        return as_json(override(choose_recipe(recipes, given.recipe), given))
-
-    return Tool(main=main, config=config)
-
-
-TOOLS = {
-    "make_scenes": Tool(main=make_scenes.main, config=None),
-    "pretrain": _trainer(pretrain.main, TrainArgs, PRETRAINING),
-    "train_cls": _trainer(train_cls.main, TrainArgs, CLASSIFICATION),
-    "train_det": _trainer(train_det.main, train_det.Args, DETECTION),
-    "train_seg": _trainer(train_seg.main, TrainArgs, SEGMENTATION),
-}
+    """Folder for runs, logs and tables; runs/NAME unless given."""
+    data: Path | None = None
+    """Folder that the paths of the file start from; the file's own `data` unless given."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds of the transfer runs; the file's own unless given."""
+    dry_run: bool = False
+    """Check everything, print the runs with hours and disk, and run nothing."""
+    status: bool = False
+    """Print how far each run is, from the records alone, and run nothing."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Run here one after the other, or hand the runs to SLURM as arrays that wait for each other."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 all done, 1 something failed, 130 interrupted."""
     start = time.monotonic()
     args = parse(Args, argv, doc=__doc__)
-    out = args.out or Path("runs") / args.study
-    console = Console()
-    suite = Suite(TOOLS, console)
     try:
-        outcomes = suite.carry_out(choose_study(args.study, out, args.seeds), out)
-        print(closing_report(out, outcomes, seconds=time.monotonic() - start))
+        made = prepare(args.study, TOOLS, studies=STUDIES, out=args.out, root=args.data, seeds=args.seeds)
+        if args.status:
+            print(status_text(made.study.name, made.runs))
+            return 0
+        made.refuse()
+        if args.dry_run:
+            print(dry_run_text(made.study.name, made.runs, made.checked, made.out))
+            return 0
+        made.write_plan()
+        if args.launcher == "slurm":
+            job = StudyJob(out=made.out.resolve(), root=made.root.resolve(), gpus=made.study.cluster.gpus)
+            print(submit(made, Suite(TOOLS, Console()), job))
+            return 0
+        return _here(made, shlex.join(argv or sys.argv[1:]), start)
     except (ValueError, OSError) as error:
         return fail(error)
+
+
+def _here(made: Prepared, command: str, start: float) -> int:
+    suite = Suite(TOOLS, Console())
+    outcomes = suite.carry_out(made.runs, made.out)
+    print(closing_report(made.out, outcomes, seconds=time.monotonic() - start))
     if suite.stopped:
-        print(f"Stopped. Continue with: python tools/run_benchmark.py {shlex.join(argv or sys.argv[1:])}")
+        print(f"Stopped. Continue with: python tools/run_benchmark.py {command}")
     return exit_code(outcomes, stopped=suite.stopped)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark.lines import Line
 from benchmark.resample import multiplicities, resample
 from benchmark.store import open_store
 from benchmark.table import compare
@@ -29,7 +30,7 @@ def test_draws_are_the_same_for_every_run_and_whole() -> None:
 def test_top1_is_resampled_on_the_same_images(study: Any, record: Any) -> None:
     add(study, record, "mae", 0, answers([1, 0, 1, 1]), "classification", top1=75.0)
     add(study, record, "random", 0, answers([1, 0, 0, 1]), "classification", top1=50.0)
-    drawn = resample("classification", open_store(study.root).stored, 200)
+    drawn = resample(Line("classification", "classification"), open_store(study.root).stored, 200)
     mae_R, random_R = (values["top1"] for values in drawn.values_R.values())
     times_RN = np.concatenate(list(multiplicities(4, 200)))
     assert drawn.images == 4 and not drawn.problems
@@ -40,7 +41,7 @@ def test_miou_and_ap_are_resampled(study: Any, record: Any) -> None:
     lines = [{"confusion": [[0, 0, 5], [1, 1, 5]]}, {"confusion": [[0, 0, 2], [1, 0, 2]]}]
     # class 0: 7 of 9, class 1: 5 of 7
     add(study, record, "mae", 0, lines, "segmentation", miou=100 * (7 / 9 + 5 / 7) / 2)
-    drawn = resample("segmentation", open_store(study.root).stored, 40)
+    drawn = resample(Line("segmentation", "segmentation"), open_store(study.root).stored, 40)
     assert not drawn.problems
     values_R = next(iter(drawn.values_R.values()))["miou"]
     # both times the first image: 100; both times the second: class 0 has 2 of 4, class 1 0 of 2
@@ -54,7 +55,7 @@ def test_ap_is_resampled_from_matches(study: Any, record: Any) -> None:
     miss = {"box_matches": {"objects": [[0, 1]], "detections": []}}
     # recall ends at 1/2 with precision 1: 51 of 101 recall values
     add(study, record, "mae", 0, [hit, miss], "detection", box_ap=100 * 51 / 101)
-    drawn = resample("detection", open_store(study.root).stored, 40)
+    drawn = resample(Line("detection", "detection"), open_store(study.root).stored, 40)
     assert not drawn.problems
     times_RN = np.concatenate(list(multiplicities(2, 40)))
     expected = np.array([0.0, 100 * 51 / 101, 100.0])[times_RN[:, 0]]

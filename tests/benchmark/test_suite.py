@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmark.matrix import Demo, Run, choose_study
-from benchmark.progress import Estimate, clock
+from benchmark.matrix import Run
+from benchmark.planning import prepare
+from benchmark.progress import Estimate, clock, time_left
 from benchmark.report import closing_report
-from benchmark.suite import Outcome, Suite, Tool, exit_code
+from benchmark.suite import Outcome, Suite, exit_code
 from engine.record import RunRecord, read_record, write_record
 from engine.stop import StopRequest, stop_requests
 from tools import run_benchmark
+from tools.study_tools import TOOLS
 
 Record = Callable[..., RunRecord]
 
@@ -43,9 +45,10 @@ class FakeTools:
         self.record = record
         self.calls = calls
         self.behaviour: dict[str, Callable[[StopRequest], int | None]] = {}
-        self.suite_tools = {"make_scenes": Tool(main=self.scenes, config=None)}
-        for name in ("pretrain", "train_cls", "train_det", "train_seg"):
-            self.suite_tools[name] = Tool(main=self.train, config=config)
+        self.suite_tools = {
+            name: replace(tool, main=self.scenes if tool.config is None else self.train, config=tool.config and config)
+            for name, tool in TOOLS.items()
+        }
 
     def scenes(self, argv: list[str]) -> int:
         return self.train(argv, leaves_record=False)
@@ -111,7 +114,7 @@ class Passed:
 
 
 def demo(tmp_path: Path, seeds: tuple[int, ...] = (0,)) -> tuple[Run, ...]:
-    return Demo(out=tmp_path / "demo", seeds=seeds).runs()
+    return prepare("demo", TOOLS, studies=run_benchmark.STUDIES, out=tmp_path / "demo", seeds=seeds).runs
 
 
 def test_matrix_of_the_demo(tmp_path: Path) -> None:
@@ -129,8 +132,10 @@ def test_matrix_of_the_demo(tmp_path: Path) -> None:
                 if arm != "random":
                     assert flag(argv, "--init") == str(tmp_path / f"demo/pretrain-{arm}/backbone.safetensors")
                     assert run.needs == ("scenes-transfer", f"pretrain-{arm}")
-                    del argv[argv.index("--init") :][:2]
-                without.append([text for text in argv if text != str(run.out)][:6])
+                    init = argv.index("--init")
+                    argv = argv[:init] + argv[init + 2 :]
+                assert flag(argv, "--arm") == arm
+                without.append([text for text in argv if text not in (str(run.out), arm)])
             assert without[0] == without[1] == without[2]
     data = {run.data for run in runs if run.tool == "pretrain"}
     assert data == {tmp_path / "demo/scenes-pretrain/imagenet"}
@@ -281,25 +286,30 @@ def test_no_run_no_table(tools: FakeTools, tmp_path: Path) -> None:
 def test_estimate_learns_from_timed_runs(tmp_path: Path) -> None:
     runs = demo(tmp_path)
     estimate = Estimate(runs)
-    guessed = sum(run.seconds for run in runs)
+    seconds = {run.name: run.seconds or 0.0 for run in runs}
+    guessed = sum(seconds.values())
     assert estimate.left() == pytest.approx(guessed)
-    estimate.timed(runs[0], 2 * runs[0].seconds)  # twice as slow as guessed: so is the rest
-    assert estimate.left() == pytest.approx(2 * (guessed - runs[0].seconds))
-    assert estimate.left(runs[2], elapsed=50.0) == pytest.approx(2 * (guessed - runs[0].seconds) - 50)
+    estimate.timed(runs[0], 2 * seconds[runs[0].name])  # twice as slow as guessed: so is the rest
+    assert estimate.left() == pytest.approx(2 * (guessed - seconds[runs[0].name]))
+    assert estimate.left(runs[2], elapsed=50.0) == pytest.approx(2 * (guessed - seconds[runs[0].name]) - 50)
+    unknown = Estimate([replace(runs[4], seconds=None), replace(runs[5], seconds=None, name="other")])
+    assert unknown.left() is None and time_left(None) == "time left not known yet"
+    unknown.timed(runs[4], 7.0)
+    assert unknown.left() == 7.0  # of the same kind
     assert (clock(59.6), clock(3725)) == ("1:00", "1:02:05")
 
 
 def test_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_benchmark.main(["demmo", "--out", str(tmp_path / "x")]) == 1
-    assert "error: no study is called 'demmo'; there are: demo." in capsys.readouterr().err
-    with pytest.raises(ValueError, match="--seeds 1 1: give one or more different seeds"):
-        choose_study("demo", tmp_path, (1, 1))
+    assert "error: no study is called 'demmo'; there are: demo, " in capsys.readouterr().err
+    assert run_benchmark.main(["demo", "--seeds", "1", "1", "--out", str(tmp_path / "x")]) == 1
+    assert "error: --seeds 1 1: give one or more different seeds" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
 def test_configurations_are_those_of_the_recipes(tmp_path: Path) -> None:
     for run in demo(tmp_path, (7,)):
-        tool = run_benchmark.TOOLS[run.tool]
+        tool = TOOLS[run.tool]
         if tool.config is not None:
             seed = tool.config([*run.argv])["run"]["seed"]
             assert seed == (0 if run.tool == "pretrain" else 7)

@@ -1,5 +1,7 @@
-"""The real study through the real tools, with one step per run on a handful of scenes."""
+"""Studies through the real tools, with one or two steps per run on a handful of scenes."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,38 +11,83 @@ import pytest
 from tools import export_tables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-from rich.console import Console
-from benchmark.matrix import Demo, counts
-from benchmark.report import closing_report
-from benchmark.suite import Suite, exit_code
-from tools.run_benchmark import TOOLS
-
-out = Path(sys.argv[1])
-few = counts(classify=(16, 8, 8), dense=(8, 4, 1))
-scenes = (("scenes-pretrain", ("--seed", "0", *few)), ("scenes-transfer", ("--seed", "1", *few)))
-runs = Demo(out=out, seeds=(0,), scenes=scenes).runs()
-short = ("--steps", "1", "--batch-size", "4")
-runs = tuple(r if r.tool == "make_scenes" else replace(r, argv=(*r.argv, *short)) for r in runs)
-suite = Suite(TOOLS, Console())
-outcomes = suite.carry_out(runs, out)
-print(closing_report(out, outcomes, seconds=1.0))
-raise SystemExit(exit_code(outcomes, stopped=suite.stopped))
+SCENES = """
+scenes:
+  many: {seed: 0, classify_train: 16, classify_val: 8, classify_test: 8, dense_train: 1, dense_val: 1, dense_test: 1}
+  few: {seed: 1, classify_train: 16, classify_val: 8, classify_test: 8, dense_train: 8, dense_val: 4, dense_test: 1}
 """
+THREE_TASKS = f"""
+name: three
+seeds: [0]
+{SCENES}
+arms:
+  random: random
+  supervised: {{pretrain: {{recipe: tiny_supervised, data: many/imagenet, steps: 1, batch_size: 4}}}}
+  mae: {{pretrain: {{recipe: tiny, data: many/imagenet, steps: 1, batch_size: 4}}}}
+tasks:
+  objects: {{tool: train_cls, recipe: tiny, data: few/imagenet, steps: 1, batch_size: 4}}
+  boxes: {{tool: train_det, recipe: tiny, data: few/coco, steps: 1, batch_size: 4}}
+  maps: {{tool: train_seg, recipe: tiny, data: few/ade20k, steps: 1, batch_size: 4}}
+  probe: {{tool: probe, recipe: vit_demo_patch8, data: few/imagenet, linear_epochs: 1}}
+"""
+SEARCHED = f"""
+name: searched
+seeds: [0, 1]
+{SCENES}
+arms:
+  random: random
+  mine: {{pretrain: {{recipe: tiny, data: many/imagenet, steps: 2, batch_size: 4}}}}
+compare: {{claim: mine, against: random}}
+tasks:
+  maps:
+    {{tool: train_seg, recipe: tiny, data: few/ade20k, steps: 2, batch_size: 4,
+      search: {{rates: [1e-4, 1e-3], hold_out: 0.25}}}}
+"""
+
+
+def carry_out(text: str, folder: Path, *more: str) -> str:
+    """Return what the tool prints for a study."""
+    (folder / "study.yaml").write_text(text)
+    command = [
+        sys.executable,
+        "tools/run_benchmark.py",
+        str(folder / "study.yaml"),
+        "--out",
+        str(folder / "out"),
+        *more,
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path])}
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=500, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.mark.slow
 def test_the_study_runs_and_its_second_run_repeats_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "study"
-    for expected in ("13 runs completed now", "11 were recorded already"):
-        command = [sys.executable, "-c", SCRIPT, str(out)]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=400)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert expected in done.stdout
-        assert "Overall: " in done.stdout
-    assert export_tables.main([str(out), "--format", "csv"]) == 0
+    for expected in ("16 runs completed now", "14 were recorded already"):
+        printed = carry_out(THREE_TASKS, tmp_path)
+        assert expected in printed and "Overall: " in printed
+    assert export_tables.main([str(tmp_path / "out"), "--format", "csv"]) == 0
     table = capsys.readouterr().out
     assert all(metric in table for metric in ("top1", "box_ap", "mask_ap", "miou"))
+    assert '"probe, k-NN",top1,mae' in table and '"probe, linear on features",top1,mae' in table
+
+
+@pytest.mark.slow
+def test_a_study_with_a_search(tmp_path: Path) -> None:
+    printed = carry_out(SEARCHED, tmp_path)
+    assert "12 runs completed now" in printed
+    out = tmp_path / "out"
+    for arm in ("random", "mine"):
+        choice = json.loads((out / f"search/maps-{arm}/choice.json").read_text())
+        assert [tried["rate"] for tried in choice["tried"]] == [1e-4, 1e-3] and choice["val_images"] == 2
+        best = max(choice["tried"], key=lambda tried: (tried["value"], -tried["rate"]))
+        for seed in (0, 1):
+            record = json.loads((out / f"maps-{arm}-seed{seed}/record.json").read_text())
+            assert record["config"]["run"]["optim"]["base_lr"] == best["rate"] == choice["rate"]
+            assert (record["arm"], record["seed"], record["val_images"]) == (arm, seed, 4)
+        assert f"Learning rate of {arm} in maps: " in (out / "table.md").read_text()
+    assert "mine minus random" in printed and "WARNING" in printed
+    assert "12 completed" in carry_out(SEARCHED, tmp_path, "--status")
+    assert "0 without a result" in carry_out(SEARCHED, tmp_path)
+    assert json.loads((out / "table.json").read_text())["searches"][0]["edge"] in ("lowest", "highest")

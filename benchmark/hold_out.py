@@ -1,0 +1,129 @@
+"""A part of the training images set aside: what a learning rate is chosen on, so that no test image takes part.
+
+Images are chosen by the hash of their names (of each class alike, in a folder of classes), so the choice depends on no
+order of files. Nothing is copied: the new folder holds links, and for COCO two shorter annotation files.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Layout = Literal["ade20k", "folder"]
+NOTE = "held_out.json"
+LABELS = {"ade20k": ("annotations", "training", "validation"), "folder": ("labels", "train", "val")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldOut:
+    """What is split, and how."""
+
+    tool: Literal["train_cls", "train_det", "train_seg"]
+    data: Path
+    share: float
+    train_split: str | None = None
+    train_json: Path | None = None
+    layout: str | None = None
+
+
+def hold_out(wanted: HoldOut, out: Path) -> str:
+    """Write `out` in the layout that the tool reads, training images and held-out ones as its two usual splits.
+
+    Returns a sentence with the counts; nothing is done where `out` holds the same already. Raises FileNotFoundError or
+    ValueError for data that cannot be split, and where `out` holds something else.
+    """
+    note = json.dumps({name: str(value) for name, value in asdict(wanted).items()}, indent=1)
+    if out.exists():
+        if (out / NOTE).is_file() and (out / NOTE).read_text(encoding="utf-8") == note:
+            return f"{out}: there already."
+        raise ValueError(f"{out}: holds something else than {wanted.share:g} of {wanted.data}; remove that folder.")
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    counts = {"train_cls": _classes, "train_det": _coco, "train_seg": _maps}[wanted.tool](wanted, temporary)
+    (temporary / NOTE).write_text(note, encoding="utf-8")
+    os.replace(temporary, out)
+    return f"{out}: {counts[0]} images to train on, {counts[1]} held out."
+
+
+def held_out_names(names: Sequence[str], share: float) -> set[str]:
+    """Return the share of the names that is held out, at least one. Raises ValueError where none would be left."""
+    count = max(1, round(share * len(names)))
+    if count >= len(names):
+        raise ValueError(f"{share:g} of {len(names)} training images is held out, so none is left; give less.")
+    return set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
+
+
+def _classes(wanted: HoldOut, out: Path) -> tuple[int, int]:
+    root = _folder(wanted.data / (wanted.train_split or "train"))
+    kept, held = 0, 0
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        if not names:
+            continue
+        away = held_out_names(names, wanted.share)
+        for name in names:
+            _link(folder / name, out / ("val" if name in away else "train") / folder.name / name)
+        kept, held = kept + len(names) - len(away), held + len(away)
+    if not held:
+        raise ValueError(f"{root}: no image in a folder per class.")
+    return kept, held
+
+
+def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
+    split = wanted.train_split or "train2017"
+    path = wanted.train_json or wanted.data / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such annotations; give --train-json or --train-split.")
+    whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    away = held_out_names([str(image["id"]) for image in whole["images"]], wanted.share)
+    for name, inside in (("train2017", False), ("val2017", True)):
+        images = [image for image in whole["images"] if (str(image["id"]) in away) == inside]
+        ids = {image["id"] for image in images}
+        part = {**whole, "images": images, "annotations": [a for a in whole["annotations"] if a["image_id"] in ids]}
+        target = out / "annotations" / f"instances_{name}.json"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(part), encoding="utf-8")
+        _link(_folder(wanted.data / split), out / name)
+    return len(whole["images"]) - len(away), len(away)
+
+
+def _maps(wanted: HoldOut, out: Path) -> tuple[int, int]:
+    layout = wanted.layout or "ade20k"
+    if layout not in LABELS:
+        raise ValueError(
+            f"layout {layout}: a part can be held out of {' and '.join(LABELS)} alone; let the search name "
+            "other images by `data` or `val_split`."
+        )
+    maps, train, val = LABELS[layout]
+    split = wanted.train_split or train
+    files = {kind: _files(wanted.data / kind / split) for kind in ("images", maps)}
+    away = held_out_names(sorted(files["images"]), wanted.share)
+    for kind, found in files.items():
+        for stem, path in found.items():
+            inside = path.relative_to(wanted.data / kind / split)
+            _link(path, out / kind / (val if stem in away else train) / inside)
+    for path in (*wanted.data.glob("objectInfo*.txt"), *wanted.data.glob("classes.txt")):
+        _link(path, out / path.name)
+    return len(files["images"]) - len(away), len(away)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Return the files below a folder by their paths without the ending."""
+    found = sorted(path for path in _folder(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder).with_suffix("")): path for path in found}
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder; --data and --train-split name the training images.")
+    return path
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source.resolve())

@@ -1,0 +1,222 @@
+"""A study file (YAML) to a Study and back; what is wrong with it is said with its place and the way out."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.plan import Match
+from benchmark.section import Section, part, positive, share, text, whole
+from benchmark.study import (
+    RATE_FLAG,
+    SHARE_FLAG,
+    TRANSFER_TOOLS,
+    Arm,
+    Cluster,
+    Flag,
+    Grid,
+    Pretraining,
+    Scenes,
+    Study,
+    TransferTask,
+)
+
+Vocabulary = Mapping[str, Collection[str]]  # tool -> names of its flags
+MATCHES: tuple[Match, ...] = ("passes", "flops", "none")
+# what a study sets itself
+SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", "init", RATE_FLAG, SHARE_FLAG, "cache"}
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice, of which YAML would take the last in silence."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {key!r} comes twice; keep one of them")
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_study(path: Path, vocabulary: Vocabulary) -> Study:
+    """Return the study in a file. Raises FileNotFoundError, or ValueError that names file, field, value and way out."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such study file.")
+    return parse_study(path.read_text(encoding="utf-8"), path.name, vocabulary)
+
+
+def parse_study(text: str, file: str, vocabulary: Vocabulary) -> Study:
+    """Return the study in a text. Raises ValueError that names `file`, field, value and way out."""
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}.") from error
+    top = Section(file, "", values)
+    name = top.name("name")
+    root = top.text("data", default=".")
+    seeds = top.each("seeds", whole, hint="[0, 1, 2]")
+    top.check_distinct("seeds", seeds)
+    compare = top.section("compare", default={})
+    budget = top.section("budget", default={})
+    match = budget.choice("match", MATCHES, default="passes")
+    budget.end()
+    scenes = [_scenes(section, label) for label, section in top.named("scenes", default={})]
+    arms = [_arm(section, label, vocabulary) for label, section in top.named("arms", scalars={"random": {}})]
+    tasks = [_task(section, label, vocabulary) for label, section in top.named("tasks")]
+    cluster = _cluster(top.section("cluster", default={}))
+    top.end()
+    labels = [arm.label for arm in arms]
+    if len(labels) < 2:
+        raise top.wrong("arms", f"{len(labels)} arm; a comparison needs two or more")
+    claim = compare.choice("claim", labels, default="mae" if "mae" in labels else None)
+    others = [label for label in labels if label != claim]
+    against = compare.choice("against", others, default="supervised" if "supervised" in others else None)
+    compare.end()
+    for task in tasks:
+        if task.search is not None and task.search.seed in seeds:
+            raise top.wrong(
+                f"tasks.{task.name}.search.seed", f"{task.search.seed} is a seed of the study; the search takes another"
+            )
+    return Study(
+        name=name,
+        data=root,
+        seeds=seeds,
+        arms=tuple(arms),
+        tasks=tuple(tasks),
+        claim=claim,
+        against=against,
+        match=match,
+        scenes=tuple(scenes),
+        cluster=cluster,
+    )
+
+
+def study_text(study: Study) -> str:
+    """Return the file that `parse_study` reads the study from."""
+    content: dict[str, Any] = {
+        "name": study.name,
+        "data": study.data,
+        "compare": {"claim": study.claim, "against": study.against},
+        "seeds": list(study.seeds),
+        "budget": {"match": study.match},
+        "scenes": {item.name: _plain_flags(item.flags) for item in study.scenes},
+        "arms": {arm.label: _plain_arm(arm) for arm in study.arms},
+        "tasks": {task.name: _plain_task(task) for task in study.tasks},
+        "cluster": {f.name: getattr(study.cluster, f.name) for f in fields(Cluster)},
+    }
+    content["cluster"] = {name: value for name, value in content["cluster"].items() if value is not None}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _arm(section: Section, label: str, vocabulary: Vocabulary) -> Arm:
+    ways = [way for way in ("random", "init", "pretrain") if section.has(way)]
+    if len(ways) != 1:
+        raise section.wrong(
+            " or ".join(ways or ("random", "init", "pretrain")),
+            "an arm is one of: `random: true`, `init: FILE`, `pretrain: {recipe: ..., data: ...}`",
+        )
+    if ways == ["random"]:
+        if section.take("random", lambda value: value) is not True:
+            raise section.wrong("random", "is true where it is there")
+        section.end()
+        return Arm(label=label)
+    if ways == ["init"]:
+        file = section.text("init")
+        declared = {name for name in vocabulary["train_cls"] if name.startswith("init_")} | {"trust_pickle"}
+        declared -= {"init_architecture"}  # arms of one architecture are compared: the recipe's
+        return Arm(label=label, init=file, declared=section.flags(declared, "an arm with `init`"))
+    inner = section.section("pretrain")
+    section.end()
+    given = {
+        "recipe": inner.text("recipe"),
+        "data": inner.text("data"),
+        "hours": inner.maybe("hours", positive),
+        "flops_per_image": inner.maybe("flops_per_image", positive),
+    }
+    flags = inner.flags(_own(vocabulary["pretrain"]), "pretrain")
+    return Arm(label=label, pretrain=Pretraining(**given, flags=flags))  # type: ignore[arg-type]
+
+
+def _task(section: Section, name: str, vocabulary: Vocabulary) -> TransferTask:
+    tool = section.choice("tool", TRANSFER_TOOLS)
+    allowed = _own(vocabulary[tool])
+    shares = section.each("label_shares", share, hint="[0.01, 0.1, 1]", default=(1.0,))
+    section.check_distinct("label_shares", shares)
+    if shares != (1.0,) and SHARE_FLAG not in vocabulary[tool]:
+        raise section.wrong("label_shares", f"{tool} takes no share of the labels; train_cls does")
+    recipe, data = section.text("recipe"), section.text("data")
+    hours = section.maybe("hours", positive)
+    search = _grid(section.section("search"), tool, vocabulary) if section.has("search") else None
+    return TransferTask(
+        name=name,
+        tool=tool,
+        recipe=recipe,
+        data=data,
+        hours=hours,
+        label_shares=shares,
+        search=search,
+        flags=section.flags(allowed, tool),
+    )
+
+
+def _grid(section: Section, tool: str, vocabulary: Vocabulary) -> Grid:
+    if RATE_FLAG not in vocabulary[tool]:
+        raise section.wrong("rates", f"{tool} takes no learning rate (it has no flag --{RATE_FLAG.replace('_', '-')})")
+    rates = section.each("rates", positive, hint="[2.5e-4, 5e-4, 1e-3]")
+    section.check_distinct("rates", rates)
+    seed = section.take("seed", whole, Grid.seed)
+    hold_out = section.maybe("hold_out", part)
+    data = section.maybe("data", text)
+    flags = section.flags(_own(vocabulary[tool]), tool)
+    return Grid(rates=rates, seed=seed, hold_out=hold_out, data=data, flags=flags)
+
+
+def _scenes(section: Section, name: str) -> Scenes:
+    return Scenes(name=name, flags=section.flags(section.values, "make_scenes"))  # the tool itself knows its flags
+
+
+def _cluster(section: Section) -> Cluster:
+    readers: dict[str, Callable[[Any], Any]] = {
+        "partition": text, "account": text, "gpus": whole, "cpus": whole, "memory_gb": whole, "hours": positive,
+        "at_once": whole,
+    }  # fmt: skip
+    found = {name: section.take(name, read) for name, read in readers.items() if section.has(name)}
+    section.end()
+    return Cluster(**found)
+
+
+def _own(flags: Collection[str]) -> set[str]:
+    """Return the flags of a tool that a study does not set itself."""
+    return {name for name in flags if name not in SET and not name.startswith("init_") and name != "trust_pickle"}
+
+
+def _plain_flags(flags: tuple[Flag, ...]) -> dict[str, Any]:
+    return {flag.name: flag.value if isinstance(flag.value, bool) else list(flag.value) for flag in flags}
+
+
+def _plain_arm(arm: Arm) -> dict[str, Any]:
+    if arm.init is not None:
+        return {"init": arm.init, **_plain_flags(arm.declared)}
+    if arm.pretrain is None:
+        return {"random": True}
+    inner = arm.pretrain
+    given = {name: getattr(inner, name) for name in ("recipe", "data", "hours", "flops_per_image")}
+    return {"pretrain": {**{k: v for k, v in given.items() if v is not None}, **_plain_flags(inner.flags)}}
+
+
+def _plain_task(task: TransferTask) -> dict[str, Any]:
+    given: dict[str, Any] = {name: getattr(task, name) for name in ("tool", "recipe", "data", "hours")}
+    given = {name: value for name, value in given.items() if value is not None}
+    given["label_shares"] = list(task.label_shares)
+    if (grid := task.search) is not None:
+        search = {"rates": list(grid.rates), "seed": grid.seed, "hold_out": grid.hold_out, "data": grid.data}
+        given["search"] = {k: v for k, v in search.items() if v is not None} | _plain_flags(grid.flags)
+    return {**given, **_plain_flags(task.flags)}

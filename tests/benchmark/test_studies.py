@@ -1,0 +1,501 @@
+"""From a study file to runs: the matrix, what is refused before anything runs, the search, dry runs, states, arrays."""
+
+import io
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmark.budget import Length, flops_lengths, unequal_passes
+from benchmark.hold_out import HoldOut, held_out_names, hold_out
+from benchmark.matrix import Run
+from benchmark.outlook import dry_run_text, outlooks, state_of, status_text
+from benchmark.planning import Prepared, prepare
+from benchmark.search import Search, choose, read_choice
+from benchmark.slurm import parameters, submit
+from benchmark.study import Cluster
+from benchmark.suite import Suite, Tool
+from engine.record import RunRecord, read_record, write_record
+from tools import run_benchmark, study_job
+from tools.study_tools import TOOLS
+
+Record = Callable[..., RunRecord]
+SMALL = """
+name: mine
+data: root
+seeds: [0, 1]
+arms:
+  random: random
+  theirs: {init: w.pth, init_source: mae}
+  mae: {pretrain: {recipe: tiny, data: photos, steps: 10, hours: 2}}
+tasks:
+  cars: {tool: train_seg, recipe: tiny, data: cars, steps: 20, search: {rates: [1e-4, 2e-4], hold_out: 0.2, steps: 5}}
+  birds: {tool: train_cls, recipe: tiny, data: birds, label_shares: [0.1, 1], hours: 0.5}
+compare: {against: theirs}
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Prepared]:
+    """A study whose data is there."""
+    root = tmp_path / "root"
+    for name in ("photos", "cars", "birds"):
+        (root / name).mkdir(parents=True)
+    (root / "w.pth").write_text("weights")
+
+    def make(text: str = SMALL, tools: dict[str, Tool] = TOOLS) -> Prepared:
+        file = tmp_path / "mine.yaml"
+        file.write_text(text)
+        return prepare(str(file), tools, studies=tmp_path, out=tmp_path / "out", root=root)
+
+    return make
+
+
+def named(made: Prepared) -> dict[str, Run]:
+    return {run.name: run for run in made.runs}
+
+
+def test_matrix_of_a_small_study(made: Callable[..., Prepared], tmp_path: Path) -> None:
+    runs = made().runs
+    root, out = tmp_path / "root", tmp_path / "out"
+    arms = ("random", "theirs", "mae")
+    assert [run.name for run in runs] == [
+        "hold-out-cars",
+        "pretrain-mae",
+        *(f"search-cars-{arm}-lr{rate}" for arm in arms for rate in ("0.0001", "0.0002")),
+        *(f"{cell}-{arm}-seed{s}" for s in (0, 1) for cell in ("cars", "birds_10pct", "birds") for arm in arms),
+    ]
+    by_name = {run.name: run for run in runs}
+    assert by_name["pretrain-mae"].argv == (
+        "tiny", "--data", f"{root}/photos", "--out", f"{out}/pretrain-mae", "--arm", "mae", "--steps", "10",
+    )  # fmt: skip
+    search = by_name["search-cars-theirs-lr0.0002"]
+    assert search.argv == (
+        "tiny", "--data", f"{out}/held-out/cars", "--out", f"{out}/search/cars-theirs/lr0.0002", "--init",
+        f"{root}/w.pth", "--init-source", "mae", "--arm", "theirs", "--steps", "5", "--base-lr", "0.0002", "--seed",
+        "100",
+    )  # fmt: skip
+    assert search.needs == ("hold-out-cars",)
+    birds = by_name["birds_10pct-mae-seed1"]
+    assert birds.argv == (
+        "tiny", "--data", f"{root}/birds", "--out", f"{out}/birds_10pct-mae-seed1", "--init",
+        f"{out}/pretrain-mae/backbone.safetensors", "--arm", "mae", "--label-share", "0.1", "--seed", "1",
+    )  # fmt: skip
+    assert birds.needs == ("pretrain-mae",) and birds.search is None and birds.seconds == 1800
+    assert "--steps" not in named(made(SMALL.replace("steps: 5", "epochs: 5")))["search-cars-mae-lr0.0001"].argv
+    cars = by_name["cars-random-seed0"]
+    assert cars.search is not None and [rate for rate, _ in cars.search.grid] == [1e-4, 2e-4]
+    assert "--base-lr" not in cars.argv  # the search chooses it
+    assert by_name["hold-out-cars"].argv == (
+        "train_seg", "--data", f"{root}/cars", "--out", f"{out}/held-out/cars", "--share", "0.2",
+    )  # fmt: skip
+
+
+def test_plan_of_a_small_study(made: Callable[..., Prepared], tmp_path: Path) -> None:
+    made().write_plan()
+    plan = json.loads((tmp_path / "out/study.json").read_text())
+    assert plan["arms"] == ["random", "theirs", "mae"] and (plan["claim"], plan["against"]) == ("mae", "theirs")
+    by_folder = {run["folder"]: run for run in plan["runs"]}
+    assert by_folder["cars-mae-seed0"]["choice"] == "search/cars-mae"
+    assert by_folder["birds_10pct-mae-seed0"]["task"] == "birds"
+    again = prepare(str(tmp_path / "out/study.yaml"), TOOLS, studies=tmp_path, out=tmp_path / "out")
+    assert again.study == made().study
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("init: w.pth", "init: v.pth", r"tasks\.cars\.search: .*root/v\.pth is not there; mend the path, or give"),
+        ("data: photos", "data: fotos", r"arms\.mae\.pretrain: .*root/fotos is not there"),
+        ("tiny, data: birds", "tinny, data: birds", r"tasks\.birds: no recipe is called 'tinny'; there are: "),
+        ("steps: 20", "steps: many", r"tasks\.cars: .*invalid.*many"),
+        ("hold_out: 0.2, ", "", r"tasks\.cars\.search: it would choose on the images that the results are from"),
+        ("hold_out: 0.2", "hold_out: 0.2, val_split: x", r"hold_out and val_split both name images; give one"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_runs(
+    made: Callable[..., Prepared], tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in SMALL
+    with pytest.raises(ValueError, match=rf"mine\.yaml: nothing was run, since\n(.*\n)*.*{message}"):
+        made(SMALL.replace(old, new)).refuse()
+    assert not (tmp_path / "out").exists()
+
+
+OTHER = "  labels: {pretrain: {recipe: tiny_supervised, data: photos, steps: 10}}\ntasks:"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("steps: 10}}\ntasks", "steps: 12}}\ntasks"), r"mae 640 images \(10 steps of 64\); labels 768 images"),
+        (("photos, steps: 10}}\ntasks", "birds, steps: 10}}\ntasks"), "pre-trainings are on different images: mae "),
+        (("compare:", "budget: {match: flops}\ncompare:"), "the multiply-adds per image of mae, labels are not known"),
+        (("steps: 10}}\ntasks", "epochs: 2}}\ntasks"), r"mae 640 images .*; labels 2 epochs"),
+    ],
+)  # fmt: skip
+def test_budgets_that_do_not_match_are_refused(
+    made: Callable[..., Prepared], change: tuple[str, str], message: str
+) -> None:
+    text = SMALL.replace("tasks:", OTHER)
+    made(text).refuse()  # as many images
+    assert change[0] in text
+    with pytest.raises(ValueError, match=message):
+        made(text.replace(*change)).refuse()
+    unmatched = text.replace(*change).replace("budget: {match: flops}\n", "")
+    made(unmatched.replace("compare:", "budget: {match: none}\ncompare:")).refuse()
+
+
+def test_lengths_that_cost_the_same() -> None:
+    mae = Length(arm="mae", value=1000, unit="steps", batch_size=64)
+    labels = Length(arm="labels", value=5, unit="steps", batch_size=32)
+    assert unequal_passes([mae, replace(mae, arm="x", value=2000, batch_size=32)]) is None
+    found = flops_lengths([mae, labels], {"mae": 200.0, "labels": 500.0}, "mae")
+    assert found["labels"].argv() == ("--steps", "800")  # 1000 * 64 * 200 / (32 * 500)
+    with pytest.raises(ValueError, match="lengths are in epochs and steps; give all in steps"):
+        flops_lengths([mae, replace(labels, unit="epochs")], {"mae": 1.0, "labels": 1.0}, "mae")
+
+
+def test_flops_scale_the_pre_training(made: Callable[..., Prepared]) -> None:
+    text = SMALL.replace("tasks:", OTHER).replace("compare:", "budget: {match: flops}\ncompare:")
+    text = text.replace("steps: 10, hours: 2", "steps: 10, flops_per_image: 100")
+    text = text.replace("steps: 10}}\ntasks", "steps: 10, flops_per_image: 400}}\ntasks")
+    runs = named(made(text))
+    assert runs["pretrain-mae"].argv[-2:] == ("--steps", "10")
+    assert runs["pretrain-labels"].argv[-2:] == ("--steps", "2")  # 10 * 100 / 400 = 2.5, to even
+
+
+def searched(record: Record, tmp_path: Path, values: dict[float, float | str | None]) -> Search:
+    grid = []
+    for rate, value in values.items():
+        folder = tmp_path / f"lr{rate}"
+        grid.append((rate, folder))
+        if isinstance(value, str):
+            write_record(folder, record("segmentation", "mae", 9, {}, status="failed", error=value))
+        elif value is not None:
+            write_record(folder, record("segmentation", "mae", 9, {"miou": value, "macc": -value}))
+    return Search(task="cars", arm="mae", seed=9, grid=tuple(grid), out=tmp_path / "choice")
+
+
+@pytest.mark.parametrize(
+    ("values", "rate", "edge"),
+    [
+        ({1e-3: 20.0, 1e-4: 10.0, 1e-2: 15.0}, 1e-3, None),
+        ({1e-3: 20.0, 1e-4: 20.0, 1e-2: 15.0}, 1e-4, "lowest"),  # a tie: the smaller rate
+        ({1e-3: 20.0, 1e-4: 10.0, 1e-2: 25.0}, 1e-2, "highest"),
+        ({1e-3: 20.0, 1e-4: 10.0, 1e-2: "NonFiniteError: the loss is not finite"}, 1e-3, None),
+        ({1e-3: 0.0}, 1e-3, None),
+    ],
+)
+def test_winner_of_a_search(
+    record: Record, tmp_path: Path, values: dict[float, Any], rate: float, edge: str | None
+) -> None:
+    choice = choose(searched(record, tmp_path, values))
+    assert (choice.rate, choice.edge, choice.metric) == (rate, edge, "miou")
+    assert [item.rate for item in choice.tried] == sorted(values)
+    assert ("WARNING" in choice.line()) == (edge is not None)
+    assert read_choice(tmp_path / "choice") == choice
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({1e-3: 20.0, 1e-4: None}, "needs the search run lr0.0001, which has no record"),
+        ({1e-3: "ValueError: no box"}, r"needs the search run lr0.001, which is failed \(ValueError: no box\)"),
+        (
+            {1e-3: "NonFiniteError: x"},
+            r"became infinite at every learning rate of the search \(0.001\); add lower ones",
+        ),
+    ],
+)
+def test_no_winner_without_results(record: Record, tmp_path: Path, values: dict[float, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        choose(searched(record, tmp_path, values))
+    assert not (tmp_path / "choice").exists()
+
+
+def test_an_unreadable_choice_is_named(tmp_path: Path) -> None:
+    (tmp_path / "choice.json").write_text('{"tried": 3}')
+    with pytest.raises(ValueError, match=r"choice\.json: not a readable choice"):
+        read_choice(tmp_path)
+
+
+def half_done(made: Prepared, record: Record) -> dict[str, Run]:
+    """Leave records of some runs."""
+    runs = named(made)
+    runs["hold-out-cars"].out.mkdir(parents=True)
+    done = record(
+        "mae", "random", 0, {"val_loss": 0.4321}, outputs=("backbone.safetensors",), primary_metric="val_loss"
+    )
+    write_record(runs["pretrain-mae"].out, replace(done, cost=replace(done.cost, total_seconds=600.0)))
+    for name, changes in {
+        "search-cars-random-lr0.0001": {},
+        "search-cars-random-lr0.0002": {"status": "failed", "error": "NonFiniteError: x"},
+        "cars-random-seed0": {"status": "interrupted", "error": "SIGTERM", "steps": 7},
+        "cars-mae-seed0": {"status": "failed", "error": "ValueError: bad", "steps": 3},
+        "cars-theirs-seed0": {"status": "running", "steps": 4},
+    }.items():
+        write_record(runs[name].out, record("segmentation", "mae", 0, {"miou": 12.345}, **changes))
+    runs["birds-mae-seed0"].log.parent.mkdir(parents=True)
+    runs["birds-mae-seed0"].log.write_text("error: x")
+    return runs
+
+
+def test_states_from_records_alone(made: Callable[..., Prepared], record: Record) -> None:
+    study = made()
+    runs = half_done(study, record)
+    states = {name: state_of(run) for name, run in runs.items()}
+    assert states["hold-out-cars"] == "completed" and states["pretrain-mae"] == "completed: val_loss 0.4321"
+    assert states["search-cars-random-lr0.0001"] == "completed: miou 12.35"
+    assert states["search-cars-random-lr0.0002"] == "completed: the loss became infinite at this rate"
+    assert states["cars-random-seed0"] == "interrupted at step 7 of 10: SIGTERM"
+    assert states["cars-mae-seed0"] == "failed at step 3 of 10: ValueError: bad"
+    assert states["cars-theirs-seed0"] == "killed or still running at step 4 of 10"
+    assert states["birds-mae-seed0"].startswith("failed before its first step, see ")
+    assert states["birds-mae-seed1"] == "not started"
+    text = status_text("mine", study.runs)
+    assert text.startswith(
+        "Study mine: 26 runs: 18 not started, 4 completed, 2 failed, 1 interrupted, 1 killed or still"
+    )
+
+
+def test_dry_run_says_hours_and_disk(made: Callable[..., Prepared], record: Record, tmp_path: Path) -> None:
+    study = made()
+    half_done(study, record)
+    found = {item.what: item for item in outlooks(study.runs, study.checked)}
+    pretraining = found["mae"]
+    assert (pretraining.seconds, pretraining.source, pretraining.disk_source) == (600.0, "recorded", "measured")
+    assert (found["birds, 3 arms"].seconds, found["birds, 3 arms"].source) == (1800.0, "stated")
+    cars = [item for item in outlooks(study.runs, study.checked) if item.what == "cars, 3 arms"]
+    assert [(item.phase, item.runs, item.done) for item in cars] == [("search", 6, 2), ("transfer", 6, 0)]
+    # two checkpoints of weights and moments of a ViT of 6 blocks, 192 wide
+    assert cars[1].disk_bytes == 2 * 12 * 12 * 6 * 192**2 and cars[1].disk_source == "at least"
+    text = dry_run_text("mine", study.runs, study.checked, tmp_path / "out")
+    assert "Study mine: 26 runs, 4 of them done" in text
+    assert "unknown of 6 runs (the file may state `hours`), about 6:04:40 for the others" in text
+    assert "Learning rates of cars, searched for every arm alike with seed 100: 0.0001, 0.0002." in text
+
+
+def test_dry_run_of_the_tool_runs_nothing(
+    made: Callable[..., Prepared], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made()
+    command = [str(tmp_path / "mine.yaml"), "--data", str(tmp_path / "root"), "--out", str(tmp_path / "out")]
+    assert run_benchmark.main([*command, "--dry-run"]) == 0
+    assert "26 runs, 0 of them done" in capsys.readouterr().out
+    assert run_benchmark.main([*command, "--status"]) == 0
+    assert "26 not started" in capsys.readouterr().out
+    assert run_benchmark.main([*command, "--seeds", "100"]) == 1
+    assert "the search of cars takes 100" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def fake_tools(record: Record, values: dict[str, float]) -> dict[str, Tool]:
+    """Tools that leave a record whose miou is that of the rate; at 0.0002 the loss of `random` becomes infinite."""
+
+    def train(argv: list[str]) -> int:
+        out = Path(argv[argv.index("--out") + 1])
+        out.mkdir(parents=True, exist_ok=True)
+        rate = argv[argv.index("--base-lr") + 1] if "--base-lr" in argv else "none"
+        config = {"run": {"optim": {"base_lr": rate}}}
+        init = argv[argv.index("--init") + 1] if "--init" in argv else None
+        found = record(
+            "segmentation", "own", 0, {"miou": values[rate], "top1": 1.0}, config=config, weights_sha256=init
+        )
+        if rate == "0.0002" and "random" in argv:
+            write_record(out, replace(found, status="failed", error="NonFiniteError: the loss is not finite"))
+            return 1
+        write_record(out, found)
+        return 0
+
+    def make(argv: list[str]) -> int:
+        Path(argv[argv.index("--out") + 1]).mkdir(parents=True)
+        return 0
+
+    return {
+        name: replace(tool, main=make) if tool.config is None else replace(tool, main=train)
+        for name, tool in TOOLS.items()
+    }
+
+
+def test_a_study_searches_then_transfers_with_the_winner(
+    made: Callable[..., Prepared], record: Record, tmp_path: Path
+) -> None:
+    study = made(tools=fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0, "none": 1.0}))
+    screen = io.StringIO()
+    outcomes = Suite(study.tools, Console(file=screen, width=200)).carry_out(study.runs, study.out)
+    assert {outcome.status for outcome in outcomes} == {"completed"}
+    chosen = {name: read_record(tmp_path / f"out/cars-{name}-seed1").config for name in ("random", "mae")}
+    assert {name: config["run"]["optim"]["base_lr"] for name, config in chosen.items()} == {
+        "random": "0.0001",
+        "mae": "0.0002",
+    }
+    text = screen.getvalue()
+    assert "this rate is out of the question: NonFiniteError" in text
+    assert text.count("Learning rate of mae in cars: 0.0002") == 1 and "WARNING: 0.0002 is the highest" in text
+    assert text.index("search-cars-mae-lr0.0002: completed") < text.index("Learning rate of mae in cars")
+
+
+def test_a_search_without_result_holds_back_its_own_transfers_alone(
+    made: Callable[..., Prepared], record: Record
+) -> None:
+    tools = fake_tools(record, {"0.0001": 10.0, "none": 1.0})  # 0.0002 raises KeyError
+    study = made(tools=tools)
+    outcomes = {o.run.name: o for o in Suite(tools, Console(file=io.StringIO())).carry_out(study.runs, study.out)}
+    assert outcomes["search-cars-mae-lr0.0002"].status == "failed"
+    held = outcomes["cars-mae-seed0"]
+    assert (held.status, held.error) == ("not run", "needs the search run lr0.0002, which has no record")
+    assert outcomes["birds-mae-seed0"].good
+
+
+class Executor:
+    """What is handed to submitit."""
+
+    def __init__(self) -> None:
+        self.arrays: list[tuple[dict[str, Any], list[str]]] = []
+        self.parameters: dict[str, Any] = {}
+
+    def update_parameters(self, **parameters: Any) -> None:
+        self.parameters = parameters
+
+    def map_array(self, job: Any, names: list[str]) -> list[Any]:
+        self.arrays.append((self.parameters, names))
+        number = 100 + len(self.arrays)
+        return [type("Job", (), {"job_id": f"{number}_{place}"}) for place in range(len(names))]
+
+
+def test_arrays_of_phases_wait_for_each_other(made: Callable[..., Prepared], record: Record) -> None:
+    study, executor = made(SMALL + "cluster: {gpus: 8, partition: big, hours: 1.5}\n"), Executor()
+    half_done(study, record)
+    text = submit(study, Suite(study.tools, Console()), None, executor=lambda folder: executor)
+    (search, names), (transfer, rest) = executor.arrays  # data and pre-training are there
+    assert names == [f"search-cars-{arm}-lr{rate}" for arm in ("theirs", "mae") for rate in ("0.0001", "0.0002")]
+    assert len(rest) == 18 and search["slurm_dependency"] is None
+    assert transfer["slurm_dependency"] == "afterany:101"
+    assert (search["timeout_min"], search["gpus_per_node"], search["slurm_partition"]) == (90, 8, "big")
+    assert "search: 4 runs as array 101" in text and "transfer: 18 runs as array 102" in text
+    assert "gpus_per_node" not in parameters(Cluster(), "x", after=None)
+
+
+def test_slurm_without_submitit_names_the_extra(made: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    study = made()
+    with pytest.raises(
+        ValueError, match=r"needs submitit, which is not installed: pip install 'mae-transfer\[slurm\]'"
+    ):
+        submit(study, Suite(study.tools, Console()), None)
+
+
+def test_a_job_runs_one_run(made: Callable[..., Prepared], record: Record) -> None:
+    tools = fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0, "none": 1.0})
+    study = made(tools=tools)
+    suite = Suite(tools, Console(file=io.StringIO()))
+
+    def one(name: str) -> tuple[str, str | None]:
+        outcome = suite.carry_one(name, study.runs, study.out)
+        return outcome.status, outcome.error
+
+    assert one("search-cars-mae-lr0.0001") == ("not run", "needs hold-out-cars, pretrain-mae")
+    assert one("hold-out-cars") == one("pretrain-mae") == ("completed", None)
+    assert one("search-cars-mae-lr0.0001")[0] == "completed"
+    assert one("cars-mae-seed0") == ("not run", "needs the search run lr0.0002, which has no record")
+    assert one("search-cars-mae-lr0.0002")[0] == one("birds-mae-seed1")[0] == "completed"
+    assert read_record(study.out / "search/cars-mae/lr0.0002").status == "completed"
+
+
+def test_a_job_reads_the_study_from_its_folder(
+    made: Callable[..., Prepared], record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_job, "TOOLS", fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0, "none": 1.0}))
+    made().write_plan()
+    job = pickle.loads(pickle.dumps(study_job.StudyJob(out=tmp_path / "out", root=tmp_path / "root", gpus=0)))
+    assert job("hold-out-cars") == "hold-out-cars: completed"
+    with pytest.raises(RuntimeError, match="birds-mae-seed0: not run: needs pretrain-mae"):
+        job("birds-mae-seed0")
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(helpers=SimpleNamespace(DelayedSubmission=tuple_of)))
+    assert job.suite is not None
+    assert job.checkpoint("cars-mae-seed0") == (replace(job, suite=None), "cars-mae-seed0")
+
+
+def tuple_of(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
+def test_training_runs_of_several_gpus_are_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(study_job.os, "execv", lambda path, command: called.append(command))
+    started = study_job._by_torchrun("train_seg", TOOLS["train_seg"], 8)
+    started.main(["tiny", "--out", "x"])
+    (command,) = called
+    assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8"]
+    assert Path(command[5]).name == "train_seg.py" and Path(command[5]).is_file()
+    assert command[6:] == ["tiny", "--out", "x"]
+    assert study_job._by_torchrun("probe", TOOLS["probe"], 8) is TOOLS["probe"]
+
+
+def test_a_share_of_the_names_is_held_out() -> None:
+    names = [f"{number}.jpg" for number in range(100)]
+    away = held_out_names(names, 0.2)
+    assert len(away) == 20 and away == held_out_names(names[::-1], 0.2)
+    assert held_out_names(names, 0.1) < away  # a smaller share is a part of a larger
+    with pytest.raises(ValueError, match=r"0\.9 of 2 training images is held out, so none is left"):
+        held_out_names(names[:2], 0.9)
+
+
+def test_held_out_folders_of_all_layouts(few_scenes: Any, tmp_path: Path) -> None:
+    def files(folder: Path) -> set[str]:
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    cls = tmp_path / "cls"
+    hold_out(HoldOut(tool="train_cls", data=few_scenes.imagenet, share=0.25), cls)
+    both = files(cls / "train") | files(cls / "val")
+    assert both == files(few_scenes.imagenet / "train") and not files(cls / "train") & files(cls / "val")
+    seg = tmp_path / "seg"
+    said = hold_out(HoldOut(tool="train_seg", data=few_scenes.ade20k, share=0.25), seg)
+    assert said == f"{seg}: 9 images to train on, 3 held out."
+    stems = {name.rpartition(".")[0] for name in files(seg / "images/validation")}
+    assert stems == {name.rpartition(".")[0] for name in files(seg / "annotations/validation")} and len(stems) == 3
+    det = tmp_path / "det"
+    wanted = HoldOut(tool="train_det", data=few_scenes.coco, share=0.25)
+    hold_out(wanted, det)
+    whole = json.loads((few_scenes.coco / "annotations/instances_train2017.json").read_text())
+    parts = [json.loads((det / f"annotations/instances_{name}.json").read_text()) for name in ("train2017", "val2017")]
+    for key in ("images", "annotations"):
+        ids = [{item["id"] for item in part[key]} for part in parts]
+        assert ids[0] | ids[1] == {item["id"] for item in whole[key]} and not ids[0] & ids[1]
+    assert [len(part["images"]) for part in parts] == [9, 3]
+    assert (det / "val2017" / parts[1]["images"][0]["file_name"]).is_file()
+    assert hold_out(wanted, det) == f"{det}: there already."
+    with pytest.raises(ValueError, match=r"holds something else than 0\.5 of"):
+        hold_out(replace(wanted, share=0.5), det)
+    with pytest.raises(ValueError, match="layout voc: a part can be held out of ade20k and folder alone"):
+        hold_out(HoldOut(tool="train_seg", data=few_scenes.ade20k, share=0.5, layout="voc"), tmp_path / "x")
+    with pytest.raises(FileNotFoundError, match=r"instances_nine\.json: no such annotations"):
+        hold_out(HoldOut(tool="train_det", data=few_scenes.coco, share=0.5, train_split="nine"), tmp_path / "y")
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "runs"),
+    [
+        ("demo", (), 22),
+        ("real_small", ("cifar10", "seg_camvid", "det_bccd"), 4 + 2 + 4 * 3 * 3 + 2 * 5 * 3),
+        ("imagenet_coco_ade", ("imagenet", "coco", "ADEChallengeData2016"), 4 + 6 * 3 * 3 + 3 * 7 * 3),
+    ],
+)
+def test_shipped_studies_pass_their_checks(name: str, folders: tuple[str, ...], runs: int, tmp_path: Path) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    (tmp_path / "weights").mkdir()
+    for file in ("deit_base_patch16_224-b5f2ef4d.pth", "mae_pretrain_vit_base.pth"):
+        (tmp_path / "weights" / file).touch()
+    study = prepare(name, TOOLS, studies=run_benchmark.STUDIES, out=tmp_path / "out", root=tmp_path)
+    study.refuse()
+    assert len(study.runs) == runs
+    assert f"{runs} runs" in dry_run_text(name, study.runs, study.checked, study.out)

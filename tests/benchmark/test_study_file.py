@@ -1,0 +1,179 @@
+"""Study files: what is read, what is refused with which words, and the way back to the file."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmark.study import Arm, Cluster, Flag, Grid, Pretraining, Scenes, Study, TransferTask
+from benchmark.study_file import parse_study, read_study, study_text
+
+VOCABULARY = {
+    "train_cls": {
+        "recipe",
+        "data",
+        "steps",
+        "base_lr",
+        "label_share",
+        "init_source",
+        "trust_pickle",
+        "seed",
+        "protocol",
+    },
+    "train_det": {"recipe", "data", "steps", "base_lr", "val_split", "train_json", "init_source", "batch_size"},
+    "train_seg": {"recipe", "data", "steps", "base_lr", "val_split", "init_source", "layout"},
+    "probe": {"backbone", "data", "pooling", "init_source", "image_size"},
+    "pretrain": {"recipe", "data", "steps", "batch_size", "init_source"},
+}
+GOOD = """
+name: mine
+data: root
+seeds: [0, 1]
+arms:
+  random: random
+  theirs: {init: w.pth, init_source: mae, trust_pickle: true}
+  mae: {pretrain: {recipe: small, data: photos, steps: 10}}
+tasks:
+  cars: {tool: train_seg, recipe: small, data: cars, steps: 20, search: {rates: [1e-4, 2.5e-4], hold_out: 0.2}}
+  birds: {tool: train_cls, recipe: small, data: birds, label_shares: [0.1, 1], hours: 0.5}
+compare: {against: theirs}
+"""
+
+
+def parse(text: str) -> Study:
+    return parse_study(text, "mine.yaml", VOCABULARY)
+
+
+def test_a_study_is_read() -> None:
+    study = parse(GOOD)
+    assert (study.name, study.data, study.seeds, study.match) == ("mine", "root", (0, 1), "passes")
+    assert (study.claim, study.against) == ("mae", "theirs")
+    random, theirs, mae = study.arms
+    assert random == Arm(label="random")
+    assert theirs.init == "w.pth"
+    assert theirs.declared == (Flag("init_source", ("mae",)), Flag("trust_pickle", True))
+    assert [flag.argv() for flag in theirs.declared] == [("--init-source", "mae"), ("--trust-pickle",)]
+    assert mae.pretrain == Pretraining(recipe="small", data="photos", flags=(Flag("steps", ("10",)),))
+    cars, birds = study.tasks
+    assert cars.search == Grid(rates=(1e-4, 2.5e-4), hold_out=0.2) and cars.flags == (Flag("steps", ("20",)),)
+    assert (birds.label_shares, birds.hours, birds.search) == ((0.1, 1.0), 0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: [0, 1]", "seedz: [0, 1]", r"mine\.yaml: seeds: missing"),
+        ("data: root", "dta: root", r"mine\.yaml: dta: no such key; there are: .*Did you mean data\?"),
+        ("steps: 20", "stepz: 20", r"mine\.yaml: tasks\.cars\.stepz: train_seg has no such flag.*Did you mean steps\?"),
+        ("seeds: [0, 1]", "seeds: []", r"seeds: \[\] must be a list of one or more, for instance \[0, 1, 2\]"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", r"seeds: 0 comes twice; give each once"),
+        ("seeds: [0, 1]", "seeds: [0, -1]", r"seeds\[1\]: -1 is not a whole number from 0"),
+        ("seeds: [0, 1]", "seeds: [0, 100]", r"tasks\.cars\.search\.seed: 100 is a seed of the study"),
+        ("[1e-4, 2.5e-4]", "[1e-4, fast]", r"tasks\.cars\.search\.rates\[1\]: 'fast' is no number"),
+        ("[1e-4, 2.5e-4]", "[1e-4, 0]", r"tasks\.cars\.search\.rates\[1\]: 0 is not above 0"),
+        ("hold_out: 0.2", "hold_out: 20", r"hold_out: 20 is no part; give a number between 0 and 1"),
+        ("[0.1, 1]", "[10, 1]", r"label_shares\[0\]: 10 is no share; give a number above 0 and at most 1"),
+        ("tool: train_cls", "tool: train_clz", r"tool: 'train_clz' is not there.*Did you mean train_cls\?"),
+        ("tool: train_cls", "tool: train_det", r"label_shares: train_det takes no share of the labels; train_cls does"),
+        ("recipe: small, data: birds", "data: birds", r"tasks\.birds\.recipe: missing"),
+        ("  random: random\n", "  random: randm\n", r"arms\.random is 'randm'; it must be a mapping"),
+        ("init: w.pth,", "init: w.pth, random: true,", r"arms\.theirs\.random or init: an arm is one of"),
+        ("init_source: mae", "source: mae", r"arms\.theirs\.source: .*Did you mean init_source\?"),
+        ("against: theirs", "against: mae", r"compare\.against: 'mae' is not there; it is one of random, theirs"),
+        ("compare: {against: theirs}", "", r"compare\.against: missing; it is one of random, theirs"),
+        ("data: root", "budget: {match: pass}", r"budget\.match: 'pass' is not there.*Did you mean passes\?"),
+        ("name: mine", "name: my study", r"name: 'my study' must be of letters, digits"),
+        ("  random: random\n", "  no: random\n", r"arms: the key False is read as no text; put it in quotes"),
+        ("data: root", "name: again", r"not readable as YAML: line 3: 'name' comes twice; keep one of them"),
+        ("seeds: [0, 1]", "seeds: [0, 1", r"mine\.yaml: not readable as YAML"),
+        ("steps: 20", "seed: 4", r"tasks\.cars\.seed: train_seg has no such flag"),  # the study sets it
+        ("steps: 20", "steps: null", r"tasks\.cars\.steps: None is no value of a flag"),
+        ("data: root", "cluster: {gpu: 8}", r"cluster\.gpu: no such key.*Did you mean gpus\?"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_its_place(old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ValueError, match=message):
+        parse(GOOD.replace(old, new))
+
+
+def test_one_arm_is_no_comparison() -> None:
+    text = GOOD.replace("  theirs: {init: w.pth, init_source: mae, trust_pickle: true}\n", "")
+    with pytest.raises(ValueError, match="arms: 1 arm; a comparison needs two or more"):
+        parse(text.replace("  random: random\n", "").replace("theirs", "random"))
+
+
+def test_a_probe_has_no_rate_to_search() -> None:
+    text = GOOD.replace("tool: train_seg, recipe: small", "tool: probe, recipe: vit")
+    with pytest.raises(ValueError, match=r"tasks\.cars\.search\.rates: probe takes no learning rate"):
+        parse(text.replace("steps: 20, ", ""))
+
+
+def test_no_file_and_no_mapping(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"x\.yaml: no such study file"):
+        read_study(tmp_path / "x.yaml", VOCABULARY)
+    with pytest.raises(ValueError, match="the file is None; it must be a mapping"):
+        parse("")
+
+
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,7}", fullmatch=True)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=12)
+rates = st.lists(st.floats(1e-6, 10), min_size=1, max_size=3, unique=True).map(tuple)
+shares = st.lists(st.floats(0.01, 1), min_size=1, max_size=2, unique=True).map(tuple)
+positive = st.none() | st.floats(0.001, 1000)
+values = st.booleans() | st.lists(texts, min_size=1, max_size=2).map(tuple)
+
+
+def flags(*of: str) -> st.SearchStrategy[tuple[Flag, ...]]:
+    return st.dictionaries(st.sampled_from(of), values, max_size=len(of)).map(
+        lambda found: tuple(Flag(name, value) for name, value in found.items())
+    )
+
+
+grids = st.builds(
+    Grid, rates=rates, seed=st.integers(1000, 2000), hold_out=st.none() | st.floats(0.01, 0.99),
+    data=st.none() | texts, flags=flags("steps"),
+)  # fmt: skip
+pretrainings = st.builds(
+    Pretraining, recipe=texts, data=texts, flags=flags("steps", "batch_size"), hours=positive, flops_per_image=positive
+)
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> Study:
+    labels = draw(st.lists(names, min_size=2, max_size=3, unique=True))
+    arms = []
+    for label in labels:
+        kind = draw(st.integers(0, 2))
+        if kind == 0:
+            arms.append(Arm(label=label))
+        elif kind == 1:
+            arms.append(Arm(label=label, init=draw(texts), declared=draw(flags("init_source", "trust_pickle"))))
+        else:
+            arms.append(Arm(label=label, pretrain=draw(pretrainings)))
+    tasks = tuple(
+        TransferTask(
+            name=name, tool="train_cls", recipe=draw(texts), data=draw(texts), flags=draw(flags("steps", "protocol")),
+            label_shares=draw(shares), search=draw(st.none() | grids), hours=draw(positive),
+        )
+        for name in draw(st.lists(names, min_size=1, max_size=2, unique=True))
+    )  # fmt: skip
+    return Study(
+        name=draw(names),
+        data=draw(texts),
+        seeds=tuple(draw(st.lists(st.integers(0, 999), min_size=1, max_size=3, unique=True))),
+        arms=tuple(arms),
+        tasks=tasks,
+        claim=labels[0],
+        against=labels[1],
+        match=draw(st.sampled_from(["passes", "flops", "none"])),
+        scenes=tuple(Scenes(name=name, flags=draw(flags("a", "b"))) for name in draw(st.sets(names, max_size=1))),
+        cluster=draw(st.builds(Cluster, partition=st.none() | texts, gpus=st.integers(0, 8), hours=st.floats(0.1, 99))),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(studies())
+def test_round_trip(study: Study) -> None:
+    assert parse(study_text(study)) == study
