@@ -1,1 +1,1 @@
-"""Pre-training of the shared backbone: by reconstructing pixels (MAE) and from labels."""
+"""Pre-training of the shared backbone: MAE, BEiT with its tokenizers, MoCo v3, and from labels."""

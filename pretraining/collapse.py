@@ -3,29 +3,35 @@
 Axis letters: B images, D width.
 """
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def feature_spread(feature_BD: Tensor) -> float:
+def feature_spread(feature_BD: Tensor) -> Tensor:
     """Return the standard deviation over images of features of length one, averaged over channels, times sqrt(D).
 
     1 where they are spread evenly in all directions, 0 where all are the same (SimSiam, arXiv 2011.10566, section 4.1).
     """
-    unit_BD = normalize(feature_BD.float(), dim=1)
-    return float(unit_BD.std(dim=0, unbiased=False).mean() * unit_BD.shape[1] ** 0.5)
+    unit_BD = normalize(feature_BD.detach().float(), dim=1)
+    return unit_BD.std(dim=0, unbiased=False).mean() * unit_BD.shape[1] ** 0.5
 
 
-def effective_rank(feature_BD: Tensor) -> float:
+def effective_rank(feature_BD: Tensor) -> Tensor:
     """Return the number of directions that the features use: e to the entropy of the shares of the singular values.
 
     From 1, all differences between images along one direction, to the smaller of B - 1 and D (Roy and Vetterli 2007).
     0 where there is no difference at all. The mean is taken out first.
     """
-    centred_BD = feature_BD.double() - feature_BD.double().mean(dim=0)
-    values = centred_BD.svd(compute_uv=False).S
-    total = values.sum()
-    if total < 1e-12 * (1 + feature_BD.double().norm()):  # rounding alone
-        return 0.0
-    share = values[values > 0] / total
-    return float((-(share * share.log()).sum()).exp())
+    with torch.autocast(feature_BD.device.type, enabled=False):
+        feature_BD = feature_BD.detach().double()
+        centred_BD = feature_BD - feature_BD.mean(dim=0)
+        # the smaller of the two Gram matrices has the same singular values, squared
+        wide = centred_BD.shape[0] < centred_BD.shape[1]
+        gram = centred_BD @ centred_BD.T if wide else centred_BD.T @ centred_BD
+        values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+        total = values.sum()
+        share = values / total.clamp_min(1e-300)
+        rank = (-torch.xlogy(share, share).sum()).exp()
+        rounding = 1e-12 * (1 + feature_BD.norm())
+        return torch.where(total > rounding, rank, torch.zeros_like(rank))

@@ -68,7 +68,7 @@ class MoCoTask:
         """Return the loss of each image among those of its batch, and how far the batch's class tokens differ."""
         first, second, ids = batch
         made = self.model.compare(first, second, everywhere=False)
-        batch_wide = {"spread": feature_spread(made.class_BD), "rank": effective_rank(made.class_BD)}
+        batch_wide = {"spread": float(feature_spread(made.class_BD)), "rank": float(effective_rank(made.class_BD))}
         losses = made.loss_B.tolist()
         return [ImageResult(i, {"loss": loss, **batch_wide}) for i, loss in zip(ids, losses, strict=True)]
 

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from backbones.vit import ViT
 from engine.sync_norm import CpuSyncBatchNorm
+from pretraining.collapse import effective_rank, feature_spread
 
 Batch = tuple[Tensor, Tensor, list[str]]  # first view, second view, ids
 
@@ -110,11 +111,18 @@ class MoCoV3(nn.Module):
         self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return {"contrast": scalar} of (first views, second views, ids); in training the momentum branch follows."""
+        """Return {"contrast": scalar} of (first views, second views, ids).
+
+        In training the momentum branch follows, and beside the loss stand feature_spread and feature_rank of the class
+        tokens of this process's first views, without a gradient: numbers that fall when features collapse.
+        """
         first, second, _ = batch
-        if self.training:
-            self._follow()
-        return {"contrast": self.compare(first, second, everywhere=True).loss_B.mean()}
+        if not self.training:
+            return {"contrast": self.compare(first, second, everywhere=True).loss_B.mean()}
+        self._follow()
+        made = self.compare(first, second, everywhere=True)
+        signs = {"feature_spread": feature_spread(made.class_BD), "feature_rank": effective_rank(made.class_BD)}
+        return {"contrast": made.loss_B.mean(), **signs}
 
     def compare(self, first_BCHW: Tensor, second_BCHW: Tensor, *, everywhere: bool) -> Contrasted:
         """Return each image's loss among the images of all processes, or of this one alone."""

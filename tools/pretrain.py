@@ -1,7 +1,8 @@
-"""Pre-train the shared ViT backbone: by reconstructing pixels (MAE), by visual tokens (BEiT), or from labels.
+"""Pre-train the shared ViT backbone: by pixels (MAE), visual tokens (BEiT), contrast (MoCo v3), or from labels.
 
     python tools/pretrain.py tiny --data imagenet --out runs/mae
     python tools/pretrain.py tiny --mask-ratio 0.5 --sampling block --data imagenet --out runs/mae-block-50
+    python tools/pretrain.py tiny_moco_v3 --data imagenet --out runs/moco
     python tools/pretrain.py tiny_supervised --data imagenet --out runs/supervised
     python tools/pretrain.py mae_large_800 --resume-from checkpoint-399.pth --data imagenet --out runs/mae-large
 
