@@ -11,7 +11,9 @@ from engine.files import replacing
 CURVES_NAME = "curves.png"
 LEADING = 3  # metrics drawn of each kind (box_ap, box_ap50, ...), since the many that follow would hide them
 VALIDATION = "val/"
-NOT_LOSSES = ("lr", "grad_norm", "images_per_second", "data_wait")
+# each in a panel of its own: rates, and numbers that are watched and not optimised
+WATCHED = ("lr", "grad_norm", "loss_scale", "feature_spread", "feature_rank")
+NOT_LOSSES = (*WATCHED, "images_per_second", "data_wait")
 
 Series = dict[str, tuple[list[int], list[float]]]
 
@@ -40,7 +42,7 @@ def draw_curves(metrics: Path, picture: Path) -> Path | None:
         return None
     validation = {name.removeprefix(VALIDATION): s for name, s in series.items() if name.startswith(VALIDATION)}
     losses = {name: s for name, s in series.items() if name not in NOT_LOSSES and not name.startswith(VALIDATION)}
-    rates: Series = {name: series[name] for name in ("lr", "grad_norm") if name in series}
+    rates: Series = {name: series[name] for name in WATCHED if name in series}
     panels = [(losses, "loss", True), *(((one, name, False) for name, one in _each(rates)))]
     if validation:
         panels.append((_leading(validation), "validation", False))

@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from math import isclose
 from pathlib import Path, PosixPath
 from typing import Any
 
@@ -186,7 +187,7 @@ def _arguments(path: Path) -> dict[str, Any]:
 
 
 def _changes(found: OfficialRun, model: MaskedAutoencoder, run: RunConfig) -> list[str]:
-    """Return `name: file's -> run's` for what the file was trained with and this run is not."""
+    """Return a line for each setting that the file was trained with and this run is not."""
     given = found.arguments
     if not given:
         return ["the file holds no arguments that can be read, so they were not compared with the recipe's"]
@@ -200,7 +201,8 @@ def _changes(found: OfficialRun, model: MaskedAutoencoder, run: RunConfig) -> li
         ("epochs", given.get("epochs"), run.length.value if run.length.unit == "epochs" else None),
         ("warmup_epochs", given.get("warmup_epochs"), _epochs(run)),
     ]
-    return [f"{name}: {old} -> {new}" for name, old, new in compared if None not in (old, new) and old != new]
+    changed = [(name, old, new) for name, old, new in compared if None not in (old, new) and not isclose(old, new)]
+    return [f"{name}: the file's run had {old}, this one has {new}" for name, old, new in changed]
 
 
 def _kept(patches: int, ratio: float | None) -> int | None:

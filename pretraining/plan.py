@@ -11,7 +11,7 @@ from pretraining.task import autoencoder
 
 def plannable(config: MAEConfig) -> Plannable:
     """Return the autoencoder and its loss on images of the recipe's size."""
-    a = config.backbone
+    a = config.encoder
     model = autoencoder(config, ViT(a, train_position=False))
 
     def loss(images: int) -> Tensor:

@@ -13,7 +13,7 @@ from classification.probe import ProbeConfig
 from classification.recipes import RECIPES as CLASSIFICATION
 from detection.recipes import RECIPES as DETECTION
 from engine.config import as_json
-from engine.launch import TrainArgs, choose_recipe, override, parse
+from engine.launch import choose_recipe, override, parse
 from pretraining.recipes import RECIPES as PRETRAINING
 from segmentation.recipes import RECIPES as SEGMENTATION
 from tools import hold_out, make_scenes, pretrain, probe, train_cls, train_det, train_seg
@@ -56,7 +56,7 @@ def _probe_config(argv: list[str]) -> dict[str, Any]:
 TOOLS = {
     "make_scenes": Tool(main=make_scenes.main, config=None, flags={}),
     "hold_out": Tool(main=hold_out.main, config=None, flags={}),
-    "pretrain": _trainer(pretrain.main, TrainArgs, PRETRAINING),
+    "pretrain": _trainer(pretrain.main, pretrain.Args, PRETRAINING),
     "train_cls": _trainer(train_cls.main, train_cls.Args, CLASSIFICATION),
     "train_det": _trainer(train_det.main, train_det.Args, DETECTION),
     "train_seg": _trainer(train_seg.main, train_seg.Args, SEGMENTATION),

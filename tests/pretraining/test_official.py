@@ -214,10 +214,10 @@ def test_what_differs_is_noted(config: MAEConfig, data: Path, tmp_path: Path) ->
     saved(tmp_path / "checkpoint-1.pth", arguments=arguments)
     notes = pretraining.task.build_task(config, data=data, init=None).facts.weights.lines()[2:]
     assert notes == [
-        "  note batch: 8 -> 2",
-        "  note lr: 0.001 -> 0.01",
-        "  note visible patches: 8 -> 4",
-        "  note epochs: 800 -> 6",
+        "  note batch: the file's run had 8, this one has 2",
+        "  note lr: the file's run had 0.001, this one has 0.01",
+        "  note visible patches: the file's run had 8, this one has 4",
+        "  note epochs: the file's run had 800, this one has 6",
     ]
 
 
