@@ -35,8 +35,8 @@ def test_a_huge_model_is_planned_without_memory_for_it(capsys: pytest.CaptureFix
     [
         (["tiny", "--gpus", "1", "--gpu-memory", "1"], "are of pretrain, train_cls, train_det, train_seg; add --task"),
         (["nothing", "--gpus", "1", "--gpu-memory", "1"], "no recipe is called 'nothing'; there are: "),
-        (["mae_base", "--task", "train_seg", "--gpus", "1", "--gpu-memory", "0.1"], "GiB of a device"),
-        (["mae_base", "--task", "train_seg", "--gpus", "0", "--gpu-memory", "1"], "both must be above zero"),
+        (["mae_base_mmseg", "--task", "train_seg", "--gpus", "1", "--gpu-memory", "0.1"], "GiB of a device"),
+        (["mae_base_mmseg", "--task", "train_seg", "--gpus", "0", "--gpu-memory", "1"], "both must be above zero"),
         (["tiny", "--task", "train_seg", "--gpus", "3", "--gpu-memory", "1"], "cannot be shared by 3 devices"),
     ],
 )
