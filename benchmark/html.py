@@ -36,14 +36,15 @@ MOST_CONFIGS = 60  # runs whose whole configuration is in the page
 RUNS_CAPTION = "Every record that was read, in the order of the folders."
 
 
-def to_html(comparison: Comparison) -> str:
+def to_html(comparison: Comparison, *, images: bool = True) -> str:
     """Return the page: verdicts, tables, pictures of every arm on the same images, and where each number is from.
 
-    Raises OSError or ValueError for a file of a run that cannot be read.
+    Without `images` the page holds charts alone, no picture that shows an image of the data. Raises
+    OSError or ValueError for a file of a run that cannot be read.
     """
     *tasks, overall = verdicts(comparison)
     classes = class_grids(comparison)
-    pictures = _pictures(comparison)
+    pictures = _pictures(comparison) if images else []
     curves = curves_picture(comparison)
     published = published_grid(comparison)
     wanted = {
@@ -74,6 +75,7 @@ def to_html(comparison: Comparison) -> str:
         most_lines=MOST_LINES,
         per_class=classes,
         pictures=pictures,
+        images=images,
         records=record_lines(comparison),
         runs=_runs(comparison),
         configs=_configs(comparison),

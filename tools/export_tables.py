@@ -2,7 +2,7 @@
 
     python tools/export_tables.py runs/demo --format md
     python tools/export_tables.py runs/demo --format latex --out table.tex
-    python tools/export_tables.py runs/demo --format html --out report.html
+    python tools/export_tables.py runs/demo --format html --out report.html    # --no-images: charts alone
 
 Reads the runs' records and per-image results; records that it cannot read or leaves out are listed. What intervals, p
 and verdicts mean is in docs/statistics.md.
@@ -17,6 +17,7 @@ import tyro
 
 from benchmark.cells import record_lines
 from benchmark.export import EXPORTS, Format, write_text
+from benchmark.html import to_html
 from benchmark.resample import RESAMPLES
 from benchmark.store import open_store
 from benchmark.table import compare
@@ -30,6 +31,8 @@ class Args:
     """Folder that holds runs, at any depth."""
     format: Format = "md"
     """Markdown for GitHub, tidy CSV with one number per line, JSON, LaTeX with booktabs, or a page with pictures."""
+    images: bool = True
+    """Pictures that show images of the data in the page; without them it can be passed on where the data may not."""
     resamples: int = RESAMPLES
     """Resamples of the test images, drawn for all runs of a task alike; 0: intervals over seeds alone."""
     out: Path | None = None
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.resamples < 0 or args.resamples == 1:
             raise ValueError(f"--resamples {args.resamples}: give 2 or more (1,000 is plenty), or 0 for none.")
         comparison = compare(open_store(args.runs), resamples=args.resamples)
-        text = EXPORTS[args.format](comparison)
+        text = to_html(comparison, images=args.images) if args.format == "html" else EXPORTS[args.format](comparison)
         if args.out is None:
             print(text, end="")
         else:

@@ -17,6 +17,7 @@ from benchmark.report_pictures import WIDEST, embedded, same_pictures
 from benchmark.store import open_store
 from benchmark.table import compare
 from engine.record import read_record, write_record
+from tools import export_tables
 
 
 class Page(HTMLParser):
@@ -86,6 +87,11 @@ def test_pictures_of_all_arms_on_the_same_image(runs: Path) -> None:
     assert embedded(shown[0][1]).startswith("data:image/jpeg;base64,")
     page = Page(to_html(comparison))
     assert sum(url.startswith("data:image/jpeg") for url in page.fetched) == len(shown)
+    out = runs.parent / "without.html"
+    assert export_tables.main([str(runs), "--format", "html", "--no-images", "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert not any(url.startswith("data:image/jpeg") for url in Page(text).fetched)
+    assert "pictures that show images of the data are left out" in text
 
 
 def test_wide_pictures_are_made_small(tmp_path: Path) -> None:
