@@ -87,6 +87,10 @@ def rebuild(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split:
         config = replace(config, val_split=split)
         if hasattr(config, "val_json"):  # it named the annotations of the run's own split
             config = replace(config, val_json=None)
+    if data is not None and hasattr(config, "train_split"):  # other images may have no training split; none is needed
+        config = replace(config, train_split=split or record.val_split)
+        if hasattr(config, "train_json"):
+            config = replace(config, train_json=config.val_json)
     task = tasks[record.task].build(config, data=data or Path(record.data), init=_initial_weights(record))
     classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
     if classes != record.extra:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +103,19 @@ def test_interrupted_run_resumes_to_the_same_bits(
     assert evaluate.main([str(parts)]) == 0
     again = json.loads(next((parts / "evaluations").glob("*/metrics.json")).read_text())
     assert again["metrics"] == records[1].metrics and again["step"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_data_without_a_training_split_is_evaluated(task: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    out, other = tmp_path / "run", tmp_path / "validation-only"
+    assert TOOLS[task][0](_arguments(task, few_scenes, out, steps=1)) == 0
+    record = read_record(out)
+    training = shutil.ignore_patterns("train*", "instances_train*")
+    shutil.copytree(record.data, other, ignore=training)
+    assert evaluate.main([str(out), "--data", str(other)]) == 0
+    again = json.loads((out / "evaluations" / record.val_split / "metrics.json").read_text())
+    assert again["metrics"] == record.metrics
 
 
 def test_init_of_another_architecture_is_refused(
