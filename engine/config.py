@@ -103,6 +103,9 @@ class RunConfig:
     exported in place of the last weights; None keeps no average."""
     activation_checkpointing: bool = False
     """Keep one tensor per ViT block and compute the rest again in the backward pass: less memory, the same numbers."""
+    compile: bool = False
+    """Compile the transformer blocks (torch.compile): the same numbers up to rounding, after a minute or more of
+    compilation."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """How several processes share the work: each holds the whole model (ddp), or a share of its weights, gradients and
     moments (fsdp)."""

@@ -75,6 +75,8 @@ class TrainArgs:
     """Evaluate and export the exponential moving average of the weights with this decay per step."""
     activation_checkpointing: bool = False
     """Keep one tensor per ViT block and compute the rest again in the backward pass."""
+    compile: bool = False
+    """Compile the transformer blocks with torch.compile."""
     strategy: Literal["ddp", "fsdp"] | None = None
     """What several processes hold: each the whole model (ddp), or a share of weights, gradients and moments (fsdp)."""
     arm: str | None = None
@@ -104,6 +106,8 @@ def override(config: C, args: TrainArgs) -> C:
         run = replace(run, length=Duration(args.epochs, "epochs"))
     if args.activation_checkpointing:
         run = replace(run, activation_checkpointing=True)
+    if args.compile:
+        run = replace(run, compile=True)
     for name in ("seed", "batch_size", "workers", "precision", "ema_decay", "strategy"):
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})

@@ -158,6 +158,14 @@ def test_mistakes_are_said_in_one_line(
     assert message in error and "Traceback" not in error
 
 
+def test_classification_validates_on_another_split(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    arguments = _arguments("classification", few_scenes, tmp_path / "run", steps=1)
+    assert train_cls.main([*arguments, "--val-split", "test"]) == 0
+    record = read_record(tmp_path / "run")
+    assert record.val_split == "test"
+    assert record.val_images == len(list((few_scenes.root / "imagenet" / "test").glob("*/*")))
+
+
 def test_evaluating_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main([str(tmp_path)]) == 1
     assert "record.json: no such record" in capsys.readouterr().err

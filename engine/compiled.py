@@ -1,0 +1,31 @@
+"""`torch.compile` of the transformer blocks, each for itself: blocks that are alike share what is compiled."""
+
+import torch
+from torch import nn
+
+from engine.sharding import blocks
+
+PER_BLOCK = 4  # variants that a block may be compiled in: training and evaluation, and sizes that change
+
+
+def compile_blocks(model: nn.Module, device: torch.device) -> None:
+    """Compile every block of every ViT in the model, in place; names of weights stay as they are.
+
+    Sums are in another order then, so the numbers are those of the uncompiled model up to rounding. Raises ValueError
+    for a model without blocks, and where PyTorch cannot compile for this device.
+    """
+    found = blocks(model)
+    if not found:
+        raise ValueError("compile: the model has no transformer blocks.")
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(4, device=device))
+    except Exception as error:  # a backend raises what it likes
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"compile: torch.compile does not work here ({type(error).__name__}: {said}). It needs a C++ compiler for "
+            "CPUs and Triton for GPUs; leave --compile out, or install them."
+        ) from error
+    # blocks run the same code, but each rate of drop path is a variant of its own
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, PER_BLOCK * len(found))
+    for block in found:
+        block.compile()
