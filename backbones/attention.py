@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from backbones.attention_pieces import attention_in_pieces
 from backbones.config import Grid
 from backbones.relpos import decomposed_bias, place_channels, table_bias, table_rows
+from backbones.window import partition, unpartition
 
 # On CPUs matmul-softmax-matmul is up to 4 times faster than the fused kernel at 50 to 200 tokens, and 1.5 times slower
 # from 1,024 on in float32; with a bias, which leaves the fused kernel to PyTorch's plain one, it is never slower. In
@@ -122,28 +123,42 @@ class Attention(nn.Module):
             rows = table_rows(made_for, class_token=class_token)
             self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
 
-    def forward(self, x_BTD: Tensor, grid: Grid | None = None, shared_HTT: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, grid: Grid | None = None, shared_HTT: Tensor | None = None, *, window_size: int = 0
+    ) -> Tensor:
         """Return (B, T, D). `grid` is that of the patches, None where some are missing; `shared_HTT` is a TableBias's.
 
-        Raises ValueError for relative positions without a grid.
+        With a `window_size` a patch attends to those of its window alone. Raises ValueError for windows or relative
+        positions without a grid.
         """
-        q_BHTd, k_BHTd, v_BHTd = self._project(x_BTD)
+        qkv_BT3D, bias_3D = self._project(x_BTD)
+        if window_size:
+            if grid is None:
+                raise ValueError("windows need every patch of a grid; a masked image has none.")
+            image = grid
+            qkv_BT3D = partition(qkv_BT3D.unflatten(1, image), window_size, bias_3D.to(qkv_BT3D.dtype))
+            grid = (window_size, window_size)
+        q_BHTd, k_BHTd, v_BHTd = self._heads(qkv_BT3D)
         if self.relative == "decomposed":
             y_BHTd = self._decomposed(q_BHTd, k_BHTd, v_BHTd, _known(grid))
         else:
             bias_HTT = shared_HTT if self.relative == "none" else self._table(_known(grid))
             y_BHTd = attention(q_BHTd, k_BHTd, v_BHTd, bias_HTT)
-        return self.proj(y_BHTd.transpose(1, 2).flatten(2))
+        y_BTD = y_BHTd.transpose(1, 2).flatten(2)
+        if window_size:
+            y_BTD = unpartition(y_BTD, window_size, image).flatten(1, 2)
+        return self.proj(y_BTD)
 
-    def _project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each (B, H, T, d)."""
-        bias_3D: Tensor | None = self.qkv.bias
+    def _project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries, keys and values, (B, T, 3 * D), and the bias that is in them, (3 * D,)."""
+        bias_3D = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias_3D = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        B, T, D = x_BTD.shape
-        qkv_BT3D = F.linear(x_BTD, self.qkv.weight, bias_3D)
-        q, k, v = qkv_BT3D.reshape(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
+        return F.linear(x_BTD, self.qkv.weight, bias_3D), bias_3D
+
+    def _heads(self, qkv_BT3D: Tensor) -> tuple[Tensor, ...]:
+        """Return queries, keys and values, each (B, H, T, d)."""
+        return qkv_BT3D.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _table(self, grid: Grid) -> Tensor:
         """Return what is added to the scores, (H, T, T)."""

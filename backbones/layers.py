@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from backbones.attention import Attention
 from backbones.config import Grid
-from backbones.window import partition, unpartition
 
 LAYER_NORM_EPS = 1e-6  # MAE's and ViT's; PyTorch's default is 1e-5
 
@@ -83,17 +82,9 @@ class Block(nn.Module):
 
         Raises ValueError for windows or relative positions without a grid.
         """
-        x_BTD = x_BTD + self.drop_path(_scaled(self._attend(self.norm1(x_BTD), grid, shared_HTT), self.gamma_1))
+        attended_BTD = self.attn(self.norm1(x_BTD), grid, shared_HTT, window_size=self.window_size)
+        x_BTD = x_BTD + self.drop_path(_scaled(attended_BTD, self.gamma_1))
         return x_BTD + self.drop_path(_scaled(self.mlp(self.norm2(x_BTD)), self.gamma_2))
-
-    def _attend(self, x_BTD: Tensor, grid: Grid | None, shared_HTT: Tensor | None) -> Tensor:
-        if not self.window_size:
-            return self.attn(x_BTD, grid, shared_HTT)
-        if grid is None:
-            raise ValueError("windows need every patch of a grid; a masked image has none.")
-        size = self.window_size
-        windows_NsD = partition(x_BTD.unflatten(1, grid), size)
-        return unpartition(self.attn(windows_NsD, (size, size), shared_HTT), size, grid).flatten(1, 2)
 
 
 def _scaled(branch_BTD: Tensor, gamma_D: Tensor | None) -> Tensor:

@@ -3,21 +3,24 @@
 Axis letters: B batch, h x w patches, D width, n windows per image, s side of a window in patches.
 """
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from backbones.config import Grid
 
 
-def partition(map_BhwD: Tensor, size: int) -> Tensor:
-    """Return the windows, (B * n, size * size, D), row by row; the map is padded with zeros below and to the right.
+def partition(map_BhwD: Tensor, size: int, padding_D: Tensor) -> Tensor:
+    """Return the windows, (B * n, size * size, D), row by row; the map is padded below and to the right.
 
-    Padded places are not masked: attention sees them as zero tokens, as in detectron2's ViT.
+    Padded places are not masked: attention sees them as tokens. Where the map comes from a linear layer they are its
+    bias: detectron2's ViT pads with zeros before that layer, which is the same and computes them.
     """
     B, h, w, D = map_BhwD.shape
     below, right = -h % size, -w % size
-    if below or right:
-        map_BhwD = F.pad(map_BhwD, (0, 0, 0, right, 0, below))
+    if right:
+        map_BhwD = torch.cat([map_BhwD, padding_D.expand(B, h, right, D)], dim=2)
+    if below:
+        map_BhwD = torch.cat([map_BhwD, padding_D.expand(B, below, w + right, D)], dim=1)
     rows, columns = (h + below) // size, (w + right) // size
     return map_BhwD.reshape(B, rows, size, columns, size, D).transpose(2, 3).reshape(-1, size * size, D)
 

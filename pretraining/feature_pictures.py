@@ -139,7 +139,7 @@ def draw_positions(path: Path, table_1PD: Tensor, grid: Grid, prefix: int) -> Pa
 
 def _weights(attention: Attention, x_BTD: Tensor, grid: Grid, shared: TableBias | None) -> Tensor:
     """Return the softmax of the scores, (B, heads, T, T); the model's own kernels never hold it."""
-    q, k, _ = attention._project(x_BTD)
+    q, k, _ = attention._heads(attention._project(x_BTD)[0])
     score = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     if shared is not None:
         score = score + shared(grid)

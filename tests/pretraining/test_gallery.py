@@ -60,7 +60,7 @@ def test_attention_is_what_the_block_computes(kind: Any, class_token: bool) -> N
     assert weight.shape == (2, 2, 4, 6)
     # the weights, times the values, through the last layer: what the block's own kernel gave
     whole = _weights(attention, kept[0], (4, 6), vit.rel_pos_bias)
-    made = attention.proj((whole @ attention._project(kept[0])[2]).transpose(1, 2).flatten(2))
+    made = attention.proj((whole @ attention._heads(attention._project(kept[0])[0])[2]).transpose(1, 2).flatten(2))
     torch.testing.assert_close(made, kept[1], rtol=1e-9, atol=1e-12)
     rows = whole[:, :, 0, 1:] if class_token else whole.mean(dim=2)
     assert torch.equal(weight, rows.unflatten(2, (4, 6)).float())
