@@ -19,6 +19,7 @@ from detectron2.structures import BoxMode
 from backbones.digest import file_sha256
 from detection.coco_file import read_file, some
 from detection.store import Category, Store, open_store, stored_source, write_store
+from engine.cache import cache_folder
 
 CACHED_FROM = 16 * 2**20  # bytes of JSON
 
@@ -182,13 +183,6 @@ def check_same_categories(train: CocoSplit, val: CocoSplit) -> None:
 def with_note(split: CocoSplit, note: str) -> CocoSplit:
     """Return the split with one more thing said of it."""
     return replace(split, notes=(*split.notes, note))
-
-
-def cache_folder() -> Path:
-    """Return where cleaned annotations are kept between runs."""
-    if explicit := os.environ.get("MAE_TRANSFER_CACHE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mae-transfer"
 
 
 def image_folder(store: Store, *, path: Path, data: Path, split: str) -> Path:

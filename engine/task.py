@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -160,3 +160,14 @@ class Task(Protocol):
 
     def finish(self, folder: Path) -> list[Path]:
         """Write what the run leaves besides its record (pre-training: the backbone checkpoint); return the paths."""
+
+
+@runtime_checkable
+class ActsAfterSteps(Protocol):
+    """What a task has besides where its model changes otherwise than by the optimiser: a momentum encoder follows."""
+
+    def after_step(self, step: int, total: int) -> None:
+        """Act on the weights that the optimiser left; `step` of `total` steps are done.
+
+        Called before the state is saved or evaluated. Parameters are shares of themselves in a sharded run.
+        """

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
 from engine.config import RunConfig
 from pretraining.beit_masking import check_blocks
@@ -18,6 +19,10 @@ class BEiTConfig:
     """Length, batch, optimiser, schedule."""
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
+    statistics: bool = False
+    """Normalise pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
+    normalisation: Normalisation | None = None
+    """What that computed; None is ImageNet's, or what the initial weights state."""
     tokenizer: str | None = None
     """The tokenizer's file (or folder: dall_e), which a recipe cannot know."""
     tokenizer_kind: Kind = "own"

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop, v2
 
 from backbones.checkpoint import Normalisation
-from engine.images import find_images, read_rgb
+from engine.images import open_images
 
 S = TypeVar("S")
 Sample = tuple[Tensor, Tensor, Tensor, str]  # image_CHW normalised, pixel_CHW from 0 to 1, mask_N, image id
@@ -28,19 +28,18 @@ class Images(Generic[S]):
     """The images below a folder, each as `view` makes it."""
 
     def __init__(self, root: Path, view: Callable[[Image.Image], S]) -> None:
-        """`root` is searched with its subfolders. Raises FileNotFoundError where it holds no image."""
-        self.root, self.view = root, view
-        self.files = find_images(root)
+        """`root` is searched with its subfolders. Raises what `open_images` raises."""
+        self.images, self.view = open_images(root), view
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[S, str]:
-        return self.view(read_rgb(self.files[index])), self.image_id(index)
+        return self.view(self.images.read(index)), self.image_id(index)
 
     def image_id(self, index: int) -> str:
         """The path below the split's folder."""
-        return str(self.files[index].relative_to(self.root))
+        return self.images.image_id(index)
 
 
 class MaskedViews:

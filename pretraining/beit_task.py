@@ -123,7 +123,8 @@ def build_task(config: BEiTConfig, *, data: Path, init: InitialWeights | None) -
     a = config.backbone
     encoder = ViT(a, drop_path=config.drop_path)
     initialise_encoder(encoder)
-    report, normalisation = start_from(encoder, init)
+    report, found = start_from(encoder, init)
+    normalisation = config.normalisation or found
     tokenizer = open_tokenizer(config.tokenizer, config.tokenizer_kind, trust_pickle=config.trust_tokenizer_pickle)
     check_grid(tokenizer, token_size=config.token_size, grid=a.grid)
     views: dict[str, Any] = {
@@ -144,6 +145,7 @@ def build_task(config: BEiTConfig, *, data: Path, init: InitialWeights | None) -
         architecture=asdict(a),
         weights=report,
         init=init,
+        data_notes=(*train_data.images.notes, *val_data.images.notes),
         flops_per_image=count_flops(encoder, torch.zeros(1, a.in_chans, *a.image_size)),
         extra={
             "tokenizer": {

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from backbones.checkpoint import Normalisation
 from backbones.config import Position, ViTConfig
 from engine.config import RunConfig
 from pretraining.augment import Views
@@ -21,6 +22,10 @@ class MAEConfig:
     """Length, batch, optimiser, schedule."""
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
+    statistics: bool = False
+    """Normalise pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
+    normalisation: Normalisation | None = None
+    """What that computed; None is ImageNet's, or what the initial weights state."""
     mask_ratio: float = 0.75
     """Share of patches hidden from the encoder (figure 5)."""
     sampling: Sampling = "random"

@@ -1,4 +1,4 @@
-"""Unlabelled images for MAE: any files below `train/` and `val/`, as views, each with the noise of its mask."""
+"""Unlabelled images for MAE: any below `train/` and `val/`, files or in tar shards, as views with a mask's noise."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.images import find_images, read_rgb
+from engine.images import open_images
 from pretraining.augment import View
 
 Sample = tuple[Tensor, Tensor, str]  # image_RCHW, noise_RN, image id; R views
@@ -18,24 +18,23 @@ class MaskedImages:
     def __init__(self, root: Path, view: View, *, noise: Callable[[], Tensor], repeats: int = 1) -> None:
         """`root` is searched with its subfolders; `noise` draws (N,) and an image gives `repeats` views.
 
-        Raises FileNotFoundError where the folder holds no image.
+        Raises what `open_images` raises.
         """
-        self.root = root
-        self.files = find_images(root)
+        self.images = open_images(root)
         self.view, self.noise, self.repeats = view, noise, repeats
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        image = read_rgb(self.files[index])
+        image = self.images.read(index)
         views = [(self.view(image), self.noise()) for _ in range(self.repeats)]
         return torch.stack([v for v, _ in views]), torch.stack([n for _, n in views]), self.image_id(index)
 
     def view_of(self, index: int) -> Tensor:
         """One view of an image, (C, H, W)."""
-        return self.view(read_rgb(self.files[index]))
+        return self.view(self.images.read(index))
 
     def image_id(self, index: int) -> str:
         """The path below the split's folder."""
-        return str(self.files[index].relative_to(self.root))
+        return self.images.image_id(index)

@@ -149,6 +149,7 @@ def build_task(config: DVAEConfig, *, data: Path, init: InitialWeights | None) -
         architecture=as_json(_header(config)),
         weights=RANDOM,
         init=None,
+        data_notes=(*train_data.images.notes, *val_data.images.notes),
         flops_per_image=count_flops(model, example),
     )
     return DVAETask(config, model=model, train_data=train_data, val_data=val_data, facts=facts)

@@ -88,7 +88,7 @@ def open_run(run: Path) -> Shown:
         raise FileNotFoundError(f"{run}: holds no checkpoint (status {record.status}, step {record.steps}).")
     config = from_json(MAEConfig, record.config)
     a = config.encoder
-    normalisation = _normalisation(run, record)
+    normalisation = config.normalisation or _normalisation(run, record)
     target: PCATarget | TokenTarget | None = None
     if config.target == "tokens":
         target = token_target(config, normalisation)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
 from engine.config import RunConfig
 
@@ -17,6 +18,10 @@ class MoCoConfig:
     image that many times fewer others to be told from."""
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
+    statistics: bool = False
+    """Normalise pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
+    normalisation: Normalisation | None = None
+    """What that computed; None is ImageNet's, or what the initial weights state."""
     hidden: int = 4096
     """Width inside projector and predictor."""
     width: int = 256
@@ -38,8 +43,6 @@ class MoCoConfig:
             raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1 (MoCo v3's is 0.99).")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0 (MoCo v3's is 0.2).")
-        if self.run.strategy == "fsdp":
-            raise ValueError("MoCo v3's momentum encoder follows whole weights; train it with strategy ddp.")
         if self.run.batch_size // self.run.accumulate < 2:
             raise ValueError(
                 f"batch_size {self.run.batch_size} with accumulate {self.run.accumulate} leaves one image at a time; "

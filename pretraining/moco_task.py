@@ -18,7 +18,7 @@ from pretraining.augment import validation_view
 from pretraining.collapse import effective_rank, feature_spread
 from pretraining.feature_pictures import class_features, draw_neighbours
 from pretraining.moco_config import MoCoConfig
-from pretraining.moco_v3 import Batch, Following, MoCoV3, initialise_encoder
+from pretraining.moco_v3 import Batch, MoCoV3, initialise_encoder, momentum_at
 from pretraining.moco_views import Sample, TwoViews, views
 
 PICTURED = 6  # images whose neighbours are drawn
@@ -64,6 +64,10 @@ class MoCoTask:
             exempt=exempt_nothing,
         )
 
+    def after_step(self, step: int, total: int) -> None:
+        """Let the momentum encoder follow; its share is that of the step to come."""
+        self.model.follow(momentum_at(step, total=total, first=self.config.momentum))
+
     def predict(self, batch: Batch) -> list[ImageResult]:
         """Return the loss of each image among those of its batch, and how far the batch's class tokens differ."""
         first, second, ids = batch
@@ -103,10 +107,11 @@ class MoCoTask:
 
 def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -> MoCoTask:
     """Return MoCo v3 on the images below `data/train`, from random weights or an encoder checkpoint."""
-    a, run = config.backbone, config.run
+    a = config.backbone
     encoder = ViT(a, train_position=a.position == "learned")
     initialise_encoder(encoder)
-    report, normalisation = start_from(encoder, init)
+    report, found = start_from(encoder, init)
+    normalisation = config.normalisation or found
     centre = validation_view(a.image_size, normalisation)
     first, second = views(a.image_size, normalisation, scale=config.crop_scale, blur=config.blur)
     train_data = TwoViews(data / "train", first, second, centre)
@@ -116,11 +121,6 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
         hidden=config.hidden,
         width=config.width,
         temperature=config.temperature,
-        following=Following(
-            momentum=config.momentum,
-            steps=max(1, run.length.steps(batch_size=run.batch_size, dataset_size=len(train_data))),
-            accumulate=run.accumulate,
-        ),
         freeze_patches=config.freeze_patches,
     )
     image: Tensor = torch.zeros(1, a.in_chans, *a.image_size)
@@ -133,6 +133,7 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
         architecture=asdict(a),
         weights=report,
         init=init,
+        data_notes=(*train_data.images.notes, *val_data.images.notes),
         flops_per_image=count_flops(model, (image, image, [])),
     )
     return MoCoTask(

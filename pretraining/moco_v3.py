@@ -25,21 +25,12 @@ from pretraining.collapse import effective_rank, feature_spread
 Batch = tuple[Tensor, Tensor, list[str]]  # first view, second view, ids
 
 
-@dataclass(frozen=True, kw_only=True)
-class Following:
-    """How the momentum encoder follows."""
+def momentum_at(step: int, *, total: int, first: float) -> float:
+    """Return the share of its weights that the momentum encoder keeps at a step, counted from 0.
 
-    momentum: float
-    """Share that it keeps at the first step; it rises to 1 at the last by half a cosine (section 4.1)."""
-    steps: int
-    """Optimiser steps of the whole run."""
-    accumulate: int = 1
-    """Forward passes of one step."""
-
-
-def momentum_at(step: int, following: Following) -> float:
-    """Return the share of its weights that the momentum encoder keeps at a step, counted from 0."""
-    return 1 - 0.5 * (1 + math.cos(math.pi * step / following.steps)) * (1 - following.momentum)
+    It rises by half a cosine from `first` to 1, which it reaches when all `total` steps are done (section 4.1).
+    """
+    return 1 - 0.5 * (1 + math.cos(math.pi * step / total)) * (1 - first)
 
 
 @dataclass(frozen=True)
@@ -94,32 +85,25 @@ class Branch(nn.Module):
 class MoCoV3(nn.Module):
     """Trained branch, momentum branch, predictor and loss."""
 
-    passes: Tensor
-
-    def __init__(
-        self, encoder: ViT, *, hidden: int, width: int, temperature: float, following: Following, freeze_patches: bool
-    ) -> None:
+    def __init__(self, encoder: ViT, *, hidden: int, width: int, temperature: float, freeze_patches: bool) -> None:
         """`encoder` has a class token. `hidden` is the width inside the two MLPs, `width` that of keys."""
         super().__init__()
         for parameter in encoder.patch_embed.parameters():
             parameter.requires_grad = not freeze_patches
         self.base = Branch(encoder, hidden=hidden, width=width)
-        self.momentum = copy.deepcopy(self.base).requires_grad_(False)
+        self.momentum = _copied(self.base).requires_grad_(False)
         self.predictor = mlp(width, hidden, width)
-        self.temperature, self.following = temperature, following
-        # a buffer: a resumed run goes on with the momentum where it was
-        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+        self.temperature = temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return {"contrast": scalar} of (first views, second views, ids).
 
-        In training the momentum branch follows, and beside the loss stand feature_spread and feature_rank of the class
-        tokens of this process's first views, without a gradient: numbers that fall when features collapse.
+        In training feature_spread and feature_rank of the class tokens of this process's first views stand beside the
+        loss, without a gradient: numbers that fall when features collapse.
         """
         first, second, _ = batch
         if not self.training:
             return {"contrast": self.compare(first, second, everywhere=True).loss_B.mean()}
-        self._follow()
         made = self.compare(first, second, everywhere=True)
         signs = {"feature_spread": feature_spread(made.class_BD), "feature_rank": effective_rank(made.class_BD)}
         return {"contrast": made.loss_B.mean(), **signs}
@@ -137,13 +121,14 @@ class MoCoV3(nn.Module):
         return Contrasted(forth + back, class_BD)
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the momentum branch towards the trained one, once per optimiser step, before its keys are made."""
-        step, part = divmod(int(self.passes), self.following.accumulate)
-        self.passes += 1
-        if part == 0:
-            blend = get_ema_multi_avg_fn(momentum_at(step, self.following))
-            blend(list(self.momentum.parameters()), list(self.base.parameters()), 0)
+    def follow(self, kept: float) -> None:
+        """Move the momentum branch towards the trained one: it keeps a share `kept` of its own weights.
+
+        MoCo v3's code does so in a forward pass, before the keys are made; done after the step before, the keys are
+        the same, as both branches start at the same weights.
+        """
+        blend = get_ema_multi_avg_fn(kept)
+        blend(list(self.momentum.parameters()), list(self.base.parameters()), 0)
 
 
 def initialise_encoder(encoder: ViT) -> None:
@@ -170,6 +155,13 @@ def mlp(*widths: int) -> nn.Sequential:
         parts += [nn.Linear(inner, outer, bias=False), _batch_norm(outer, affine=not last)]
         parts += [] if last else [nn.ReLU(inplace=True)]
     return nn.Sequential(*parts)
+
+
+def _copied(branch: Branch) -> Branch:
+    """Return a branch of the same weights; they are cloned, as fake tensors (engine.plan) have no deep copy."""
+    tensors: dict[int, Tensor] = {id(p): nn.Parameter(p.detach().clone()) for p in branch.parameters()}
+    tensors |= {id(buffer): buffer.clone() for buffer in branch.buffers()}
+    return copy.deepcopy(branch, tensors)
 
 
 def _batch_norm(width: int, *, affine: bool) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from backbones.checkpoint import Normalisation
-from engine.images import find_images, read_rgb
+from engine.images import open_images
 from pretraining.augment import View, normalised
 
 Sample = tuple[Tensor, Tensor, str]  # first and second view (C, H, W), image id
@@ -23,25 +23,24 @@ class TwoViews:
     """The images below a folder, each as two random views."""
 
     def __init__(self, root: Path, first: View, second: View, centre: View) -> None:
-        """`root` is searched with its subfolders. Raises FileNotFoundError where it holds no image."""
-        self.root = root
-        self.files = find_images(root)
+        """`root` is searched with its subfolders. Raises what `open_images` raises."""
+        self.images = open_images(root)
         self.first, self.second, self.centre = first, second, centre
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        image = read_rgb(self.files[index])
+        image = self.images.read(index)
         return self.first(image), self.second(image), self.image_id(index)
 
     def view_of(self, index: int) -> Tensor:
         """The centre of an image, (C, H, W)."""
-        return self.centre(read_rgb(self.files[index]))
+        return self.centre(self.images.read(index))
 
     def image_id(self, index: int) -> str:
         """The path below the split's folder."""
-        return str(self.files[index].relative_to(self.root))
+        return self.images.image_id(index)
 
 
 def views(

@@ -14,7 +14,7 @@ from backbones.param_groups import ParamGroup, exempt_vectors, param_groups
 from backbones.vit import ViT
 from engine.config import OptimConfig
 from engine.cost import count_flops
-from engine.images import UnreadableImageError, read_rgb
+from engine.images import UnreadableImageError
 from engine.seeding import derive, seeded
 from engine.task import Facts, ImageResult, InitialWeights
 from pretraining.augment import View, training_view, validation_view
@@ -124,7 +124,8 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) ->
     if continued is not None and init is not None and init.path != continued:
         raise ValueError(f"--init {init.path} and --resume-from {continued} were both given; the run has one start.")
     encoder = ViT(a, train_position=a.position == "learned")
-    report, normalisation = start_from(encoder, None if continued else init)
+    report, found = start_from(encoder, None if continued else init)
+    normalisation = config.normalisation or found
     patches = a.grid[0] * a.grid[1]
     noise = partial(draw_noise, a.grid, kept=kept_count(patches, config.mask_ratio), sampling=config.sampling)
     view = training_view(config.augmentation, a.image_size, normalisation, scale=config.crop_scale, flip=config.flip)
@@ -132,7 +133,7 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) ->
     train_data = MaskedImages(data / "train", view, noise=noise, repeats=config.repeats)
     val_data = MaskedImages(data / config.val_split, centre, noise=noise)
     target: PCATarget | TokenTarget | None = None
-    notes: list[str] = []
+    notes = [*train_data.images.notes, *val_data.images.notes]
     if config.target == "tokens":
         target = token_target(config, normalisation)
     if config.target == "pca":
@@ -198,9 +199,8 @@ def fit_target(data: MaskedImages, view: View, *, patch: int, components: int) -
 
     def patches() -> Iterator[Tensor]:
         for k in range(count):
-            path = data.files[k * len(data) // count]
             try:
-                yield patchify(view(read_rgb(path))[None], patch)[0]
+                yield patchify(view(data.images.read(k * len(data) // count))[None], patch)[0]
             except UnreadableImageError as error:
                 unreadable.append(error.path)
 

@@ -389,14 +389,6 @@ def test_small_files_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "cache").exists()
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MAE_TRANSFER_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert coco.cache_folder() == Path("/x/mae-transfer")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert coco.cache_folder() == Path.home() / ".cache" / "mae-transfer"
-
-
 def test_a_stored_data_set_without_masks(tmp_path: Path) -> None:
     store = read_file(write(tmp_path, [annotation(1, segmentation=[])]))
     write_store(tmp_path / "a.bin", store, source={})

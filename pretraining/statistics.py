@@ -1,0 +1,157 @@
+"""Mean and standard deviation of the pixels of the training images, for images unlike ImageNet's.
+
+They are computed once, before the first step, and are part of the run's configuration from then on: a resumed run
+reads them there, and the backbone's file states them to whoever loads it.
+
+Every image counts alike, whatever its size: it is resized as for evaluation, shorter side to resolution / CROP_SHARE,
+and taken whole, since training crops come from all of it. With m and s the means of an image's pixels and of their
+squares, from 0 to 1, the mean is E[m] and the deviation sqrt(E[s] - E[m]^2), rounded to DIGITS. Of more than SAMPLE
+images a fixed random choice is taken, the same for every seed of the run; an image's mean deviates by 0.15 or so from
+that of all, which the sample brings to 0.0015. Axis letters: C channels, V values of a byte.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from backbones.checkpoint import Normalisation
+from engine.config import from_json
+from engine.identity import NAME, check_folder
+from engine.images import ImageSource, UnreadableImageError, open_images
+from engine.log import evaluation_lines
+from engine.task import InitialWeights
+from pretraining.augment import CROP_SHARE
+from pretraining.beit_config import BEiTConfig
+from pretraining.config import MAEConfig
+from pretraining.moco_config import MoCoConfig
+
+SAMPLE = 10_000  # images; some minutes of one process on photographs, less with --workers
+DIGITS = 4
+
+C = TypeVar("C", MAEConfig, BEiTConfig, MoCoConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What was computed, and of what."""
+
+    normalisation: Normalisation
+    images: int
+    """That it is of."""
+    of: int
+    """Images that there are."""
+    unreadable: tuple[str, ...]
+    """Of the images that were chosen; left out."""
+
+    def lines(self) -> list[str]:
+        """Return them for people."""
+        mean, std = self.normalisation.mean, self.normalisation.std
+        found = f"statistics of {self.images} of {self.of} training images: mean {mean}, standard deviation {std}"
+        return [found, *(f"warning: left out of the statistics: {error}" for error in self.unreadable)]
+
+
+def with_statistics(config: C, *, data: Path, out: Path, resume: bool, init: InitialWeights | None) -> C:
+    """Return the configuration with the normalisation of the images below `data/train`, computed and printed.
+
+    That of the run in `out` where one is to be resumed. Raises ValueError where the initial weights state theirs, where
+    the run to be resumed has none, and where no image could be read.
+    """
+    if (start := init.path if init is not None else getattr(config, "resume_from", None)) is not None:
+        raise ValueError(f"{start}: weights know what their pixels were normalised with; drop --statistics.")
+    if not resume:
+        check_folder(out, {}, resume=False)  # before the work
+    elif (out / NAME).is_file():
+        return replace(config, normalisation=_of_run(out / NAME))
+    say = print if os.environ.get("RANK", "0") == "0" else _nothing  # every process computes the same
+    made = measure(
+        open_images(data / "train"),
+        config.backbone.image_size,
+        workers=config.run.workers,
+        progress=evaluation_lines("statistics:", say),
+    )
+    for line in made.lines():
+        say(line)
+    return replace(config, normalisation=made.normalisation)
+
+
+def measure(
+    images: ImageSource, size: tuple[int, int], *, workers: int, progress: Callable[[int, int], None]
+) -> Statistics:
+    """Return the statistics of images seen at `size` (height, width in pixels); `workers` processes read them.
+
+    `progress` is told how many of how many are done. Raises ValueError where none can be read, or all are of one
+    colour.
+    """
+    count = min(SAMPLE, len(images))
+    chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:count])
+    samples = _Samples(images, chosen, shorter=math.floor(min(size) / CROP_SHARE))
+    total_2C = np.zeros((2, 3))
+    unreadable: list[str] = []
+    progress(0, count)
+    for done, (moments_2C, error) in enumerate(
+        DataLoader(samples, batch_size=None, num_workers=workers, collate_fn=_as_it_is), start=1
+    ):
+        if error:
+            unreadable.append(error)
+        else:
+            total_2C += moments_2C
+        progress(done, count)
+    read = count - len(unreadable)
+    if not read:
+        raise ValueError(f"none of {count} images could be read for their statistics; the last: {unreadable[-1]}")
+    mean_C, square_C = total_2C / read
+    std_C = np.sqrt(np.maximum(square_C - mean_C**2, 0.0))
+    normalisation = Normalisation(*(tuple(np.round(v, DIGITS).tolist()) for v in (mean_C, std_C)))
+    return Statistics(normalisation=normalisation, images=read, of=len(images), unreadable=tuple(unreadable))
+
+
+def moments(image: Image.Image) -> np.ndarray:
+    """Return the means (2, C) of an RGB image's pixels, from 0 to 1, and of their squares."""
+    share_CV = np.array(image.histogram()).reshape(3, 256) / (image.width * image.height)
+    level_V = np.arange(256) / 255
+    return np.stack([share_CV @ level_V, share_CV @ level_V**2])
+
+
+class _Samples(Dataset[tuple[np.ndarray, str]]):
+    """The moments of chosen images, or why there are none."""
+
+    def __init__(self, images: ImageSource, chosen: np.ndarray, *, shorter: int) -> None:
+        self.images, self.chosen, self.shorter = images, chosen, shorter
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, str]:
+        try:
+            image = self.images.read(int(self.chosen[number]))
+        except UnreadableImageError as error:
+            return np.zeros((2, 3)), str(error)
+        return moments(v2.functional.resize(image, [self.shorter], v2.InterpolationMode.BICUBIC)), ""
+
+
+def _nothing(_: str) -> None:
+    """Say nothing."""
+
+
+def _as_it_is(sample: Any) -> Any:
+    return sample
+
+
+def _of_run(path: Path) -> Normalisation:
+    """Return what the configuration of a run states."""
+    try:
+        return from_json(Normalisation, json.loads(path.read_text(encoding="utf-8"))["config"]["normalisation"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: states no mean and deviation, so the run was not begun with --statistics; drop the flag, or give "
+            "another --out."
+        ) from error
