@@ -1,4 +1,4 @@
-"""`torch.compile` of the transformer blocks, each for itself: blocks that are alike share what is compiled."""
+"""Other ways to carry out transformer blocks: with less memory, or compiled (each for itself, like ones sharing)."""
 
 import torch
 from torch import nn
@@ -29,3 +29,12 @@ def compile_blocks(model: nn.Module, device: torch.device) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, PER_BLOCK * len(found))
     for block in found:
         block.compile()
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Switch activation checkpointing on. Raises ValueError for a model without a ViT that has the switch."""
+    found = [module for module in model.modules() if hasattr(module, "activation_checkpointing")]
+    if not found:
+        raise ValueError("activation_checkpointing: the model has no part that can compute its activations again.")
+    for module in found:
+        module.activation_checkpointing = True  # type: ignore[assignment]

@@ -7,9 +7,9 @@ Augmentation of the sample at position p draws from generators seeded by p alone
 
 import functools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -136,19 +136,25 @@ class _Collate:
 
 def train_batches(
     task: Task, *, seed: int, steps: range, batch_size: int, shard: Shard, workers: int
-) -> Iterator[Batch]:
-    """Yield this rank's micro-batches for every step of `steps`, in order."""
+) -> Generator[Batch]:
+    """Return this rank's micro-batches for every step of `steps`, in order; to close it ends its processes."""
     if not len(task.train_data):
         raise ValueError(f"{task.facts.data}: the training split {task.facts.train_split} holds no image.")
     positions = _Positions(steps, batch_size, shard)
-    return iter(_loader(_TrainSamples(task.train_data, seed), positions, task.collate, workers))
+    return _stream(_loader(_TrainSamples(task.train_data, seed), positions, task.collate, workers))
 
 
-def eval_batches(task: Task, *, seed: int, batch_size: int, shard: Shard, workers: int) -> Iterator[Batch]:
-    """Yield this rank's share of the validation images in order, each once."""
+def eval_batches(task: Task, *, seed: int, batch_size: int, shard: Shard, workers: int) -> Generator[Batch]:
+    """Return this rank's share of the validation images in order, each once; to close it ends its processes."""
     mine = range(shard.rank, len(task.val_data), shard.world)
     batches = [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
-    return iter(_loader(_EvalSamples(task.val_data, seed), batches, task.collate, workers))
+    return _stream(_loader(_EvalSamples(task.val_data, seed), batches, task.collate, workers))
+
+
+def _stream(loader: "DataLoader[_Drawn]") -> Generator[Batch]:
+    # a loader's processes end with its iterator, which a traceback that someone keeps holds on to; they ignore signals,
+    # so Python would wait for them at its exit for ever
+    yield from cast(Iterator[Batch], iter(loader))
 
 
 def _loader(

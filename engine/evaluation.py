@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def evaluate(
     results: list[ImageResult] = []
     unreadable: dict[str, str] = {}
     progress(0, mine)
-    with torch.no_grad(), fabric.autocast():
+    with closing(batches), torch.no_grad(), fabric.autocast():
         for number, batch in enumerate(batches):
             if fabric.world_size == 1 and stop():  # with more processes a lone stop would leave the others waiting
                 task.model.train(training)

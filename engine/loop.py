@@ -6,17 +6,19 @@ bit for bit (on one CPU; on CUDA up to its own nondeterminism).
 """
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp import GradScaler
 
 from engine import resume as checkpointing
 from engine.average import Average, averaged
+from engine.block_modes import checkpoint_activations, compile_blocks
 from engine.config import RunConfig, as_json
 from engine.cost import count_parameters
 from engine.curves import CURVES_NAME, draw_curves
@@ -35,7 +37,7 @@ from engine.schedule import lr_factor
 from engine.seeding import derive, seed_all
 from engine.sharding import gathered, unshard_for_good, whole
 from engine.stop import StopRequest, stop_requests
-from engine.task import Task
+from engine.task import ActsAfterSteps, Task
 
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
 
@@ -106,7 +108,9 @@ class _Session:
         self.shard = Shard(fabric.global_rank, fabric.world_size, run.accumulate)
         self.shard.positions(0, run.batch_size)  # refuses a batch that cannot be shared
         if run.activation_checkpointing:
-            _keep_less(task.model)
+            checkpoint_activations(task.model)
+        if run.compile:
+            compile_blocks(task.model, fabric.device)
         self.recorder = Recorder(
             task=task,
             config=config,
@@ -163,11 +167,11 @@ class _Session:
 
     def _train(self, module: Any, optimizer: Any, stop: StopRequest) -> bool:
         """Train and evaluate to the last step; return False where stopped before, with everything saved."""
-        run, progress = self.run_config, self.progress
+        run = self.run_config
         if not self._evaluate_if_due(stop):  # a run stopped between its checkpoint and its evaluation
             return False
         module.train()
-        steps = range(progress.step, self.total)
+        steps = range(self.progress.step, self.total)
         batches = train_batches(
             self.task,
             seed=run.seed,
@@ -176,6 +180,11 @@ class _Session:
             shard=self.shard,
             workers=run.workers,
         )
+        with closing(batches):
+            return self._take(steps, batches, module, optimizer, stop)
+
+    def _take(self, steps: range, batches: Iterator[Batch], module: Any, optimizer: Any, stop: StopRequest) -> bool:
+        run, progress = self.run_config, self.progress
         meter = Meter()
         saved = progress.step
         for step in steps:
@@ -190,6 +199,8 @@ class _Session:
             if self.trained.average is not None:
                 self.trained.average.update()
             progress.step = step + 1
+            if isinstance(self.task, ActsAfterSteps):
+                self.task.after_step(progress.step, self.total)
             progress.losses = losses
             meter.end(waited)
             progress.train_seconds += meter.seconds
@@ -381,12 +392,3 @@ class _Session:
                     raise
                 self.log.say(f"warning: the record of the failure was not written: {problem}")
         return record
-
-
-def _keep_less(model: nn.Module) -> None:
-    """Switch activation checkpointing on. Raises ValueError for a model without a ViT that has the switch."""
-    found = [module for module in model.modules() if hasattr(module, "activation_checkpointing")]
-    if not found:
-        raise ValueError("activation_checkpointing: the model has no part that can compute its activations again.")
-    for module in found:
-        module.activation_checkpointing = True  # type: ignore[assignment]

@@ -29,6 +29,8 @@ class Plannable:
     run: RunConfig
     loss: Callable[[int], Tensor]
     """The loss of a batch of n images, as in training."""
+    frozen: nn.Module | None = None
+    """What every device holds besides the model, never trained nor cut into shares: a tokenizer."""
     simplified: str = ""
     """In what `loss` is simpler than training, for people."""
 
@@ -42,6 +44,8 @@ class Footprint:
     trained: int
     weights: int
     """Bytes of parameters and buffers."""
+    frozen: int
+    """Bytes of what is held besides the model."""
     gradients: int
     moments: int
     average: int
@@ -91,6 +95,7 @@ def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> t
         optimizer = torch.optim.AdamW(trained, fused=precision != "16-mixed")
         average = None if run.ema_decay is None else Average(model, run.ema_decay)
         held = [*model.parameters(), *model.buffers()]
+        beside = [] if planned.frozen is None else [*planned.frozen.parameters(), *planned.frozen.buffers()]
         averaged = [] if average is None else list(average.values.values())
 
         def step(state: Callable[[], int]) -> tuple[int, int]:
@@ -112,7 +117,7 @@ def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> t
         with FlopCounterMode(display=False) as work:
             forward, training = step(work.get_total_flops)
         moments = [value for state in optimizer.state.values() for value in state.values()]
-        memory.hold([*held, *averaged, *moments])
+        memory.hold([*held, *beside, *averaged, *moments])
         with memory:
             activations, _ = step(lambda: memory.live)
     counted_up = Footprint(
@@ -120,6 +125,7 @@ def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> t
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained=sum(parameter.numel() for parameter in trained),
         weights=_bytes(held),
+        frozen=_bytes(beside),
         gradients=_bytes(trained),
         moments=_bytes(moments),
         average=_bytes(averaged),

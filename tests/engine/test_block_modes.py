@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.compiled import compile_blocks
+from engine.block_modes import compile_blocks
 from engine.record import read_record
 from engine.resume import checkpoints
 from scenes.layouts import ScenesIndex
