@@ -2,7 +2,8 @@
 
 Ti is from DeiT (arXiv 2012.12877, table 1), S from DeiT, B, L and H from ViT (arXiv 2010.11929, table 1). Patches of 8
 and 14 pixels are DINO's (arXiv 2104.14294, table 1) and MAE's (arXiv 2111.06377, section 4.1). `vit_demo_patch8` is
-the size of the embedded scenes and of the tests.
+the size of the embedded scenes and of the tests; `vit_demo_tiny_patch8` and `vit_demo_base_patch8` have half and twice
+its width.
 """
 
 import math
@@ -163,5 +164,7 @@ FAMILY: dict[str, ViTConfig] = {
     },
     # MoCo v3's ViT-S: 12 heads of 32 channels (arXiv 2104.02057, table 2)
     "vit_small_patch16_12heads": replace(_SMALL, num_heads=12),
+    "vit_demo_tiny_patch8": ViTConfig(embed_dim=96, depth=6, num_heads=3, patch_size=8, image_size=(64, 64)),
     "vit_demo_patch8": ViTConfig(embed_dim=192, depth=6, num_heads=6, patch_size=8, image_size=(64, 64)),
+    "vit_demo_base_patch8": ViTConfig(embed_dim=384, depth=6, num_heads=12, patch_size=8, image_size=(64, 64)),
 }

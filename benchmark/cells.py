@@ -26,6 +26,11 @@ PUBLISHED_CAPTION = (
     "PUBLISHED values of the recipes that were run, from the sources named, beside the measured ones. They are no part "
     "of the comparison above: other code, other weights, often one seed."
 )
+FULL_SCALE_TITLE = "Published at full scale, no part of the comparison"
+FULL_SCALE_CAPTION = (
+    "PUBLISHED by {source}: {setting}. Beside them what was measured here in the small form, in columns of its own: "
+    "another model, other images, other lengths. Look at the order of the variants, not at the values."
+)
 MOST_LISTED = 6  # seeds listed one by one, missing cells named
 COST_CAPTION = (
     "Cost of each arm. Multiply-adds for training on one image are an estimate: three times the counted forward pass "
@@ -83,6 +88,32 @@ def published_grid(comparison: Comparison) -> Grid:
     )
 
 
+def full_scale_grid(comparison: Comparison) -> Grid | None:
+    """Return what a paper reports of the same question beside what was measured, None where the study names nothing."""
+    table = comparison.store.plan.published
+    if table is None:
+        return None
+    rows = [row for row in comparison.rows if row.primary]
+    return Grid(
+        caption=FULL_SCALE_CAPTION.format(source=table.source, setting=table.setting),
+        head=(
+            "variant",
+            *(f"PUBLISHED {name}" for name in table.columns),
+            "arm here",
+            *(f"measured here: {row.task} ({row.metric})" for row in rows),
+        ),
+        rows=tuple(
+            (
+                item.variant,
+                *(f"{item.values[name]:.1f}" if name in item.values else DASH for name in table.columns),
+                "not run" if item.arm is None else title(item.arm),
+                *(DASH if item.arm is None else _mean_sd(row.summary(item.arm)) for row in rows),
+            )
+            for item in table.rows
+        ),
+    )
+
+
 def cost_grid(comparison: Comparison) -> Grid:
     """Return the table of costs: one row per arm."""
     head = (
@@ -113,6 +144,11 @@ def record_lines(comparison: Comparison) -> list[str]:
         lines.append(
             f"Pre-trainings recorded: {', '.join(pretrained)}. Deviations and intervals speak of the transfer seeds "
             "alone, not of what another pre-training would give."
+        )
+    if store.plan.differ:
+        lines.append(
+            f"The study states that its arms differ in {', '.join(store.plan.differ)}: a difference between them may "
+            "be one of architecture, not of pre-training alone."
         )
     lines += [choice.line() for choice in store.choices]
     lines += [

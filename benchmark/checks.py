@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.budget import Length, flops_lengths, unequal_passes
+from benchmark.fairness import ARCHITECTURE
 from benchmark.matrix import Matrix, Run
 from benchmark.study import RATE_FLAG, Flag, Study
+from engine.config import differences
 from engine.record import RECORD_NAME, read_record
 
 Config = Callable[[list[str]], dict[str, Any]]
@@ -38,7 +40,13 @@ class Checked:
 
 def problems(study: Study, runs: Sequence[Run], checked: Checked) -> list[str]:
     """Return what is wrong with a study, one line each; empty where nothing is."""
-    found = (*_names(runs), *_files(runs), *_flags(runs, checked), *_searches(study, runs, checked))
+    found = (
+        *_names(runs),
+        *_files(runs),
+        *_flags(runs, checked),
+        *_architectures(study, runs, checked),
+        *_searches(study, runs, checked),
+    )
     return [*dict.fromkeys(found)]
 
 
@@ -97,6 +105,24 @@ def _flags(runs: Sequence[Run], checked: Checked) -> Iterator[str]:
         found = checked.config(run, *rate)
         if isinstance(found, str):
             yield f"{_place(run)}: {found}"
+
+
+def _architectures(study: Study, runs: Sequence[Run], checked: Checked) -> Iterator[str]:
+    """Yield the arms whose pre-training has another ViT than the first, where the study does not say so."""
+    found = []
+    for run in runs:
+        config = checked.config(run) if run.phase == "pretrain" else None
+        if isinstance(config, dict) and isinstance(config.get("backbone"), dict):
+            position = config.get("position") or config["backbone"]["position"]  # an ablation's flag goes before
+            found.append((run, {**config["backbone"], "position": position}))
+    for run, vit in found[1:]:
+        for line in differences(found[0][1], vit):
+            name = f"{ARCHITECTURE}.{line.partition(':')[0]}"
+            if not {ARCHITECTURE, name} & {*study.differ}:
+                yield (
+                    f"{_place(run)}: another ViT than that of {found[0][0].arm} ({line}); give the arms the same, or, "
+                    f"where that is what is compared, state `differ: [{name}]`"
+                )
 
 
 def _searches(study: Study, runs: Sequence[Run], checked: Checked) -> Iterator[str]:

@@ -9,17 +9,29 @@ from typing import Any, Literal
 import pandas as pd
 from tabulate import tabulate
 
-from benchmark.cells import DASH, Grid, cost_grid, difference_grid, published_grid, record_lines, result_grid
+from benchmark.cells import (
+    DASH,
+    FULL_SCALE_TITLE,
+    Grid,
+    cost_grid,
+    difference_grid,
+    full_scale_grid,
+    published_grid,
+    record_lines,
+    result_grid,
+)
 from benchmark.contrast import Contrast
 from benchmark.html import to_html
 from benchmark.published import PublishedCheck
+from benchmark.scaling import scaling_grid, scaling_points, write_scaling
 from benchmark.table import OWN_TASK, ArmCost, Comparison, Row
 from benchmark.verdict import verdicts
 from engine.config import as_json
 from engine.files import replacing
 
-Format = Literal["md", "csv", "json", "latex", "html"]
+Format = Literal["md", "csv", "json", "latex", "html", "scaling"]
 SUFFIXES: dict[Format, str] = {"md": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html"}
+SCALING_NAME = "scaling.md"
 COLUMNS = ["table", "task", "metric", "arm", "statistic", "seed", "n", "value", "note"]
 
 _LATEX = {
@@ -41,11 +53,7 @@ _LATEX = {
 
 def to_markdown(comparison: Comparison) -> str:
     """Return tables, verdicts and the account of the records for GitHub."""
-    parts = []
-    for title, grid in _grids(comparison).items():
-        head = [_md_cell(text) for text in grid.head]
-        rows = [[_md_cell(text) for text in row] for row in grid.rows]
-        parts += [f"## {title}", grid.caption, tabulate(rows, head, tablefmt="pipe", disable_numparse=True)]
+    parts = [_md_grid(title, grid) for title, grid in _grids(comparison).items()]
     parts += ["## Verdict", _bullets(verdicts(comparison)), "## Records", _bullets(record_lines(comparison))]
     return "\n\n".join(parts) + "\n"
 
@@ -74,6 +82,7 @@ def to_json(comparison: Comparison) -> str:
             {**as_json(check), "difference": check.difference, "outside": check.outside}
             for check in comparison.published
         ],
+        "published_full_scale": as_json(table) if (table := comparison.store.plan.published) is not None else None,
         "searches": [{**as_json(choice), "edge": choice.edge} for choice in comparison.store.choices],
         "verdicts": verdicts(comparison),
         "records": record_lines(comparison),
@@ -97,7 +106,18 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
         rows += _cost_rows(cost)
     for check in comparison.published:
         rows += _published_rows(check)
+    if (table := comparison.store.plan.published) is not None:
+        rows += [
+            ("published at full scale", row.variant, name, row.arm, "published", None, None, value, table.source)
+            for row in table.rows
+            for name, value in row.values.items()
+        ]
     return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "n": "Int64", "value": "float64"})
+
+
+def to_scaling(comparison: Comparison) -> str:
+    """Return transfer against model size and passes for GitHub. Raises ValueError where nothing is scaled."""
+    return _md_grid("Scaling", scaling_grid(comparison)) + "\n"
 
 
 EXPORTS: dict[Format, Callable[[Comparison], str]] = {
@@ -106,12 +126,19 @@ EXPORTS: dict[Format, Callable[[Comparison], str]] = {
     "json": to_json,
     "latex": to_latex,
     "html": to_html,
+    "scaling": to_scaling,
 }
 
 
 def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write table.md, .csv, .json, .tex and .html into a folder and return their paths."""
-    return [write_text(folder / f"table{SUFFIXES[form]}", export(comparison)) for form, export in EXPORTS.items()]
+    """Write table.md, .csv, .json, .tex and .html into a folder and return their paths.
+
+    Where a method was pre-trained in two sizes or for two lengths also scaling.md, and scaling.png beside it.
+    """
+    paths = [write_text(folder / f"table{suffix}", EXPORTS[form](comparison)) for form, suffix in SUFFIXES.items()]
+    if scaling_points(comparison):
+        paths += write_scaling(folder / SCALING_NAME, to_scaling(comparison), comparison)
+    return paths
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -129,14 +156,17 @@ def escape_latex(text: str) -> str:
 
 
 def _grids(comparison: Comparison) -> dict[str, Grid]:
-    """Return the tables by their titles; published values have one of their own, and only where there are any."""
+    """Return the tables by their titles; published values have tables of their own, and only where there are any."""
     grids = {
         "Transfer": result_grid(comparison),
         "Differences": difference_grid(comparison),
         "Cost": cost_grid(comparison),
     }
-    published = published_grid(comparison)
-    return {**grids, "Published, not measured here": published} if published.rows else grids
+    if (published := published_grid(comparison)).rows:
+        grids["Published, not measured here"] = published
+    if (full_scale := full_scale_grid(comparison)) is not None:
+        grids[FULL_SCALE_TITLE] = full_scale
+    return grids
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -147,6 +177,12 @@ def _row(row: Row) -> dict[str, Any]:
 def _summary(row: Row, arm: str) -> dict[str, Any] | None:
     summary = row.summary(arm)
     return None if summary is None else as_json(summary)
+
+
+def _md_grid(title: str, grid: Grid) -> str:
+    head = [_md_cell(text) for text in grid.head]
+    rows = [[_md_cell(text) for text in row] for row in grid.rows]
+    return "\n\n".join([f"## {title}", grid.caption, tabulate(rows, head, tablefmt="pipe", disable_numparse=True)])
 
 
 def _md_cell(text: str) -> str:

@@ -31,16 +31,18 @@ PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
     "flops": ("data", "train_split", "train_images", "architecture"),
     "none": ("architecture",),
 }
+ARCHITECTURE = "architecture"
 FLOPS_TOLERANCE = 0.01  # share: steps are whole
 SEARCHED = "as searched"
 
 
-def transfer_problems(stored: Sequence[Stored]) -> list[str]:
+def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = ()) -> list[str]:
     """Return what makes the runs of one task unequal, each line with the field's name; empty where they are equal.
 
-    The whole configuration counts but for the seed and for what the engine lets a run change midway (workers, logging).
+    The whole configuration counts but for the seed, for what the engine lets a run change midway (workers, logging),
+    and for the parts of the architecture in `differ`.
     """
-    problems = _unequal(stored, _transfer_view)
+    problems = _unequal(stored, lambda item: _without(_transfer_view(item), differ))
     seen: dict[tuple[str, int], Path] = {}
     for item in stored:
         key = (item.arm, item.record.seed)
@@ -50,13 +52,14 @@ def transfer_problems(stored: Sequence[Stored]) -> list[str]:
     return problems
 
 
-def pretraining_problems(stored: Sequence[Stored], match: Match = "passes") -> list[str]:
+def pretraining_problems(stored: Sequence[Stored], match: Match = "passes", differ: Sequence[str] = ()) -> list[str]:
     """Return what the pre-training arms do not share of what they should by `match`.
 
     passes: images, image passes (samples_seen), architecture. flops: images, architecture, multiply-adds within
-    FLOPS_TOLERANCE. none: the architecture alone.
+    FLOPS_TOLERANCE. none: the architecture alone. The parts of it in `differ` may be unequal.
     """
-    problems = _unequal(stored, lambda item: {name: getattr(item.record, name) for name in PRETRAINING_FIELDS[match]})
+    names = PRETRAINING_FIELDS[match]
+    problems = _unequal(stored, lambda item: _without({name: getattr(item.record, name) for name in names}, differ))
     return [*problems, *_unequal_flops(stored)] if match == "flops" else problems
 
 
@@ -77,6 +80,23 @@ def _unequal(stored: Sequence[Stored], view: Callable[[Stored], dict[str, Any]])
         for line in differences(view(stored[0]), view(item)):
             problems.setdefault(line, item.folder)
     return [f"{line} (from {stored[0].folder.name} to {folder.name})" for line, folder in problems.items()]
+
+
+def _without(view: dict[str, Any], differ: Sequence[str]) -> dict[str, Any]:
+    """Return a view without the parts of the architecture that may differ, in the record and in the configuration."""
+    config = view.get("config", {})
+    places = ((view, ARCHITECTURE), (config, "backbone"))
+    lighter = [_lighter(holder, name, differ) for holder, name in places]
+    return {**lighter[0], **({"config": lighter[1]} if "config" in view else {})}
+
+
+def _lighter(holder: dict[str, Any], name: str, differ: Sequence[str]) -> dict[str, Any]:
+    if ARCHITECTURE in differ:
+        return {key: value for key, value in holder.items() if key != name}
+    fields = {path.partition(".")[2] for path in differ}
+    if not fields or not isinstance(holder.get(name), dict):
+        return holder
+    return {**holder, name: {key: value for key, value in holder[name].items() if key not in fields}}
 
 
 def _transfer_view(item: Stored) -> dict[str, Any]:

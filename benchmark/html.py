@@ -8,9 +8,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.cells import (
     DASH,
+    FULL_SCALE_TITLE,
     Grid,
     cost_grid,
     difference_grid,
+    full_scale_grid,
     published_grid,
     record_lines,
     result_grid,
@@ -21,10 +23,12 @@ from benchmark.report_pictures import (
     MOST_LINES,
     cost_picture,
     curves_picture,
+    data_url,
     differences_picture,
     embedded,
     same_pictures,
 )
+from benchmark.scaling import scaling_grid, scaling_picture
 from benchmark.store import Stored
 from benchmark.table import Comparison
 from benchmark.verdict import verdicts
@@ -46,10 +50,13 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
     classes = class_grids(comparison)
     pictures = _pictures(comparison) if images else []
     curves = curves_picture(comparison)
-    published = published_grid(comparison)
+    published, full_scale = published_grid(comparison), full_scale_grid(comparison)
+    scaling = scaling_picture(comparison)
     wanted = {
         "Results": True,
         "Published": bool(published.rows),
+        "Full scale": full_scale is not None,
+        "Scaling": scaling is not None,
         "Cost": True,
         "Training": curves is not None,
         "Classes": bool(classes),
@@ -69,6 +76,10 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
         differences=difference_grid(comparison),
         differences_picture=differences_picture(comparison),
         published=published,
+        full_scale=full_scale,
+        full_scale_title=FULL_SCALE_TITLE,
+        scaling=None if scaling is None else data_url(scaling),
+        scaling_table=None if scaling is None else scaling_grid(comparison),
         costs=cost_grid(comparison),
         cost_picture=cost_picture(comparison),
         curves_picture=curves,

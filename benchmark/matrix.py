@@ -10,6 +10,7 @@ from benchmark.search import Search
 from benchmark.study import RATE_FLAG, SHARE_FLAG, Arm, Flag, Grid, Study, TransferTask
 
 PATHS = Mapping[str, bool]  # flag -> whether it names a file or folder
+FILE_ARCHITECTURE = ("--init-architecture", "file")  # where the study says that the arms differ in theirs
 PHASES: tuple[Phase, ...] = ("data", "pretrain", "search", "transfer")
 LENGTH_FLAGS = {"steps", "epochs"}
 # flags of which a held-out part of the training images takes the place
@@ -112,6 +113,8 @@ class Matrix:
             claim=self.study.claim,
             against=self.study.against,
             match=self.study.match,
+            differ=self.study.differ,
+            published=self.study.published,
             arms=tuple(arm.label for arm in self.study.arms),
             runs=tuple(
                 Planned(
@@ -256,6 +259,8 @@ class Matrix:
         elif arm.init is not None:
             init, weights = self.place(arm.init), (self.place(arm.init),)
         start = () if init is None else ("--init", str(init), *(text for flag in arm.declared for text in flag.argv()))
+        if init is not None and self.study.differ:
+            start += FILE_ARCHITECTURE
         return self._run(
             name,
             task.tool,

@@ -4,11 +4,12 @@ Without such a file a folder of records is compared as it is, by `benchmark.line
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from benchmark.full_scale import FullScale, FullScaleRow
 from engine.config import as_json, from_json
 from engine.files import replacing
 
@@ -46,6 +47,10 @@ class Plan:
     """What the pre-trainings of the arms share."""
     arms: tuple[str, ...] = ()
     """Labels, in the order of the tables."""
+    differ: tuple[str, ...] = ()
+    """Parts of the architecture in which the arms differ by intention."""
+    published: FullScale | None = None
+    """What a paper reports of the same question at full scale."""
     runs: tuple[Planned, ...] = ()
 
     def of(self, folder: Path, root: Path) -> Planned | None:
@@ -81,7 +86,7 @@ def read_plans(root: Path) -> dict[Path, Plan]:
     first = next(iter(plans.items()), None)
     for folder, plan in plans.items():
         assert first is not None
-        for name in ("claim", "against", "match"):
+        for name in ("claim", "against", "match", "differ"):
             if getattr(plan, name) != getattr(first[1], name):
                 raise ValueError(
                     f"{folder / NAME}: {name} is {getattr(plan, name)!r}, and {getattr(first[1], name)!r} in "
@@ -102,7 +107,11 @@ def _read(path: Path) -> Plan:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple(from_json(Planned, run) for run in values.pop("runs"))
-        return Plan(**from_json(Plan, values).__dict__ | {"runs": runs})
+        plan = Plan(**from_json(Plan, values).__dict__ | {"runs": runs})
+        if plan.published is None:
+            return plan
+        rows = tuple(from_json(FullScaleRow, row) for row in values["published"]["rows"])
+        return replace(plan, published=replace(plan.published, rows=rows))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path}: not a readable plan ({error}); it has {', '.join(f.name for f in fields(Plan))}. Remove it; "

@@ -157,7 +157,17 @@ def _dress(panel: Axes, title: str, below: str) -> None:
         panel.legend(fontsize=7)
 
 
-def _png(figure: Figure) -> str:
+def png_bytes(figure: Figure) -> bytes:
+    """Return the figure as a PNG; equal figures give equal bytes."""
     buffer = BytesIO()
     figure.savefig(buffer, dpi=130, format="png", metadata={"Software": None})
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def data_url(png: bytes) -> str:
+    """Return a PNG as a page embeds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _png(figure: Figure) -> str:
+    return data_url(png_bytes(figure))

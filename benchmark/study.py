@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmark.full_scale import FullScale
 from benchmark.plan import Match
 
 TransferTool = Literal["train_cls", "train_det", "train_seg", "probe"]
@@ -124,5 +125,9 @@ class Study:
     """Label of the other arm of the headline."""
     match: Match = "passes"
     """What the pre-trainings share: image passes, FLOPs, or nothing."""
+    differ: tuple[str, ...] = ()
+    """Parts of the architecture in which the arms differ by intention: `architecture`, or `architecture.FIELD`."""
+    published: FullScale | None = None
+    """What a paper reports of the same question at full scale."""
     scenes: tuple[Scenes, ...] = ()
     cluster: Cluster = Cluster()

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from backbones.config import ViTConfig
+from benchmark.full_scale import FullScale, FullScaleRow
 from benchmark.plan import Match
 from benchmark.section import Section, part, positive, share, text, whole
 from benchmark.study import (
@@ -24,6 +26,7 @@ from benchmark.study import (
 )
 
 Vocabulary = Mapping[str, Collection[str]]  # tool -> names of its flags
+DIFFER = ("architecture", *(f"architecture.{f.name}" for f in fields(ViTConfig)))
 MATCHES: tuple[Match, ...] = ("passes", "flops", "none")
 # what a study sets itself
 SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", "init", RATE_FLAG, SHARE_FLAG, "cache"}
@@ -72,8 +75,10 @@ def parse_study(text: str, file: str, vocabulary: Vocabulary) -> Study:
     arms = [_arm(section, label, vocabulary) for label, section in top.named("arms", scalars={"random": {}})]
     tasks = [_task(section, label, vocabulary) for label, section in top.named("tasks")]
     cluster = _cluster(top.section("cluster", default={}))
-    top.end()
     labels = [arm.label for arm in arms]
+    differ = top.each("differ", _difference, hint="[architecture.position]", default=())
+    published = _full_scale(top.section("published"), labels) if top.has("published") else None
+    top.end()
     if len(labels) < 2:
         raise top.wrong("arms", f"{len(labels)} arm; a comparison needs two or more")
     claim = compare.choice("claim", labels, default="mae" if "mae" in labels else None)
@@ -94,6 +99,8 @@ def parse_study(text: str, file: str, vocabulary: Vocabulary) -> Study:
         claim=claim,
         against=against,
         match=match,
+        differ=differ,
+        published=published,
         scenes=tuple(scenes),
         cluster=cluster,
     )
@@ -107,6 +114,8 @@ def study_text(study: Study) -> str:
         "compare": {"claim": study.claim, "against": study.against},
         "seeds": list(study.seeds),
         "budget": {"match": study.match},
+        **({"differ": list(study.differ)} if study.differ else {}),
+        **({"published": _plain_full_scale(study.published)} if study.published is not None else {}),
         "scenes": {item.name: _plain_flags(item.flags) for item in study.scenes},
         "arms": {arm.label: _plain_arm(arm) for arm in study.arms},
         "tasks": {task.name: _plain_task(task) for task in study.tasks},
@@ -131,7 +140,7 @@ def _arm(section: Section, label: str, vocabulary: Vocabulary) -> Arm:
     if ways == ["init"]:
         file = section.text("init")
         declared = {name for name in vocabulary["train_cls"] if name.startswith("init_")} | {"trust_pickle"}
-        declared -= {"init_architecture"}  # arms of one architecture are compared: the recipe's
+        declared -= {"init_architecture"}  # the study's `differ` decides
         return Arm(label=label, init=file, declared=section.flags(declared, "an arm with `init`"))
     inner = section.section("pretrain")
     section.end()
@@ -179,6 +188,29 @@ def _grid(section: Section, tool: str, vocabulary: Vocabulary) -> Grid:
     return Grid(rates=rates, seed=seed, hold_out=hold_out, data=data, flags=flags)
 
 
+def _difference(value: Any) -> str:
+    if value not in DIFFER:
+        raise ValueError(f"not there; give {DIFFER[0]} for all of it, or one of {', '.join(DIFFER[1:])}")
+    return str(value)
+
+
+def _full_scale(section: Section, arms: Collection[str]) -> FullScale:
+    source, setting = section.text("source"), section.text("setting")
+    hint = "[{arm: grid, variant: grid 75 %, values: {linear: 66.0}}]"
+    rows = []
+    for number, values in enumerate(section.each("rows", lambda value: value, hint=hint)):
+        row = Section(section.file, f"{section.place}.rows[{number}]", values)
+        arm = row.choice("arm", arms) if row.has("arm") else None
+        variant, columns = row.text("variant"), row.section("values")
+        row.end()
+        if not columns.values:
+            raise row.wrong("values", "is empty; leave a row out of which nothing is published")
+        found = {name: columns.take(name, positive) for name in [*columns.values]}
+        rows.append(FullScaleRow(variant=variant, arm=arm, values=found))
+    section.end()
+    return FullScale(source=source, setting=setting, rows=tuple(rows))
+
+
 def _scenes(section: Section, name: str) -> Scenes:
     return Scenes(name=name, flags=section.flags(section.values, "make_scenes"))  # the tool itself knows its flags
 
@@ -200,6 +232,14 @@ def _own(flags: Collection[str]) -> set[str]:
 
 def _plain_flags(flags: tuple[Flag, ...]) -> dict[str, Any]:
     return {flag.name: flag.value if isinstance(flag.value, bool) else list(flag.value) for flag in flags}
+
+
+def _plain_full_scale(table: FullScale) -> dict[str, Any]:
+    rows = [
+        {"variant": row.variant, **({} if row.arm is None else {"arm": row.arm}), "values": dict(row.values)}
+        for row in table.rows
+    ]
+    return {"source": table.source, "setting": table.setting, "rows": rows}
 
 
 def _plain_arm(arm: Arm) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from benchmark.child import INTERRUPTED, STOPS, blocked_stops, fork
-from benchmark.matrix import PATHS, Run
+from benchmark.matrix import FILE_ARCHITECTURE, PATHS, Run
 from benchmark.progress import Estimate, Screen, clock
 from benchmark.search import Choice, choose, is_settled
 from benchmark.store import file_sha256
@@ -238,6 +238,8 @@ def _stale(run: Run, record: RunRecord, config: Callable[[list[str]], dict[str, 
     """Return in what a finished run differs from the one that is wanted now."""
     wanted = json.loads(json.dumps(config([*run.argv])))
     found = differences(record.config, wanted)
+    if FILE_ARCHITECTURE[0] in run.argv:  # the weights have it, whose sha256 is compared below
+        found = [line for line in found if not line.startswith("backbone.") or line.startswith("backbone.image_size")]
     if run.data is not None and Path(record.data).resolve() != run.data.resolve():
         found.append(f"data: {record.data} -> {run.data}")
     weights = file_sha256(run.init) if run.init is not None else None

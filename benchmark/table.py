@@ -143,14 +143,14 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     plan = store.plan
     arms = _arms(store, [*transfers, *pretrainings])
     lines = _lines(store, transfers)
-    shared = pretraining_problems(pretrainings, plan.match)
+    shared = pretraining_problems(pretrainings, plan.match, plan.differ)
     rows: list[Row] = []
     not_finite: list[str] = []
     not_resampled: list[str] = []
     for line in lines:
         task = line.label
         mine = sorted((item for item in transfers if item.line == line), key=lambda item: item.record.seed)
-        refused = (*transfer_problems(mine), *shared, *origin_problems(mine, pretrainings)) if mine else ()
+        refused = (*transfer_problems(mine, plan.differ), *shared, *origin_problems(mine, pretrainings)) if mine else ()
         drawn = resample(line, mine, 0 if refused else resamples)
         for metric in METRICS[line.kind]:
             rows.append(_row(line, metric, mine, arms, plan, refused, drawn))

@@ -1,6 +1,7 @@
 """Recipes of pre-training: MAE's and the supervised baseline's here, those of other methods in files of their own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from backbones.config import FAMILY
 from classification.config import Augmentation, ClassificationConfig
@@ -52,6 +53,38 @@ def tiny_supervised() -> ClassificationConfig:
             save_every=Duration(200),
         ),
     )
+
+
+def tiny_half() -> MAEConfig:
+    """The recipe `tiny` with a ViT of half the width, 0.7 M parameters: the small end of the scaling study.
+
+    `python tools/pretrain.py tiny_half --data DIR --out runs/mae`
+    """
+    return replace(tiny(), backbone=FAMILY["vit_demo_tiny_patch8"])
+
+
+def tiny_double() -> MAEConfig:
+    """The recipe `tiny` with a ViT of twice the width, 10.8 M parameters: the large end of the scaling study.
+
+    `python tools/pretrain.py tiny_double --data DIR --out runs/mae`
+    """
+    return replace(tiny(), backbone=FAMILY["vit_demo_base_patch8"])
+
+
+def tiny_half_supervised() -> ClassificationConfig:
+    """The recipe `tiny_supervised` with a ViT of half the width.
+
+    `python tools/pretrain.py tiny_half_supervised --data DIR --out runs/supervised`
+    """
+    return replace(tiny_supervised(), backbone=FAMILY["vit_demo_tiny_patch8"])
+
+
+def tiny_double_supervised() -> ClassificationConfig:
+    """The recipe `tiny_supervised` with a ViT of twice the width.
+
+    `python tools/pretrain.py tiny_double_supervised --data DIR --out runs/supervised`
+    """
+    return replace(tiny_supervised(), backbone=FAMILY["vit_demo_base_patch8"])
 
 
 def small() -> MAEConfig:
@@ -203,6 +236,10 @@ def supervised_base() -> ClassificationConfig:
 RECIPES: dict[str, Callable[[], TaskConfig]] = {
     "tiny": tiny,
     "tiny_supervised": tiny_supervised,
+    "tiny_half": tiny_half,
+    "tiny_half_supervised": tiny_half_supervised,
+    "tiny_double": tiny_double,
+    "tiny_double_supervised": tiny_double_supervised,
     "small": small,
     "small_supervised": small_supervised,
     "mae_base": mae_base,

@@ -3,6 +3,7 @@
     python tools/export_tables.py runs/demo --format md
     python tools/export_tables.py runs/demo --format latex --out table.tex
     python tools/export_tables.py runs/demo --format html --out report.html    # --no-images: charts alone
+    python tools/export_tables.py runs/scaling --format scaling --out scaling.md    # and the picture scaling.png
 
 Reads the runs' records and per-image results; records that it cannot read or leaves out are listed. What intervals, p
 and verdicts mean is in docs/statistics.md.
@@ -19,6 +20,7 @@ from benchmark.cells import record_lines
 from benchmark.export import EXPORTS, Format, write_text
 from benchmark.html import to_html
 from benchmark.resample import RESAMPLES
+from benchmark.scaling import write_scaling
 from benchmark.store import open_store
 from benchmark.table import compare
 
@@ -30,7 +32,8 @@ class Args:
     runs: Annotated[Path, tyro.conf.Positional]
     """Folder that holds runs, at any depth."""
     format: Format = "md"
-    """Markdown for GitHub, tidy CSV with one number per line, JSON, LaTeX with booktabs, or a page with pictures."""
+    """Markdown for GitHub, tidy CSV with one number per line, JSON, LaTeX with booktabs, a page with pictures, or
+    transfer against model size and pre-training passes (Markdown, and with --out the picture beside it)."""
     images: bool = True
     """Pictures that show images of the data in the page; without them it can be passed on where the data may not."""
     resamples: int = RESAMPLES
@@ -49,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         text = to_html(comparison, images=args.images) if args.format == "html" else EXPORTS[args.format](comparison)
         if args.out is None:
             print(text, end="")
+        elif args.format == "scaling":
+            print(*write_scaling(args.out, text, comparison), sep="\n")
         else:
             print(write_text(args.out, text))
         if args.format == "csv":  # numbers alone: what was left out is said beside them

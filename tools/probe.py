@@ -12,11 +12,12 @@ weights, images (names, sizes, times) and transform: 2 * depth * width * 2 bytes
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from backbones.config import FAMILY
+from backbones.initial import with_architecture
 from classification.config import Pooling
 from classification.probe import ProbeConfig, run_probes
 from engine.launch import fail, parse
@@ -40,6 +41,8 @@ class Args:
     huggingface, detectron2, mmseg."""
     init_heads: int | None = None
     """Attention heads of the weights, where neither the file nor a published width tells."""
+    init_architecture: Literal["recipe", "file"] = "recipe"
+    """Whose ViT is built: the one that is named, or that of the weights at its image size."""
     trust_pickle: bool = False
     """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
     image_size: int | None = None
@@ -60,23 +63,34 @@ class Args:
     """Folder of the features, which runs may share; OUT/features unless given."""
 
 
+def config_of(args: Args) -> ProbeConfig:
+    """Return the configuration before the weights are read. Raises ValueError for a name that no ViT has."""
+    if args.backbone not in FAMILY:
+        raise ValueError(f"no ViT is called {args.backbone!r}; there are: {', '.join(sorted(FAMILY))}.")
+    backbone = FAMILY[args.backbone]
+    if args.image_size is not None:
+        backbone = backbone.at(args.image_size, args.image_size)
+    shared = ("pooling", "val_split", "linear_epochs", "seed", "batch_size", "workers")
+    return replace(ProbeConfig(backbone=backbone), **{name: getattr(args, name) for name in shared})
+
+
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
     try:
-        if args.backbone not in FAMILY:
-            raise ValueError(f"no ViT is called {args.backbone!r}; there are: {', '.join(sorted(FAMILY))}.")
-        architecture = FAMILY[args.backbone]
-        if args.image_size is not None:
-            architecture = architecture.at(args.image_size, args.image_size)
-        config = ProbeConfig(backbone=architecture)
-        shared = ("pooling", "val_split", "linear_epochs", "seed", "batch_size", "workers")
-        config = replace(config, **{name: getattr(args, name) for name in shared})
+        config = config_of(args)
         init = None
         if args.init is not None:
             init = InitialWeights(
-                path=args.init, source=args.init_source, num_heads=args.init_heads, trust_pickle=args.trust_pickle
+                path=args.init,
+                source=args.init_source,
+                num_heads=args.init_heads,
+                trust_pickle=args.trust_pickle,
+                architecture=args.init_architecture,
             )
+        elif args.init_architecture == "file":
+            raise ValueError("--init-architecture file: no weights to take it from; give --init FILE.")
+        config = with_architecture(config, init)
         cache = args.cache or args.out / "features"
         records = run_probes(config, data=args.data, init=init, out=args.out, cache=cache, say=print)
     except (ValueError, OSError) as error:

@@ -3,13 +3,11 @@
 import shutil
 import typing
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from backbones.config import FAMILY
 from benchmark.suite import Tool
-from classification.probe import ProbeConfig
 from classification.recipes import RECIPES as CLASSIFICATION
 from detection.recipes import RECIPES as DETECTION
 from engine.config import as_json
@@ -42,15 +40,8 @@ def _probe(argv: list[str]) -> int:
 
 
 def _probe_config(argv: list[str]) -> dict[str, Any]:
-    args = parse(probe.Args, argv, doc=None)
-    if args.backbone not in FAMILY:
-        raise ValueError(f"no ViT is called {args.backbone!r}; there are: {', '.join(sorted(FAMILY))}.")
-    backbone = FAMILY[args.backbone]
-    if args.image_size is not None:
-        backbone = backbone.at(args.image_size, args.image_size)
-    shared = {f.name for f in fields(ProbeConfig)} & {f.name for f in fields(probe.Args)} - {"backbone"}
-    config = replace(ProbeConfig(backbone=backbone), **{name: getattr(args, name) for name in shared})
-    return {**as_json(config), "leading": f"depth{backbone.depth:02d}_{config.pooling}"}
+    config = probe.config_of(parse(probe.Args, argv, doc=None))
+    return {**as_json(config), "leading": f"depth{config.backbone.depth:02d}_{config.pooling}"}
 
 
 TOOLS = {

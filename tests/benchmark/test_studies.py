@@ -485,7 +485,7 @@ def test_held_out_folders_of_all_layouts(few_scenes: Any, tmp_path: Path) -> Non
     ("name", "folders", "runs"),
     [
         ("demo", (), 22),
-        ("real_small", ("cifar10", "seg_camvid", "det_bccd"), 4 + 2 + 4 * 3 * 3 + 2 * 5 * 3),
+        ("real_small", ("cifar10", "seg_camvid", "det_bccd"), 3 + 2 + 3 * 3 * 3 + 3 * 4 * 3),
         ("imagenet_coco_ade", ("imagenet", "coco", "ADEChallengeData2016"), 4 + 6 * 3 * 3 + 3 * 7 * 3),
     ],
 )

@@ -301,7 +301,7 @@ def test_estimate_learns_from_timed_runs(tmp_path: Path) -> None:
 
 def test_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_benchmark.main(["demmo", "--out", str(tmp_path / "x")]) == 1
-    assert "error: no study is called 'demmo'; there are: demo, " in capsys.readouterr().err
+    assert "error: no study is called 'demmo'; there are: ablation_augmentation, " in capsys.readouterr().err
     assert run_benchmark.main(["demo", "--seeds", "1", "1", "--out", str(tmp_path / "x")]) == 1
     assert "error: --seeds 1 1: give one or more different seeds" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

@@ -91,3 +91,43 @@ def test_a_study_with_a_search(tmp_path: Path) -> None:
     assert "12 completed" in carry_out(SEARCHED, tmp_path, "--status")
     assert "0 without a result" in carry_out(SEARCHED, tmp_path)
     assert json.loads((out / "table.json").read_text())["searches"][0]["edge"] in ("lowest", "highest")
+
+
+ABLATION = f"""
+name: ablation
+seeds: [0]
+budget: {{match: none}}
+differ: [architecture.position, architecture.embed_dim, architecture.num_heads]
+compare: {{claim: sincos, against: none}}
+{SCENES}
+arms:
+  random: random
+  sincos: {{pretrain: {{recipe: tiny, data: many/imagenet, steps: 1, batch_size: 4}}}}
+  none: {{pretrain: {{recipe: tiny, data: many/imagenet, steps: 2, batch_size: 4, position: none}}}}
+  narrow: {{pretrain: {{recipe: tiny_half, data: many/imagenet, steps: 1, batch_size: 4}}}}
+tasks:
+  objects: {{tool: train_cls, recipe: tiny, data: few/imagenet, steps: 1, batch_size: 4}}
+  probe: {{tool: probe, recipe: vit_demo_patch8, data: few/imagenet, linear_epochs: 1}}
+published:
+  source: a paper, table 1
+  setting: ViT-L
+  rows: [{{arm: none, variant: no positions, values: {{linear: 74.9}}}}]
+"""
+
+
+@pytest.mark.slow
+def test_an_ablation_of_the_architecture(tmp_path: Path) -> None:
+    assert "13 runs completed now" in carry_out(ABLATION, tmp_path)
+    out = tmp_path / "out"
+    for arm, wanted in (("random", ("sincos", 192)), ("sincos", ("sincos", 192)), ("none", ("none", 192)),
+                        ("narrow", ("sincos", 96))):  # fmt: skip
+        for run in (f"objects-{arm}-seed0", f"probe-{arm}-seed0/knn"):
+            vit = json.loads((out / run / "record.json").read_text())["architecture"]
+            assert (vit["position"], vit["embed_dim"]) == wanted, run
+    table = (out / "table.md").read_text()
+    assert "Refused" not in table and "arms differ in architecture.position, architecture.embed_dim" in table
+    assert "| no positions | 74.9" in table
+    assert (out / "scaling.png").is_file()
+    rows = [row.split("|")[3:6] for row in (out / "scaling.md").read_text().splitlines() if "objects" in row]
+    assert [cell.strip() for cell in rows[0]] == ["MAE", "narrow", "0.70"]
+    assert "11 were recorded already" in carry_out(ABLATION, tmp_path)
