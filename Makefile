@@ -36,7 +36,7 @@ format: setup ## format the code and mend what the linter can
 	@$(RUN) -m ruff check --fix .
 
 bench: setup ## speed and memory against timm, transformers, detectron2, mmseg and torch.load (about an hour on two cores)
-	@for name in weights_loading vit mae_step vitdet vitdet_step upernet slide_inference attention plan_memory; do $(RUN) -W ignore benchmarks/$$name.py || exit 1; done
+	@for name in weights_loading vit mae_step pretraining_steps vitdet vitdet_step upernet slide_inference attention plan_memory; do $(RUN) -W ignore benchmarks/$$name.py || exit 1; done
 
 doctor: ## versions, devices, what is missing and how to mend it
 	@command -v "$(PYTHON)" >/dev/null || { \

@@ -151,7 +151,7 @@ class Attention(nn.Module):
 
     def _project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Return queries, keys and values, (B, T, 3 * D), and the bias that is in them, (3 * D,)."""
-        bias_3D = self.qkv.bias
+        bias_3D: Tensor = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias_3D = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         return F.linear(x_BTD, self.qkv.weight, bias_3D), bias_3D

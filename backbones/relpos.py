@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from backbones.config import Grid
 
@@ -93,9 +95,9 @@ def table_bias(table_RH: Tensor, made_for: Grid, grid: Grid, *, class_token: boo
 
 def table_index(grid: Grid, *, class_token: bool, device: torch.device) -> Tensor:
     """Return the row of the table for each (query, key), (T, T): BEiT's `relative_position_index`."""
-    # a compiler traces through a cache, and warns that it does
-    make = _index if torch.compiler.is_compiling() else _cached_index
-    return make(grid, class_token, device)
+    if torch.compiler.is_compiling():  # a compiler traces through a cache, and warns that it does
+        return _index(grid, class_token, device)
+    return _cached_index(grid, class_token, device, detect_fake_mode())
 
 
 def _by_distance(vectors_Ld: Tensor, count: int) -> Tensor:
@@ -119,7 +121,8 @@ def _index(grid: Grid, class_token: bool, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=4)  # the blocks of one forward pass share it; at 64 x 64 patches it has 134 MB
-def _cached_index(grid: Grid, class_token: bool, device: torch.device) -> Tensor:
+def _cached_index(grid: Grid, class_token: bool, device: torch.device, mode: FakeTensorMode | None) -> Tensor:
+    """Return it made once for each `mode`: a fake tensor serves the plan (engine.plan) that it was made in alone."""
     with torch.inference_mode(False):  # a tensor made in inference mode cannot serve training afterwards
         return _index(grid, class_token, device)
 

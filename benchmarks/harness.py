@@ -48,8 +48,8 @@ def variants(name: str, build: Callable[[], Step], *, peer: bool) -> list[Varian
     return [Variant(name=name, peer=peer, switches=switches, build=build) for switches in SETTINGS]
 
 
-def run(title: str, programs: Sequence[Variant], *, rounds: int, note: str = "") -> None:
-    """Measure all programs and print a Markdown table."""
+def run(title: str, programs: Sequence[Variant], *, rounds: int, note: str = "", images: int | None = None) -> None:
+    """Measure all programs and print a Markdown table; with the number of `images` of a step, images per second too."""
     arguments = _arguments(rounds)
     if arguments.only is not None:
         if arguments.only[0] == title:
@@ -74,13 +74,17 @@ def run(title: str, programs: Sequence[Variant], *, rounds: int, note: str = "")
         else [_memory(title, i) for i in range(len(programs))]
     )
     print(f"\n### {title}\n\n{machine()}; median of {len(times[0])} interleaved rounds{note}.\n")
-    print("| program | ms | against the peer as published | against the peer, same switches | peak MiB | value |")
-    print("|---|---|---|---|---|---|")
+    rate = "" if images is None else " images/s |"
+    print(
+        f"| program | ms |{rate} against the peer as published | against the peer, same switches | peak MiB | value |"
+    )
+    print("|---|---|---|---|---|---|" + ("" if images is None else "---|"))
     for program, median, peak, value in zip(programs, medians, memory, values, strict=True):
         published = _ratio(programs, medians, median, "fp32")
         same = _ratio(programs, medians, median, program.switches)
         shown = "" if peak is None else f"{peak:,.0f}"
-        print(f"| {program.title} | {1e3 * median:,.0f} | {published} | {same} | {shown} | {value:.6g} |")
+        rate = "" if images is None else f" {images / median:.2f} |"
+        print(f"| {program.title} | {1e3 * median:,.0f} |{rate} {published} | {same} | {shown} | {value:.6g} |")
 
 
 def machine() -> str:

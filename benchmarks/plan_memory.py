@@ -26,6 +26,7 @@ from detection import plan as of_detection
 from detection.recipes import RECIPES as DETECTION
 from engine.plan import Plannable, footprint
 from pretraining import plan as of_pretraining
+from pretraining.dvae_config import DVAEConfig
 from pretraining.recipes import RECIPES as PRETRAINING
 from segmentation import plan as of_segmentation
 from segmentation.recipes import RECIPES as SEGMENTATION
@@ -83,7 +84,32 @@ def _segmentor(side: int) -> Plannable:
 
 def _mae(decay: float | None = None) -> Plannable:
     recipe = PRETRAINING["mae_base"]()
-    return of_pretraining.plannable(replace(recipe, run=replace(recipe.run, ema_decay=decay)))
+    return of_pretraining.builder(replace(recipe, run=replace(recipe.run, ema_decay=decay)))()
+
+
+def _pretraining(name: str) -> Plannable:
+    recipe = PRETRAINING[name]()
+    run = replace(recipe.run, activation_checkpointing=False)
+    return of_pretraining.builder(replace(recipe, run=run))()
+
+
+def _dvae(side: int) -> Plannable:
+    """Return the tokenizer of DALL-E's vocabulary at the size that BEiT's sees images in."""
+    config = DVAEConfig(run=PRETRAINING["small_dvae"]().run, image_size=(side, side))
+    return of_pretraining.builder(config)()
+
+
+def _beit_loss(planned: Plannable, images: int) -> torch.Tensor:
+    config = PRETRAINING["beit_base"]()
+    mask = torch.zeros(images, config.backbone.grid[0] * config.backbone.grid[1], dtype=torch.bool)
+    mask[:, : config.masked_patches] = True
+    batch = (
+        torch.zeros(images, 3, *config.backbone.image_size),
+        torch.zeros(images, 3, *config.token_size),
+        mask,
+        [],
+    )
+    return torch.stack(list(planned.model(batch).values())).sum()
 
 
 def _classifier() -> Plannable:
@@ -93,6 +119,11 @@ def _classifier() -> Plannable:
 CASES = {
     "MAE ViT-B/16 224 px": Case(images=16, precision="32-true", build=_mae),
     "MAE ViT-B/16 224 px, bf16, EMA": Case(images=16, precision="bf16-mixed", build=lambda: _mae(0.999)),
+    "BEiT ViT-B/16 224 px": Case(
+        images=8, precision="32-true", build=lambda: _pretraining("beit_base"), real=_beit_loss
+    ),
+    "MoCo v3 ViT-B/16 224 px, bf16": Case(images=8, precision="bf16-mixed", build=lambda: _pretraining("moco_v3_base")),
+    "dVAE 112 px": Case(images=8, precision="32-true", build=lambda: _dvae(112)),
     "classification ViT-B/16 224 px": Case(images=8, precision="32-true", build=_classifier),
     "classification ViT-B/16 224 px, bf16": Case(images=8, precision="bf16-mixed", build=_classifier),
     "UPerNet ViT-B 256 px, bf16": Case(images=4, precision="bf16-mixed", build=lambda: _segmentor(256)),

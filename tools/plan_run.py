@@ -2,13 +2,15 @@
 
     python tools/plan_run.py vitdet_large --gpus 64 --gpu-memory 32 --images 117266
     python tools/plan_run.py small --task train_det --gpus 1 --gpu-memory 8 --activation-checkpointing
+    python tools/plan_run.py mae_large --repeats 4 --gpus 8 --gpu-memory 40 --images 1281167
 
 Nothing is allocated: a training step runs on fake tensors, by the kernels of a GPU (engine/plan.py says what is not
 counted). benchmarks/plan_memory.py compares the memory with that of measured steps.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -25,8 +27,10 @@ from engine.launch import TaskConfig, choose_recipe, fail, parse
 from engine.plan import Plannable, fit_into
 from engine.plan_report import GIB, Devices, lines
 from pretraining import plan as pretraining
-from pretraining.config import MAEConfig
+from pretraining.mae import MaskTokenIn
+from pretraining.moco_config import MoCoConfig
 from pretraining.recipes import RECIPES as PRETRAINING
+from pretraining.target import TargetKind
 from segmentation import plan as segmentation
 from segmentation.config import SegmentationConfig
 from segmentation.recipes import RECIPES as SEGMENTATION
@@ -58,6 +62,16 @@ class Args:
     """Classes of the head; ImageNet's 1000, COCO's 80 or ADE20K's 150 unless given."""
     boxes_only: bool = False
     """Detection without masks."""
+    mask_ratio: float | None = None
+    """MAE: share of patches hidden; this and the next four are the recipe's unless given."""
+    mask_token: MaskTokenIn | None = None
+    """MAE: where mask tokens stand in for hidden patches."""
+    target: TargetKind | None = None
+    """MAE: what is predicted."""
+    repeats: int | None = None
+    """MAE: crops of every loaded image."""
+    tokenizer: Path | None = None
+    """BEiT, and MAE with target tokens: the tokenizer.safetensors; without it one of the usual size stands in."""
     batch_size: int | None = None
     """Images per step over all GPUs; the recipe's unless given."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -79,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(Args, argv, doc=__doc__)
     try:
         print("\n".join(plan(args)))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return fail(error)
     return 0
 
@@ -94,7 +108,7 @@ def plan(args: Args) -> list[str]:
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})
     run = replace(run, accumulate=1)
-    build = _builder(replace(config, run=run), args)
+    build = _builder(replace(config, run=run, **_choices(config, args)), args)
     precision = "bf16-mixed" if args.precision == "auto" else args.precision
     shares = args.gpus if args.strategy == "fsdp" else 1
     memory = round(args.gpu_memory * GIB)
@@ -106,7 +120,7 @@ def plan(args: Args) -> list[str]:
             devices=args.gpus,
             precision=precision,
             shares=shares,
-            least=2 if isinstance(config, SegmentationConfig) else 1,  # batch norm
+            least=2 if isinstance(config, SegmentationConfig | MoCoConfig) else 1,  # batch norm
         )
     devices = Devices(
         gpus=args.gpus, memory=memory, precision=precision, tflops=args.tflops, utilisation=args.utilisation
@@ -125,6 +139,16 @@ def _named(args: Args) -> tuple[str, Any]:
     return task, choose_recipe(RECIPES[task], args.recipe)
 
 
+def _choices(config: Any, args: Args) -> dict[str, Any]:
+    """Return the choices of pre-training that were given. Raises ValueError for one that the recipe does not have."""
+    names = ("mask_ratio", "mask_token", "target", "repeats", "tokenizer")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if lacking := sorted(given.keys() - {field.name for field in fields(config)}):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in lacking)
+        raise ValueError(f"recipe {args.recipe!r} has no use for {flags}.")
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+
+
 def _builder(config: Any, args: Args) -> Callable[[], Plannable]:
     classes = args.classes or CLASSES.get(type(config), 0)
     if isinstance(config, ClassificationConfig):
@@ -133,9 +157,7 @@ def _builder(config: Any, args: Args) -> Callable[[], Plannable]:
         return lambda: detection.plannable(config, num_classes=classes, masks=not args.boxes_only)
     if isinstance(config, SegmentationConfig):
         return lambda: segmentation.plannable(config, num_classes=classes)
-    if isinstance(config, MAEConfig):
-        return lambda: pretraining.plannable(config)
-    raise ValueError(f"recipe {args.recipe!r}: pre-training by this method cannot be planned yet.")
+    return pretraining.builder(config)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,11 @@ from tools import plan_run
     ("arguments", "said"),
     [
         (["tiny", "--task", "pretrain"], "pretrain tiny"),
+        (["tiny", "--task", "pretrain", "--repeats", "2"], "an image counts with its 2 crops"),
+        (["tiny", "--task", "pretrain", "--target", "tokens"], "frozen, beside the model (tokenizer)"),
+        (["tiny_beit"], "a tokenizer of this project stands in, 8,192 tokens of 4 px"),
+        (["tiny_dvae"], "pretrain tiny_dvae"),
+        (["tiny_moco_v3", "--strategy", "fsdp"], "keys are of one GPU's images"),
         (["tiny", "--task", "train_cls", "--classes", "8"], "train_cls tiny"),
         (["tiny", "--task", "train_det", "--boxes-only", "--strategy", "fsdp"], "in 2 shares"),
         (["tiny", "--task", "train_seg", "--activation-checkpointing"], "with activation checkpointing"),
@@ -38,6 +43,8 @@ def test_a_huge_model_is_planned_without_memory_for_it(capsys: pytest.CaptureFix
         (["mae_base_mmseg", "--task", "train_seg", "--gpus", "1", "--gpu-memory", "0.1"], "GiB of a device"),
         (["mae_base_mmseg", "--task", "train_seg", "--gpus", "0", "--gpu-memory", "1"], "both must be above zero"),
         (["tiny", "--task", "train_seg", "--gpus", "3", "--gpu-memory", "1"], "cannot be shared by 3 devices"),
+        (["tiny_beit", "--repeats", "2", "--gpus", "1", "--gpu-memory", "1"], "'tiny_beit' has no use for --repeats"),
+        (["tiny_beit", "--tokenizer", "no.safetensors", "--gpus", "1", "--gpu-memory", "1"], "no.safetensors: "),
     ],
 )
 def test_wrong_flags_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

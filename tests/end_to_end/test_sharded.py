@@ -43,11 +43,35 @@ fit(task, config, recipe="plain", out=Path(sys.argv[2]), resume=True)
 assert isinstance(task.model, FSDPModule) == (sys.argv[3] == "fsdp" and "WORLD_SIZE" in os.environ)
 """
 
+MOMENTUM = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from torch.distributed.fsdp import FSDPModule
+from engine.config import Duration
+from engine.loop import fit
+from engine.seeding import seed_all
+from pretraining.build import build_task
+from pretraining.moco_recipes import tiny_moco_v3
+
+config = tiny_moco_v3()
+schedule = replace(config.run.schedule, warmup=Duration(1))
+run = replace(config.run, length=Duration(3), batch_size=8, precision="32-true", schedule=schedule,
+              save_every=Duration(2), strategy=sys.argv[3])
+backbone = replace(config.backbone, depth=2)
+config = replace(config, backbone=backbone, hidden=32, width=16, momentum=0.5, run=run)
+seed_all(0)
+task = build_task(config, data=Path(sys.argv[1]), init=None)
+fit(task, config, recipe="plain", out=Path(sys.argv[2]), resume=True)
+blocks = [*task.model.base.encoder.blocks, *task.model.momentum.encoder.blocks]
+assert all(isinstance(block, FSDPModule) == (sys.argv[3] == "fsdp") for block in blocks)
+"""
+
 
 def _run(processes: int, arguments: list[str]) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
@@ -98,6 +122,25 @@ def test_shares_step_as_wholes_do_and_resume_from_each_other(few_scenes: ScenesI
         if strategy == "fsdp":
             for name, value in shared["model"].items():
                 assert torch.equal(again["model"][name], value)
+
+
+@pytest.mark.slow
+def test_a_momentum_encoder_follows_in_shares(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(MOMENTUM)
+    for strategy in ("ddp", "fsdp"):
+        _run(2, [str(script), str(few_scenes.imagenet), str(tmp_path / strategy), strategy])
+    whole, shared = _state(tmp_path / "ddp")["model"], _state(tmp_path / "fsdp")["model"]
+    assert whole.keys() == shared.keys()
+    for name, value in whole.items():
+        # halving the sum of two gradients is exact, so two processes leave no rounding between the strategies
+        assert torch.equal(shared[name], value), (name, (shared[name] - value).abs().max())
+    moved = (whole["momentum.head.0.weight"] - whole["base.head.0.weight"]).abs().max()
+    assert moved > 0  # it has followed, and lags behind
+    checkpoints(tmp_path / "fsdp")[-1].unlink()  # back to step 2
+    _run(2, [str(script), str(few_scenes.imagenet), str(tmp_path / "fsdp"), "fsdp"])
+    for name, value in _state(tmp_path / "fsdp")["model"].items():
+        assert torch.equal(value, shared[name])
 
 
 @pytest.mark.slow

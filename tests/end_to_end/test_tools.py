@@ -1,9 +1,12 @@
 """Every training tool on a handful of scenes: it trains, stops, resumes to the same bits, and is evaluated again."""
 
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -103,6 +106,17 @@ def test_interrupted_run_resumes_to_the_same_bits(
     assert evaluate.main([str(parts)]) == 0
     again = json.loads(next((parts / "evaluations").glob("*/metrics.json")).read_text())
     assert again["metrics"] == records[1].metrics and again["step"] == 4
+
+
+@pytest.mark.slow
+def test_loader_processes_end_with_the_run(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    """They ignore signals, so one that is left behind would keep the command from ever returning."""
+    flags = [*_arguments("mae", few_scenes, tmp_path / "run", steps=1), "--workers", "1"]
+    command = [sys.executable, str(Path(pretrain.__file__)), *flags]
+    root = str(Path(pretrain.__file__).parents[1])
+    # a run takes seconds; one that hangs is killed
+    assert subprocess.run(command, timeout=240, env={**os.environ, "PYTHONPATH": root}, check=False).returncode == 0
+    assert read_record(tmp_path / "run").status == "completed"
 
 
 @pytest.mark.slow
