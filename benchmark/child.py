@@ -11,22 +11,52 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+import torch
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def fork(main: Callable[[list[str]], int], argv: Sequence[str], *, name: str, log: Path) -> BaseProcess:
+@dataclass(frozen=True)
+class Share:
+    """What a run may use of the machine; None is all that there is."""
+
+    threads: int | None = None
+    gpu: str | None = None
+    """An entry of CUDA_VISIBLE_DEVICES."""
+
+    def take(self) -> None:
+        """Keep the calling process to its share; before its first operation on a GPU."""
+        if self.threads is not None:
+            os.environ["OMP_NUM_THREADS"] = str(self.threads)
+            torch.set_num_threads(self.threads)
+        if self.gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu
+
+
+def shares(at_once: int) -> list[Share]:
+    """Return what each of `at_once` runs side by side may use: equal parts of the threads, and the GPUs in turn."""
+    if at_once == 1:
+        return [Share()]
+    threads = max(1, torch.get_num_threads() // at_once)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
+    gpus = [gpu for gpu in visible.split(",") if gpu]
+    return [Share(threads, gpus[place % len(gpus)] if gpus else None) for place in range(at_once)]
+
+
+def fork(main: Callable[[list[str]], int], argv: Sequence[str], *, name: str, log: Path, share: Share) -> BaseProcess:
     """Return the started process that calls `main(argv)`; what it prints is appended to `log`.
 
     Call with STOPS blocked (`blocked_stops`), so that no signal falls between the fork and the child's own handling.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork")
-    process = context.Process(target=_run, args=(main, list(argv), name, log), name=name)
+    process = context.Process(target=_run, args=(main, list(argv), name, log, share), name=name)
     process.start()
     return process
 
@@ -41,7 +71,7 @@ def blocked_stops() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run(main: Callable[[list[str]], int], argv: list[str], name: str, log: Path) -> None:
+def _run(main: Callable[[list[str]], int], argv: list[str], name: str, log: Path, share: Share) -> None:
     # a group of its own: the terminal's Ctrl-C reaches the parent alone, which passes it on once
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -50,6 +80,7 @@ def _run(main: Callable[[list[str]], int], argv: list[str], name: str, log: Path
     if sys.platform == "linux":  # a parent that was killed asks its run to save and leave
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _redirect(log)
+    share.take()
     print(f"--- {name}: {' '.join(argv)}")
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     try:

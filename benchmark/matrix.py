@@ -200,7 +200,7 @@ class Matrix:
         return self._trained(
             cell,
             arm,
-            f"search-{cell.name}-{arm.label}-lr{rate!r}",
+            _search_name(cell, arm, rate),
             self._search_folder(cell, arm, rate),
             (*flags.values(), Flag("seed", (str(grid.seed),))),
             data=data,
@@ -229,6 +229,7 @@ class Matrix:
             arm=arm.label,
             seed=grid.seed,
             grid=tuple((rate, self._search_folder(cell, arm, rate)) for rate in grid.rates),
+            runs=tuple(_search_name(cell, arm, rate) for rate in grid.rates),
             out=self.out / "search" / f"{cell.name}-{arm.label}",
         )
 
@@ -324,6 +325,10 @@ class Matrix:
 
     def _not_made(self, *paths: Path) -> tuple[Path, ...]:
         return tuple(path for path in paths if not path.is_relative_to(self.out))
+
+
+def _search_name(cell: Cell, arm: Arm, rate: float) -> str:
+    return f"search-{cell.name}-{arm.label}-lr{rate!r}"
 
 
 def _seconds(hours: float | None) -> float | None:

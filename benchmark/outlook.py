@@ -13,8 +13,8 @@ from tabulate import tabulate
 from benchmark.checks import Checked
 from benchmark.matrix import Run
 from benchmark.progress import clock
+from benchmark.recorded import record_of
 from benchmark.search import is_settled
-from benchmark.suite import record_of
 
 STATES = ("completed", "interrupted", "failed", "killed or still running", "not started")
 ADAMW_BYTES = 12  # float32 weight and two moments of each parameter in a resumable checkpoint

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from benchmark.attempt import Tool
 from benchmark.checks import Checked, budget, problems, refuse
 from benchmark.matrix import Matrix, Run
 from benchmark.plan import write_plan
 from benchmark.study import Flag, Study
 from benchmark.study_file import read_study, study_text
-from benchmark.suite import Tool
 from engine.files import replacing
 
 COPY = "study.yaml"

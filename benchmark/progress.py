@@ -4,7 +4,7 @@ No thread redraws it (the suite forks): the suite's own loop calls `tick`.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -18,7 +18,8 @@ LINE_EVERY = 15.0  # seconds between lines where the output is no terminal
 class Estimate:
     """Seconds that are left, from the runs that have been timed and the stated times of the others."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], *, at_once: int = 1) -> None:
+        self._at_once = at_once
         self._waiting = {run.name: run for run in runs}
         self._timed: dict[str, list[float]] = {}
         self._took = 0.0
@@ -36,15 +37,16 @@ class Estimate:
             self._took += seconds
             self._guessed += run.seconds
 
-    def left(self, current: Run | None = None, elapsed: float = 0.0) -> float | None:
-        """Return the seconds left when `current` has been running for `elapsed`; None while a kind's are not known."""
-        total = 0.0
+    def left(self, elapsed: Mapping[str, float] | None = None) -> float | None:
+        """Return the seconds left; `elapsed`: of the runs at work, by name. None while a kind's are not known."""
+        total = longest = 0.0
         for run in self._waiting.values():
             expected = self._expected(run)
             if expected is None:
                 return None
-            total += max(0.0, expected - elapsed) if current is not None and run.name == current.name else expected
-        return total
+            mine = max(0.0, expected - (elapsed or {}).get(run.name, 0.0))
+            total, longest = total + mine, max(longest, mine)
+        return max(total / self._at_once, longest)
 
     def _expected(self, run: Run) -> float | None:
         if known := self._timed.get(run.kind):
@@ -70,6 +72,7 @@ class Screen:
             disable=not console.is_terminal,
         )
         self._task: TaskID = self._bar.add_task("", total=total, left="")
+        self._ended = 0
         self._last_line = 0.0
 
     def __enter__(self) -> "Screen":
@@ -91,23 +94,26 @@ class Screen:
         self.say(f"[{number}/{self._total}] {run.name} {what}; {time_left(left)}")
         self._last_line = time.monotonic()
 
-    def tick(self, number: int, run: Run, *, line: str, left: float | None) -> None:
-        """Show the run's last log line."""
-        text = f"[{number}/{self._total}] {run.name}: {line}"
+    def tick(self, at_work: Sequence[tuple[int, Run, str]], *, left: float | None) -> None:
+        """Show the runs at work, each with its number and its last log line."""
+        texts = [f"[{number}/{self._total}] {run.name}: {line}" for number, run, line in at_work]
         if self.console.is_terminal:
             shown = f"{self._total} runs, {time_left(left)}"
             room = max(20, self.console.width - len(shown) - 24)
             # markup is off in no column of rich: a bracket that opens a tag is escaped
-            self._bar.update(self._task, completed=number - 1, description=text[:room].replace("[", "\\["), left=shown)
+            cut = "\n".join(text[:room].replace("[", "\\[") for text in texts)
+            self._bar.update(self._task, description=cut, left=shown)
             self._bar.refresh()
         elif time.monotonic() - self._last_line > LINE_EVERY:
             self._last_line = time.monotonic()
-            self.say(f"{text} | {time_left(left)}")
+            for text in texts:
+                self.say(f"{text} | {time_left(left)}")
 
     def end(self, number: int, run: Run, said: str) -> None:
         """Say how the run ended."""
         self.say(f"[{number}/{self._total}] {run.name}: {said}")
-        self._bar.update(self._task, completed=number)
+        self._ended += 1
+        self._bar.update(self._task, completed=self._ended)
         self._bar.refresh()
 
 

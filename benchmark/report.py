@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.attempt import Outcome
 from benchmark.export import to_markdown, write_tables
 from benchmark.lines import CHECKPOINT_NAME
 from benchmark.progress import clock
 from benchmark.store import Store, open_store
-from benchmark.suite import STOPPED_BEFORE, Outcome
+from benchmark.suite import STOPPED_BEFORE
 from benchmark.table import compare
 
 

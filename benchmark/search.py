@@ -27,6 +27,8 @@ class Search:
     seed: int
     grid: tuple[tuple[float, Path], ...]
     """Rate and folder of each run."""
+    runs: tuple[str, ...]
+    """Their names."""
     out: Path
     """Folder of the choice."""
 

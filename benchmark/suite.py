@@ -1,60 +1,27 @@
 """Carry out a matrix of runs: skip what is recorded, resume what was interrupted, go on when one fails."""
 
 import fcntl
-import json
-import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing.process import BaseProcess
+from dataclasses import replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
 
 from rich.console import Console
 
-from benchmark.child import INTERRUPTED, STOPS, blocked_stops, fork
-from benchmark.matrix import FILE_ARCHITECTURE, PATHS, Run
+from benchmark.attempt import Attempt, Outcome, Tool
+from benchmark.child import INTERRUPTED, STOPS, blocked_stops, shares
+from benchmark.matrix import Run
 from benchmark.progress import Estimate, Screen, clock
-from benchmark.search import Choice, choose, is_settled
-from benchmark.store import file_sha256
+from benchmark.recorded import is_finished, other_settings, record_of
+from benchmark.search import Choice, choose
 from benchmark.study import RATE_FLAG
-from engine.config import differences
-from engine.record import RunRecord, read_record
 
 LOCK = ".lock"
-POLL = 0.5  # seconds between looks at a run
+POLL = 0.5  # seconds between looks at the runs
 STOPPED_BEFORE = "stopped before"
-Status = Literal["completed", "recorded", "failed", "interrupted", "not run"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tool:
-    """A command-line tool as the suite calls it."""
-
-    main: Callable[[list[str]], int]
-    """Takes the command line and returns the exit code."""
-    config: Callable[[list[str]], dict[str, Any]] | None
-    """The configuration that its record would hold; None for a tool that leaves no record and repeats no work."""
-    flags: PATHS
-    """Names of its flags, and which of them name a file or folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a run of the matrix ended."""
-
-    run: Run
-    status: Status
-    seconds: float = 0.0
-    error: str | None = None
-
-    @property
-    def good(self) -> bool:
-        """Whether its result is there."""
-        return self.status in ("completed", "recorded")
 
 
 def exit_code(outcomes: Sequence[Outcome], *, stopped: bool) -> int:
@@ -67,38 +34,45 @@ def exit_code(outcomes: Sequence[Outcome], *, stopped: bool) -> int:
 class Suite:
     """One pass over a matrix."""
 
-    def __init__(self, tools: Mapping[str, Tool], console: Console) -> None:
+    def __init__(self, tools: Mapping[str, Tool], console: Console, *, at_once: int = 1) -> None:
+        """`at_once`: how many runs work side by side, each with its share of the cores and one of the GPUs."""
         self.tools = tools
         self.console = console
         self.stopped = False
         """Whether SIGINT or SIGTERM came."""
-        self._child: BaseProcess | None = None
+        self._free = shares(at_once)
+        self._at_work: list[Attempt] = []
         self._chosen: list[Choice] = []
 
     def carry_out(self, runs: Sequence[Run], folder: Path) -> list[Outcome]:
         """Return how each run ended, in order; after a stop request the rest is `not run`.
 
-        Raises ValueError where another suite works in `folder`.
+        Runs start in order, as soon as what they build on has ended. Raises ValueError where another suite works in
+        `folder`.
         """
-        estimate = Estimate(runs)
+        estimate = Estimate(runs, at_once=len(self._free))
         for run in runs:
-            if _finished(run, record_of(run)):
+            if is_finished(run, record_of(run)):
                 estimate.leave_out(run)
+        waiting = dict(enumerate(runs, start=1))
         outcomes: dict[str, Outcome] = {}
-        with _locked(folder), self._handled(), Screen(self.console, len(runs)) as screen:
-            for number, run in enumerate(runs, start=1):
-                lacking = [name for name in run.needs if not outcomes[name].good]
-                if self.stopped:
-                    outcome = Outcome(run=run, status="not run", error=STOPPED_BEFORE)
-                elif lacking:
-                    outcome = Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
-                else:
-                    outcome = self._attempt(number, run, screen, estimate)
-                estimate.leave_out(run)
-                outcomes[run.name] = outcome
-                if outcome.error != STOPPED_BEFORE:
-                    screen.end(number, run, _said(outcome))
-        return list(outcomes.values())
+
+        def end(number: int, outcome: Outcome) -> None:
+            estimate.leave_out(outcome.run)
+            outcomes[outcome.run.name] = outcome
+            if outcome.error != STOPPED_BEFORE:
+                screen.end(number, outcome.run, _said(outcome))
+
+        with _locked(folder), self._handled(), Screen(self.console, len(runs)) as screen, self._leaving_none_behind():
+            while waiting or self._at_work:
+                for number, run in [*waiting.items()]:
+                    if (outcome := self._start(number, run, outcomes, screen, estimate)) is not None:
+                        end(number, outcome)
+                    if outcome is not None or any(attempt.number == number for attempt in self._at_work):
+                        del waiting[number]
+                for attempt in self._watch(screen, estimate):
+                    end(attempt.number, self._ended(attempt, estimate))
+        return [outcomes[run.name] for run in runs]
 
     def carry_one(self, name: str, runs: Sequence[Run], folder: Path) -> Outcome:
         """Return how one run of a matrix ended, for a job that others work beside; what it needs is seen in records.
@@ -110,53 +84,72 @@ class Suite:
         lacking = [need for need in run.needs if not self.is_there(by_name[need])]
         if lacking:
             return Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
-        with _locked(folder, shared=True), _locked(run.logs / name), Screen(self.console, 1) as screen:
-            outcome = self._attempt(1, run, screen, Estimate([run]))
+        estimate = Estimate([run])
+        with (
+            _locked(folder, shared=True),
+            _locked(run.logs / name),
+            Screen(self.console, 1) as screen,
+            self._leaving_none_behind(),
+        ):
+            outcome = self._begin(1, run, screen, estimate)
+            while outcome is None:
+                for attempt in self._watch(screen, estimate):
+                    outcome = self._ended(attempt, estimate)
             screen.end(1, run, _said(outcome))
         return outcome
 
     def save_and_leave(self) -> None:
-        """Ask the run that is at work to save, and wait until it has left."""
+        """Ask the runs that are at work to save, and wait until they have left."""
         self.stopped = True
-        if (child := self._child) is not None and child.pid is not None and child.exitcode is None:
-            os.kill(child.pid, signal.SIGTERM)
-            child.join()
+        for attempt in self._at_work:
+            attempt.signal(signal.SIGTERM)
+        for attempt in self._at_work:
+            attempt.wait()
 
     def is_there(self, run: Run) -> bool:
         """Return whether a run has left its result, as far as its folder tells."""
         if self.tools[run.tool].config is None:
             return run.out.is_dir()
-        return _finished(run, record_of(run))
+        return is_finished(run, record_of(run))
 
-    def _attempt(self, number: int, run: Run, screen: Screen, estimate: Estimate) -> Outcome:
+    def _start(
+        self, number: int, run: Run, outcomes: Mapping[str, Outcome], screen: Screen, estimate: Estimate
+    ) -> Outcome | None:
+        """Begin a run if it is its turn; return its outcome where that is clear without it."""
+        if self.stopped:
+            return Outcome(run=run, status="not run", error=STOPPED_BEFORE)
+        if lacking := [name for name in run.needs if name in outcomes and not outcomes[name].good]:
+            return Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
+        before = {*run.needs, *(run.search.runs if run.search is not None else ())}
+        if not self._free or not before <= outcomes.keys():
+            return None
+        return self._begin(number, run, screen, estimate)
+
+    def _begin(self, number: int, run: Run, screen: Screen, estimate: Estimate) -> Outcome | None:
+        """Begin a run; return its outcome where it has its record already, or cannot begin."""
         tool = self.tools[run.tool]
-        record = record_of(run)
         try:
             run = self._with_rate(run)
         except (OSError, ValueError) as error:
             return Outcome(run=run, status="not run", error=str(error))
         try:
-            if tool.config is not None and record is not None and _finished(run, record):
-                if stale := _stale(run, record, tool.config):
+            record = record_of(run)
+            if tool.config is not None and record is not None and is_finished(run, record):
+                if other := other_settings(run, record, tool.config):
                     why = (
-                        f"{run.out}: holds a finished run of other settings ({'; '.join(stale)}). "
+                        f"{run.out}: holds a finished run of other settings ({'; '.join(other)}). "
                         "Remove that folder to run it anew, or give another --out."
                     )
                     return Outcome(run=run, status="failed", error=why)
                 return Outcome(run=run, status="recorded", seconds=record.cost.total_seconds, error=record.error)
-            resuming = tool.config is not None and run.out.is_dir() and any(run.out.iterdir())
-            argv = [*run.argv, "--resume"] if resuming else [*run.argv]
-            screen.begin(number, run, resuming=resuming, left=estimate.left())
-            before = run.log.stat().st_size if run.log.exists() else 0
-            start = time.monotonic()
-            code = self._wait(number, run, argv, screen, estimate)
-            seconds = time.monotonic() - start
-            outcome = self._judge(run, code, seconds, _read_from(run.log, before))
+            with blocked_stops():  # a signal finds the run among those at work
+                attempt = Attempt(number, run, tool, self._free[0])
+                self._at_work.append(attempt)
         except (OSError, ValueError) as error:
             return Outcome(run=run, status="failed", error=str(error))
-        if outcome.status == "completed" and not resuming:
-            estimate.timed(run, seconds)
-        return outcome
+        self._free.pop(0)
+        screen.begin(number, run, resuming=attempt.resuming, left=estimate.left(self._elapsed()))
+        return None
 
     def _with_rate(self, run: Run) -> Run:
         """Return the run with the learning rate that its search has chosen, where it has one."""
@@ -168,40 +161,40 @@ class Suite:
             self.console.print(choice.line(), markup=False, highlight=False, soft_wrap=True)
         return replace(run, argv=(*run.argv, f"--{RATE_FLAG.replace('_', '-')}", repr(choice.rate)))
 
-    def _wait(self, number: int, run: Run, argv: list[str], screen: Screen, estimate: Estimate) -> int:
-        """Run to the end and return the exit code, negative for a signal."""
-        start = time.monotonic()
-        with blocked_stops():
-            self._child = child = fork(self.tools[run.tool].main, argv, name=run.name, log=run.log)
-        try:
-            while child.exitcode is None:
-                child.join(POLL)
-                elapsed = time.monotonic() - start
-                line = f"asked to stop, saving: {_last_line(run.log)}" if self.stopped else _last_line(run.log)
-                screen.tick(number, run, line=line, left=estimate.left(run, elapsed))
-            return child.exitcode
-        finally:
-            self._child = None
-            if child.exitcode is None:  # something went wrong here: the run is not left behind
-                child.terminate()
-                child.join()
+    def _watch(self, screen: Screen, estimate: Estimate) -> list[Attempt]:
+        """Wait for a moment, show how far the runs are, and return those that have ended."""
+        if not self._at_work:
+            return []
+        wait([attempt.sentinel for attempt in self._at_work], timeout=POLL)
+        said = "asked to stop, saving: " if self.stopped else ""
+        lines = [(attempt.number, attempt.run, f"{said}{attempt.last_line()}") for attempt in self._at_work]
+        screen.tick(lines, left=estimate.left(self._elapsed()))
+        ended = [attempt for attempt in self._at_work if attempt.ended]
+        for attempt in ended:
+            self._at_work.remove(attempt)
+            self._free.append(attempt.share)
+        return ended
 
-    def _judge(self, run: Run, code: int, seconds: float, printed: str) -> Outcome:
-        record = record_of(run)
-        recorded = record.status if record else None
-        if run.phase == "search" and code == 1 and record is not None and is_settled(record):  # the rate is too high
-            return Outcome(run=run, status="completed", seconds=seconds, error=record.error)
-        if code == 0 and (self.tools[run.tool].config is None or recorded == "completed"):
-            return Outcome(run=run, status="completed", seconds=seconds)
-        if (recorded == "interrupted" and code == INTERRUPTED) or (self.stopped and code != 1):
-            by = record.error if record and record.error else "a signal"
-            return Outcome(run=run, status="interrupted", seconds=seconds, error=f"interrupted by {by}")
-        if code < 0:
-            name = signal.Signals(-code).name
-            hint = "; the system does so when memory runs out" if name == "SIGKILL" else ""
-            return Outcome(run=run, status="failed", seconds=seconds, error=f"killed by {name}{hint}")
-        error = _error_line(printed) or f"exit code {code} and no completed record"
-        return Outcome(run=run, status="failed", seconds=seconds, error=error)
+    def _ended(self, attempt: Attempt, estimate: Estimate) -> Outcome:
+        try:
+            outcome = attempt.outcome(stopped=self.stopped)
+        except (OSError, ValueError) as error:
+            return Outcome(run=attempt.run, status="failed", error=str(error))
+        if outcome.status == "completed" and not attempt.resuming:
+            estimate.timed(attempt.run, outcome.seconds)
+        return outcome
+
+    def _elapsed(self) -> dict[str, float]:
+        return {attempt.run.name: attempt.elapsed for attempt in self._at_work}
+
+    @contextmanager
+    def _leaving_none_behind(self) -> Iterator[None]:
+        """Where something goes wrong in the suite itself, its runs save and leave."""
+        try:
+            yield
+        finally:
+            if self._at_work:
+                self.save_and_leave()
 
     @contextmanager
     def _handled(self) -> Iterator[None]:
@@ -213,43 +206,10 @@ class Suite:
                 signal.signal(number, handler)
 
     def _stop(self, number: int, _: FrameType | None) -> None:
-        """Pass the request on: the run saves and leaves, at a second Ctrl-C at once."""
+        """Pass the request on: the runs save and leave, at a second Ctrl-C at once."""
         self.stopped = True
-        if self._child is not None and self._child.pid is not None and self._child.exitcode is None:
-            os.kill(self._child.pid, number)
-
-
-def record_of(run: Run) -> RunRecord | None:
-    """Return the record that a run has left, the last of several; None where there is none that can be read."""
-    try:
-        return read_record(run.records[-1])
-    except (FileNotFoundError, ValueError):  # an unreadable record is written anew by the resumed run
-        return None
-
-
-def _finished(run: Run, record: RunRecord | None) -> bool:
-    """Return whether a run has said all that it will; in a search that is also a loss that became infinite."""
-    if record is None:
-        return False
-    return is_settled(record) if run.phase == "search" else record.status == "completed"
-
-
-def _stale(run: Run, record: RunRecord, config: Callable[[list[str]], dict[str, Any]]) -> list[str]:
-    """Return in what a finished run differs from the one that is wanted now."""
-    wanted = json.loads(json.dumps(config([*run.argv])))
-    found = differences(record.config, wanted)
-    if FILE_ARCHITECTURE[0] in run.argv:  # the weights have it, whose sha256 is compared below
-        found = [line for line in found if not line.startswith("backbone.") or line.startswith("backbone.image_size")]
-    if run.data is not None and Path(record.data).resolve() != run.data.resolve():
-        found.append(f"data: {record.data} -> {run.data}")
-    weights = file_sha256(run.init) if run.init is not None else None
-    if record.weights_sha256 != weights:
-        found.append(f"weights_sha256: {_short(record.weights_sha256)} -> {_short(weights)}")
-    return found
-
-
-def _short(digest: str | None) -> str:
-    return digest[:12] if digest else "none (random)"
+        for attempt in self._at_work:
+            attempt.signal(number)
 
 
 def _said(outcome: Outcome) -> str:
@@ -262,29 +222,6 @@ def _said(outcome: Outcome) -> str:
 
 def _remark(outcome: Outcome) -> str:
     return f"; this rate is out of the question: {outcome.error}" if outcome.error else ""
-
-
-def _last_line(log: Path) -> str:
-    try:
-        text = _read_from(log, max(0, log.stat().st_size - 4096))
-    except OSError:  # the child has not opened it yet
-        return ""
-    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
-
-
-def _read_from(log: Path, offset: int) -> str:
-    with log.open("rb") as file:
-        file.seek(offset)
-        return file.read().decode("utf-8", errors="replace")
-
-
-def _error_line(printed: str) -> str | None:
-    """Return the last line that begins with `error:`, without that word, else the last line."""
-    lines = [line.strip() for line in printed.splitlines() if line.strip() and not line.startswith("---")]
-    errors = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
-    found = errors or lines
-    return found[-1] if found else None
 
 
 @contextmanager

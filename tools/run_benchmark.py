@@ -3,6 +3,7 @@
     python tools/run_benchmark.py demo
     python tools/run_benchmark.py studies/real_small.yaml --data ../data --dry-run
     python tools/run_benchmark.py studies/real_small.yaml --data ../data --out runs/real_small
+    python tools/run_benchmark.py studies/real_small.yaml --data ../data --out runs/real_small --at-once 2
     python tools/run_benchmark.py studies/real_small.yaml --data ../data --out runs/real_small --status
 
 A study is a file (docs/studies.md), or the name of one in studies/. The same command again skips what is recorded and
@@ -48,7 +49,9 @@ class Args:
     status: bool = False
     """Print how far each run is, from the records alone, and run nothing."""
     launcher: Literal["local", "slurm"] = "local"
-    """Run here one after the other, or hand the runs to SLURM as arrays that wait for each other."""
+    """Run here, or hand the runs to SLURM as arrays that wait for each other."""
+    at_once: int = 1
+    """Runs side by side on this machine, each with its share of the cores and one of the GPUs in turn."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,6 +59,12 @@ def main(argv: list[str] | None = None) -> int:
     start = time.monotonic()
     args = parse(Args, argv, doc=__doc__)
     try:
+        if args.at_once < 1:
+            raise ValueError(f"--at-once {args.at_once}: give 1 or more runs side by side.")
+        if args.at_once > 1 and args.launcher == "slurm":
+            raise ValueError(
+                "--at-once is for --launcher local; `cluster: {at_once: N}` in the study file says it for SLURM."
+            )
         made = prepare(args.study, TOOLS, studies=STUDIES, out=args.out, root=args.data, seeds=args.seeds)
         if args.status:
             print(status_text(made.study.name, made.runs))
@@ -69,13 +78,13 @@ def main(argv: list[str] | None = None) -> int:
             job = StudyJob(out=made.out.resolve(), root=made.root.resolve(), gpus=made.study.cluster.gpus)
             print(submit(made, Suite(TOOLS, Console()), job))
             return 0
-        return _here(made, shlex.join(argv or sys.argv[1:]), start)
+        return _here(made, args.at_once, shlex.join(argv or sys.argv[1:]), start)
     except (ValueError, OSError) as error:
         return fail(error)
 
 
-def _here(made: Prepared, command: str, start: float) -> int:
-    suite = Suite(TOOLS, Console())
+def _here(made: Prepared, at_once: int, command: str, start: float) -> int:
+    suite = Suite(TOOLS, Console(), at_once=at_once)
     outcomes = suite.carry_out(made.runs, made.out)
     print(closing_report(made.out, outcomes, seconds=time.monotonic() - start))
     if suite.stopped:

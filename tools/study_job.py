@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmark.attempt import Tool
 from benchmark.planning import COPY, prepare
-from benchmark.suite import Suite, Tool
+from benchmark.suite import Suite
 from tools.study_tools import TOOLS
 
 

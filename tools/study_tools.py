@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.suite import Tool
+from benchmark.attempt import Tool
 from classification.recipes import RECIPES as CLASSIFICATION
 from detection.recipes import RECIPES as DETECTION
 from engine.config import as_json

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from benchmark.attempt import Tool
 from benchmark.budget import Length, flops_lengths, unequal_passes
 from benchmark.hold_out import HoldOut, held_out_names, hold_out
 from benchmark.matrix import Run
@@ -21,7 +22,7 @@ from benchmark.planning import Prepared, prepare
 from benchmark.search import Search, choose, read_choice
 from benchmark.slurm import parameters, submit
 from benchmark.study import Cluster
-from benchmark.suite import Suite, Tool
+from benchmark.suite import Suite
 from engine.record import RunRecord, read_record, write_record
 from tools import run_benchmark, study_job
 from tools.study_tools import TOOLS
@@ -181,7 +182,7 @@ def searched(record: Record, tmp_path: Path, values: dict[float, float | str | N
             write_record(folder, record("segmentation", "mae", 9, {}, status="failed", error=value))
         elif value is not None:
             write_record(folder, record("segmentation", "mae", 9, {"miou": value, "macc": -value}))
-    return Search(task="cars", arm="mae", seed=9, grid=tuple(grid), out=tmp_path / "choice")
+    return Search(task="cars", arm="mae", seed=9, grid=tuple(grid), runs=(), out=tmp_path / "choice")
 
 
 @pytest.mark.parametrize(

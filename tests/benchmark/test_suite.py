@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
+from benchmark.attempt import Outcome
+from benchmark.child import Share, shares
 from benchmark.matrix import Run
 from benchmark.planning import prepare
 from benchmark.progress import Estimate, clock, time_left
 from benchmark.report import closing_report
-from benchmark.suite import Outcome, Suite, exit_code
+from benchmark.suite import Suite, exit_code
 from engine.record import RunRecord, read_record, write_record
 from engine.stop import StopRequest, stop_requests
 from tools import run_benchmark
@@ -101,9 +104,9 @@ def tools(record: Record, tmp_path: Path) -> FakeTools:
 class Passed:
     """One pass of the suite."""
 
-    def __init__(self, tools: FakeTools, runs: Sequence[Run], out: Path) -> None:
+    def __init__(self, tools: FakeTools, runs: Sequence[Run], out: Path, *, at_once: int = 1) -> None:
         screen = io.StringIO()
-        suite = Suite(tools.suite_tools, Console(file=screen, width=200))
+        suite = Suite(tools.suite_tools, Console(file=screen, width=200), at_once=at_once)
         self.outcomes = suite.carry_out(runs, out)
         self.code = exit_code(self.outcomes, stopped=suite.stopped)
         self.stopped = suite.stopped
@@ -249,6 +252,77 @@ def test_a_stop_is_passed_on_once_and_the_same_command_continues(
     assert tools.called()[:3] == [*SCENES, "pretrain-mae resumed"]
 
 
+def until(path: Path) -> None:
+    """Wait for a file, at most 20 seconds."""
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} was never written"
+        time.sleep(0.01)
+
+
+def test_runs_side_by_side(tools: FakeTools, tmp_path: Path) -> None:
+    def meets(mine: str, other: str) -> Callable[[StopRequest], None]:
+        def act(_: StopRequest) -> None:  # comes back only where both are at work
+            (tmp_path / mine).write_text(str(torch.get_num_threads()))
+            until(tmp_path / other)
+
+        return act
+
+    def fails(_: StopRequest) -> int:
+        return 1
+
+    tools.behaviour = {
+        "pretrain-supervised": meets("supervised", "mae"),
+        "pretrain-mae": meets("mae", "supervised"),
+        "classification-random-seed0": fails,
+    }
+    runs, out = demo(tmp_path), tmp_path / "demo"
+    passed = Passed(tools, runs, out, at_once=2)
+    assert [outcome.run.name for outcome in passed.outcomes] == [run.name for run in runs]
+    assert [outcome.run.name for outcome in passed.outcomes if not outcome.good] == ["classification-random-seed0"]
+    called = tools.called()
+    assert sorted(called) == sorted(run.name for run in runs)
+    assert {*called[:2]} == {*SCENES}  # what builds on the scenes waited for both
+    assert called.index("classification-mae-seed0") > called.index("pretrain-mae")
+    assert (tmp_path / "mae").read_text() == str(max(1, torch.get_num_threads() // 2))
+
+
+def test_a_stop_reaches_all_runs_at_work(tools: FakeTools, tmp_path: Path) -> None:
+    def works(mine: str, other: str, *, asks: bool) -> Callable[[StopRequest], None]:
+        def act(stop: StopRequest) -> None:
+            (tmp_path / mine).touch()
+            until(tmp_path / other)
+            if asks:
+                os.kill(os.getppid(), signal.SIGTERM)
+            deadline = time.monotonic() + 20
+            while not stop and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+        return act
+
+    tools.behaviour = {
+        "pretrain-supervised": works("supervised", "mae", asks=False),
+        "pretrain-mae": works("mae", "supervised", asks=True),
+    }
+    runs, out = demo(tmp_path), tmp_path / "demo"
+    passed = Passed(tools, runs, out, at_once=2)
+    assert passed.code == 130
+    for arm in ("supervised", "mae"):
+        assert passed.of(f"pretrain-{arm}").error == "interrupted by SIGTERM"
+        assert read_record(out / f"pretrain-{arm}").status == "interrupted"
+    assert {outcome.error for outcome in passed.outcomes[4:]} == {"stopped before"}
+
+
+def test_shares_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert shares(1) == [Share()]
+    assert shares(3) == [Share(threads=2)] * 3
+    assert shares(16) == [Share(threads=1)] * 16
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5a")
+    assert [share.gpu for share in shares(3)] == ["4", "GPU-5a", "4"]
+
+
 def test_finished_runs_of_other_settings_are_not_taken(tools: FakeTools, tmp_path: Path) -> None:
     runs, out = demo(tmp_path), tmp_path / "demo"
     Passed(tools, runs, out)
@@ -291,7 +365,12 @@ def test_estimate_learns_from_timed_runs(tmp_path: Path) -> None:
     assert estimate.left() == pytest.approx(guessed)
     estimate.timed(runs[0], 2 * seconds[runs[0].name])  # twice as slow as guessed: so is the rest
     assert estimate.left() == pytest.approx(2 * (guessed - seconds[runs[0].name]))
-    assert estimate.left(runs[2], elapsed=50.0) == pytest.approx(2 * (guessed - seconds[runs[0].name]) - 50)
+    assert estimate.left({runs[2].name: 50.0}) == pytest.approx(2 * (guessed - seconds[runs[0].name]) - 50)
+    side_by_side = Estimate(runs, at_once=2)
+    assert side_by_side.left() == pytest.approx(guessed / 2)
+    for run in runs[:-1]:
+        side_by_side.leave_out(run)
+    assert side_by_side.left() == seconds[runs[-1].name]  # one run takes what it takes
     unknown = Estimate([replace(runs[4], seconds=None), replace(runs[5], seconds=None, name="other")])
     assert unknown.left() is None and time_left(None) == "time left not known yet"
     unknown.timed(runs[4], 7.0)
@@ -304,6 +383,10 @@ def test_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "error: no study is called 'demmo'; there are: ablation_augmentation, " in capsys.readouterr().err
     assert run_benchmark.main(["demo", "--seeds", "1", "1", "--out", str(tmp_path / "x")]) == 1
     assert "error: --seeds 1 1: give one or more different seeds" in capsys.readouterr().err
+    assert run_benchmark.main(["demo", "--at-once", "0", "--out", str(tmp_path / "x")]) == 1
+    assert "error: --at-once 0: give 1 or more runs side by side." in capsys.readouterr().err
+    assert run_benchmark.main(["demo", "--at-once", "2", "--launcher", "slurm", "--out", str(tmp_path / "x")]) == 1
+    assert "error: --at-once is for --launcher local; `cluster: {at_once: N}`" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
