@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from benchmark.contrast import Contrast
 from benchmark.interval import SMALLEST
+from benchmark.lines import TOKENIZER_NAME
 from benchmark.published import PublishedCheck
 from benchmark.stats import Summary
 from benchmark.store import Store
 from benchmark.table import ArmCost, Comparison, Row
 
 DASH = "-"
-TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE"}
+TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE", "beit": "BEiT", "moco_v3": "MoCo v3"}
 CAPTION = (
     "Transfer of one ViT from different weights, in percent: mean \N{PLUS-MINUS SIGN} standard deviation over the "
     "transfer seeds (n), on the validation images."
@@ -150,6 +151,12 @@ def record_lines(comparison: Comparison) -> list[str]:
             f"The study states that its arms differ in {', '.join(store.plan.differ)}: a difference between them may "
             "be one of architecture, not of pre-training alone."
         )
+    lines += [
+        f"Tokenizer {item.folder.name}: trained on {item.record.samples_seen:,} image passes in "
+        f"{item.record.cost.total_seconds:,.0f} s before the arms; neither is part of an arm's budget or cost."
+        for item in store.completed
+        if TOKENIZER_NAME in item.record.outputs
+    ]
     lines += [choice.line() for choice in store.choices]
     lines += [
         f"Arm {arm}: its pre-training is not among the records, so its images and budget are not checked."

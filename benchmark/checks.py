@@ -156,6 +156,8 @@ def _judged_on(run: Run, config: dict[str, Any]) -> tuple[Any, ...]:
 def _place(run: Run) -> str:
     if run.phase == "pretrain":
         return f"arms.{run.arm}.pretrain"
+    if run.phase == "tokenizer":
+        return f"tokenizers.{run.name}"
     if run.phase == "data":
         return run.name
     return f"tasks.{run.task}" if run.phase == "transfer" else f"tasks.{run.task}.search"

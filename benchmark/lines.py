@@ -6,6 +6,7 @@ from typing import Literal
 from engine.record import RunRecord
 
 CHECKPOINT_NAME = "backbone.safetensors"
+TOKENIZER_NAME = "tokenizer.safetensors"
 Kind = Literal["classification", "detection", "segmentation", "lvis", "knn", "linear_features"]
 METRICS: dict[str, tuple[str, ...]] = {  # the first of each kind is the one that its verdict is about
     "classification": ("top1",),

@@ -1,4 +1,4 @@
-"""The runs that make up a study, in the order in which they run: data, pre-training, search, transfer."""
+"""The runs that make up a study, in the order in which they run: data, tokenizers, pre-training, search, transfer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from pathlib import Path
 from benchmark.lines import CHECKPOINT_NAME
 from benchmark.plan import Phase, Plan, Planned
 from benchmark.search import Search
-from benchmark.study import RATE_FLAG, SHARE_FLAG, Arm, Flag, Grid, Study, TransferTask
+from benchmark.study import RATE_FLAG, SHARE_FLAG, Arm, Flag, Grid, Pretraining, Study, TransferTask
 
 PATHS = Mapping[str, bool]  # flag -> whether it names a file or folder
 FILE_ARCHITECTURE = ("--init-architecture", "file")  # where the study says that the arms differ in theirs
-PHASES: tuple[Phase, ...] = ("data", "pretrain", "search", "transfer")
+PHASES: tuple[Phase, ...] = ("data", "tokenizer", "pretrain", "search", "transfer")
 LENGTH_FLAGS = {"steps", "epochs"}
 # flags of which a held-out part of the training images takes the place
 SPLIT_FLAGS = {"train_split", "val_split", "train_json", "val_json", "layout"}
@@ -82,6 +82,7 @@ class Matrix:
     ) -> None:
         """`root`: where relative paths start; `flags`: of every tool; `lengths`: of pre-trainings, where scaled."""
         self.study, self.out, self.root, self.flags, self.lengths = study, out, root, flags, lengths
+        self.made = {item.name for item in study.scenes} | {item.name for item in study.tokenizers}
         self.cells = [Cell(task, share) for task in study.tasks for share in task.label_shares]
 
     def runs(self) -> tuple[Run, ...]:
@@ -90,6 +91,10 @@ class Matrix:
         return (
             *(self._scenes(item.name, item.flags) for item in self.study.scenes),
             *(self._held_out(task) for task in held_out),
+            *(
+                self._pretrained(item.name, item.train, item.train.flags, phase="tokenizer")
+                for item in self.study.tokenizers
+            ),
             *(self._pretrain(arm) for arm in self.study.arms if arm.pretrain is not None),
             *(
                 self._searched(cell, arm, rate)
@@ -130,10 +135,8 @@ class Matrix:
         )
 
     def place(self, path: str) -> Path:
-        """Return a path of the study file: below the study's folder for its own scenes, else below the root."""
-        first, *rest = Path(path).parts
-        made = first in {item.name for item in self.study.scenes}
-        return self.out.joinpath(first, *rest) if made else self.root / path
+        """Return a path of the study file: below the study's folder for what it makes itself, else below the root."""
+        return (self.out if Path(path).parts[0] in self.made else self.root) / path
 
     def _scenes(self, name: str, flags: tuple[Flag, ...]) -> Run:
         out = self.out / name
@@ -154,7 +157,7 @@ class Matrix:
             phase="data",
             kind="hold_out",
             inputs=self._not_made(data, *files),
-            needs=self._made_by(task.data),
+            needs=self._made_by(data),
             seconds=5.0,
         )
 
@@ -163,31 +166,37 @@ class Matrix:
 
     def _pretrain(self, arm: Arm) -> Run:
         assert arm.pretrain is not None
-        given = arm.pretrain
-        name, data = f"pretrain-{arm.label}", self.place(given.data)
-        flags = given.flags
+        flags = arm.pretrain.flags
         if arm.label in self.lengths:
             flags = (*(flag for flag in flags if flag.name not in LENGTH_FLAGS), self.lengths[arm.label])
+        return self._pretrained(f"pretrain-{arm.label}", arm.pretrain, flags, phase="pretrain", arm=arm)
+
+    def _pretrained(
+        self, name: str, given: Pretraining, flags: tuple[Flag, ...], *, phase: Phase, arm: Arm | None = None
+    ) -> Run:
+        """Return a run of tools/pretrain.py."""
+        data, out = self.place(given.data), self.out / name
         texts, files = self._texts("pretrain", flags)
-        out = self.out / name
+        label = () if arm is None else self._label("pretrain", arm)
         return self._run(
             name,
             "pretrain",
-            (given.recipe, "--data", str(data), "--out", str(out), *self._label("pretrain", arm), *texts),
+            (given.recipe, "--data", str(data), "--out", str(out), *label, *texts),
             out=out,
-            phase="pretrain",
-            kind=name.replace("-", " "),
-            arm=arm.label,
+            phase=phase,
+            kind=name.replace("-", " ") if arm is not None else f"{phase} {name}",
+            arm=None if arm is None else arm.label,
             data=data,
             inputs=self._not_made(data, *files),
-            needs=self._made_by(given.data),
+            needs=self._made_by(data, *files),
             seconds=_seconds(given.hours),
         )
 
     def _searched(self, cell: Cell, arm: Arm, rate: float) -> Run:
         grid = cell.task.search
         assert grid is not None
-        data, needs = self.place(grid.data or cell.task.data), self._made_by(grid.data or cell.task.data)
+        data = self.place(grid.data or cell.task.data)
+        needs = self._made_by(data)
         flags = {flag.name: flag for flag in cell.flags()}
         if grid.hold_out is not None:
             data, needs = self._held_out_folder(cell.task), (f"hold-out-{cell.task.name}",)
@@ -218,7 +227,7 @@ class Matrix:
             self.out / name,
             (*cell.flags(), Flag("seed", (str(seed),))),
             data=self.place(cell.task.data),
-            needs=self._made_by(cell.task.data),
+            needs=self._made_by(self.place(cell.task.data)),
             phase="transfer",
             search=search,
         )
@@ -320,8 +329,9 @@ class Matrix:
             texts += flag.argv()
         return texts, files
 
-    def _made_by(self, path: str) -> tuple[str, ...]:
-        return tuple(item.name for item in self.study.scenes if item.name == Path(path).parts[0])
+    def _made_by(self, *paths: Path) -> tuple[str, ...]:
+        """Return the names of the runs that make these files and folders."""
+        return tuple(sorted(name for name in self.made if any(path.is_relative_to(self.out / name) for path in paths)))
 
     def _not_made(self, *paths: Path) -> tuple[Path, ...]:
         return tuple(path for path in paths if not path.is_relative_to(self.out))

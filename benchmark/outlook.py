@@ -136,7 +136,7 @@ def _outlook(mine: Sequence[Run], checked: Checked) -> Outlook:
 
 def _checkpoint_bytes(run: Run, checked: Checked) -> float | None:
     config = checked.config(run)
-    if not isinstance(config, dict) or "run" not in config:
+    if not isinstance(config, dict) or not {"run", "backbone"} <= config.keys():
         return None
     vit: dict[str, Any] = config["backbone"]
     return float(config["run"]["keep_last"] * ADAMW_BYTES * BLOCK * vit["depth"] * vit["embed_dim"] ** 2)

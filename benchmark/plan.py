@@ -14,7 +14,7 @@ from engine.config import as_json, from_json
 from engine.files import replacing
 
 NAME = "study.json"
-Phase = Literal["data", "pretrain", "search", "transfer"]
+Phase = Literal["data", "tokenizer", "pretrain", "search", "transfer"]
 Match = Literal["passes", "flops", "none"]
 
 

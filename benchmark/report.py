@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmark.attempt import Outcome
 from benchmark.export import to_markdown, write_tables
-from benchmark.lines import CHECKPOINT_NAME
+from benchmark.lines import CHECKPOINT_NAME, TOKENIZER_NAME
 from benchmark.progress import clock
 from benchmark.store import Store, open_store
 from benchmark.suite import STOPPED_BEFORE
@@ -38,10 +38,10 @@ def closing_report(folder: Path, outcomes: Sequence[Outcome], *, seconds: float)
 
 
 def pictures(store: Store) -> list[str]:
-    """Return where the pictures of pre-trainings and transfers are: a line per run, with their number where several."""
+    """Return where the pictures of tokenizers, pre-trainings and transfers are, a line per run."""
     lines = []
     for item in store.completed:
-        if item.line is None and CHECKPOINT_NAME not in item.record.outputs:
+        if item.line is None and not {CHECKPOINT_NAME, TOKENIZER_NAME} & {*item.record.outputs}:
             continue  # of the search of a learning rate
         paths = [item.folder / name for name in item.record.pictures]
         for folder in dict.fromkeys(path.parent for path in paths):

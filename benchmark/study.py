@@ -44,6 +44,14 @@ class Pretraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenizerTraining:
+    """A tokenizer that is trained before the arms, which name its file as `NAME/tokenizer.safetensors`."""
+
+    name: str
+    train: Pretraining
+
+
+@dataclass(frozen=True, kw_only=True)
 class Arm:
     """Weights to compare: random ones, a file, or what a pre-training leaves."""
 
@@ -130,4 +138,6 @@ class Study:
     published: FullScale | None = None
     """What a paper reports of the same question at full scale."""
     scenes: tuple[Scenes, ...] = ()
+    tokenizers: tuple[TokenizerTraining, ...] = ()
+    """What arms predict the tokens of."""
     cluster: Cluster = Cluster()

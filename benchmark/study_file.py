@@ -22,6 +22,7 @@ from benchmark.study import (
     Pretraining,
     Scenes,
     Study,
+    TokenizerTraining,
     TransferTask,
 )
 
@@ -72,6 +73,10 @@ def parse_study(text: str, file: str, vocabulary: Vocabulary) -> Study:
     match = budget.choice("match", MATCHES, default="passes")
     budget.end()
     scenes = [_scenes(section, label) for label, section in top.named("scenes", default={})]
+    tokenizers = [
+        TokenizerTraining(name=label, train=_pretraining(section, vocabulary))
+        for label, section in top.named("tokenizers", default={})
+    ]
     arms = [_arm(section, label, vocabulary) for label, section in top.named("arms", scalars={"random": {}})]
     tasks = [_task(section, label, vocabulary) for label, section in top.named("tasks")]
     cluster = _cluster(top.section("cluster", default={}))
@@ -102,6 +107,7 @@ def parse_study(text: str, file: str, vocabulary: Vocabulary) -> Study:
         differ=differ,
         published=published,
         scenes=tuple(scenes),
+        tokenizers=tuple(tokenizers),
         cluster=cluster,
     )
 
@@ -117,6 +123,7 @@ def study_text(study: Study) -> str:
         **({"differ": list(study.differ)} if study.differ else {}),
         **({"published": _plain_full_scale(study.published)} if study.published is not None else {}),
         "scenes": {item.name: _plain_flags(item.flags) for item in study.scenes},
+        "tokenizers": {item.name: _plain_pretraining(item.train) for item in study.tokenizers},
         "arms": {arm.label: _plain_arm(arm) for arm in study.arms},
         "tasks": {task.name: _plain_task(task) for task in study.tasks},
         "cluster": {f.name: getattr(study.cluster, f.name) for f in fields(Cluster)},
@@ -144,14 +151,14 @@ def _arm(section: Section, label: str, vocabulary: Vocabulary) -> Arm:
         return Arm(label=label, init=file, declared=section.flags(declared, "an arm with `init`"))
     inner = section.section("pretrain")
     section.end()
-    given = {
-        "recipe": inner.text("recipe"),
-        "data": inner.text("data"),
-        "hours": inner.maybe("hours", positive),
-        "flops_per_image": inner.maybe("flops_per_image", positive),
-    }
-    flags = inner.flags(_own(vocabulary["pretrain"]), "pretrain")
-    return Arm(label=label, pretrain=Pretraining(**given, flags=flags))  # type: ignore[arg-type]
+    return Arm(label=label, pretrain=_pretraining(inner, vocabulary))
+
+
+def _pretraining(section: Section, vocabulary: Vocabulary) -> Pretraining:
+    recipe, data = section.text("recipe"), section.text("data")
+    hours, flops = section.maybe("hours", positive), section.maybe("flops_per_image", positive)
+    flags = section.flags(_own(vocabulary["pretrain"]), "pretrain")
+    return Pretraining(recipe=recipe, data=data, hours=hours, flops_per_image=flops, flags=flags)
 
 
 def _task(section: Section, name: str, vocabulary: Vocabulary) -> TransferTask:
@@ -247,9 +254,12 @@ def _plain_arm(arm: Arm) -> dict[str, Any]:
         return {"init": arm.init, **_plain_flags(arm.declared)}
     if arm.pretrain is None:
         return {"random": True}
-    inner = arm.pretrain
-    given = {name: getattr(inner, name) for name in ("recipe", "data", "hours", "flops_per_image")}
-    return {"pretrain": {**{k: v for k, v in given.items() if v is not None}, **_plain_flags(inner.flags)}}
+    return {"pretrain": _plain_pretraining(arm.pretrain)}
+
+
+def _plain_pretraining(given: Pretraining) -> dict[str, Any]:
+    found = {name: getattr(given, name) for name in ("recipe", "data", "hours", "flops_per_image")}
+    return {**{name: value for name, value in found.items() if value is not None}, **_plain_flags(given.flags)}
 
 
 def _plain_task(task: TransferTask) -> dict[str, Any]:

@@ -15,11 +15,9 @@ from rich.console import Console
 
 from benchmark.attempt import Tool
 from benchmark.budget import Length, flops_lengths, unequal_passes
-from benchmark.hold_out import HoldOut, held_out_names, hold_out
 from benchmark.matrix import Run
 from benchmark.outlook import dry_run_text, outlooks, state_of, status_text
 from benchmark.planning import Prepared, prepare
-from benchmark.search import Search, choose, read_choice
 from benchmark.slurm import parameters, submit
 from benchmark.study import Cluster
 from benchmark.suite import Suite
@@ -110,6 +108,26 @@ def test_plan_of_a_small_study(made: Callable[..., Prepared], tmp_path: Path) ->
     assert again.study == made().study
 
 
+def test_tokenizers_are_trained_before_the_arms_that_name_them(made: Callable[..., Prepared], tmp_path: Path) -> None:
+    beit = "{recipe: tiny_beit, tokenizer: dvae/tokenizer.safetensors, data: photos, steps: 10}"
+    text = SMALL.replace("arms:", "tokenizers: {dvae: {recipe: tiny_dvae, data: photos, steps: 3}}\narms:")
+    text = text.replace("tasks:", f"  beit: {{pretrain: {beit}}}\ntasks:")
+    study = made(text.replace("compare:", "differ: [architecture]\ncompare:"))
+    study.refuse()
+    runs, out = named(study), tmp_path / "out"
+    assert [run.phase for run in study.runs][:4] == ["data", "tokenizer", "pretrain", "pretrain"]
+    assert runs["dvae"].argv == (
+        "tiny_dvae", "--data", f"{tmp_path}/root/photos", "--out", f"{out}/dvae", "--steps", "3",
+    )  # fmt: skip
+    argv = runs["pretrain-beit"].argv
+    assert argv[argv.index("--tokenizer") + 1] == f"{out}/dvae/tokenizer.safetensors"
+    assert runs["pretrain-beit"].needs == ("dvae",) and runs["pretrain-mae"].needs == ()
+    with pytest.raises(ValueError, match=r"tokenizers\.dvae: no recipe is called 'tiny_vae'"):
+        made(text.replace("tiny_dvae", "tiny_vae")).refuse()
+    with pytest.raises(ValueError, match=r"arms\.beit\.pretrain: .*root/vae/tokenizer\.safetensors is not there"):
+        made(text.replace("dvae/tokenizer", "vae/tokenizer")).refuse()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -171,61 +189,6 @@ def test_flops_scale_the_pre_training(made: Callable[..., Prepared]) -> None:
     runs = named(made(text))
     assert runs["pretrain-mae"].argv[-2:] == ("--steps", "10")
     assert runs["pretrain-labels"].argv[-2:] == ("--steps", "2")  # 10 * 100 / 400 = 2.5, to even
-
-
-def searched(record: Record, tmp_path: Path, values: dict[float, float | str | None]) -> Search:
-    grid = []
-    for rate, value in values.items():
-        folder = tmp_path / f"lr{rate}"
-        grid.append((rate, folder))
-        if isinstance(value, str):
-            write_record(folder, record("segmentation", "mae", 9, {}, status="failed", error=value))
-        elif value is not None:
-            write_record(folder, record("segmentation", "mae", 9, {"miou": value, "macc": -value}))
-    return Search(task="cars", arm="mae", seed=9, grid=tuple(grid), runs=(), out=tmp_path / "choice")
-
-
-@pytest.mark.parametrize(
-    ("values", "rate", "edge"),
-    [
-        ({1e-3: 20.0, 1e-4: 10.0, 1e-2: 15.0}, 1e-3, None),
-        ({1e-3: 20.0, 1e-4: 20.0, 1e-2: 15.0}, 1e-4, "lowest"),  # a tie: the smaller rate
-        ({1e-3: 20.0, 1e-4: 10.0, 1e-2: 25.0}, 1e-2, "highest"),
-        ({1e-3: 20.0, 1e-4: 10.0, 1e-2: "NonFiniteError: the loss is not finite"}, 1e-3, None),
-        ({1e-3: 0.0}, 1e-3, None),
-    ],
-)
-def test_winner_of_a_search(
-    record: Record, tmp_path: Path, values: dict[float, Any], rate: float, edge: str | None
-) -> None:
-    choice = choose(searched(record, tmp_path, values))
-    assert (choice.rate, choice.edge, choice.metric) == (rate, edge, "miou")
-    assert [item.rate for item in choice.tried] == sorted(values)
-    assert ("WARNING" in choice.line()) == (edge is not None)
-    assert read_choice(tmp_path / "choice") == choice
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({1e-3: 20.0, 1e-4: None}, "needs the search run lr0.0001, which has no record"),
-        ({1e-3: "ValueError: no box"}, r"needs the search run lr0.001, which is failed \(ValueError: no box\)"),
-        (
-            {1e-3: "NonFiniteError: x"},
-            r"became infinite at every learning rate of the search \(0.001\); add lower ones",
-        ),
-    ],
-)
-def test_no_winner_without_results(record: Record, tmp_path: Path, values: dict[float, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        choose(searched(record, tmp_path, values))
-    assert not (tmp_path / "choice").exists()
-
-
-def test_an_unreadable_choice_is_named(tmp_path: Path) -> None:
-    (tmp_path / "choice.json").write_text('{"tried": 3}')
-    with pytest.raises(ValueError, match=r"choice\.json: not a readable choice"):
-        read_choice(tmp_path)
 
 
 def half_done(made: Prepared, record: Record) -> dict[str, Run]:
@@ -441,52 +404,12 @@ def test_training_runs_of_several_gpus_are_started_by_torchrun(monkeypatch: pyte
     assert study_job._by_torchrun("probe", TOOLS["probe"], 8) is TOOLS["probe"]
 
 
-def test_a_share_of_the_names_is_held_out() -> None:
-    names = [f"{number}.jpg" for number in range(100)]
-    away = held_out_names(names, 0.2)
-    assert len(away) == 20 and away == held_out_names(names[::-1], 0.2)
-    assert held_out_names(names, 0.1) < away  # a smaller share is a part of a larger
-    with pytest.raises(ValueError, match=r"0\.9 of 2 training images is held out, so none is left"):
-        held_out_names(names[:2], 0.9)
-
-
-def test_held_out_folders_of_all_layouts(few_scenes: Any, tmp_path: Path) -> None:
-    def files(folder: Path) -> set[str]:
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-    cls = tmp_path / "cls"
-    hold_out(HoldOut(tool="train_cls", data=few_scenes.imagenet, share=0.25), cls)
-    both = files(cls / "train") | files(cls / "val")
-    assert both == files(few_scenes.imagenet / "train") and not files(cls / "train") & files(cls / "val")
-    seg = tmp_path / "seg"
-    said = hold_out(HoldOut(tool="train_seg", data=few_scenes.ade20k, share=0.25), seg)
-    assert said == f"{seg}: 9 images to train on, 3 held out."
-    stems = {name.rpartition(".")[0] for name in files(seg / "images/validation")}
-    assert stems == {name.rpartition(".")[0] for name in files(seg / "annotations/validation")} and len(stems) == 3
-    det = tmp_path / "det"
-    wanted = HoldOut(tool="train_det", data=few_scenes.coco, share=0.25)
-    hold_out(wanted, det)
-    whole = json.loads((few_scenes.coco / "annotations/instances_train2017.json").read_text())
-    parts = [json.loads((det / f"annotations/instances_{name}.json").read_text()) for name in ("train2017", "val2017")]
-    for key in ("images", "annotations"):
-        ids = [{item["id"] for item in part[key]} for part in parts]
-        assert ids[0] | ids[1] == {item["id"] for item in whole[key]} and not ids[0] & ids[1]
-    assert [len(part["images"]) for part in parts] == [9, 3]
-    assert (det / "val2017" / parts[1]["images"][0]["file_name"]).is_file()
-    assert hold_out(wanted, det) == f"{det}: there already."
-    with pytest.raises(ValueError, match=r"holds something else than 0\.5 of"):
-        hold_out(replace(wanted, share=0.5), det)
-    with pytest.raises(ValueError, match="layout voc: a part can be held out of ade20k and folder alone"):
-        hold_out(HoldOut(tool="train_seg", data=few_scenes.ade20k, share=0.5, layout="voc"), tmp_path / "x")
-    with pytest.raises(FileNotFoundError, match=r"instances_nine\.json: no such annotations"):
-        hold_out(HoldOut(tool="train_det", data=few_scenes.coco, share=0.5, train_split="nine"), tmp_path / "y")
-
-
 @pytest.mark.parametrize(
     ("name", "folders", "runs"),
     [
         ("demo", (), 22),
-        ("real_small", ("cifar10", "seg_camvid", "det_bccd"), 3 + 2 + 3 * 3 * 3 + 3 * 4 * 3),
+        ("real_small", ("cifar10", "seg_camvid", "det_bccd"), 3 + 2 + 3 * 3 * 4 + 3 * 4 * 3),
+        ("methods", ("cifar10", "seg_camvid", "det_bccd"), 2 + 1 + 4 + 2 * 5 * 2 + 5 * 4 * 2),
         ("imagenet_coco_ade", ("imagenet", "coco", "ADEChallengeData2016"), 4 + 6 * 3 * 3 + 3 * 7 * 3),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.study import Arm, Cluster, Flag, Grid, Pretraining, Scenes, Study, TransferTask
+from benchmark.study import Arm, Cluster, Flag, Grid, Pretraining, Scenes, Study, TokenizerTraining, TransferTask
 from benchmark.study_file import parse_study, read_study, study_text
 
 VOCABULARY = {
@@ -168,6 +168,9 @@ def studies(draw: st.DrawFn) -> Study:
         claim=labels[0],
         against=labels[1],
         match=draw(st.sampled_from(["passes", "flops", "none"])),
+        tokenizers=tuple(
+            TokenizerTraining(name=name, train=draw(pretrainings)) for name in draw(st.sets(names, max_size=1))
+        ),
         scenes=tuple(Scenes(name=name, flags=draw(flags("a", "b"))) for name in draw(st.sets(names, max_size=1))),
         cluster=draw(st.builds(Cluster, partition=st.none() | texts, gpus=st.integers(0, 8), hours=st.floats(0.1, 99))),
     )

@@ -1,0 +1,51 @@
+"""Held-out training images: which they are, and the folders that hold them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.hold_out import HoldOut, held_out_names, hold_out
+
+
+def test_a_share_of_the_names_is_held_out() -> None:
+    names = [f"{number}.jpg" for number in range(100)]
+    away = held_out_names(names, 0.2)
+    assert len(away) == 20 and away == held_out_names(names[::-1], 0.2)
+    assert held_out_names(names, 0.1) < away  # a smaller share is a part of a larger
+    with pytest.raises(ValueError, match=r"0\.9 of 2 training images is held out, so none is left"):
+        held_out_names(names[:2], 0.9)
+
+
+def test_held_out_folders_of_all_layouts(few_scenes: Any, tmp_path: Path) -> None:
+    def files(folder: Path) -> set[str]:
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    cls = tmp_path / "cls"
+    hold_out(HoldOut(tool="train_cls", data=few_scenes.imagenet, share=0.25), cls)
+    both = files(cls / "train") | files(cls / "val")
+    assert both == files(few_scenes.imagenet / "train") and not files(cls / "train") & files(cls / "val")
+    seg = tmp_path / "seg"
+    said = hold_out(HoldOut(tool="train_seg", data=few_scenes.ade20k, share=0.25), seg)
+    assert said == f"{seg}: 9 images to train on, 3 held out."
+    stems = {name.rpartition(".")[0] for name in files(seg / "images/validation")}
+    assert stems == {name.rpartition(".")[0] for name in files(seg / "annotations/validation")} and len(stems) == 3
+    det = tmp_path / "det"
+    wanted = HoldOut(tool="train_det", data=few_scenes.coco, share=0.25)
+    hold_out(wanted, det)
+    whole = json.loads((few_scenes.coco / "annotations/instances_train2017.json").read_text())
+    parts = [json.loads((det / f"annotations/instances_{name}.json").read_text()) for name in ("train2017", "val2017")]
+    for key in ("images", "annotations"):
+        ids = [{item["id"] for item in part[key]} for part in parts]
+        assert ids[0] | ids[1] == {item["id"] for item in whole[key]} and not ids[0] & ids[1]
+    assert [len(part["images"]) for part in parts] == [9, 3]
+    assert (det / "val2017" / parts[1]["images"][0]["file_name"]).is_file()
+    assert hold_out(wanted, det) == f"{det}: there already."
+    with pytest.raises(ValueError, match=r"holds something else than 0\.5 of"):
+        hold_out(replace(wanted, share=0.5), det)
+    with pytest.raises(ValueError, match="layout voc: a part can be held out of ade20k and folder alone"):
+        hold_out(HoldOut(tool="train_seg", data=few_scenes.ade20k, share=0.5, layout="voc"), tmp_path / "x")
+    with pytest.raises(FileNotFoundError, match=r"instances_nine\.json: no such annotations"):
+        hold_out(HoldOut(tool="train_det", data=few_scenes.coco, share=0.5, train_split="nine"), tmp_path / "y")
