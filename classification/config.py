@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
 from engine.config import RunConfig
 
@@ -46,6 +47,10 @@ class ClassificationConfig:
     """Training-time augmentation."""
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
+    statistics: bool = False
+    """Pre-training normalises pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
+    normalisation: Normalisation | None = None
+    """What that computed; None is ImageNet's, or what the initial weights state."""
     drop_path: float = 0.0
     """Stochastic depth of the last block, rising linearly from 0."""
     head_std: float = 2e-5

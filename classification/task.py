@@ -162,7 +162,8 @@ def assemble(
     """
     if pretraining and config.protocol != "finetune":
         raise ValueError(f"protocol {config.protocol!r}: pre-training from labels trains the whole ViT.")
-    report, normalisation = start_from(backbone, init)
+    report, found = start_from(backbone, init)
+    normalisation = config.normalisation or found
     freeze(config, backbone)
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
     same_classes(train, val)

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from backbones.checkpoint import Normalisation
+from classification.config import ClassificationConfig
 from engine.config import from_json
 from engine.identity import NAME, check_folder
 from engine.images import ImageSource, UnreadableImageError, open_images
@@ -37,7 +38,7 @@ from pretraining.moco_config import MoCoConfig
 SAMPLE = 10_000  # images; some minutes of one process on photographs, less with --workers
 DIGITS = 4
 
-C = TypeVar("C", MAEConfig, BEiTConfig, MoCoConfig)
+C = TypeVar("C", MAEConfig, BEiTConfig, MoCoConfig, ClassificationConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

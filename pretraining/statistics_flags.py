@@ -22,9 +22,9 @@ Given = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class StatisticsFlags(TrainArgs):
-    """Flag of pre-training without labels; it carries the name of a field of the configurations."""
+    """Flag of pre-training a ViT; it carries the name of a field of the configurations."""
 
     statistics: Given = None
-    """MAE, BEiT, MoCo v3: normalise pixels with the mean and standard deviation of the training images, computed before
-    the first step from up to 10,000 of them, instead of ImageNet's. They go into the record and backbone.safetensors,
-    where every tool that loads it finds them; with --resume they are those of the run."""
+    """All but the tokenizer: normalise pixels with the mean and standard deviation of the training images, computed
+    before the first step from up to 10,000 of them, instead of ImageNet's. They go into the record and
+    backbone.safetensors, where every tool that loads it finds them; with --resume they are those of the run."""

@@ -7,18 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import pretraining.statistics
 from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from classification.config import ClassificationConfig
+from engine.config import from_json
 from engine.images import open_images
 from engine.loop import fit
 from engine.task import InitialWeights
 from pretraining.config import MAEConfig
 from pretraining.gallery import open_run
+from pretraining.recipes import tiny_supervised
 from pretraining.statistics import Statistics, measure, moments, with_statistics
+from pretraining.supervised import build_task as build_supervised
 from pretraining.task import build_task
 
 
@@ -115,3 +120,27 @@ def test_refused(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"config": {"normalisation": None}}))
     with pytest.raises(ValueError, match=r"config\.json: states no mean and deviation, so the run was not begun with"):
         with_statistics(asked, data=data, out=tmp_path, resume=True, init=None)
+
+
+def test_the_supervised_arm_has_the_same(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
+    labels = replace(
+        tiny_supervised(), backbone=mae_config.backbone, run=mae_config.run, statistics=True, pooling="class"
+    )
+    out = tmp_path / "run"
+    config = with_statistics(labels, data=data, out=out, resume=False, init=None)
+    assert config.normalisation == of(data / "train").normalisation != Normalisation()
+    task = build_supervised(config, data=data, init=None)
+    plain = build_supervised(labels, data=data, init=None)
+    assert config.normalisation is not None
+    scale, shift = (
+        torch.tensor(values)[:, None, None] for values in (config.normalisation.std, config.normalisation.mean)
+    )
+    default_scale, default_shift = (
+        torch.tensor(values)[:, None, None] for values in (Normalisation().std, Normalisation().mean)
+    )
+    pixels = task.val_data[0][0] * scale + shift
+    torch.testing.assert_close(pixels, plain.val_data[0][0] * default_scale + default_shift, rtol=0, atol=1e-6)
+    fit(task, config, recipe="tiny_supervised", out=out)
+    assert read_checkpoint(out / "backbone.safetensors").normalisation == config.normalisation
+    record = json.loads((out / "record.json").read_text())
+    assert from_json(ClassificationConfig, record["config"]) == config
