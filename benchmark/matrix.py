@@ -117,6 +117,7 @@ class Matrix:
             name=self.study.name,
             claim=self.study.claim,
             against=self.study.against,
+            pass_mark=self.study.pass_mark,
             match=self.study.match,
             differ=self.study.differ,
             published=self.study.published,

@@ -43,6 +43,8 @@ class Plan:
     """Arm whose advantage the verdicts are about."""
     against: str = "supervised"
     """Arm of the headline comparison."""
+    pass_mark: float | None = None
+    """Percent top1 of the supervised arm on its own held-out images, below which it has not learned its task."""
     match: Match = "passes"
     """What the pre-trainings of the arms share."""
     arms: tuple[str, ...] = ()
@@ -86,7 +88,7 @@ def read_plans(root: Path) -> dict[Path, Plan]:
     first = next(iter(plans.items()), None)
     for folder, plan in plans.items():
         assert first is not None
-        for name in ("claim", "against", "match", "differ"):
+        for name in ("claim", "against", "pass_mark", "match", "differ"):
             if getattr(plan, name) != getattr(first[1], name):
                 raise ValueError(
                     f"{folder / NAME}: {name} is {getattr(plan, name)!r}, and {getattr(first[1], name)!r} in "

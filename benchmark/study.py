@@ -131,6 +131,8 @@ class Study:
     """Label of the arm whose advantage the verdicts are about."""
     against: str
     """Label of the other arm of the headline."""
+    pass_mark: float | None = None
+    """Percent top1 that a supervised pre-training must reach on its own held-out images to be no straw man."""
     match: Match = "passes"
     """What the pre-trainings share: image passes, FLOPs, or nothing."""
     differ: tuple[str, ...] = ()

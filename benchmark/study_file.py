@@ -89,6 +89,7 @@ def parse_study(text: str, file: str, vocabulary: Vocabulary) -> Study:
     claim = compare.choice("claim", labels, default="mae" if "mae" in labels else None)
     others = [label for label in labels if label != claim]
     against = compare.choice("against", others, default="supervised" if "supervised" in others else None)
+    pass_mark = compare.maybe("pass_mark", positive)
     compare.end()
     for task in tasks:
         if task.search is not None and task.search.seed in seeds:
@@ -103,6 +104,7 @@ def parse_study(text: str, file: str, vocabulary: Vocabulary) -> Study:
         tasks=tuple(tasks),
         claim=claim,
         against=against,
+        pass_mark=pass_mark,
         match=match,
         differ=differ,
         published=published,
@@ -117,7 +119,11 @@ def study_text(study: Study) -> str:
     content: dict[str, Any] = {
         "name": study.name,
         "data": study.data,
-        "compare": {"claim": study.claim, "against": study.against},
+        "compare": {
+            "claim": study.claim,
+            "against": study.against,
+            **({"pass_mark": study.pass_mark} if study.pass_mark is not None else {}),
+        },
         "seeds": list(study.seeds),
         "budget": {"match": study.match},
         **({"differ": list(study.differ)} if study.differ else {}),

@@ -2,7 +2,7 @@
 
 from benchmark.cells import needed_text, p_text, signed, title
 from benchmark.contrast import Contrast, Verdict
-from benchmark.table import OWN_TASK, PASS_MARK, Comparison, Row
+from benchmark.table import OWN_TASK, Comparison, Row
 
 NUMBERS = {1: "one seed", 2: "two seeds", 3: "three seeds", 4: "four seeds"}
 LISTED = 10  # seeds whose differences are named one by one
@@ -43,11 +43,13 @@ def _sentence(item: Contrast) -> str:
 
 
 def own_task_verdict(comparison: Comparison) -> str:
-    """Return how the supervised arm did on its own task, against the pass mark."""
+    """Return how the supervised arm did on its own task, against the study's pass mark where it has one."""
     own = comparison.own_task
+    mark = "the study sets no pass mark" if own.pass_mark is None else f"pass mark {own.pass_mark:g} % top1"
     if own.top1 is None:
-        return f"Supervised arm on its own task: not recorded (pass mark {PASS_MARK:.0f} % top1)."
-    mark = f"pass mark {PASS_MARK:.0f} %: {'passed' if own.passed else 'MISSED'}"
+        return f"Supervised arm on its own task: not recorded ({mark})."
+    if own.pass_mark is not None:
+        mark += f": {'MISSED' if own.missed else 'passed'}"
     return f"Supervised arm on its own task: {own.top1:.1f} % top1 on held-out images ({mark})."
 
 
@@ -69,10 +71,10 @@ def overall_verdict(comparison: Comparison) -> str:
     seeds = f" ({' or '.join(_seeds(n) for n in counts)} per task)" if counts else ""
     text = f"Overall: {'; '.join(parts)}{seeds}."
     own = comparison.own_task
-    if own.top1 is not None and not own.passed:
+    if own.missed:
         text += (
             f" The comparison is a straw man: the supervised arm reached {own.top1:.1f} % top1 on its own task, "
-            f"below {PASS_MARK:.0f} %."
+            f"below {own.pass_mark:g} %."
         )
     return text
 

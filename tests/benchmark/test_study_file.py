@@ -167,6 +167,7 @@ def studies(draw: st.DrawFn) -> Study:
         tasks=tasks,
         claim=labels[0],
         against=labels[1],
+        pass_mark=draw(positive),
         match=draw(st.sampled_from(["passes", "flops", "none"])),
         tokenizers=tuple(
             TokenizerTraining(name=name, train=draw(pretrainings)) for name in draw(st.sets(names, max_size=1))

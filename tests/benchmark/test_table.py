@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmark.cells import record_lines, signed
+from benchmark.plan import Plan
 from benchmark.store import file_sha256, frame, open_store
 from benchmark.table import Comparison, Row, compare
 from benchmark.verdict import overall_verdict, own_task_verdict, task_verdict, verdicts
@@ -58,7 +60,7 @@ def test_verdicts_fall_each_way(whole_study: Any) -> None:
     assert "-12.71 to +12.71" in text and text.endswith("out of reach: the difference is too near 0.")
     assert "supervised transfers better than MAE" in task_verdict(by_task["segmentation"])
     assert own_task_verdict(comparison) == (
-        "Supervised arm on its own task: 91.0 % top1 on held-out images (pass mark 85 %: passed)."
+        "Supervised arm on its own task: 91.0 % top1 on held-out images (the study sets no pass mark)."
     )
     assert overall_verdict(comparison) == (
         "Overall: MAE transfers better than supervised on classification; supervised transfers better than MAE on "
@@ -67,12 +69,27 @@ def test_verdicts_fall_each_way(whole_study: Any) -> None:
 
 
 def test_supervised_arm_below_the_mark_is_a_straw_man(whole_study: Any) -> None:
-    whole_study.pretrain("supervised", {"top1": 84.9})
-    comparison = comparison_of(whole_study)
-    assert "84.9 % top1 on held-out images (pass mark 85 %: MISSED)" in own_task_verdict(comparison)
+    def judged(top1: float) -> Comparison:
+        whole_study.pretrain("supervised", {"top1": top1})
+        store = open_store(whole_study.root)
+        return compare(replace(store, plans=(Plan(name="marked", pass_mark=85.0),)))
+
+    passed = judged(85.0)
+    assert "85.0 % top1 on held-out images (pass mark 85 % top1: passed)" in own_task_verdict(passed)
+    assert "straw man" not in overall_verdict(passed)
+    comparison = judged(84.9)
+    assert "84.9 % top1 on held-out images (pass mark 85 % top1: MISSED)" in own_task_verdict(comparison)
     assert overall_verdict(comparison).endswith(
         "The comparison is a straw man: the supervised arm reached 84.9 % top1 on its own task, below 85 %."
     )
+
+
+def test_a_link_to_the_images_is_the_same_folder(study: Any, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    study.transfer("classification", "supervised", [60.0, 61.0], data=str(tmp_path / "images"))
+    study.transfer("classification", "mae", [70.0, 72.0], data=str(tmp_path / "link"))
+    assert row_of(comparison_of(study), "classification", "top1").refused == ()
 
 
 def test_one_seed_is_inconclusive(study: Any) -> None:
