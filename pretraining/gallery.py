@@ -15,7 +15,7 @@ from backbones.loading import load_checkpoint
 from backbones.sources.read import Declared, read_checkpoint
 from backbones.vit import ViT
 from engine.config import from_json
-from engine.images import UnreadableImageError, find_images, read_rgb
+from engine.images import ImageSource, UnreadableImageError, open_images
 from engine.record import RECORD_NAME, RunRecord, read_record
 from engine.resume import checkpoints, load_model
 from engine.seeding import seeded
@@ -118,17 +118,15 @@ def open_file(path: Path, declared: Declared, decoder: Decoder) -> Shown:
 
 
 def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gallery:
-    """Write the pictures that the model can give of the images below `folder` and return them.
+    """Write the pictures that the model can give of the images below `folder`, files or in tar shards.
 
-    Raises ValueError where no image can be read, and for a model of other than three channels.
+    Raises what `open_images` raises, ValueError where no image can be read, and for a model of other than 3 channels.
     """
     encoder = shown.encoder.eval()
     a = encoder.architecture
     if a.in_chans != 3:
         raise ValueError(f"the model is of images of {a.in_chans} channels, and files are read as RGB.")
-    files = find_images(folder)
-    chosen = [files[k * len(files) // SEARCHED] for k in range(SEARCHED)] if len(files) > SEARCHED else files
-    images, notes = _read(chosen, shown)
+    images, notes = _read(open_images(folder), shown)
     few = images[[k * len(images) // options.images for k in range(options.images)]]
     few = few if len(images) > options.images else images
     pictures: list[Path] = []
@@ -195,18 +193,20 @@ def _normalisation(run: Path, record: RunRecord) -> Normalisation:
     raise FileNotFoundError(f"{backbone}: no such file yet; it says what pixels are normalised with.")
 
 
-def _read(files: list[Path], shown: Shown) -> tuple[Tensor, list[str]]:
-    """Return the centre crops (B, C, H, W) and a note of what could not be read."""
+def _read(source: ImageSource, shown: Shown) -> tuple[Tensor, list[str]]:
+    """Return the centre crops (B, C, H, W) of SEARCHED or all images, and notes on them and what was not readable."""
+    found = len(source)
+    chosen = [k * found // SEARCHED for k in range(SEARCHED)] if found > SEARCHED else [*range(found)]
     view = validation_view(shown.encoder.architecture.image_size, shown.normalisation)
     images, unreadable = [], []
-    for path in files:
+    for index in chosen:
         try:
-            images.append(view(read_rgb(path)))
+            images.append(view(source.read(index)))
         except UnreadableImageError as error:
             unreadable.append(str(error))
     if not images:
-        raise ValueError(f"none of {len(files)} images could be read; the first: {unreadable[0]}")
-    return torch.stack(images), [f"left out: {text}" for text in unreadable]
+        raise ValueError(f"none of {len(chosen)} images could be read; the first: {unreadable[0]}")
+    return torch.stack(images), [*source.notes, *(f"left out: {text}" for text in unreadable)]
 
 
 def _noise(shown: Shown, options: Options, sampling: Sampling, count: int) -> Tensor:

@@ -5,10 +5,10 @@
     python tools/reconstruct.py mae_visualize_vit_base.pth photographs --source mae --target pixels --out pictures
 
 The first argument is a run of pre-training or a file of weights, the second a folder with images of any kind, grey ones
-too; of each the centre is taken. Reconstructions need a decoder: a run of MAE has it in its checkpoints, and a file
-where it was saved with it. Where pixels were predicted normalised, the picture says whose mean and deviation were put
-back: by default the true patches', as in MAE's demo, which tells more than the model knows; --statistics visible takes
-those of the visible patches.
+too, as files or in uncompressed .tar shards; of each the centre is taken. Reconstructions need a decoder: a run of MAE
+has it in its checkpoints, and a file where it was saved with it. Where pixels were predicted normalised, the picture
+says whose mean and deviation were put back: by default the true patches', as in MAE's demo, which tells more than the
+model knows; --statistics visible takes those of the visible patches.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Args:
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Folder of a run, or a file of weights."""
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """Folder with images, searched with its subfolders."""
+    """Folder with images or .tar shards, searched with its subfolders."""
     out: Path
     """Folder that the pictures are written to."""
     mask_ratio: float = 0.75

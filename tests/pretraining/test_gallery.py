@@ -1,6 +1,7 @@
 """Pictures of features and galleries: what they show by hand, and which can be made of which file."""
 
 import math
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,27 @@ def test_gallery_of_a_run(
     again = make_gallery(shown, photographs, tmp_path / "again", options)
     assert (tmp_path / "again" / "masks.png").read_bytes() == (tmp_path / "out" / "masks.png").read_bytes()
     assert len(again.pictures) == len(made.pictures)
+
+
+def test_gallery_of_shards(mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "shards" / "holiday.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as shard:
+        for image in sorted((photographs / "holiday").iterdir()):
+            shard.add(image, image.name)
+            shard.addfile(tarfile.TarInfo(f"{image.stem}.cls"))
+    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    task.finish(tmp_path / "run")
+    shown = open_any(tmp_path / "run" / "backbone.safetensors", Declared(source="own"), Decoder())
+    of_files = make_gallery(shown, photographs, tmp_path / "files", Options(images=3))
+    of_shards = make_gallery(shown, path.parent, tmp_path / "out", Options(images=3))
+    for one, other in zip(of_files.pictures, of_shards.pictures, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert of_shards.notes[:2] == (
+        "shards: 7 images in 1 tar shard(s), by shard and place in it",
+        "shards: no images, left out of the shards: 7 .cls",
+    )
+    assert "holiday.tar/broken.jpg: unreadable image" in of_shards.notes[2]
 
 
 def test_without_a_decoder(mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path) -> None:
