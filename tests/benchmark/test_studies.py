@@ -390,36 +390,3 @@ def test_a_job_reads_the_study_from_its_folder(
 
 def tuple_of(*values: Any) -> tuple[Any, ...]:
     return values
-
-
-def test_training_runs_of_several_gpus_are_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[list[str]] = []
-    monkeypatch.setattr(study_job.os, "execv", lambda path, command: called.append(command))
-    started = study_job._by_torchrun("train_seg", TOOLS["train_seg"], 8)
-    started.main(["tiny", "--out", "x"])
-    (command,) = called
-    assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8"]
-    assert Path(command[5]).name == "train_seg.py" and Path(command[5]).is_file()
-    assert command[6:] == ["tiny", "--out", "x"]
-    assert study_job._by_torchrun("probe", TOOLS["probe"], 8) is TOOLS["probe"]
-
-
-@pytest.mark.parametrize(
-    ("name", "folders", "runs"),
-    [
-        ("demo", (), 22),
-        ("real_small", ("cifar10", "seg_camvid", "det_bccd"), 3 + 2 + 3 * 3 * 4 + 3 * 4 * 3),
-        ("methods", ("cifar10", "seg_camvid", "det_bccd"), 2 + 1 + 4 + 2 * 5 * 2 + 5 * 4 * 2),
-        ("imagenet_coco_ade", ("imagenet", "coco", "ADEChallengeData2016"), 4 + 6 * 3 * 3 + 3 * 7 * 3),
-    ],
-)
-def test_shipped_studies_pass_their_checks(name: str, folders: tuple[str, ...], runs: int, tmp_path: Path) -> None:
-    for folder in folders:
-        (tmp_path / folder).mkdir()
-    (tmp_path / "weights").mkdir()
-    for file in ("deit_base_patch16_224-b5f2ef4d.pth", "mae_pretrain_vit_base.pth"):
-        (tmp_path / "weights" / file).touch()
-    study = prepare(name, TOOLS, studies=run_benchmark.STUDIES, out=tmp_path / "out", root=tmp_path)
-    study.refuse()
-    assert len(study.runs) == runs
-    assert f"{runs} runs" in dry_run_text(name, study.runs, study.checked, study.out)
