@@ -15,6 +15,9 @@ class Length:
     value: float
     unit: str
     batch_size: int
+    """Loaded images of a step."""
+    repeats: int = 1
+    """Crops of every loaded image, each of which is a pass."""
 
     @classmethod
     def of(cls, arm: str, config: Mapping[str, Any]) -> "Length":
@@ -23,17 +26,20 @@ class Length:
         value, unit, batch = run["length"]["value"], run["length"]["unit"], run["batch_size"]
         if unit == "samples":
             value, unit = value / batch, "steps"
-        return cls(arm=arm, value=value, unit=unit, batch_size=batch)
+        return cls(arm=arm, value=value, unit=unit, batch_size=batch, repeats=config.get("repeats", 1))
 
     @property
     def passes(self) -> tuple[str, float]:
-        """Image passes, or epochs, which are as many passes of the same images."""
-        return ("images", self.value * self.batch_size) if self.unit == "steps" else (self.unit, self.value)
+        """Image passes, or epochs, which are as many passes of the same images, both with every crop counted."""
+        each = self.value * self.repeats
+        return ("images", each * self.batch_size) if self.unit == "steps" else (self.unit, each)
 
     def __str__(self) -> str:
-        if self.unit != "steps":
-            return f"{self.value:g} {self.unit}"
-        return f"{self.value * self.batch_size:,.0f} images ({self.value:g} steps of {self.batch_size})"
+        unit, passes = self.passes
+        crops = f", {self.repeats} crops of each" if self.repeats > 1 else ""
+        if self.unit == "steps":
+            return f"{passes:,.0f} images ({self.value:g} steps of {self.batch_size}{crops})"
+        return f"{passes:g} {unit}" + (f" ({self.value:g}{crops})" if crops else "")
 
 
 def unequal_passes(lengths: Sequence[Length]) -> str | None:
@@ -43,21 +49,22 @@ def unequal_passes(lengths: Sequence[Length]) -> str | None:
     each = "; ".join(f"{length.arm} {length}" for length in lengths)
     return (
         f"budget.match: passes, but the pre-trainings see different numbers of images: {each}. Give all of them the "
-        "same steps and batch_size (or the same epochs), or state `match: flops` or `match: none`."
+        "same steps and batch_size (or the same epochs) times repeats, or state `match: flops` or `match: none`."
     )
 
 
 def flops_lengths(lengths: Sequence[Length], flops: Mapping[str, float | None], reference: str) -> dict[str, Flag]:
     """Return by arm the flag of the length at which it costs as many multiply-adds as the reference arm.
 
-    `flops` are of one image. Raises ValueError where they are not known, or the lengths are in different units.
+    `flops` are of training on one image pass. Raises ValueError where they are not known, or the lengths are in
+    different units.
     """
     unknown = [length.arm for length in lengths if not flops.get(length.arm)]
     if unknown:
         raise ValueError(
             f"budget.match: flops, but the multiply-adds per image of {', '.join(unknown)} are not known: no record of "
-            "the recipe lies in the study's folder. Give `flops_per_image` under `pretrain` (the record of a run of "
-            "one step has it under cost), or state `match: passes`."
+            "such a run lies in the study's folder. Give `flops_per_image` under `pretrain` (the record of a run of "
+            "one step, in another folder, has it under cost), or state `match: passes`."
         )
     units = {length.unit for length in lengths}
     if len(units) > 1:
@@ -71,8 +78,8 @@ def flops_lengths(lengths: Sequence[Length], flops: Mapping[str, float | None], 
             continue
         ratio = (flops[reference] or 0.0) / (flops[length.arm] or 1.0)
         if length.unit == "steps":
-            steps = first.value * first.batch_size * ratio / length.batch_size
+            steps = first.passes[1] * ratio / (length.batch_size * length.repeats)
             found[length.arm] = Flag("steps", (str(max(1, round(steps))),))
         else:
-            found[length.arm] = Flag(length.unit, (repr(first.value * ratio),))
+            found[length.arm] = Flag(length.unit, (repr(first.passes[1] * ratio / length.repeats),))
     return found

@@ -146,6 +146,14 @@ def record_lines(comparison: Comparison) -> list[str]:
             f"Pre-trainings recorded: {', '.join(pretrained)}. Deviations and intervals speak of the transfer seeds "
             "alone, not of what another pre-training would give."
         )
+    compared = [item.record for item in store.completed if item.line is not None]
+    for what, values in (
+        ("versions of the code", [record.git_commit or "no commit known" for record in compared]),
+        ("kinds of device", [record.device for record in compared]),
+    ):
+        if len(counted := Counter(values)) > 1:
+            each = ", ".join(f"{value} ({count})" for value, count in counted.items())
+            lines.append(f"The compared runs are of {len(counted)} {what}: {each}.")
     if store.plan.differ:
         lines.append(
             f"The study states that its arms differ in {', '.join(store.plan.differ)}: a difference between them may "
@@ -177,6 +185,12 @@ def record_lines(comparison: Comparison) -> list[str]:
             f"Left out of {title(pair.arm)} minus {pair.reference}, {pair.task}: seeds of one arm alone ({seeds})."
         )
     lines += [_flag(check) for check in comparison.published if check.outside]
+    lines += [
+        f"Not held against what is published for {check.published.recipe}, {check.published.arm}, "
+        f"{check.published.metric}: {text}."
+        for check in comparison.published
+        for text in check.left_out
+    ]
     for item in store.incomplete:
         record = item.record
         why = f": {record.error}" if record.error else ""

@@ -1,6 +1,7 @@
 """What would fail in a study, found before anything runs: missing files, wrong flags and recipes, unequal budgets."""
 
 import io
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,10 +14,13 @@ from benchmark.fairness import ARCHITECTURE
 from benchmark.matrix import Matrix, Run
 from benchmark.study import RATE_FLAG, Flag, Study
 from engine.config import differences
-from engine.record import RECORD_NAME, read_record
+from engine.record import RECORD_NAME, TRAINED, read_record
 
 Config = Callable[[list[str]], dict[str, Any]]
 MOST_SAID = 12
+NOT_OF_AN_IMAGE = frozenset(
+    {"length", "seed"}
+)  # of a configuration: the multiply-adds of an image pass do not follow them
 
 
 class Checked:
@@ -65,12 +69,13 @@ def budget(study: Study, matrix: Matrix, checked: Checked, out: Path) -> dict[st
     runs = [run for run in matrix.runs() if run.phase == "pretrain"]
     if study.match == "none" or len(runs) < 2:
         return {}
-    lengths = []
+    configs = {}
     for run in runs:
         config = checked.config(run)
         if not isinstance(config, dict):
             return {}  # said by `problems`
-        lengths.append(Length.of(run.arm or "", config))
+        configs[run.arm or ""] = config
+    lengths = [Length.of(arm, config) for arm, config in configs.items()]
     if len({run.data for run in runs}) > 1:
         each = "; ".join(f"{run.arm} {run.data}" for run in runs)
         raise ValueError(
@@ -82,7 +87,10 @@ def budget(study: Study, matrix: Matrix, checked: Checked, out: Path) -> dict[st
             raise ValueError(unequal)
         return {}
     known = {arm.label: arm.pretrain for arm in study.arms if arm.pretrain is not None}
-    flops = {arm: given.flops_per_image or _recorded_flops(out, given.recipe) for arm, given in known.items()}
+    flops: dict[str, float | None] = {}
+    for run, (arm, config) in zip(runs, configs.items(), strict=True):
+        stated = known[arm].flops_per_image
+        flops[arm] = _recorded_flops(out, run, config) if stated is None else TRAINED * stated
     return flops_lengths(lengths, flops, study.claim if study.claim in known else next(iter(known)))
 
 
@@ -175,14 +183,19 @@ def _built(build: Config, argv: list[str]) -> dict[str, Any] | str:
         return " ".join(re.sub(r"For full helptext.*", "", words).split()) or f"not a command line: {' '.join(argv)}"
 
 
-def _recorded_flops(out: Path, recipe: str) -> float | None:
-    for path in sorted(out.glob(f"pretrain-*/{RECORD_NAME}")):
+def _recorded_flops(out: Path, run: Run, config: Mapping[str, Any]) -> float | None:
+    """Return the multiply-adds of training on an image pass from a record of this pre-training, or of one like it.
+
+    Its configuration is the same but for the length and the seed.
+    """
+    wanted = json.loads(json.dumps(config))
+    for path in [run.out / RECORD_NAME, *sorted(out.glob(f"pretrain-*/{RECORD_NAME}"))]:
         try:
             record = read_record(path)
-        except ValueError:
+        except (FileNotFoundError, ValueError):
             continue
-        if record.recipe == recipe and record.cost.flops_per_image is not None:
-            return float(record.cost.flops_per_image)
+        if record.cost.training_flops is not None and not differences(record.config, wanted, without=NOT_OF_AN_IMAGE):
+            return record.cost.training_flops
     return None
 
 

@@ -270,11 +270,14 @@ def _published_rows(check: PublishedCheck) -> list[tuple[object, ...]]:
     ]
 
 
+FLOPS_NOTE = "estimate: 3 x the forward multiply-adds of what is trained + those of what is frozen, per image pass"
+
+
 def _cost_rows(cost: ArmCost) -> list[tuple[object, ...]]:
     names = ("parameters", "image_passes", "training_flops", "seconds", "images_per_second", "peak_memory_bytes")
     rows: list[tuple[object, ...]] = []
     for name in names:
-        note = "estimate: 3 x the multiply-adds of the forward pass, per image" if name == "training_flops" else ""
+        note = FLOPS_NOTE if name == "training_flops" else ""
         rows.append(("cost", "pretraining", name, cost.arm, "mean", None, cost.pretrainings, getattr(cost, name), note))
     for task, summary in cost.transfer_seconds.items():
         n, mean = (summary.n, summary.mean) if summary else (0, None)

@@ -25,6 +25,7 @@ TRANSFER_FIELDS = (
     "architecture",
     "precision",
     "world_size",
+    "libraries",
 )
 PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
     "passes": ("data", "train_split", "train_images", "samples_seen", "architecture"),
@@ -123,7 +124,7 @@ def _unequal_flops(stored: Sequence[Stored]) -> list[str]:
     spent = {
         item.folder.name: None if flops is None else flops * item.record.samples_seen
         for item in stored
-        for flops in (item.record.cost.flops_per_image,)
+        for flops in (item.record.cost.training_flops,)
     }
     unknown = [name for name, value in spent.items() if value is None]
     if unknown:
@@ -132,4 +133,4 @@ def _unequal_flops(stored: Sequence[Stored]) -> list[str]:
     if not known or max(known.values()) <= (1 + FLOPS_TOLERANCE) * min(known.values()):
         return []
     each = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
-    return [f"flops_per_image * samples_seen: the pre-trainings differ by more than {FLOPS_TOLERANCE:.0%} ({each})"]
+    return [f"multiply-adds of training: the pre-trainings differ by more than {FLOPS_TOLERANCE:.0%} ({each})"]

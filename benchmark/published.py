@@ -1,6 +1,13 @@
-"""Published values beside measured ones: what a published recipe should give, and whether a run of it does."""
+"""Published values beside measured ones: what a published recipe should give, and whether a run of it does.
+
+A run is held against a published value if it is of the published setting: it changed nothing of its recipe, but for a
+learning rate that a study has searched, and was evaluated on as many images. Others are counted, with what they differ
+in.
+"""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,12 +18,15 @@ import yaml
 
 from benchmark.lines import arm_of
 from benchmark.stats import Summary, summarise
-from engine.record import RunRecord
+from benchmark.store import Stored
+from benchmark.study import RATE_FLAG
 
 PATH = Path(__file__).with_name("published.yaml")
-BLOCK_FIELDS = {"recipe", "task", "data", "backbone", "tolerance", "tolerance_reason", "source", "rows"}
+BLOCK_FIELDS = {"recipe", "task", "data", "val_images", "backbone", "tolerance", "tolerance_reason", "source", "rows"}
 ROW_FIELDS = {"arm", "metric", "value", "table"}
 ROW_OPTIONS = {"recipe", "note"}
+NO_RECIPE = "none"
+CHANGED = re.compile(r"[\w.]+: .* -> ", re.DOTALL)  # a departure of the run; those of the recipe itself are sentences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +34,15 @@ class Published:
     """One published number."""
 
     recipe: str
-    """Name that the record of a run has when it follows the recipe; where an arm has settings of its own, theirs."""
+    """Name that the record of a run has when it follows the recipe; where an arm has settings of its own, theirs;
+    NO_RECIPE where these are no recipe here."""
     block: str
     """Recipe that the row is published beside, whose rows are shown together."""
     task: str
     data: str
     """Data set, protocol and image size."""
+    val_images: int
+    """How many images the value is of."""
     backbone: str
     arm: str
     """What a record calls the initial weights (benchmark.lines.arm_of)."""
@@ -51,6 +64,8 @@ class PublishedCheck:
     published: Published
     measured: Summary | None
     """Over seeds; None where the arm was not run with the recipe."""
+    left_out: tuple[str, ...] = ()
+    """What kept runs of the arm and the recipe from being held against the value, with their number."""
 
     @property
     def difference(self) -> float | None:
@@ -74,7 +89,7 @@ def published_rows(path: Path = PATH) -> tuple[Published, ...]:
         for row in block["rows"]:
             _complete(path, row, ROW_FIELDS, optional=ROW_OPTIONS)
             rows.append(Published(**{"block": block["recipe"], **shared, **row}))
-    keys = [(row.recipe, row.arm, row.metric) for row in rows]
+    keys = [(row.recipe, row.arm, row.metric) for row in rows if row.recipe != NO_RECIPE]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
         raise ValueError(
@@ -83,23 +98,40 @@ def published_rows(path: Path = PATH) -> tuple[Published, ...]:
     return tuple(rows)
 
 
-def check_published(
-    records: Sequence[RunRecord], rows: Sequence[Published] | None = None
-) -> tuple[PublishedCheck, ...]:
-    """Return every row of the blocks that the records follow (by recipe and task), with what its arm measured."""
+def check_published(stored: Sequence[Stored], rows: Sequence[Published] | None = None) -> tuple[PublishedCheck, ...]:
+    """Return every row of the blocks that the runs follow (by recipe and task), with what its arm measured."""
     rows = published_rows() if rows is None else rows
-    measured: dict[tuple[str, str, str, str], list[float]] = {}
-    for record in records:
-        for metric, value in record.metrics.items():
-            if math.isfinite(value):
-                measured.setdefault((record.recipe, record.task, arm_of(record), metric), []).append(value)
-    recipes = {(record.recipe, record.task) for record in records}
+    runs: dict[tuple[str, str, str], list[Stored]] = {}
+    for item in stored:
+        runs.setdefault((item.record.recipe, item.record.task, arm_of(item.record)), []).append(item)
+    recipes = {(recipe, task) for recipe, task, _ in runs}
     followed = {(row.block, row.task) for row in rows if (row.recipe, row.task) in recipes}
     return tuple(
-        PublishedCheck(published=row, measured=summarise(measured.get((row.recipe, row.task, row.arm, row.metric), [])))
-        for row in rows
-        if (row.block, row.task) in followed
+        _check(row, runs.get((row.recipe, row.task, row.arm), [])) for row in rows if (row.block, row.task) in followed
     )
+
+
+def _check(row: Published, mine: Sequence[Stored]) -> PublishedCheck:
+    values: list[float] = []
+    left_out: Counter[str] = Counter()
+    for item in mine:
+        if other := _other_settings(item, row):
+            left_out["; ".join(other)] += 1
+        elif math.isfinite(value := item.record.metrics.get(row.metric, math.nan)):
+            values.append(value)
+    said = tuple(f"{text} ({count} run{'s' * (count > 1)})" for text, count in left_out.items())
+    return PublishedCheck(published=row, measured=summarise(values), left_out=said)
+
+
+def _other_settings(item: Stored, row: Published) -> list[str]:
+    """Return in what a run is not of the published setting."""
+    record = item.record
+    found = [text for text in record.departures if CHANGED.match(text)]
+    if item.choice is not None:
+        found = [text for text in found if not text.startswith(f"run.optim.{RATE_FLAG}: ")]
+    if record.val_images != row.val_images:
+        found.append(f"{record.val_images:,} validation images, not {row.val_images:,}")
+    return found
 
 
 def _complete(path: Path, fields: dict[str, Any], required: set[str], *, optional: set[str]) -> None:

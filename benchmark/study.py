@@ -40,7 +40,7 @@ class Pretraining:
     hours: float | None = None
     """About how long it takes; what is recorded goes before it."""
     flops_per_image: float | None = None
-    """Multiply-adds of one forward pass, as a record has them; what is recorded goes before it."""
+    """Multiply-adds of one forward pass, as a record has them; goes before what is recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)

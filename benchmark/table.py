@@ -15,7 +15,6 @@ from benchmark.store import Store, Stored
 
 ARMS = ("random", "supervised", "mae")
 OWN_TASK = "supervised"  # the pre-training that has a task of its own
-BACKWARD_FACTOR = 3  # forward plus backward, in forward passes: the usual estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +71,10 @@ class ArmCost:
     parameters: float | None
     """Of the model that was pre-trained, decoder or head included."""
     image_passes: float | None
-    """Images seen in pre-training, repetitions counted."""
+    """Images seen in pre-training, repetitions and the crops of one image counted."""
     training_flops: float | None
-    """Multiply-adds of pre-training on one image: an estimate, three times the recorded forward pass."""
+    """Multiply-adds of pre-training on one image pass, an estimate: three times the recorded forward pass of what is
+    trained, and the forward pass of what is frozen."""
     seconds: float | None
     """Wall clock of the pre-training steps."""
     images_per_second: float | None
@@ -173,7 +173,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
         unknown_origin=tuple(sorted({i.arm for i in transfers} - known - {"random"})),
         not_finite=tuple(not_finite),
         not_resampled=tuple(not_resampled),
-        published=check_published([item.record for item in transfers]),
+        published=check_published([*transfers, *pretrainings]),
     )
 
 
@@ -255,13 +255,12 @@ def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:
 def _cost(arm: str, lines: Sequence[Line], pretrainings: Sequence[Stored], transfers: Sequence[Stored]) -> ArmCost:
     records = [item.record for item in pretrainings if item.arm == arm]
     mine = [item for item in transfers if item.arm == arm]
-    flops = _mean([r.cost.flops_per_image for r in records])
     return ArmCost(
         arm=arm,
         pretrainings=len(records),
         parameters=_mean([r.cost.parameters for r in records]),
         image_passes=_mean([r.samples_seen for r in records]),
-        training_flops=None if flops is None else BACKWARD_FACTOR * flops,
+        training_flops=_mean([r.cost.training_flops for r in records]),
         seconds=_mean([r.cost.train_seconds for r in records]),
         images_per_second=_mean([r.cost.images_per_second for r in records]),
         peak_memory_bytes=_mean([r.cost.peak_memory_bytes for r in records]),

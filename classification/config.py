@@ -1,5 +1,7 @@
 """Options of classification."""
 
+import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +11,9 @@ from engine.config import RunConfig
 
 Protocol = Literal["finetune", "linear", "partial"]
 Pooling = Literal["mean", "class"]
+Resize = Literal["pillow", "tensor"]
+# timm's text without a choice of operations
+RANDAUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +25,7 @@ class Augmentation:
     flip: bool = True
     """Flip horizontally half of the time."""
     randaugment: str | None = None
-    """timm's RandAugment, for instance `rand-m9-mstd0.5-inc1`."""
+    """timm's RandAugment, for instance `rand-m9-mstd0.5-inc1`; an empty text is none."""
     erase: float = 0.0
     """Probability of random erasing, filled with noise per pixel."""
     mixup: float = 0.0
@@ -29,10 +34,24 @@ class Augmentation:
     """Beta parameter of cutmix; with mixup too, each batch takes one of them."""
     label_smoothing: float = 0.1
     """Share of the target spread over all classes."""
-    resize: Literal["pillow", "tensor"] = "pillow"
+    resize: Resize = "pillow"
     """What resizes training crops: Pillow, as the published recipes, or torch's kernel for bytes, which makes a loader
     process 1.5 times as fast. Its pixels are 0.04 of 255 levels off Pillow's on average, and off by more than one level
     in 0.02 % of them (there by up to 15), so compare runs of one choice (benchmarks/image_loader.py measures it)."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what makes no augmentation."""
+        for name in ("mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name):g}; it must not be negative (0 switches it off).")
+        for name in ("erase", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name):g}; it must be from 0 (off) to 1.")
+        if self.randaugment and not RANDAUGMENT.fullmatch(self.randaugment):
+            raise ValueError(
+                f"randaugment is {self.randaugment!r}; write it as timm does, for instance rand-m9-mstd0.5-inc1 "
+                "(an empty text switches it off)."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +98,12 @@ class ClassificationConfig:
                     f"tuned_blocks is {self.tuned_blocks:g}; it must be 0.5 or a whole number from 1 to the depth of "
                     f"{self.backbone.depth} (no block at all is the protocol `linear`)."
                 )
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is {self.drop_path:g}; it must be at least 0 (off) and below 1.")
+        if not 0 < self.run.optim.layer_decay <= 1:
+            raise ValueError(
+                f"layer_decay is {self.run.optim.layer_decay:g}; it must be above 0 and at most 1 (1 is none)."
+            )
         if self.label_share is not None and not 0 < self.label_share <= 1:
             raise ValueError(f"label_share is {self.label_share:g}; it must be above 0 and at most 1 (1 % is 0.01).")
         if self.label_share is not None and self.train_list is not None:

@@ -1,6 +1,7 @@
 """What a model costs, counted by fvcore."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,11 +12,23 @@ with warnings.catch_warnings():  # fvcore scripts a loss at import, which PyTorc
     from fvcore.nn import FlopCountAnalysis, parameter_count
 
 
-def count_flops(module: nn.Module, *inputs: Any) -> int:
+class _Called(nn.Module):
+    """A function as the module that fvcore asks for."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
+
+
+def count_flops(model: nn.Module | Callable[..., Any], *inputs: Any) -> int:
     """Return the multiply-adds of one forward pass on `inputs` (fvcore's convention: a multiply-add is one).
 
-    Matmuls, convolutions and norms are counted; elementwise operations are not.
+    Matmuls, convolutions and norms are counted; elementwise operations are not. A function's weights are frozen.
     """
+    module = model if isinstance(model, nn.Module) else _Called(model)
     training = module.training
     module.eval()
     analysis = FlopCountAnalysis(module, inputs)

@@ -205,7 +205,8 @@ class _Session:
             meter.end(waited)
             progress.train_seconds += meter.seconds
             progress.wait_seconds += waited
-            values = {**losses, "lr": lr, "grad_norm": norm, **meter.rates(run.batch_size)}
+            rates = meter.rates(run.batch_size * self.task.facts.views_per_image)
+            values = {**losses, "lr": lr, "grad_norm": norm, **rates}
             if self.trained.scaler is not None:
                 values["loss_scale"] = self.trained.scaler.get_scale()  # falls at every step that overflows
             due = progress.step % run.log_every == 0 or progress.step in (1, self.total)

@@ -62,7 +62,7 @@ class Recorder:
         """Return the record as things stand."""
         facts = self.task.facts
         run: RunConfig = self.config.run
-        seen = progress.step * run.batch_size
+        seen = progress.step * run.batch_size * facts.views_per_image
         seconds = progress.train_seconds
         return RunRecord(
             run_id=self.named.run_id,
@@ -93,6 +93,7 @@ class Recorder:
             cost=Cost(
                 parameters=self.parameters,
                 flops_per_image=facts.flops_per_image,
+                frozen_flops_per_image=facts.frozen_flops_per_image,
                 images_per_second=seen / seconds if seconds else None,
                 data_wait_share=progress.wait_seconds / seconds if seconds else None,
                 peak_memory_bytes=peak_memory(self.fabric.device),

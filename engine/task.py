@@ -109,7 +109,13 @@ class Facts:
     data_notes: tuple[str, ...] = ()
     """What was counted and dropped while the annotations were read."""
     flops_per_image: int | None = None
-    """Multiply-adds of one forward pass of the backbone (MAE: with its decoder) on one training image."""
+    """Multiply-adds of one forward pass of what is trained, on one image pass.
+
+    Of labels, boxes and segments that is the backbone alone; else all of the model (MoCo v3: on both views)."""
+    frozen_flops_per_image: int = 0
+    """Multiply-adds of what is frozen and so has no backward pass, on the same: a tokenizer, a momentum encoder."""
+    views_per_image: int = 1
+    """Image passes that a loaded image is trained on as: its crops, each by itself."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -136,6 +136,10 @@ def build_task(config: BEiTConfig, *, data: Path, init: InitialWeights | None) -
     random_crop = RandomCrop(scale=config.crop_scale, flip=config.flip, jitter=config.color_jitter)
     train_data = Images(data / "train", MaskedViews(random_crop, **views))
     val_data = Images(data / config.val_split, MaskedViews(CentreCrop(a.image_size), **views))
+    model = MaskedImageModel(encoder, tokenizer)
+    pixel = torch.zeros(1, 3, *config.token_size)
+    mask = torch.arange(a.grid[0] * a.grid[1])[None] < config.masked_patches
+    frozen = count_flops(tokenizer.tokens, pixel)
     facts = Facts(
         data=str(data),
         train_split="train",
@@ -146,7 +150,8 @@ def build_task(config: BEiTConfig, *, data: Path, init: InitialWeights | None) -
         weights=report,
         init=init,
         data_notes=(*train_data.images.notes, *val_data.images.notes),
-        flops_per_image=count_flops(encoder, torch.zeros(1, a.in_chans, *a.image_size)),
+        flops_per_image=count_flops(model, (torch.zeros(1, a.in_chans, *a.image_size), pixel, mask, [])) - frozen,
+        frozen_flops_per_image=frozen,
         extra={
             "tokenizer": {
                 "kind": config.tokenizer_kind,
@@ -158,7 +163,7 @@ def build_task(config: BEiTConfig, *, data: Path, init: InitialWeights | None) -
     )
     return BEiTTask(
         config,
-        model=MaskedImageModel(encoder, tokenizer),
+        model=model,
         train_data=train_data,
         val_data=val_data,
         facts=facts,

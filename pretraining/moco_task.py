@@ -124,6 +124,7 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
         freeze_patches=config.freeze_patches,
     )
     image: Tensor = torch.zeros(1, a.in_chans, *a.image_size)
+    frozen = 2 * count_flops(model.momentum, image)
     facts = Facts(
         data=str(data),
         train_split="train",
@@ -134,7 +135,8 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
         weights=report,
         init=init,
         data_notes=(*train_data.images.notes, *val_data.images.notes),
-        flops_per_image=count_flops(model, (image, image, [])),
+        flops_per_image=count_flops(model, (image, image, [])) - frozen,
+        frozen_flops_per_image=frozen,
     )
     return MoCoTask(
         config, model=model, train_data=train_data, val_data=val_data, facts=facts, normalisation=normalisation

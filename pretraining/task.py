@@ -145,6 +145,7 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) ->
     if continued is not None:
         report = put_into(read_official(continued), model, config.run, images=len(train_data))
     example: Batch = (torch.zeros(1, a.in_chans, *a.image_size), torch.zeros(1, patches), [])
+    frozen = count_flops(target.tokens, example[0]) if isinstance(target, TokenTarget) else 0
     facts = Facts(
         data=str(data),
         train_split="train",
@@ -156,7 +157,9 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) ->
         init=init,
         data_notes=tuple(notes),
         extra={"tokenizer": target.tokenizer.sha256} if isinstance(target, TokenTarget) else {},
-        flops_per_image=count_flops(model, example),
+        flops_per_image=count_flops(model, example) - frozen,
+        frozen_flops_per_image=frozen,
+        views_per_image=config.repeats,
     )
     return MAETask(
         config,

@@ -4,6 +4,8 @@
     python tools/plan_run.py small --task train_det --gpus 1 --gpu-memory 8 --activation-checkpointing
     python tools/plan_run.py mae_large --repeats 4 --gpus 8 --gpu-memory 40 --images 1281167
 
+With MAE's ViT-L and ViT-H come the hours that its authors published, which are of other hardware than GPUs.
+
 Nothing is allocated: a training step runs on fake tensors, by the kernels of a GPU (engine/plan.py says what is not
 counted). benchmarks/plan_memory.py compares the memory with that of measured steps.
 """
@@ -29,6 +31,7 @@ from engine.plan_report import GIB, Devices, lines
 from pretraining import plan as pretraining
 from pretraining.mae import MaskTokenIn
 from pretraining.moco_config import MoCoConfig
+from pretraining.published_hours import published_hours
 from pretraining.recipes import RECIPES as PRETRAINING
 from pretraining.target import TargetKind
 from segmentation import plan as segmentation
@@ -108,7 +111,8 @@ def plan(args: Args) -> list[str]:
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})
     run = replace(run, accumulate=1)
-    build = _builder(replace(config, run=run, **_choices(config, args)), args)
+    config = replace(config, run=run, **_choices(config, args))
+    build = _builder(config, args)
     precision = "bf16-mixed" if args.precision == "auto" else args.precision
     shares = args.gpus if args.strategy == "fsdp" else 1
     memory = round(args.gpu_memory * GIB)
@@ -125,7 +129,8 @@ def plan(args: Args) -> list[str]:
     devices = Devices(
         gpus=args.gpus, memory=memory, precision=precision, tflops=args.tflops, utilisation=args.utilisation
     )
-    return [f"{task} {args.recipe}", *lines(planned, fit, devices, images=args.images, shares=shares)]
+    told = lines(planned, fit, devices, images=args.images, shares=shares)
+    return [f"{task} {args.recipe}", *told, *published_hours(config)]
 
 
 def _named(args: Args) -> tuple[str, Any]:

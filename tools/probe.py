@@ -6,7 +6,7 @@
 Prints top-1 by depth, pooling and k (weighted by similarity, temperature 0.07, as DINO's eval_knn; DINO ViT-B/16: 76.1,
 arXiv 2104.14294, table 2) and the sweep of learning rates of the linear classifiers, and writes OUT/knn and
 OUT/linear_features (record.json, results.jsonl). MAE ViT-B: 68.0 by its linear probe, which unlike this one crops at
-random while it trains (arXiv 2111.06377, table 4): the number here is not that protocol's. Features are cached by
+random while it trains (arXiv 2111.06377, table 12): the number here is not that protocol's. Features are cached by
 weights, images (names, sizes, times) and transform: 2 * depth * width * 2 bytes an image, 37 kB for ViT-B.
 """
 

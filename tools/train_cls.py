@@ -29,6 +29,8 @@ class Args(TrainArgs):
     """Blocks that learn under `partial`, counted from the last; 0.5 is the MLP half of the last block."""
     pooling: Pooling | None = None
     """What the head reads: the mean of the patch tokens, or the class token."""
+    drop_path: float | None = None
+    """Stochastic depth of the last block, rising linearly from 0."""
     val_split: str | None = None
     """Folder of the validation images, beside train/."""
     label_share: float | None = None

@@ -84,6 +84,15 @@ def test_supervised_arm_below_the_mark_is_a_straw_man(whole_study: Any) -> None:
     )
 
 
+def test_versions_of_the_code_and_devices_are_counted(whole_study: Any) -> None:
+    said = "\n".join(record_lines(comparison_of(whole_study)))
+    assert "versions of the code" not in said and "kinds of device" not in said
+    whole_study.transfer("classification", "mae", [63.0, 64.1], git_commit="def", device="Some GPU")
+    said = "\n".join(record_lines(comparison_of(whole_study)))
+    assert "The compared runs are of 2 versions of the code: def (2), abc (16)." in said
+    assert "The compared runs are of 2 kinds of device: Some GPU (2), cpu (16)." in said
+
+
 def test_a_link_to_the_images_is_the_same_folder(study: Any, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "images")
@@ -133,6 +142,7 @@ def test_costs(whole_study: Any) -> None:
         ({"config": {"mask_ratio": 0.5, "run": {"seed": 1, "batch_size": 64}}}, "config.mask_ratio: 0.75 -> 0.5"),
         ({"config": {"mask_ratio": 0.75, "run": {"batch_size": 32}}}, "config.run.batch_size: 64 -> 32"),
         ({"precision": "bf16-mixed"}, "precision: 32-true -> bf16-mixed"),
+        ({"libraries": {"torch": "3"}}, "libraries.torch: 2 -> 3"),
     ],
 )
 def test_unequal_transfer_is_refused_by_field(

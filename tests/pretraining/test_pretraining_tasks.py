@@ -65,7 +65,7 @@ def test_repeated_sampling(mae_config: MAEConfig, data: Path, tmp_path: Path) ->
     assert task.facts.data_notes == ("3 crops of every loaded image: a step trains on as many times its batch",)
     config = replace(mae_config, repeats=3)
     record = fit(task, config, recipe="tiny", out=tmp_path / "run")
-    assert (record.status, record.samples_seen) == ("completed", 8)  # loaded images
+    assert (record.status, record.samples_seen) == ("completed", 24)  # two steps of four images, each three crops
 
 
 def test_masked_images_need_no_classes(data: Path) -> None:

@@ -1,0 +1,81 @@
+"""Recipes of classification and of pre-training from labels against their sources; options that are refused."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from backbones.checkpoint import IMAGENET
+from classification.config import Augmentation, ClassificationConfig
+from classification.data import train_transform
+from classification.recipes import RECIPES
+from pretraining.recipes import RECIPES as PRETRAINING
+
+
+def test_recipe_of_mae_large_is_the_released_code() -> None:
+    """FINETUNE.md: as ViT-B, but `--epochs 50 --blr 1e-3 --layer_decay 0.75 --drop_path 0.2`; 32 images a device."""
+    base, large = RECIPES["mae_base"](), RECIPES["mae_large"]()
+    assert (large.backbone.depth, large.backbone.embed_dim, large.drop_path) == (24, 1024, 0.2)
+    assert (large.run.length.value, large.run.batch_size) == (50, 1024)
+    assert [one.run.batch_size // 8 // one.run.accumulate for one in (base, large)] == [32, 32]
+    assert large.run.optim == replace(base.run.optim, base_lr=1e-3, layer_decay=0.75)
+    assert large.run.optim.lr(1024) * large.run.schedule.final == pytest.approx(1e-6)
+    assert large.augment == base.augment
+
+
+def test_linear_probes_differ_in_the_vit_alone() -> None:
+    base, large = RECIPES["mae_base_linear"](), RECIPES["mae_large_linear"]()
+    assert large == replace(base, backbone=large.backbone) and large.backbone.depth == 24
+    assert base.run.batch_size // 8 // base.run.accumulate == 512  # LINPROBE of FINETUNE.md: --batch_size 512
+
+
+def test_recipes_from_labels_are_table_11() -> None:
+    """MAE, appendix A.2: AdamW (0.9, 0.95), 1e-4, decay 0.3, batch 4,096, 20 epochs of warm-up; depth by size."""
+    found = {name: PRETRAINING[name]() for name in ("supervised_base", "supervised_large", "supervised_huge")}
+    told = [(c.backbone.embed_dim, c.run.length.value, c.drop_path) for c in found.values()]
+    assert told == [(768, 300, 0.1), (1024, 200, 0.2), (1280, 200, 0.2)]
+    for name, config in found.items():
+        run = config.run
+        assert (run.optim.base_lr, run.optim.betas, run.optim.weight_decay) == (1e-4, (0.9, 0.95), 0.3)
+        assert (run.batch_size, run.schedule.warmup.value, run.ema_decay) == (4096, 20, 0.9999)
+        assert any("positions stay fixed" in way for way in PRETRAINING[name].departs)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in RECIPES if name.startswith("mae_")))
+def test_recipes_of_a_paper_state_source_and_departures(name: str) -> None:
+    recipe = RECIPES[name]
+    assert recipe.departs and f"tools/train_cls.py {name} " in (recipe.__doc__ or "")
+    assert "% top-1 (MAE, " in (recipe.__doc__ or "") and "Not run here" in (recipe.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mixup": -0.1}, "mixup is -0.1; it must not be negative"),
+        ({"cutmix": float("nan")}, "cutmix is nan; it must not be negative"),
+        ({"erase": 1.5}, "erase is 1.5; it must be from 0"),
+        ({"label_smoothing": -1.0}, "label_smoothing is -1; it must be from 0"),
+        ({"randaugment": "9"}, "randaugment is '9'; write it as timm does"),
+        ({"randaugment": "rand-m9.5"}, "randaugment is 'rand-m9.5'; write it as timm does"),
+    ],
+)
+def test_augmentation_that_is_none_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Augmentation(**changes)
+
+
+def test_an_empty_randaugment_is_none() -> None:
+    steps = train_transform((32, 32), Augmentation(randaugment=""), IMAGENET).transforms
+    assert [type(step).__name__ for step in steps[:3]] == ["RandomResizedCrop", "RandomHorizontalFlip", "PILToTensor"]
+
+
+@pytest.mark.parametrize(
+    ("drop_path", "layer_decay", "message"), [(1.0, 0.5, "drop_path is 1;"), (0.1, 0.0, "layer_decay is 0;")]
+)
+def test_rates_outside_their_range_are_refused(
+    config: ClassificationConfig, drop_path: float, layer_decay: float, message: str
+) -> None:
+    run = replace(config.run, optim=replace(config.run.optim, layer_decay=layer_decay))
+    with pytest.raises(ValueError, match=message):
+        replace(config, run=run, drop_path=drop_path)
