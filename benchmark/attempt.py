@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmark.child import INTERRUPTED, Share, fork
+from benchmark.child import INTERRUPTED, fork
 from benchmark.matrix import PATHS, Run
 from benchmark.recorded import record_of
 from benchmark.search import is_settled
+from engine.share import Share
 
 Status = Literal["completed", "recorded", "failed", "interrupted", "not run"]
 

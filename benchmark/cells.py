@@ -35,7 +35,7 @@ FULL_SCALE_CAPTION = (
 MOST_LISTED = 6  # seeds listed one by one, missing cells named
 COST_CAPTION = (
     "Cost of each arm. Multiply-adds for training on one image are an estimate: three times the counted forward pass "
-    "(forward and backward)."
+    "of what is trained (forward and backward) and once that of what is frozen."
 )
 
 

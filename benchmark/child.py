@@ -11,42 +11,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import torch
+from engine.share import Share
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-@dataclass(frozen=True)
-class Share:
-    """What a run may use of the machine; None is all that there is."""
-
-    threads: int | None = None
-    gpu: str | None = None
-    """An entry of CUDA_VISIBLE_DEVICES."""
-
-    def take(self) -> None:
-        """Keep the calling process to its share; before its first operation on a GPU."""
-        if self.threads is not None:
-            os.environ["OMP_NUM_THREADS"] = str(self.threads)
-            torch.set_num_threads(self.threads)
-        if self.gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu
-
-
-def shares(at_once: int) -> list[Share]:
-    """Return what each of `at_once` runs side by side may use: equal parts of the threads, and the GPUs in turn."""
-    if at_once == 1:
-        return [Share()]
-    threads = max(1, torch.get_num_threads() // at_once)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
-    gpus = [gpu for gpu in visible.split(",") if gpu]
-    return [Share(threads, gpus[place % len(gpus)] if gpus else None) for place in range(at_once)]
 
 
 def fork(main: Callable[[list[str]], int], argv: Sequence[str], *, name: str, log: Path, share: Share) -> BaseProcess:

@@ -12,12 +12,13 @@ from types import FrameType
 from rich.console import Console
 
 from benchmark.attempt import Attempt, Outcome, Tool
-from benchmark.child import INTERRUPTED, STOPS, blocked_stops, shares
+from benchmark.child import INTERRUPTED, STOPS, blocked_stops
 from benchmark.matrix import Run
 from benchmark.progress import Estimate, Screen, clock
 from benchmark.recorded import is_finished, other_settings, record_of
 from benchmark.search import Choice, choose
 from benchmark.study import RATE_FLAG
+from engine.share import shares
 
 LOCK = ".lock"
 POLL = 0.5  # seconds between looks at the runs

@@ -26,6 +26,7 @@ class TaskConfig(Protocol):
 
 
 C = TypeVar("C", bound=TaskConfig)
+PARTS = ("augment",)  # of a task's configuration: their fields have flags as its own have
 Build = Callable[..., Task]  # build(config, *, data: Path, init: InitialWeights | None) -> Task
 
 
@@ -95,7 +96,8 @@ def choose_recipe(recipes: Mapping[str, Callable[[], C]], name: str) -> C:
 def override(config: C, args: TrainArgs) -> C:
     """Return the configuration with the flags that were given put in place of the recipe's values.
 
-    A tool's own flags carry the names of the task configuration's fields.
+    A tool's own flags carry the names of fields of the task's configuration, of one of its PARTS or of the optimiser.
+    Raises ValueError for one that this configuration does not have.
     """
     if args.steps is not None and args.epochs is not None:
         raise ValueError("--steps and --epochs were both given; the run has one length.")
@@ -117,11 +119,19 @@ def override(config: C, args: TrainArgs) -> C:
         run = replace(run, accumulate=micro_batches(run.batch_size, args.max_per_device, processes()))
     own = {f.name for f in fields(args)} - {f.name for f in fields(TrainArgs)}
     given = {name: value for name in own if (value := getattr(args, name)) is not None}
-    if lacking := sorted(given.keys() - {f.name for f in fields(config)}):  # type: ignore[arg-type]
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in lacking)
-        raise ValueError(f"recipe {args.recipe!r} has no use for {flags}; another recipe of this tool takes it.")
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
-    return replace(config, run=run, **plain)  # type: ignore[type-var]
+    changed = _taken(plain, config)
+    changed |= {name: replace(part, **_taken(plain, part)) for name in PARTS if (part := getattr(config, name, None))}
+    run = replace(run, optim=replace(run.optim, **_taken(plain, run.optim)))
+    if plain:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(plain))
+        raise ValueError(f"recipe {args.recipe!r} has no use for {flags}; another recipe of this tool takes it.")
+    return replace(config, run=run, **changed)  # type: ignore[type-var]
+
+
+def _taken(given: dict[str, Any], part: Any) -> dict[str, Any]:
+    """Return what of `given` is called as a field of a dataclass, and take it out of `given`."""
+    return {name: given.pop(name) for name in sorted(given.keys() & {f.name for f in fields(part)})}
 
 
 def micro_batches(batch_size: int, most: int, devices: int) -> int:

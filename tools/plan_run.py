@@ -2,7 +2,7 @@
 
     python tools/plan_run.py vitdet_large --gpus 64 --gpu-memory 32 --images 117266
     python tools/plan_run.py small --task train_det --gpus 1 --gpu-memory 8 --activation-checkpointing
-    python tools/plan_run.py mae_large --repeats 4 --gpus 8 --gpu-memory 40 --images 1281167
+    python tools/plan_run.py mae_large --task pretrain --repeats 4 --gpus 8 --gpu-memory 40 --images 1281167
 
 With MAE's ViT-L and ViT-H come the hours that its authors published, which are of other hardware than GPUs.
 

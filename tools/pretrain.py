@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classification.config import Resize
 from engine.launch import parse, run_tool
 from engine.task import InitialWeights, Task
 from pretraining.beit_flags import TokenizerFlags
@@ -33,6 +34,10 @@ from pretraining.task import MAETask
 @dataclass(frozen=True, kw_only=True)
 class Args(MAEFlags, TokenizerFlags, StatisticsFlags):
     """Flags of pre-training. A flag of a method that the recipe is not of is refused."""
+
+    resize: Resize | None = None
+    """From labels: what resizes training crops, Pillow or torch, whose loader is faster and whose pixels are nearly the
+    same."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
     python tools/train_cls.py tiny --data imagenet --init runs/mae/backbone.safetensors --out runs/cls
     python tools/train_cls.py tiny --protocol partial --tuned-blocks 0.5 --data imagenet --init FILE --out runs/half
     python tools/train_cls.py tiny --label-share 0.1 --data imagenet --init FILE --out runs/ten
+    python tools/train_cls.py small --mixup 0 --cutmix 0 --resize tensor --data DIR --init FILE --out runs/own
 
 --data holds train/<class>/ and val/<class>/ with images. Metrics: top1, top5 in percent, in OUT/record.json. With a
 part of the labels OUT/train_list.txt names the images that were used. tools/probe.py probes cached features in a
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbones.initial import with_architecture
-from classification.config import Pooling, Protocol
+from classification.config import Pooling, Protocol, Resize
 from classification.recipes import RECIPES
 from classification.task import build_task
 from engine.launch import TrainArgs, run_tool
@@ -29,8 +30,23 @@ class Args(TrainArgs):
     """Blocks that learn under `partial`, counted from the last; 0.5 is the MLP half of the last block."""
     pooling: Pooling | None = None
     """What the head reads: the mean of the patch tokens, or the class token."""
+    layer_decay: float | None = None
+    """Layer-wise decay of the learning rate; 1 gives every layer the same."""
     drop_path: float | None = None
     """Stochastic depth of the last block, rising linearly from 0."""
+    mixup: float | None = None
+    """Beta parameter of mixup; 0 is none."""
+    cutmix: float | None = None
+    """Beta parameter of cutmix; 0 is none. With mixup too, each batch takes one of them."""
+    randaugment: str | None = None
+    """timm's RandAugment, for instance rand-m9-mstd0.5-inc1; "" is none."""
+    erase: float | None = None
+    """Probability of random erasing, filled with noise per pixel."""
+    label_smoothing: float | None = None
+    """Share of the target spread over all classes."""
+    resize: Resize | None = None
+    """What resizes training crops: Pillow, as the published recipes, or torch, whose loader is faster and whose pixels
+    are nearly the same; compare runs of one choice."""
     val_split: str | None = None
     """Folder of the validation images, beside train/."""
     label_share: float | None = None

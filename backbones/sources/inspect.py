@@ -22,7 +22,7 @@ SHOWN = 8  # tensors of an unknown file
 UNTOLD = ("--num-heads", "--image-size")
 TRAIN = "python tools/train_det.py RECIPE --data DIR --out RUN"
 FROM_FILE = " --init-architecture file"
-IN_RECIPES = {"vit_demo_patch8", "vit_base_patch16", "vit_large_patch16", "vit_huge_patch16"}
+IN_RECIPES = {"vit_demo_patch8", "vit_base_patch16", "vit_large_patch16", "vit_huge_patch14", "vit_huge_patch16"}
 ALIKE = "  # train_cls.py and train_seg.py alike"
 TRAINING = ("optimizer", "optim", "epoch", "scaler", "iteration", "lr_scheduler", "message_hub", "param_schedulers")
 
@@ -209,7 +209,8 @@ def training_flags(architectures: Iterable[ViTConfig]) -> str:
     """Return the flags that a training tool needs for weights that may be of each of these architectures.
 
     No recipe has a ViT of another size, with a layer scale, or with BEiT's biases or tables: the file's own is built
-    then. H/14 is brought to patches of 16, as in ViTDet.
+    then. H/14 is brought to patches of 16, as in ViTDet; a recipe of H/14 itself
+    (train_cls.py mae_huge) takes the same flag, which then changes nothing.
     """
     found = list(architectures)
     if any(a.layer_scale is not None or a.qkv_bias != "fused" or "table" in a.relative_position for a in found):

@@ -16,13 +16,13 @@ import torch
 from rich.console import Console
 
 from benchmark.attempt import Outcome
-from benchmark.child import Share, shares
 from benchmark.matrix import Run
 from benchmark.planning import prepare
 from benchmark.progress import Estimate, clock, time_left
 from benchmark.report import closing_report
 from benchmark.suite import Suite, exit_code
 from engine.record import RunRecord, read_record, write_record
+from engine.share import Share, shares
 from engine.stop import StopRequest, stop_requests
 from tools import run_benchmark
 from tools.study_tools import TOOLS

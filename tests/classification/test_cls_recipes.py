@@ -10,7 +10,10 @@ from backbones.checkpoint import IMAGENET
 from classification.config import Augmentation, ClassificationConfig
 from classification.data import train_transform
 from classification.recipes import RECIPES
+from engine.launch import choose_recipe, override, parse
+from engine.recipe import departures
 from pretraining.recipes import RECIPES as PRETRAINING
+from tools import pretrain, train_cls
 
 
 def test_recipe_of_mae_large_is_the_released_code() -> None:
@@ -24,8 +27,16 @@ def test_recipe_of_mae_large_is_the_released_code() -> None:
     assert large.augment == base.augment
 
 
+def test_recipe_of_mae_huge_is_the_released_code() -> None:
+    """FINETUNE.md: as ViT-L with `--drop_path 0.3` and `--batch_size 16` on 64 GPUs."""
+    large, huge = RECIPES["mae_large"](), RECIPES["mae_huge"]()
+    assert huge.run == replace(large.run, accumulate=8) and huge.run.batch_size // 8 // 8 == 16
+    assert (huge.drop_path, huge.backbone.patch_size, huge.backbone.grid) == (0.3, 14, (16, 16))
+
+
 def test_linear_probes_differ_in_the_vit_alone() -> None:
-    base, large = RECIPES["mae_base_linear"](), RECIPES["mae_large_linear"]()
+    base, large, huge = (RECIPES[f"mae_{size}_linear"]() for size in ("base", "large", "huge"))
+    assert huge == replace(base, backbone=huge.backbone) and huge.backbone.depth == 32
     assert large == replace(base, backbone=large.backbone) and large.backbone.depth == 24
     assert base.run.batch_size // 8 // base.run.accumulate == 512  # LINPROBE of FINETUNE.md: --batch_size 512
 
@@ -79,3 +90,39 @@ def test_rates_outside_their_range_are_refused(
     run = replace(config.run, optim=replace(config.run.optim, layer_decay=layer_decay))
     with pytest.raises(ValueError, match=message):
         replace(config, run=run, drop_path=drop_path)
+
+
+def overridden(tool: Any, recipes: Any, name: str, *flags: str) -> Any:
+    """Return the configuration that a tool trains by."""
+    args = parse(tool.Args, [name, "--data", "d", "--out", "o", *flags], doc=None)
+    return override(choose_recipe(recipes, name), args)
+
+
+def test_flags_reach_augmentation_and_optimiser() -> None:
+    flags = ("--mixup", "0", "--cutmix", "0.2", "--randaugment", "rand-m5", "--erase", "0.1", "--label-smoothing", "0")
+    more = ("--layer-decay", "0.9", "--drop-path", "0.3", "--resize", "tensor", "--base-lr", "0.5")
+    config = overridden(train_cls, RECIPES, "small", *flags, *more)
+    recipe = RECIPES["small"]()
+    assert config.augment == Augmentation(
+        crop_scale=(0.35, 1.0), cutmix=0.2, randaugment="rand-m5", erase=0.1, label_smoothing=0.0, resize="tensor"
+    )
+    assert config.run.optim == replace(recipe.run.optim, base_lr=0.5, layer_decay=0.9)
+    assert config == replace(recipe, run=config.run, augment=config.augment, drop_path=0.3)
+    assert departures(RECIPES["small"], overridden(train_cls, RECIPES, "small", "--mixup", "0")) == (
+        "augment.mixup: 0.4 -> 0.0",
+    )
+    assert overridden(train_cls, RECIPES, "mae_base", "--randaugment", "").augment.randaugment == ""
+
+
+def test_resize_is_of_the_recipes_from_labels_alone() -> None:
+    assert overridden(pretrain, PRETRAINING, "tiny_supervised", "--resize", "tensor").augment.resize == "tensor"
+    for name in ("tiny", "tiny_beit", "tiny_moco_v3", "tiny_dvae"):
+        with pytest.raises(ValueError, match=f"recipe '{name}' has no use for --resize"):
+            overridden(pretrain, PRETRAINING, name, "--resize", "tensor")
+
+
+def test_flags_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="mixup is -1; it must not be negative"):
+        overridden(train_cls, RECIPES, "small", "--mixup", "-1")
+    with pytest.raises(ValueError, match="layer_decay is 2; it must be above 0 and at most 1"):
+        overridden(train_cls, RECIPES, "small", "--layer-decay", "2")

@@ -106,7 +106,7 @@ def test_the_commands_of_inspect_carry_over_other_channels(tmp_path: Path, capsy
 def test_flags_of_training() -> None:
     huge, tiny, base = (FAMILY[f"vit_{name}"] for name in ("huge_patch14", "tiny_patch16", "base_patch16"))
     assert training_flags([base, base]) == ""
-    assert training_flags([huge]) == " --init-resize-patch"  # ViTDet's way; no recipe has patches of 14
+    assert training_flags([huge]) == " --init-resize-patch"  # ViTDet's way; recipes of H/14 itself are not hurt by it
     for one in (tiny, replace(base, layer_scale=1.0), replace(base, qkv_bias="qv"), replace(base, num_heads=8)):
         assert training_flags([base, one]) == " --init-architecture file"
 
