@@ -1,7 +1,7 @@
 """k nearest neighbours among cached features, weighted as in DINO's eval_knn.py (arXiv 2104.14294, section 4.2).
 
-A neighbour of cosine similarity s votes for its class with the weight exp(s / temperature). Axis letters: N training
-images, V validation images, D width, C classes.
+A neighbour of cosine similarity s votes for its class with the weight exp(s / temperature). All is computed where the
+features are. Axis letters: N training images, V validation images, D width, C classes.
 """
 
 import torch

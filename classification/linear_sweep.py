@@ -2,8 +2,8 @@
 
 Features are standardised by the mean and deviation of the training images, which is what the batch norm of MAE's probe
 comes to. Every classifier sees the same batches: SGD with momentum 0.9, no weight decay, a cosine to zero. The rate is
-chosen on training images held out from the sweep; the validation images choose nothing. Axis letters: L rates, B batch,
-D width, C classes.
+chosen on training images held out from the sweep; the validation images choose nothing. All is computed where the
+features are. Axis letters: L rates, B batch, D width, C classes.
 """
 
 from dataclasses import dataclass
@@ -53,14 +53,14 @@ def sweep(
     generator = torch.Generator().manual_seed(seed)
     mean, deviation = train_ND.mean(dim=0), train_ND.var(dim=0, unbiased=False).add(EPS).sqrt()
     train_ND, val_VD = (train_ND - mean) / deviation, (val_VD - mean) / deviation
-    order_N = torch.randperm(len(train_ND), generator=generator)
+    order_N = torch.randperm(len(train_ND), generator=generator).to(train_ND.device)
     held = max(1, round(HELD_OUT * len(train_ND)))
     held_H, kept_M = order_N[:held], order_N[held:]
     batch = min(batch_size, len(kept_M))
     weight_LDC, bias_L1C = _train(
         train_ND[kept_M],
         label_N[kept_M],
-        peak_L=torch.tensor(rates) * (batch / 256),
+        peak_L=torch.tensor(rates, device=train_ND.device) * (batch / 256),
         classes=classes,
         epochs=epochs,
         batch=batch,
@@ -90,13 +90,13 @@ def _train(
 ) -> tuple[Tensor, Tensor]:
     """Return weights (L, D, C) and biases (L, 1, C), by hand: the gradient of cross-entropy is known."""
     rates, schedule = len(peak_L), ScheduleConfig(kind="cosine")
-    weight_LDC = torch.zeros(rates, x_MD.shape[1], classes)
-    bias_L1C = torch.zeros(rates, 1, classes)
+    weight_LDC = x_MD.new_zeros(rates, x_MD.shape[1], classes)
+    bias_L1C = x_MD.new_zeros(rates, 1, classes)
     momenta = torch.zeros_like(weight_LDC), torch.zeros_like(bias_L1C)
     steps_per_epoch = len(x_MD) // batch
     total = epochs * steps_per_epoch
     for epoch in range(epochs):
-        order_M = torch.randperm(len(x_MD), generator=generator)
+        order_M = torch.randperm(len(x_MD), generator=generator).to(x_MD.device)
         for number in range(steps_per_epoch):
             chosen_B = order_M[number * batch : (number + 1) * batch]
             x_BD, target_BC = x_MD[chosen_B], F.one_hot(label_M[chosen_B], classes)

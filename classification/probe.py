@@ -103,8 +103,9 @@ def run_probes(
         )
         splits.append(features)
     base = _Base(config, data, init, report, train, val, (*train_notes, *val_notes), tuple(splits), vit, started, began)
-    neighbours = probe_neighbours(*splits, classes=len(train.classes), say=say)
-    linear = probe_linear(*splits, classes=len(train.classes), config=config, say=say)
+    device = fabric.device
+    neighbours = probe_neighbours(*splits, classes=len(train.classes), device=device, say=say)
+    linear = probe_linear(*splits, classes=len(train.classes), config=config, device=device, say=say)
     last = f"depth{config.backbone.depth:02d}_{config.pooling}"
     return [
         base.write(out / "knn", "knn", neighbours, leading=f"{last}_k{LEADING_NEIGHBOURS}"),
@@ -112,14 +113,17 @@ def run_probes(
     ]
 
 
-def probe_neighbours(train: Features, val: Features, *, classes: int, say: Callable[[str], None]) -> list[Outcome]:
+def probe_neighbours(
+    train: Features, val: Features, *, classes: int, device: torch.device, say: Callable[[str], None]
+) -> list[Outcome]:
     """Return an outcome per depth, pooling and number of neighbours, and say them as a table."""
     say("k nearest neighbours, top-1 in percent")
     say(f"{'depth':>5} {'pooling':>8} " + " ".join(f"{f'k={k}':>7}" for k in NEIGHBOURS))
     outcomes: list[Outcome] = []
-    label_N = torch.from_numpy(train.label_N)
+    label_N = torch.from_numpy(train.label_N).to(device)
     for depth, pooling in _kinds(train):
-        found = nearest_classes(train.of(depth, pooling), label_N, val.of(depth, pooling), classes=classes)
+        bank_ND, query_VD = (features.of(depth, pooling).to(device) for features in (train, val))
+        found = nearest_classes(bank_ND, label_N, query_VD, classes=classes)
         row = [_outcome(f"depth{depth:02d}_{pooling}_k{k}", val, answers) for k, answers in found.items()]
         say(f"{depth:>5} {pooling:>8} " + " ".join(f"{outcome.top1:>7.2f}" for outcome in row))
         outcomes += row
@@ -127,16 +131,22 @@ def probe_neighbours(train: Features, val: Features, *, classes: int, say: Calla
 
 
 def probe_linear(
-    train: Features, val: Features, *, classes: int, config: ProbeConfig, say: Callable[[str], None]
+    train: Features,
+    val: Features,
+    *,
+    classes: int,
+    config: ProbeConfig,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> list[Outcome]:
     """Return an outcome per depth and pooling by the rate that held-out training images choose; say every rate's."""
     outcomes: list[Outcome] = []
     for depth, pooling in _kinds(train):
         found = sweep(
-            train.of(depth, pooling),
-            torch.from_numpy(train.label_N),
-            val.of(depth, pooling),
-            torch.from_numpy(val.label_N),
+            train.of(depth, pooling).to(device),
+            torch.from_numpy(train.label_N).to(device),
+            val.of(depth, pooling).to(device),
+            torch.from_numpy(val.label_N).to(device),
             classes=classes,
             epochs=config.linear_epochs,
             seed=config.seed,
