@@ -114,10 +114,10 @@ def test_tokenizers_are_trained_before_the_arms_that_name_them(made: Callable[..
     text = text.replace("tasks:", f"  beit: {{pretrain: {beit}}}\ntasks:")
     study = made(text.replace("compare:", "differ: [architecture]\ncompare:"))
     study.refuse()
-    runs, out = named(study), tmp_path / "out"
+    runs, root, out = named(study), tmp_path / "root", tmp_path / "out"
     assert [run.phase for run in study.runs][:4] == ["data", "tokenizer", "pretrain", "pretrain"]
     assert runs["dvae"].argv == (
-        "tiny_dvae", "--data", f"{tmp_path}/root/photos", "--out", f"{out}/dvae", "--steps", "3",
+        "tiny_dvae", "--data", f"{root}/photos", "--out", f"{out}/dvae", "--steps", "3",
     )  # fmt: skip
     argv = runs["pretrain-beit"].argv
     assert argv[argv.index("--tokenizer") + 1] == f"{out}/dvae/tokenizer.safetensors"
