@@ -53,7 +53,7 @@ class Attempt:
         Raises OSError.
         """
         self.number, self.run, self.share, self._tool = number, run, share, tool
-        self.resuming = resumes(run, tool)
+        self.resuming = tool.config is not None and run.out.is_dir() and any(run.out.iterdir())
         argv = [*run.argv, "--resume"] if self.resuming else [*run.argv]
         self._printed_before = run.log.stat().st_size if run.log.exists() else 0
         self._start = time.monotonic()
@@ -96,7 +96,6 @@ class Attempt:
         """Return how the run ended; `stopped`: it was asked to."""
         code = self._child.exitcode
         assert code is not None
-        self._child.join()
         seconds, run, record = self.elapsed, self.run, record_of(self.run)
         recorded = record.status if record else None
         if run.phase == "search" and code == 1 and record is not None and is_settled(record):  # the rate is too high
@@ -113,11 +112,6 @@ class Attempt:
         printed = _read_from(run.log, self._printed_before)
         error = _error_line(printed) or f"exit code {code} and no completed record"
         return Outcome(run=run, status="failed", seconds=seconds, error=error)
-
-
-def resumes(run: Run, tool: Tool) -> bool:
-    """Return whether an attempt at a run continues what its folder holds."""
-    return tool.config is not None and run.out.is_dir() and any(run.out.iterdir())
 
 
 def _read_from(log: Path, offset: int) -> str:

@@ -18,9 +18,8 @@ from engine.record import RECORD_NAME, TRAINED, read_record
 
 Config = Callable[[list[str]], dict[str, Any]]
 MOST_SAID = 12
-NOT_OF_AN_IMAGE = frozenset(
-    {"length", "seed"}
-)  # of a configuration: the multiply-adds of an image pass do not follow them
+# of a configuration: the multiply-adds of an image pass do not follow them
+NOT_OF_AN_IMAGE = frozenset({"length", "seed"})
 
 
 class Checked:

@@ -77,16 +77,18 @@ def origin_problems(transfers: Sequence[Stored], pretrainings: Sequence[Stored])
 
 def _unequal(stored: Sequence[Stored], view: Callable[[Stored], dict[str, Any]]) -> list[str]:
     problems: dict[str, Path] = {}
+    first = view(stored[0]) if stored else {}
     for item in stored[1:]:
-        for line in differences(view(stored[0]), _same_data(view(stored[0]), view(item))):
+        for line in differences(first, _same_data(first, view(item))):
             problems.setdefault(line, item.folder)
     return [f"{line} (from {stored[0].folder.name} to {folder.name})" for line, folder in problems.items()]
 
 
 def _same_data(first: dict[str, Any], view: dict[str, Any]) -> dict[str, Any]:
     """Return a view under the first one's path of the data where both lead to the same folder, by a link perhaps."""
-    same = "data" in view and Path(view["data"]).resolve() == Path(first["data"]).resolve()
-    return {**view, "data": first["data"]} if same else view
+    if view.get("data") == first.get("data") or Path(view["data"]).resolve() != Path(first["data"]).resolve():
+        return view
+    return {**view, "data": first["data"]}
 
 
 def _without(view: dict[str, Any], differ: Sequence[str]) -> dict[str, Any]:
