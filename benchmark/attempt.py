@@ -53,7 +53,8 @@ class Attempt:
         Raises OSError.
         """
         self.number, self.run, self.share, self._tool = number, run, share, tool
-        self.resuming = tool.config is not None and run.out.is_dir() and any(run.out.iterdir())
+        self.fresh = not (run.out.is_dir() and any(run.out.iterdir()))  # so that its time tells how long its kind takes
+        self.resuming = tool.config is not None and not self.fresh
         argv = [*run.argv, "--resume"] if self.resuming else [*run.argv]
         self._printed_before = run.log.stat().st_size if run.log.exists() else 0
         self._start = time.monotonic()

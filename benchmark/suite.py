@@ -181,7 +181,7 @@ class Suite:
             outcome = attempt.outcome(stopped=self.stopped)
         except (OSError, ValueError) as error:
             return Outcome(run=attempt.run, status="failed", error=str(error))
-        if outcome.status == "completed" and not attempt.resuming:
+        if outcome.status == "completed" and attempt.fresh:
             estimate.timed(attempt.run, outcome.seconds)
         return outcome
 

@@ -22,7 +22,6 @@ from benchmark.progress import Estimate, clock, time_left
 from benchmark.report import closing_report
 from benchmark.suite import Suite, exit_code
 from engine.record import RunRecord, read_record, write_record
-from engine.share import Share, shares
 from engine.stop import StopRequest, stop_requests
 from tools import run_benchmark
 from tools.study_tools import TOOLS
@@ -170,6 +169,19 @@ def test_a_whole_pass_then_nothing_is_repeated(tools: FakeTools, tmp_path: Path)
     assert third.code == 0 and len(tools.called()) == 2 + 9
 
 
+def test_old_scenes_teach_no_time(tools: FakeTools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[str] = []
+    monkeypatch.setattr(Estimate, "timed", lambda _, run, seconds: timed.append(run.name))
+    runs, out = demo(tmp_path)[:3], tmp_path / "demo"
+    Passed(tools, runs, out)
+    assert timed == [*SCENES, "pretrain-supervised"]
+    timed.clear()
+    for name in SCENES:
+        (out / name / "images").touch()
+    (out / "pretrain-supervised/record.json").unlink()  # killed: its scenes are made in no time, and it resumes
+    assert Passed(tools, runs, out).code == 0 and timed == []
+
+
 def test_goes_on_when_runs_fail_or_die(tools: FakeTools, tmp_path: Path) -> None:
     def fails(_: StopRequest) -> int:
         print("error: a box outside the image")
@@ -311,16 +323,6 @@ def test_a_stop_reaches_all_runs_at_work(tools: FakeTools, tmp_path: Path) -> No
         assert passed.of(f"pretrain-{arm}").error == "interrupted by SIGTERM"
         assert read_record(out / f"pretrain-{arm}").status == "interrupted"
     assert {outcome.error for outcome in passed.outcomes[4:]} == {"stopped before"}
-
-
-def test_shares_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert shares(1) == [Share()]
-    assert shares(3) == [Share(threads=2)] * 3
-    assert shares(16) == [Share(threads=1)] * 16
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5a")
-    assert [share.gpu for share in shares(3)] == ["4", "GPU-5a", "4"]
 
 
 def test_finished_runs_of_other_settings_are_not_taken(tools: FakeTools, tmp_path: Path) -> None:
