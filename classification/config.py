@@ -16,6 +16,16 @@ Resize = Literal["pillow", "tensor"]
 RANDAUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*")
 
 
+def check_crop_scale(scale: tuple[float, float]) -> None:
+    """Raise ValueError for what is no least and largest share of an image's area."""
+    least, most = scale
+    if not 0 < least <= most <= 1:
+        raise ValueError(
+            f"crop_scale is {least:g} {most:g}; it is the least and the largest share of the area, above 0 and at "
+            "most 1 (MAE's is 0.2 1)."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """Training-time augmentation; evaluation resizes and crops the centre."""
@@ -41,6 +51,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         """Raise ValueError for what makes no augmentation."""
+        check_crop_scale(self.crop_scale)
         for name in ("mixup", "cutmix"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must not be negative (0 switches it off).")

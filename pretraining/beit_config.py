@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
+from classification.config import check_crop_scale
 from engine.config import RunConfig
 from pretraining.beit_masking import check_blocks
 from pretraining.tokenizer import Kind
@@ -48,6 +49,11 @@ class BEiTConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a mask that the ViT's grid has no room for, and for a ViT that attends in windows."""
+        check_crop_scale(self.crop_scale)
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is {self.drop_path:g}; it must be at least 0 (off) and below 1.")
+        if self.color_jitter < 0:
+            raise ValueError(f"color_jitter is {self.color_jitter:g}; it must not be negative (0 changes no colour).")
         check_blocks(
             self.backbone.grid, hidden=self.masked_patches, smallest=self.min_block, least_aspect=self.min_aspect
         )

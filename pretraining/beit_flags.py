@@ -1,4 +1,4 @@
-"""The command line's part of BEiT: what a recipe cannot know."""
+"""The command line's part of BEiT and of its tokenizer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,8 @@ from pretraining.tokenizer import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerFlags(TrainArgs):
-    """Flags of pre-training by visual tokens; they carry the names of BEiTConfig's fields."""
+class BEiTFlags(TrainArgs):
+    """Flags of pre-training by visual tokens; they carry the names of BEiTConfig's and DVAEConfig's fields."""
 
     tokenizer: Path | None = None
     """BEiT: the tokenizer.safetensors that a run of tiny_dvae or small_dvae wrote, or the folder of DALL-E's."""
@@ -17,3 +17,13 @@ class TokenizerFlags(TrainArgs):
     """BEiT: `own` is a tokenizer of this project, `dall_e` the public encoder.pkl and decoder.pkl."""
     trust_tokenizer_pickle: bool | None = None
     """BEiT: True reads DALL-E's pickles, which can run any code while they are read."""
+    masked_patches: int | None = None
+    """BEiT: patches hidden in every image."""
+    min_block: int | None = None
+    """BEiT: least area of a hidden rectangle in patches."""
+    color_jitter: float | None = None
+    """BEiT: largest relative change of brightness, contrast and saturation; 0 changes none."""
+    drop_path: float | None = None
+    """BEiT, from labels: stochastic depth of the last block, rising linearly from 0."""
+    vocabulary: int | None = None
+    """Tokenizer: tokens of its codebook."""

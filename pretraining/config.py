@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from backbones.checkpoint import Normalisation
 from backbones.config import Position, ViTConfig
+from classification.config import check_crop_scale
 from engine.config import RunConfig
 from pretraining.augment import Views
 from pretraining.mae import LossOn, MaskTokenIn
@@ -78,6 +79,7 @@ class MAEConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no autoencoder."""
+        check_crop_scale(self.crop_scale)
         for name in ("repeats", "decoder_depth", "pca_components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")

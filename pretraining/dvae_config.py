@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from classification.config import check_crop_scale
 from engine.config import RunConfig
 from pretraining.dvae import check_downsampling, check_size
 
@@ -38,6 +39,7 @@ class DVAEConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no tokenizer."""
+        check_crop_scale(self.crop_scale)
         for name, least in (("vocabulary", 2), ("code_dim", 1), ("width", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}.")

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
+from classification.config import check_crop_scale
 from engine.config import RunConfig
+from pretraining.moco_views import Changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,9 @@ class MoCoConfig:
     """Share of its weights that the momentum encoder keeps at the first step; rises to 1 by half a cosine."""
     freeze_patches: bool = True
     """Leave the patch projection at its random start."""
+    changes: Changes = "byol"
+    """What the two views of an image differ in: BYOL's crop, colours, blur and solarisation, or the `crop` (and flip)
+    alone, which is the augmentation that MAE does well with (its section 4.1, on table 1e)."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Share of the image's area that a view takes."""
     blur: tuple[float, float] = (0.1, 2.0)
@@ -39,6 +44,7 @@ class MoCoConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no contrast."""
+        check_crop_scale(self.crop_scale)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1 (MoCo v3's is 0.99).")
         if self.temperature <= 0:

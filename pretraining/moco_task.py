@@ -113,7 +113,9 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
     report, found = start_from(encoder, init)
     normalisation = config.normalisation or found
     centre = validation_view(a.image_size, normalisation)
-    first, second = views(a.image_size, normalisation, scale=config.crop_scale, blur=config.blur)
+    first, second = views(
+        a.image_size, normalisation, changes=config.changes, scale=config.crop_scale, blur=config.blur
+    )
     train_data = TwoViews(data / "train", first, second, centre)
     val_data = TwoViews(data / config.val_split, first, second, centre)
     model = MoCoV3(

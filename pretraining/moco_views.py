@@ -5,7 +5,7 @@ They differ in one thing: the first is always blurred, the second seldom, and so
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, ImageFilter
 from torch import Tensor
@@ -15,6 +15,7 @@ from backbones.checkpoint import Normalisation
 from engine.images import open_images
 from pretraining.augment import View, normalised
 
+Changes = Literal["byol", "crop"]
 Sample = tuple[Tensor, Tensor, str]  # first and second view (C, H, W), image id
 JITTER = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
 
@@ -44,20 +45,28 @@ class TwoViews:
 
 
 def views(
-    size: tuple[int, int], normalisation: Normalisation, *, scale: tuple[float, float], blur: tuple[float, float]
+    size: tuple[int, int],
+    normalisation: Normalisation,
+    *,
+    changes: Changes,
+    scale: tuple[float, float],
+    blur: tuple[float, float],
 ) -> tuple[View, View]:
-    """Return the first and the second view; `scale` is the share of the area, `blur` the radii in pixels."""
+    """Return the first and the second view; `scale` is the share of the area, `blur` the radii in pixels.
+
+    Views of `crop` have neither blur nor other colours, and are drawn alike.
+    """
 
     def view(blurred: float, solarised: float) -> View:
         steps: list[Any] = [
-            v2.RandomResizedCrop(size, scale=scale),
             v2.RandomApply([v2.ColorJitter(*JITTER)], p=0.8),
             v2.RandomGrayscale(p=0.2),
             Blur(blurred, blur),
             v2.RandomSolarize(threshold=128, p=solarised),
-            v2.RandomHorizontalFlip(),
         ]
-        return v2.Compose([*steps, *normalised(normalisation)])
+        crop = v2.RandomResizedCrop(size, scale=scale)
+        changed = steps if changes == "byol" else []
+        return v2.Compose([crop, *changed, v2.RandomHorizontalFlip(), *normalised(normalisation)])
 
     return view(1.0, 0.0), view(0.1, 0.2)
 

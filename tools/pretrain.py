@@ -22,9 +22,11 @@ from typing import Any
 from classification.config import Resize
 from engine.launch import parse, run_tool
 from engine.task import InitialWeights, Task
-from pretraining.beit_flags import TokenizerFlags
+from pretraining.beit_flags import BEiTFlags
 from pretraining.build import build_task
+from pretraining.crop_flags import CropFlags
 from pretraining.mae_flags import MAEFlags
+from pretraining.moco_flags import MoCoFlags
 from pretraining.recipes import RECIPES
 from pretraining.statistics import with_statistics
 from pretraining.statistics_flags import StatisticsFlags
@@ -32,7 +34,7 @@ from pretraining.task import MAETask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(MAEFlags, TokenizerFlags, StatisticsFlags):
+class Args(MAEFlags, BEiTFlags, MoCoFlags, CropFlags, StatisticsFlags):
     """Flags of pre-training. A flag of a method that the recipe is not of is refused."""
 
     resize: Resize | None = None

@@ -108,6 +108,7 @@ def test_resume_is_exact_and_the_backbone_is_read(
     [
         ({"momentum": 1.0}, {}, "momentum is 1.0; it must be at least 0 and below 1"),
         ({"temperature": 0.0}, {}, "temperature is 0.0; it must be above 0"),
+        ({"crop_scale": (0.5, 0.2)}, {}, "crop_scale is 0.5 0.2; it is the least and the largest share of the area"),
         ({}, {"accumulate": 4}, "batch_size 4 with accumulate 4 leaves one image at a time"),
     ],
 )

@@ -167,13 +167,24 @@ def test_initial_weights_by_their_bounds() -> None:
 
 
 def test_views_differ_as_stated() -> None:
-    first, second = views((8, 8), IDENTITY, scale=(0.5, 1.0), blur=(0.1, 0.6))
+    first, second = views((8, 8), IDENTITY, changes="byol", scale=(0.5, 1.0), blur=(0.1, 0.6))
     white = Image.new("RGB", (16, 16), (255, 255, 255))
     torch.manual_seed(0)
     # jitter leaves at least 0.6 of white, which solarising turns below half
     shares = [sum(float(view(white).mean()) < 0.5 for _ in range(1000)) / 1000 for view in (first, second)]
     assert shares[0] == 0.0
     assert shares[1] == pytest.approx(0.2, abs=0.04)  # three deviations
+
+
+def test_views_of_the_crop_alone() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    whole = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    torch.manual_seed(0)
+    for view in views((8, 8), IDENTITY, changes="crop", scale=(1.0, 1.0), blur=(0.1, 0.6)):
+        made = [view(Image.fromarray(pixels)) for _ in range(50)]  # no other part of a square has its whole area
+        mirrored = [torch.allclose(image, whole.flip(2)) for image in made]
+        assert all(turned or torch.allclose(image, whole) for turned, image in zip(mirrored, made, strict=True))
+        assert set(mirrored) == {True, False}
 
 
 @pytest.mark.parametrize(("probability", "share"), [(1.0, 1.0), (0.1, 0.1)])

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from backbones.config import Position
 from backbones.sources.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.images import UnreadableImageError
+from engine.launch import override, parse
 from engine.loop import fit
 from engine.record import read_record
 from engine.resume import checkpoints, load_model
@@ -235,6 +237,64 @@ def test_positions(position: Position, mae_config: MAEConfig, data: Path, tmp_pa
 def test_config_refuses(mae_config: MAEConfig) -> None:
     with pytest.raises(ValueError, match="repeats is 0; it must be at least 1"):
         replace(mae_config, repeats=0)
+    with pytest.raises(ValueError, match=r"crop_scale is 0 1; it is the least and the largest share of the area"):
+        replace(mae_config, crop_scale=(0.0, 1.0))
+
+
+FLAGS_OF_METHODS: dict[str, dict[str, Any]] = {
+    "tiny": {"crop_scale": (0.3, 0.9), "flip": False, "mask_ratio": 0.5},
+    "tiny_beit": {
+        "crop_scale": (0.3, 0.9),
+        "flip": False,
+        "masked_patches": 20,
+        "min_block": 4,
+        "color_jitter": 0.3,
+        "drop_path": 0.2,
+    },
+    "tiny_dvae": {"crop_scale": (0.3, 0.9), "flip": False, "vocabulary": 64},
+    "tiny_moco_v3": {
+        "crop_scale": (0.3, 0.9),
+        "changes": "crop",
+        "momentum": 0.9,
+        "temperature": 0.1,
+        "freeze_patches": False,
+    },
+    "tiny_supervised": {"crop_scale": (0.3, 0.9), "flip": False, "drop_path": 0.2},
+}
+
+
+def given(recipe: str, flags: dict[str, Any]) -> Any:
+    texts: list[str] = []
+    for name, value in flags.items():
+        texts += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
+    args = parse(pretrain.Args, [recipe, "--data", "d", "--out", "o", *texts], doc=None)
+    return override(RECIPES[recipe](), args)
+
+
+@pytest.mark.parametrize(("recipe", "flags"), FLAGS_OF_METHODS.items())
+def test_flags_of_every_method(recipe: str, flags: dict[str, Any]) -> None:
+    config = given(recipe, flags)
+    holders = [config, getattr(config, "augment", None)]
+    for name, value in flags.items():
+        (found,) = (getattr(holder, name) for holder in holders if hasattr(holder, name))
+        assert found == value
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "said"),
+    [
+        ("tiny", {"momentum": 0.9, "changes": "crop"}, "recipe 'tiny' has no use for --changes, --momentum"),
+        ("tiny_moco_v3", {"flip": False}, "recipe 'tiny_moco_v3' has no use for --flip"),
+        ("tiny_beit", {"drop_path": 1.0}, "drop_path is 1; it must be at least 0"),
+        ("tiny_beit", {"color_jitter": -0.1}, "color_jitter is -0.1; it must not be negative"),
+        ("tiny_beit", {"masked_patches": 65}, "65"),
+        ("tiny_dvae", {"crop_scale": (0.5, 1.5)}, "crop_scale is 0.5 1.5"),
+        ("tiny_supervised", {"crop_scale": (0.9, 0.2)}, "crop_scale is 0.9 0.2"),
+    ],
+)
+def test_flags_of_another_method_or_out_of_range(recipe: str, flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        given(recipe, flags)
 
 
 def test_decoder_heads_must_divide_its_width(mae_config: MAEConfig, data: Path) -> None:
