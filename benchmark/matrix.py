@@ -272,6 +272,8 @@ class Matrix:
         start = () if init is None else ("--init", str(init), *(text for flag in arm.declared for text in flag.argv()))
         if init is not None and self.study.differ:
             start += FILE_ARCHITECTURE
+        if "cache" in self.flags[task.tool]:  # features of the same weights are the same for every seed
+            start += ("--cache", str(self.out / "features"))
         return self._run(
             name,
             task.tool,

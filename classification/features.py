@@ -5,6 +5,7 @@ mean of its patch tokens are kept, so the last depth is what a linear probe read
 error is at most 2 ** -11. Axis letters: N images, E depths, B batch, T tokens, D width.
 """
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -62,12 +63,16 @@ def cached_features(
 ) -> Features:
     """Return the features in `folder`, extracted first where they are not there yet.
 
-    `folder` is to be named by `cache_key`. Extraction that is stopped half-way leaves nothing that is taken for whole.
+    `folder` is to be named by `cache_key`. Extraction that is stopped half-way leaves nothing that is taken for whole;
+    while another process extracts the same, this one waits for it.
     """
     done = folder / "images.json"
     if not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _extract(folder, vit, data, fabric=fabric, batch_size=batch_size, workers=workers)
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.is_file():
+                _extract(folder, vit, data, fabric=fabric, batch_size=batch_size, workers=workers)
     listed = json.loads(done.read_text(encoding="utf-8"))
     count = len(listed["image_ids"])
     return Features(

@@ -91,6 +91,9 @@ def test_another_vit_is_refused_unless_the_study_says_so(tmp_path: Path) -> None
     argv = {run.name: run.argv for run in made.runs}
     for name in ("things-none-seed0", "probe-none-seed0"):  # the transfer takes the positions of the weights
         assert argv[name][argv[name].index("--init-architecture") + 1] == "file"
+    probes = [text for name, text in argv.items() if name.startswith("probe-")]  # which share their features
+    assert len(probes) > 1
+    assert all(text[text.index("--cache") + 1] == str(tmp_path / "out/features") for text in probes)
     for given in ("", "differ: [architecture.embed_dim]\n"):
         file.write_text(GOOD.replace("differ: [architecture.position]\n", given))
         wanted = r"arms\.none\.pretrain: another ViT than that of table \(position: sincos -> none\); .*state "

@@ -1,7 +1,9 @@
 """Probes of cached features: features against the ViT's own tokens, k-NN by hand, the sweep against PyTorch's SGD."""
 
+import fcntl
 import json
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.config import ViTConfig
 from backbones.vit import ViT
 from classification.data import LabelledImages, eval_transform, open_split
-from classification.features import cache_key, cached_features, every_depth
+from classification.features import Features, cache_key, cached_features, every_depth
 from classification.knn import nearest_classes
 from classification.linear_sweep import _train, sweep
 from classification.probe import ProbeConfig, run_probes
@@ -79,10 +81,31 @@ def test_a_stopped_extraction_is_not_taken_for_whole(data: Path, tmp_path: Path)
     images.transform = lambda image: (_ for _ in ()).throw(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         cached_features(tmp_path / "f", vit, images, fabric=fabric, batch_size=4, workers=0)
-    assert list((tmp_path / "f").iterdir()) == []
+    assert [path.name for path in (tmp_path / "f").iterdir()] == [".lock"]
     images.transform = whole
     made = cached_features(tmp_path / "f", vit, images, fabric=fabric, batch_size=4, workers=0)
     assert len(made.label_N) == 6
+
+
+def test_features_that_another_process_extracts_are_waited_for(data: Path, tmp_path: Path) -> None:
+    vit, fabric, folder = ViT(TINY).eval(), make_fabric("32-true"), tmp_path / "key"
+    first = cached_features(folder, vit, images_of(data), fabric=fabric, batch_size=4, workers=0)
+    there = (folder / "images.json").rename(folder / "elsewhere.json")  # as while they are extracted
+    vit.norm.weight.data.zero_()  # a second extraction would be all zeros
+    found: list[Features] = []
+
+    def ask() -> None:
+        found.append(cached_features(folder, vit, images_of(data), fabric=fabric, batch_size=4, workers=0))
+
+    asking = threading.Thread(target=ask)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        asking.start()
+        asking.join(0.3)
+        assert asking.is_alive() and not found
+        there.rename(folder / "images.json")
+    asking.join(30)
+    assert torch.equal(found[0].of(2, "class"), first.of(2, "class"))
 
 
 def test_neighbours_by_hand() -> None:
