@@ -10,7 +10,7 @@ from engine.files import replacing
 from pretraining.beit import MaskedImageModel
 
 GREY = 0.5
-TITLES = ("original", "{share:.0%} masked", "its tokens", "predicted tokens", "difference")
+TITLES = ("original", "{share:.0%} masked", "its tokens", "predicted tokens", "difference of the two")
 
 
 def drawn_tokens(

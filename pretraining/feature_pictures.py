@@ -3,6 +3,7 @@
 Axis letters: B images, C channels, H x W pixels, h x w patches, T tokens, D width, K neighbours.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from backbones.attention import Attention, TableBias
 from backbones.checkpoint import Normalisation
 from backbones.config import Grid
+from backbones.position import sincos_table
 from backbones.relpos import decomposed_bias
 from backbones.vit import ViT
 from engine.files import replacing
-from pretraining.pictures import pixels
+from pretraining.pictures import name_rows, pixels
 
 AT_ONCE = 32  # images of one forward pass
 NEIGHBOURS = 5
@@ -78,15 +80,24 @@ def position_similarity(table_1PD: Tensor, grid: Grid, prefix: int) -> Tensor:
 
 
 def draw_neighbours(
-    path: Path, image_BCHW: Tensor, feature_BD: Tensor, normalisation: Normalisation, *, queries: int
+    path: Path,
+    image_BCHW: Tensor,
+    feature_BD: Tensor,
+    normalisation: Normalisation,
+    *,
+    queries: int,
+    names: Sequence[str] = (),
 ) -> Path:
-    """Write a row for each of `queries` evenly spaced images: itself and its nearest by the cosine of features."""
+    """Write a row for each of `queries` evenly spaced images: itself and its nearest by the cosine of features.
+
+    `names` are those of all images, where they are known.
+    """
     number_BK, cosine_BK = nearest(feature_BD, NEIGHBOURS)
     count, width = min(queries, len(image_BCHW)), number_BK.shape[1] + 1
     figure = Figure(figsize=(1.5 * width, 1.7 * count + 0.4), layout="constrained")
     cells = figure.subplots(count, width, squeeze=False)
-    for row in range(count):
-        query = row * len(image_BCHW) // count
+    numbers = [row * len(image_BCHW) // count for row in range(count)]
+    for row, query in enumerate(numbers):
         shown = [
             (query, "query"),
             *((int(n), f"{c:.3f}") for n, c in zip(number_BK[query], cosine_BK[query], strict=True)),
@@ -95,14 +106,20 @@ def draw_neighbours(
             axes.imshow(pixels(image_BCHW[number], normalisation))
             axes.set_title(title, fontsize=8)
             axes.axis("off")
+    name_rows(cells, [names[number] for number in numbers] if names else ())
     figure.suptitle(
         f"nearest of {len(image_BCHW)} images by the cosine of their class tokens, the mean taken out", fontsize=8
     )
     return _write(figure, path)
 
 
-def draw_attention(path: Path, encoder: ViT, image_BCHW: Tensor, normalisation: Normalisation) -> Path:
-    """Write a row for each image: itself, the mean attention of the last block's heads, and each head."""
+def draw_attention(
+    path: Path, encoder: ViT, image_BCHW: Tensor, normalisation: Normalisation, *, rows: Sequence[str] = ()
+) -> Path:
+    """Write a row for each image: itself, the mean attention of the last block's heads, and each head.
+
+    `rows` are the images' names, where they are known.
+    """
     weight_BhHW = F.interpolate(last_attention(encoder, image_BCHW).cpu(), image_BCHW.shape[2:], mode="nearest")
     heads = weight_BhHW.shape[1]
     figure = Figure(figsize=(1.5 * (heads + 2), 1.6 * len(image_BCHW) + 0.5), layout="constrained")
@@ -115,6 +132,7 @@ def draw_attention(path: Path, encoder: ViT, image_BCHW: Tensor, normalisation: 
             one.axis("off")
     for one, title in zip(cells[0], ("image", "mean of heads", *(f"head {h}" for h in range(heads))), strict=True):
         one.set_title(title, fontsize=8)
+    name_rows(cells, rows)
     of = "class token" if encoder.prefix else "average patch"
     figure.suptitle(f"what the {of} attends to in the last block; each map has its own scale", fontsize=8)
     return _write(figure, path)
@@ -133,8 +151,18 @@ def draw_positions(path: Path, table_1PD: Tensor, grid: Grid, prefix: int) -> Pa
             axes.set_title(f"{row}, {column}", fontsize=6)
             axes.axis("off")
     figure.colorbar(image, ax=cells, shrink=0.6)
-    figure.suptitle("cosine of the position at (row, column) with every other", fontsize=8)
+    figure.suptitle(position_caption(table_1PD.cpu(), grid, prefix), fontsize=8)
     return _write(figure, path)
+
+
+def position_caption(table_1PD: Tensor, grid: Grid, prefix: int) -> str:
+    """Return what is drawn, and that a table of sines and cosines, as MAE's and MoCo v3's, was never learned."""
+    what = "cosine of the position at (row, column) with every other"
+    width = table_1PD.shape[2]
+    # 1e-4: a table that another program made, or kept in 16 bits, differs by rounding; a trained one by far more
+    if width % 4 == 0 and torch.allclose(table_1PD, sincos_table(width, grid, prefix), atol=1e-4):
+        return f"{what}\nthe fixed table of sines and cosines, which training does not change: nothing here is learned"
+    return what
 
 
 def _weights(attention: Attention, x_BTD: Tensor, grid: Grid, shared: TableBias | None) -> Tensor:

@@ -68,6 +68,21 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Named:
+    """Centre crops of images."""
+
+    image_BCHW: Tensor
+    names: tuple[str, ...]
+    """The paths below the folder."""
+
+    def spread(self, count: int) -> "Named":
+        """Return `count` of them, evenly spaced, or all."""
+        total = len(self.names)
+        chosen = [k * total // count for k in range(count)] if total > count else [*range(total)]
+        return Named(self.image_BCHW[chosen], tuple(self.names[number] for number in chosen))
+
+
+@dataclass(frozen=True)
 class Gallery:
     """What was drawn, and what people have to know of it."""
 
@@ -82,7 +97,12 @@ def open_run(run: Path) -> Shown:
     """
     record = read_record(run)
     if record.task != "mae":
-        return open_file(run / "backbone.safetensors", Declared(source="own"), Decoder())
+        if not (path := run / "backbone.safetensors").is_file():
+            raise FileNotFoundError(
+                f"{path}: no such file; a run of pre-training writes it at its end, and this one is of {record.task} "
+                f"({record.status} at step {record.steps} of {record.total_steps}). A tokenizer has no ViT."
+            )
+        return open_file(path, Declared(source="own"), Decoder())
     saved = checkpoints(run)
     if not saved:
         raise FileNotFoundError(f"{run}: holds no checkpoint (status {record.status}, step {record.steps}).")
@@ -120,15 +140,20 @@ def open_file(path: Path, declared: Declared, decoder: Decoder) -> Shown:
 def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gallery:
     """Write the pictures that the model can give of the images below `folder`, files or in tar shards.
 
-    Raises what `open_images` raises, ValueError where no image can be read, and for a model of other than 3 channels.
+    Raises what `open_images` raises, ValueError where no image can be read or none is asked for, where `folder` is a
+    file, and for a model of other than 3 channels.
     """
+    if options.images < 1:
+        raise ValueError(f"--count is {options.images}; at least 1 image is drawn.")
+    if folder.is_file():
+        raise ValueError(f"{folder}: is a file, and a folder of images is needed, such as {folder.parent}.")
     encoder = shown.encoder.eval()
     a = encoder.architecture
     if a.in_chans != 3:
         raise ValueError(f"the model is of images of {a.in_chans} channels, and files are read as RGB.")
     images, notes = _read(open_images(folder), shown)
-    few = images[[k * len(images) // options.images for k in range(options.images)]]
-    few = few if len(images) > options.images else images
+    drawn = images.spread(options.images)
+    few, rows = drawn.image_BCHW, drawn.names
     pictures: list[Path] = []
     if (model := shown.autoencoder) is None:
         notes.append("reconstructions: the weights have no decoder; give a run of MAE, or a file that has one")
@@ -136,18 +161,21 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
         model.eval()
         model.kept = kept_count(a.grid[0] * a.grid[1], options.mask_ratio)
         noise = _noise(shown, options, options.sampling, len(few))
-        path = out / "reconstructions.png"
-        pictures.append(draw_reconstructions(path, model, few, noise, shown.normalisation, source=options.statistics))
+        path, source = out / "reconstructions.png", options.statistics
+        pictures.append(draw_reconstructions(path, model, few, noise, shown.normalisation, source=source, rows=rows))
     kept = kept_count(a.grid[0] * a.grid[1], options.mask_ratio)
     masks = torch.stack([keep_lowest(_noise(shown, options, s, len(few)), kept)[1] for s in SAMPLINGS])
-    names = [f"{sampling}, {options.mask_ratio:.0%}" for sampling in SAMPLINGS]
     view = Masked(patch=a.patch_size, grid=a.grid, normalisation=shown.normalisation)
-    pictures.append(draw_masks(out / "masks.png", few, masks, names, view))
-    pictures.append(draw_attention(out / "attention.png", encoder, few, shown.normalisation))
-    if len(images) > 1:
-        features = class_features(encoder, images)
-        path = out / "neighbours.png"
-        pictures.append(draw_neighbours(path, images, features, shown.normalisation, queries=options.images))
+    pictures.append(draw_masks(out / "masks.png", few, masks, SAMPLINGS, view, rows=rows))
+    pictures.append(draw_attention(out / "attention.png", encoder, few, shown.normalisation, rows=rows))
+    if len(images.names) == 1:
+        notes.append("neighbours: there is one image alone")
+    else:
+        path, features = out / "neighbours.png", class_features(encoder, images.image_BCHW)
+        count, names = options.images, images.names
+        pictures.append(
+            draw_neighbours(path, images.image_BCHW, features, shown.normalisation, queries=count, names=names)
+        )
     if encoder.pos_embed is None:
         notes.append("positions: the ViT has no position table")
     else:
@@ -156,8 +184,24 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
 
 
 def open_any(path: Path, declared: Declared, decoder: Decoder) -> Shown:
-    """Return the model of a run's folder or of a file."""
-    return open_run(path) if (path / RECORD_NAME).is_file() else open_file(path, declared, decoder)
+    """Return the model of a run's folder or of a file.
+
+    Raises what those raise, ValueError for a folder that is no run, for what a run says of itself, and for one of its
+    checkpoints.
+    """
+    if (path / RECORD_NAME).is_file():
+        if declared != Declared(source="own") or decoder != Decoder():
+            raise ValueError(
+                f"{path}: is a run, which knows its weights; --source, --num-heads, --target and --decoder-heads are "
+                "for a file of weights. Leave them out."
+            )
+        return open_run(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: holds no {RECORD_NAME}, so it is no run; give a run's folder or a file of weights.")
+    run = path.parent.parent
+    if path in checkpoints(run):
+        raise ValueError(f"{path}: is a checkpoint of the run {run}; give that folder, its last one is taken.")
+    return open_file(path, declared, decoder)
 
 
 def _with_decoder(checkpoint: Checkpoint, encoder: ViT, decoder: Decoder) -> MaskedAutoencoder:
@@ -168,10 +212,16 @@ def _with_decoder(checkpoint: Checkpoint, encoder: ViT, decoder: Decoder) -> Mas
             "pixels (published: visualize) or --target normalised (published: full)."
         )
     parts = {name: tensor for name, tensor in state.items() if name == "mask_token" or name.startswith("decoder_")}
+    width = state["decoder_embed.weight"].shape[0]
+    if decoder.heads < 1 or width % decoder.heads:
+        raise ValueError(
+            f"{checkpoint.path}: its decoder is {width} wide, which {decoder.heads} attention heads do not divide; say "
+            "--decoder-heads."
+        )
     model = MaskedAutoencoder(
         encoder,
         mask_ratio=0.75,
-        decoder_dim=state["decoder_embed.weight"].shape[0],
+        decoder_dim=width,
         decoder_depth=len({name.split(".")[1] for name in parts if name.startswith("decoder_blocks.")}),
         decoder_heads=decoder.heads,
         normalise_target=decoder.target == "normalised",
@@ -193,20 +243,26 @@ def _normalisation(run: Path, record: RunRecord) -> Normalisation:
     raise FileNotFoundError(f"{backbone}: no such file yet; it says what pixels are normalised with.")
 
 
-def _read(source: ImageSource, shown: Shown) -> tuple[Tensor, list[str]]:
-    """Return the centre crops (B, C, H, W) of SEARCHED or all images, and notes on them and what was not readable."""
+def _read(source: ImageSource, shown: Shown) -> tuple[Named, list[str]]:
+    """Return the centre crops of SEARCHED or all images, and notes on them and what was not readable."""
     found = len(source)
     chosen = [k * found // SEARCHED for k in range(SEARCHED)] if found > SEARCHED else [*range(found)]
     view = validation_view(shown.encoder.architecture.image_size, shown.normalisation)
-    images, unreadable = [], []
+    images, names, unreadable = [], [], []
+    notes = [*source.notes]
+    if found > SEARCHED:
+        notes.append(
+            f"{SEARCHED} of {found:,} images, evenly spaced in the folder, are read and searched for neighbours"
+        )
     for index in chosen:
         try:
             images.append(view(source.read(index)))
+            names.append(source.image_id(index))
         except UnreadableImageError as error:
             unreadable.append(str(error))
     if not images:
         raise ValueError(f"none of {len(chosen)} images could be read; the first: {unreadable[0]}")
-    return torch.stack(images), [*source.notes, *(f"left out: {text}" for text in unreadable)]
+    return Named(torch.stack(images), tuple(names)), [*notes, *(f"left out: {text}" for text in unreadable)]
 
 
 def _noise(shown: Shown, options: Options, sampling: Sampling, count: int) -> Tensor:

@@ -17,6 +17,8 @@ from pretraining.target import PCATarget, patch_statistics, visible_statistics
 from pretraining.token_target import TokenTarget
 
 GREY = 0.5
+LONGEST = 28  # characters of a name, which fit beside an image of 1.5 inches
+NO_LETTERS = 0x2E80  # from here on (East Asia, symbols) the font of the pictures has no letters
 StatisticsOf = Literal["true", "visible"]
 
 
@@ -92,8 +94,12 @@ def draw_reconstructions(
     normalisation: Normalisation,
     *,
     source: StatisticsOf = "true",
+    rows: Sequence[str] = (),
 ) -> Path:
-    """Write one row per image: original, masked, predicted beside visible patches, and the prediction of all."""
+    """Write one row per image: original, masked, predicted beside visible patches, and the prediction of all.
+
+    `rows` are the images' names, where they are known.
+    """
     made = pasted(model, image_BCHW, noise_BN, source=source)
     share = 1 - model.kept / noise_BN.shape[1]
     titles = ("original", f"{share:.0%} masked", "reconstruction + visible", "prediction alone")
@@ -105,14 +111,20 @@ def draw_reconstructions(
             axes.axis("off")
     for axes, title in zip(cells[0], titles, strict=True):
         axes.set_title(title, fontsize=9)
+    name_rows(cells, rows)
     figure.suptitle(caption(model, source), fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     return path
 
 
-def draw_masks(path: Path, image_BCHW: Tensor, mask_SBN: Tensor, names: Sequence[str], view: Masked) -> Path:
-    """Write one row per image: itself, and its visible patches under each of the S masks, named in `names`."""
+def draw_masks(
+    path: Path, image_BCHW: Tensor, mask_SBN: Tensor, names: Sequence[str], view: Masked, *, rows: Sequence[str] = ()
+) -> Path:
+    """Write one row per image: itself, and its visible patches under each of the S masks, named in `names`.
+
+    The share of patches that a mask really hides stands beside its name. `rows` are the images' names.
+    """
     figure = Figure(figsize=(2.05 * (len(names) + 1), 2.05 * len(image_BCHW) + 0.4), layout="constrained")
     cells = figure.subplots(len(image_BCHW), len(names) + 1, squeeze=False)
     patches_BNP = patchify(image_BCHW, view.patch)
@@ -122,11 +134,23 @@ def draw_masks(path: Path, image_BCHW: Tensor, mask_SBN: Tensor, names: Sequence
         for one, image in zip(axes, (image_BCHW[row], *masked), strict=True):
             one.imshow(pixels(image, view.normalisation), interpolation="nearest")
             one.axis("off")
-    for one, name in zip(cells[0], ("original", *names), strict=True):
-        one.set_title(name, fontsize=9)
+    shares = [f"{float(mask_BN.float().mean()):.0%}" for mask_BN in mask_SBN]
+    titles = (f"{name}, {share}" for name, share in zip(names, shares, strict=True))
+    for one, title in zip(cells[0], ("original", *titles), strict=True):
+        one.set_title(title, fontsize=9)
+    name_rows(cells, rows)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     return path
+
+
+def name_rows(cells: Any, names: Sequence[str]) -> None:
+    """Write beside each row of axes the name of its image, the end of it where it is long; nothing without names."""
+    for row, name in zip(cells, names, strict=bool(names)):
+        shown = "".join(c if ord(c) < NO_LETTERS else "?" for c in name)
+        shown = shown if len(shown) <= LONGEST else f"...{shown[3 - LONGEST :]}"
+        place = {"rotation": "vertical", "ha": "right", "va": "center", "transform": row[0].transAxes}
+        row[0].text(-0.03, 0.5, shown, fontsize=6, parse_math=False, **place)
 
 
 def pixels(image_CHW: Tensor, normalisation: Normalisation) -> Any:

@@ -5,10 +5,12 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ from engine.task import ImageResult, InitialWeights
 from pretraining.beit import STD, MaskedImageModel, TokenPrediction, initialise_encoder
 from pretraining.beit_config import BEiTConfig
 from pretraining.beit_data import CentreCrop, Images, MaskedViews, RandomCrop
-from pretraining.beit_pictures import drawn_tokens
+from pretraining.beit_pictures import draw_tokens, drawn_tokens
 from pretraining.beit_recipes import BEIT_RECIPES
 from pretraining.beit_task import BEiTTask, build_task
 from pretraining.config import MAEConfig
@@ -299,6 +301,21 @@ def test_predicted_tokens_are_pasted() -> None:
     _, _, made = drawn_tokens(one, image_BCHW, pixel_BCHW, mask_BN)
     sevens = torch.where(mask_BN.view(2, 4, 4), 7, token_Bhw)
     assert torch.equal(made, one.tokenizer.decode(sevens))
+
+
+def test_the_picture_says_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = model().eval()
+    image_BCHW, pixel_BCHW, mask_BN, _ = a_batch()
+    titles: list[str] = []
+    save = Figure.savefig
+
+    def watched(self: Figure, *arguments: Any, **options: Any) -> None:
+        titles.extend(axes.get_title() for axes in self.axes[:5])
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", watched)
+    draw_tokens(tmp_path / "tokens.png", one, image_BCHW, pixel_BCHW, mask_BN)
+    assert titles[2:] == ["its tokens", "predicted tokens", "difference of the two"]
 
 
 def test_classification_takes_it(

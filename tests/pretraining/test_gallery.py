@@ -8,21 +8,34 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
+import pretraining.gallery
 import pretraining.moco_task
 import pretraining.task
 from backbones.attention import Attention
+from backbones.checkpoint import IMAGENET
 from backbones.config import ViTConfig
 from backbones.position import sincos_table
 from backbones.sources.read import Declared
 from backbones.vit import ViT
 from engine.loop import fit
+from engine.record import read_record, write_record
+from engine.resume import checkpoints
 from pretraining.config import MAEConfig
-from pretraining.feature_pictures import _weights, class_features, last_attention, nearest, position_similarity
-from pretraining.gallery import Decoder, Options, make_gallery, open_any, open_file
+from pretraining.feature_pictures import (
+    _weights,
+    class_features,
+    last_attention,
+    nearest,
+    position_caption,
+    position_similarity,
+)
+from pretraining.gallery import Decoder, Options, Shown, make_gallery, open_any, open_file
 from pretraining.moco_config import MoCoConfig
+from pretraining.pictures import name_rows
 from tools import reconstruct
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 48))
@@ -141,6 +154,7 @@ def test_gallery_of_shards(mae_config: MAEConfig, data: Path, photographs: Path,
     task = pretraining.task.build_task(mae_config, data=data, init=None)
     task.finish(tmp_path / "run")
     shown = open_any(tmp_path / "run" / "backbone.safetensors", Declared(source="own"), Decoder())
+    (photographs / "holiday").rename(photographs / "holiday.tar")  # the names stand in the pictures
     of_files = make_gallery(shown, photographs, tmp_path / "files", Options(images=3))
     of_shards = make_gallery(shown, path.parent, tmp_path / "out", Options(images=3))
     for one, other in zip(of_files.pictures, of_shards.pictures, strict=True):
@@ -172,6 +186,10 @@ def test_an_official_file_with_decoder(mae_config: MAEConfig, data: Path, photog
     declared = Declared(source="mae", num_heads=2)
     with pytest.raises(ValueError, match=r"full\.pth: no tensor tells .* --target pixels .* --target normalised"):
         open_file(tmp_path / "full.pth", declared, Decoder(heads=3))
+    with pytest.raises(
+        ValueError, match=r"full\.pth: its decoder is 12 wide, which 16 .* do not divide; say --decoder-h"
+    ):
+        open_file(tmp_path / "full.pth", declared, Decoder(target="normalised"))
     shown = open_file(tmp_path / "full.pth", declared, Decoder(heads=3, target="normalised"))
     assert shown.autoencoder is not None
     image, noise = torch.randn(1, 3, 32, 32), torch.rand(1, 16)
@@ -193,3 +211,99 @@ def test_gallery_of_another_method(mae_config: MAEConfig, data: Path, photograph
     assert shown.autoencoder is None
     made = make_gallery(shown, photographs, tmp_path / "out", Options())
     assert {p.name for p in made.pictures} == ALWAYS
+
+
+def texts(figure: Figure) -> list[str]:
+    """Every word of a picture that is no tick."""
+    titles = [axes.get_title() for axes in figure.axes]
+    beside = [text.get_text() for axes in figure.axes for text in axes.texts]
+    return [*titles, *beside, figure.get_suptitle()]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The words of every picture that is written, by the name of its file."""
+    kept: dict[str, list[str]] = {}
+    save = Figure.savefig
+
+    def watched(self: Figure, path: Path, **options: Any) -> None:
+        kept[next(name for name in {"reconstructions.png"} | ALWAYS if name in Path(path).name)] = texts(self)
+        save(self, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", watched)
+    return kept
+
+
+def test_pictures_say_what_they_show(
+    mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path, drawn: dict[str, list[str]]
+) -> None:
+    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    shown = Shown(task.model.encoder, task.model, IMAGENET)
+    made = make_gallery(shown, photographs, tmp_path / "out", Options(mask_ratio=0.6, images=2))
+    assert len(made.pictures) == 5
+    names = ["holiday/0.png", "holiday/3.png"]  # of the six that can be read
+    for name in ("reconstructions.png", "masks.png", "attention.png", "neighbours.png"):
+        assert [text for text in drawn[name] if "/" in text] == names, name
+    # 60 % of 16 patches leave 6 whole ones: 10 of 16 are hidden, and both pictures say so
+    assert "62% masked" in drawn["reconstructions.png"]
+    assert {"random, 62%", "block, 62%", "grid, 62%"} <= set(drawn["masks.png"])
+    assert "nothing here is learned" in drawn["positions.png"][-1]
+
+
+def test_learned_positions_are_not_called_fixed() -> None:
+    fixed, learned = sincos_table(16, (4, 6), 1), torch.randn(1, 25, 16)
+    assert "fixed table" in position_caption(fixed, (4, 6), 1)
+    assert "fixed table" not in position_caption(learned, (4, 6), 1)
+    assert "fixed table" not in position_caption(torch.randn(1, 25, 6), (4, 6), 1)  # no such table has 6 columns
+
+
+def test_names_beside_rows() -> None:
+    figure = Figure()
+    cells = figure.subplots(3, 1, squeeze=False)
+    name_rows(cells, ["a $b$.png", "\u5c71.png", "0123456789" * 4])
+    assert [axes.texts[0].get_text() for axes in cells[:, 0]] == ["a $b$.png", "?.png", "...5678901234567890123456789"]
+    figure.draw_without_rendering()  # a lone dollar is no formula
+    name_rows(cells, [])
+    assert [len(axes.texts) for axes in cells[:, 0]] == [1, 1, 1]
+
+
+def test_one_image_and_many(mae_config: MAEConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    shown = Shown(task.model.encoder, None, IMAGENET)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    Image.new("RGB", (40, 40)).save(alone / "one.png")
+    made = make_gallery(shown, alone, tmp_path / "out", Options())
+    assert "neighbours: there is one image alone" in made.notes
+    assert "neighbours.png" not in {path.name for path in made.pictures}
+    monkeypatch.setattr(pretraining.gallery, "SEARCHED", 4)
+    made = make_gallery(shown, data / "train", tmp_path / "few", Options())
+    assert "4 of 6 images, evenly spaced in the folder, are read and searched for neighbours" in made.notes
+
+
+def test_refused_folders_and_counts(
+    mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "run", str(tmp_path / "out")
+    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    fit(task, mae_config, recipe="tiny", out=run)
+
+    def refused(*arguments: object) -> str:
+        capsys.readouterr()
+        assert reconstruct.main([*map(str, arguments), "--out", out]) == 1
+        return capsys.readouterr().err
+
+    assert "--count is 0; at least 1 image is drawn" in refused(run, photographs, "--count", 0)
+    assert "--count is -3" in refused(run, photographs, "--count", -3)
+    image = photographs / "holiday" / "0.png"
+    assert f"{image}: is a file, and a folder of images is needed, such as {image.parent}" in refused(run, image)
+    assert f"{run}: is a run, which knows its weights" in refused(run, photographs, "--target", "pixels")
+    assert f"{photographs}: holds no record.json, so it is no run" in refused(photographs, photographs)
+    checkpoint = checkpoints(run)[-1]
+    assert f"{checkpoint}: is a checkpoint of the run {run}; give that folder" in refused(checkpoint, photographs)
+    assert not Path(out).exists()
+    record = replace(read_record(run), task="dvae")
+    (tmp_path / "dvae").mkdir()
+    write_record(tmp_path / "dvae", record)
+    said = refused(tmp_path / "dvae", photographs)
+    assert "backbone.safetensors: no such file" in said and "this one is of dvae (completed at step 2 of 2)" in said
