@@ -139,7 +139,10 @@ class RunConfig:
         if self.strategy == "fsdp" and self.precision == "16-mixed":
             raise ValueError("strategy fsdp does not train in 16-mixed; use bf16-mixed or 32-true.")
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}.")
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}, the recipe's number "
+                "of micro-batches; give a --batch-size that is, or choose their size by --max-per-device."
+            )
 
 
 # what a run may change between its start and its resumption without becoming another run

@@ -79,7 +79,8 @@ def _draw(panel: Axes, lines: Series, title: str, *, logarithmic: bool) -> None:
             linewidth=1.6 if total else 1.0,
             label=name,
         )
-    if logarithmic and lines and all(value > 0 for _, values in lines.values() for value in values):
+    every = [value for _, values in lines.values() for value in values]
+    if logarithmic and every and 0 < 10 * min(every) <= max(every):  # within a decade the axis has hardly a number
         panel.set_yscale("log")
     panel.set_title(title, fontsize=10)
     panel.set_xlabel("step")

@@ -5,8 +5,10 @@ A folder holds images as files or packed into tar shards: `open_images` gives ei
 
 import io
 import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,6 +16,9 @@ from PIL import Image, ImageOps
 from engine.tar_images import ARCHIVES, COMPRESSED, Shards, open_shards
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
+
+
+T = TypeVar("T")
 
 
 class UnreadableImageError(Exception):
@@ -58,10 +63,8 @@ class ImageSource(Protocol):
 class ImageFiles:
     """Image files below a folder, in the order given."""
 
-    notes: tuple[str, ...] = ()
-
-    def __init__(self, root: Path, files: list[Path]) -> None:
-        self.root, self.files = root, files
+    def __init__(self, root: Path, files: list[Path], notes: tuple[str, ...] = ()) -> None:
+        self.root, self.files, self.notes = root, files, notes
 
     def __len__(self) -> int:
         return len(self.files)
@@ -126,12 +129,25 @@ def open_images(folder: Path) -> ImageSource:
         raise FileNotFoundError(
             f"{folder}: holds no image file ({', '.join(EXTENSIONS)}), nor do its subfolders; and no .tar file."
         )
-    return ImageFiles(folder, images) if images else _packed(folder, packed)
+    if not images:
+        return _packed(folder, packed)
+    chosen = {*images}
+    others = Counter(_ending(path.name) for path in files if path not in chosen)
+    said = f"{folder.name}: no images by their names, left out: {_listed(others)}"
+    return ImageFiles(folder, images, (said,) if others else ())
+
+
+def _ending(name: str) -> str:
+    return Path(name).suffix.lower() or name
+
+
+def _listed(others: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
 
 
 def _packed(folder: Path, paths: list[Path]) -> PackedImages:
     shards, notes = open_shards(paths, EXTENSIONS)
-    others = ", ".join(f"{count} {ending}" for ending, count in sorted(shards.index.others.items()))
+    others = _listed(shards.index.others)
     if not len(shards):
         raise FileNotFoundError(
             f"{folder}: its {len(paths)} .tar file(s) hold no image ({', '.join(EXTENSIONS)}); found in them: "
@@ -144,6 +160,12 @@ def _packed(folder: Path, paths: list[Path]) -> PackedImages:
     if empty := [path.name for number, path in enumerate(paths) if number not in used]:
         said.append(f"{folder.name}: {len(empty)} shard(s) without an image ({', '.join(empty[:5])})")
     return PackedImages(folder, shards, (*said, *(f"{folder.name}: {note}" for note in notes)))
+
+
+def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
+    """Return `most` of the items, evenly spaced from the first, or all where there are no more."""
+    count = min(most, len(items))
+    return [items[k * len(items) // count] for k in range(count)]
 
 
 def find_images(folder: Path) -> list[Path]:

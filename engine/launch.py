@@ -1,5 +1,6 @@
 """From the flags that all training tools share to a finished run."""
 
+import difflib
 import os
 import sys
 import traceback
@@ -89,7 +90,9 @@ class TrainArgs:
 def choose_recipe(recipes: Mapping[str, Callable[[], C]], name: str) -> C:
     """Return the named recipe's configuration. Raises ValueError that lists the names."""
     if name not in recipes:
-        raise ValueError(f"no recipe is called {name!r}; there are: {', '.join(sorted(recipes))}.")
+        near = difflib.get_close_matches(name, recipes, n=3)
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"no recipe is called {name!r}; there are: {', '.join(sorted(recipes))}.{meant}")
     return recipes[name]()
 
 

@@ -80,7 +80,7 @@ def fit(
     check_folder(out, identity, resume=resume)
     fabric = make_fabric(run.precision, run.strategy)
     named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
-    session = _Session(task, config, named, out, fabric)
+    session = _Session(task, config, named, out, fabric, resume=resume)
     if fabric.is_global_zero:
         write_weights_report(out, facts.weights)
         write_identity(out, identity)  # after all that may refuse the run, so that a refusal leaves nothing
@@ -92,8 +92,8 @@ def fit(
 class _Session:
     """One process's life of a run: from its start or its last checkpoint to its end."""
 
-    def __init__(self, task: Task, config: Any, named: Named, out: Path, fabric: Fabric) -> None:
-        self.task, self.named, self.out, self.fabric = task, named, out, fabric
+    def __init__(self, task: Task, config: Any, named: Named, out: Path, fabric: Fabric, *, resume: bool) -> None:
+        self.task, self.named, self.out, self.fabric, self.resume = task, named, out, fabric, resume
         self.run_config: RunConfig = config.run
         run = self.run_config
         sizes = {"batch_size": run.batch_size, "dataset_size": len(task.train_data)}
@@ -145,6 +145,8 @@ class _Session:
             speaks=self.fabric.is_global_zero,
             evaluated=self._evaluated(),
         )
+        if self.resume and restored is None:
+            problems = [*problems, f"{self.out} holds no checkpoint to resume; the run starts at its first step."]
         self._introduce(problems, resumed=restored is not None)
         status: Status = "failed"
         error: str | None = None

@@ -12,11 +12,14 @@ class BEiTFlags(TrainArgs):
     """Flags of pre-training by visual tokens; they carry the names of BEiTConfig's and DVAEConfig's fields."""
 
     tokenizer: Path | None = None
-    """BEiT: the tokenizer.safetensors that a run of tiny_dvae or small_dvae wrote, or the folder of DALL-E's."""
+    """BEiT, MAE with target tokens: the tokenizer.safetensors that a run of tiny_dvae or small_dvae wrote, or the
+    folder of DALL-E's."""
     tokenizer_kind: Kind | None = None
-    """BEiT: `own` is a tokenizer of this project, `dall_e` the public encoder.pkl and decoder.pkl."""
+    """Of --tokenizer: `own` is a tokenizer of this project, `dall_e` the public encoder.pkl and decoder.pkl."""
     trust_tokenizer_pickle: bool | None = None
-    """BEiT: True reads DALL-E's pickles, which can run any code while they are read."""
+    """Of --tokenizer: True reads DALL-E's pickles, which can run any code while they are read."""
+    token_size: tuple[int, int] | None = None
+    """BEiT: height and width in pixels of the image that the tokenizer sees; it must give one token per patch."""
     masked_patches: int | None = None
     """BEiT: patches hidden in every image."""
     min_block: int | None = None

@@ -17,6 +17,7 @@ from backbones.param_groups import ParamGroup, exempt_vectors_and_embeddings, pa
 from backbones.vit import ViT
 from engine.config import OptimConfig
 from engine.cost import count_flops
+from engine.images import evenly_spaced
 from engine.seeding import derive, seeded
 from engine.task import Facts, ImageResult, InitialWeights
 from pretraining.beit import Batch, MaskedImageModel, initialise_encoder
@@ -98,7 +99,7 @@ class BEiTTask:
         """Write tokens.png of evenly spaced validation images."""
         readable = {result.image_id for result in results}
         indices = [i for i in range(len(self.val_data)) if self.val_data.image_id(i) in readable]
-        chosen = [indices[k * len(indices) // PICTURED] for k in range(min(PICTURED, len(indices)))]
+        chosen = evenly_spaced(indices, PICTURED)
         samples = []
         for index in chosen:
             with seeded(derive(self.config.run.seed, "evaluate", index)):  # the mask that it was evaluated with

@@ -1,6 +1,6 @@
 """Options of MAE pre-training."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from backbones.checkpoint import Normalisation
 from backbones.config import Position, ViTConfig
@@ -83,5 +83,24 @@ class MAEConfig:
         for name in ("repeats", "decoder_depth", "pca_components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.decoder_heads < 1 or self.decoder_dim % self.decoder_heads:
+            raise ValueError(
+                f"decoder_dim {self.decoder_dim} is not divisible by decoder_heads {self.decoder_heads}; change one."
+            )
+        self._refuse_what_has_no_effect()
+
+    def _refuse_what_has_no_effect(self) -> None:
+        """Raise ValueError, since an arm of a study would be a copy of another."""
         if self.tokenizer is not None and self.target != "tokens":
             raise ValueError(f"a tokenizer was given, and the target is {self.target!r}; add --target tokens.")
+        usual = {item.name: item.default for item in fields(self)}
+        for name, needed, has in (
+            ("pca_components", "target pca", self.target == "pca"),
+            ("crop_scale", "a crop of random scale", self.augmentation in ("random_crop", "color_jitter")),
+            ("flip", "an augmentation", self.augmentation != "none"),
+        ):
+            if not has and getattr(self, name) != usual[name]:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} has no effect with target {self.target} and augmentation "
+                    f"{self.augmentation}: it needs {needed}."
+                )

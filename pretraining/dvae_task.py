@@ -15,6 +15,7 @@ from classification.config import Augmentation
 from classification.data import eval_transform, train_transform
 from engine.config import OptimConfig, as_json
 from engine.cost import count_flops
+from engine.images import evenly_spaced
 from engine.task import Facts, ImageResult, InitialWeights
 from pretraining.beit_data import CROP_SHARE, Images
 from pretraining.dvae import Batch, DiscreteVAE
@@ -95,7 +96,7 @@ class DVAETask:
         """Write reconstructions.png of evenly spaced validation images, and codebook.png."""
         readable = {result.image_id for result in results}
         indices = [i for i in range(len(self.val_data)) if self.val_data.image_id(i) in readable]
-        chosen = [indices[k * len(indices) // PICTURED] for k in range(min(PICTURED, len(indices)))]
+        chosen = evenly_spaced(indices, PICTURED)
         pixel_BCHW = torch.stack([self.val_data[i][0] for i in chosen]).to(self.model.codebook.device)
         self.model.eval()
         metrics = self.score(results)

@@ -18,6 +18,7 @@ from backbones.position import sincos_table
 from backbones.relpos import decomposed_bias
 from backbones.vit import ViT
 from engine.files import replacing
+from engine.images import evenly_spaced
 from pretraining.pictures import name_rows, pixels
 
 AT_ONCE = 32  # images of one forward pass
@@ -93,10 +94,10 @@ def draw_neighbours(
     `names` are those of all images, where they are known.
     """
     number_BK, cosine_BK = nearest(feature_BD, NEIGHBOURS)
-    count, width = min(queries, len(image_BCHW)), number_BK.shape[1] + 1
+    numbers = evenly_spaced(range(len(image_BCHW)), queries)
+    count, width = len(numbers), number_BK.shape[1] + 1
     figure = Figure(figsize=(1.5 * width, 1.7 * count + 0.4), layout="constrained")
     cells = figure.subplots(count, width, squeeze=False)
-    numbers = [row * len(image_BCHW) // count for row in range(count)]
     for row, query in enumerate(numbers):
         shown = [
             (query, "query"),

@@ -15,7 +15,7 @@ from backbones.loading import load_checkpoint
 from backbones.sources.read import Declared, read_checkpoint
 from backbones.vit import ViT
 from engine.config import from_json
-from engine.images import ImageSource, UnreadableImageError, open_images
+from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.record import RECORD_NAME, RunRecord, read_record
 from engine.resume import checkpoints, load_model
 from engine.seeding import seeded
@@ -77,8 +77,7 @@ class Named:
 
     def spread(self, count: int) -> "Named":
         """Return `count` of them, evenly spaced, or all."""
-        total = len(self.names)
-        chosen = [k * total // count for k in range(count)] if total > count else [*range(total)]
+        chosen = evenly_spaced(range(len(self.names)), count)
         return Named(self.image_BCHW[chosen], tuple(self.names[number] for number in chosen))
 
 
@@ -246,7 +245,7 @@ def _normalisation(run: Path, record: RunRecord) -> Normalisation:
 def _read(source: ImageSource, shown: Shown) -> tuple[Named, list[str]]:
     """Return the centre crops of SEARCHED or all images, and notes on them and what was not readable."""
     found = len(source)
-    chosen = [k * found // SEARCHED for k in range(SEARCHED)] if found > SEARCHED else [*range(found)]
+    chosen = evenly_spaced(range(found), SEARCHED)
     view = validation_view(shown.encoder.architecture.image_size, shown.normalisation)
     images, names, unreadable = [], [], []
     notes = [*source.notes]

@@ -13,6 +13,7 @@ from backbones.param_groups import ParamGroup, exempt_nothing, param_groups
 from backbones.vit import ViT
 from engine.config import OptimConfig
 from engine.cost import count_flops
+from engine.images import evenly_spaced
 from engine.task import Facts, ImageResult, InitialWeights
 from pretraining.augment import validation_view
 from pretraining.collapse import effective_rank, feature_spread
@@ -72,28 +73,32 @@ class MoCoTask:
         """Return the loss of each image among those of its batch, and how far the batch's class tokens differ."""
         first, second, ids = batch
         made = self.model.compare(first, second, everywhere=False)
-        batch_wide = {"spread": float(feature_spread(made.class_BD)), "rank": float(effective_rank(made.class_BD))}
+        batch_wide = {
+            "batch": len(ids),
+            "spread": float(feature_spread(made.class_BD)),
+            "rank": float(effective_rank(made.class_BD)),
+        }
         losses = made.loss_B.tolist()
         return [ImageResult(i, {"loss": loss, **batch_wide}) for i, loss in zip(ids, losses, strict=True)]
 
     def score(self, results: Sequence[ImageResult]) -> dict[str, float]:
         """Return val_loss, and feature_spread and feature_rank, which fall to 0 and 1 where features collapse.
 
-        Each is of the images of an evaluation batch (run.eval_batch_size), averaged.
+        Each is of the images of an evaluation batch (run.eval_batch_size), averaged. A smaller last one is left out:
+        in it an image has fewer others to be told from.
         """
         if not results:
             raise ValueError(f"{self.facts.data}: no image of split {self.facts.val_split} could be evaluated.")
+        whole = max(r.values["batch"] for r in results)
+        counted = [r for r in results if r.values["batch"] == whole]
         names = {"val_loss": "loss", "feature_spread": "spread", "feature_rank": "rank"}
-        return {name: sum(r.values[value] for r in results) / len(results) for name, value in names.items()}
+        return {name: sum(r.values[value] for r in counted) / len(counted) for name, value in names.items()}
 
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
         """Write neighbours.png: validation images and those whose class tokens are the nearest."""
         readable = {result.image_id for result in results}
         indices = [i for i in range(len(self.val_data)) if self.val_data.image_id(i) in readable]
-        chosen = (
-            [indices[k * len(indices) // SEARCHED] for k in range(SEARCHED)] if len(indices) > SEARCHED else indices
-        )
-        images = torch.stack([self.val_data.view_of(i) for i in chosen])
+        images = torch.stack([self.val_data.view_of(i) for i in evenly_spaced(indices, SEARCHED)])
         self.model.eval()
         feature_BD = class_features(self.model.base.encoder, images)
         return [draw_neighbours(folder / "neighbours.png", images, feature_BD, self.normalisation, queries=PICTURED)]

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 
 from backbones.loading import LoadReport
 from backbones.weight_files import open_weight_file, take_weights
@@ -76,7 +77,8 @@ def read_official(path: Path) -> OfficialRun:
 def put_into(found: OfficialRun, model: MaskedAutoencoder, run: RunConfig, *, images: int) -> LoadReport:
     """Load encoder and decoder strictly and return the report, which says from where training goes on.
 
-    Raises ValueError where the model is another one, where it predicts other targets, or where no step is left.
+    Raises ValueError where the model is another one, where it predicts other targets or trains what the file's run
+    kept fixed, or where no step is left.
     """
     expected = model.state_dict()
     odd = sorted(found.model.keys() ^ expected.keys())
@@ -91,6 +93,12 @@ def put_into(found: OfficialRun, model: MaskedAutoencoder, run: RunConfig, *, im
         raise ValueError(
             f"{found.path}: was trained with norm_pix_loss={normalised}, and this run's target is another; add "
             f"--target {'normalised' if normalised else 'pixels'}."
+        )
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if found.moments and (new := sorted(trained - found.moments.keys())):
+        raise ValueError(
+            f"{found.path}: has no state of AdamW for {', '.join(new)}, which its run kept fixed and this one would "
+            "train; leave --position and --decoder-position at sincos."
         )
     step, total = (
         first_step(found, run, images=images),
@@ -135,8 +143,9 @@ def write_start(
             optimizer.state[parameter] = found.moments[name]
     average = None if run.ema_decay is None else Average(model, run.ema_decay)
     state = Trained(model=model, optimizer=optimizer, average=average).state()
-    if found.scaler is not None and run.precision == "16-mixed":
-        state["scaler"] = found.scaler
+    if run.precision == "16-mixed":
+        # a run without float16, and a published file, have none: it starts anew; on a CPU its defaults can be had too
+        state["scaler"] = found.scaler or GradScaler("cpu").state_dict()
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     progress = Progress(step=first_step(found, run, images=images), started=started)
     return resume.save(out, state=state, progress=progress, keep_last=run.keep_last)

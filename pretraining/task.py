@@ -14,7 +14,7 @@ from backbones.param_groups import ParamGroup, exempt_vectors, param_groups
 from backbones.vit import ViT
 from engine.config import OptimConfig
 from engine.cost import count_flops
-from engine.images import UnreadableImageError
+from engine.images import UnreadableImageError, evenly_spaced
 from engine.seeding import derive, seeded
 from engine.task import Facts, ImageResult, InitialWeights
 from pretraining.augment import View, training_view, validation_view
@@ -88,7 +88,7 @@ class MAETask:
         """Write reconstructions.png of evenly spaced validation images."""
         readable = {result.image_id for result in results}
         indices = [i for i in range(len(self.val_data)) if self.val_data.image_id(i) in readable]
-        chosen = [indices[k * len(indices) // PICTURED] for k in range(min(PICTURED, len(indices)))]
+        chosen = evenly_spaced(indices, PICTURED)
         images = torch.stack([self.val_data.view_of(i) for i in chosen])
         with seeded(derive(self.config.run.seed, "pictures")):
             noise = torch.stack([self.val_data.noise() for _ in chosen])
@@ -197,13 +197,13 @@ def autoencoder(config: MAEConfig, encoder: ViT, target: PCATarget | TokenTarget
 
 def fit_target(data: MaskedImages, view: View, *, patch: int, components: int) -> tuple[PCATarget, str]:
     """Return PCA coefficients of the patches of evenly spaced images as a target, and a line on them for people."""
-    count = min(PCA_IMAGES, len(data))
+    chosen = evenly_spaced(range(len(data)), PCA_IMAGES)
     unreadable: list[str] = []
 
     def patches() -> Iterator[Tensor]:
-        for k in range(count):
+        for index in chosen:
             try:
-                yield patchify(view(data.images.read(k * len(data) // count))[None], patch)[0]
+                yield patchify(view(data.images.read(index))[None], patch)[0]
             except UnreadableImageError as error:
                 unreadable.append(error.path)
 
@@ -211,6 +211,6 @@ def fit_target(data: MaskedImages, view: View, *, patch: int, components: int) -
     left_out = f", {len(unreadable)} unreadable ones left out ({', '.join(unreadable[:3])})" if unreadable else ""
     note = (
         f"target: {components} of {pca.mean_P.shape[0]} PCA coefficients, {pca.explained:.1%} of the variance of the "
-        f"patches of {count - len(unreadable)} training images{left_out}"
+        f"patches of {len(chosen) - len(unreadable)} training images{left_out}"
     )
     return PCATarget(pca.mean_P, pca.components_TP), note

@@ -45,7 +45,7 @@ def open_tokenizer(path: str | None, kind: Kind, *, trust_pickle: bool) -> Token
     """
     if path is None:
         raise ValueError(
-            "BEiT predicts the tokens of a tokenizer, and none was named: give --tokenizer FILE, the "
+            "the tokens of a tokenizer are to be predicted, and none was named: give --tokenizer FILE, the "
             "tokenizer.safetensors that `tools/pretrain.py tiny_dvae` or `small_dvae` writes, or the folder of "
             "DALL-E's encoder.pkl and decoder.pkl with --tokenizer-kind dall_e."
         )

@@ -77,10 +77,11 @@ class Args:
     """BEiT, and MAE with target tokens: the tokenizer.safetensors; without it one of the usual size stands in."""
     batch_size: int | None = None
     """Images per step over all GPUs; the recipe's unless given."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
-    """Each GPU holds the whole model (ddp), or a share of weights, gradients and moments (fsdp)."""
+    strategy: Literal["ddp", "fsdp"] | None = None
+    """Each GPU holds the whole model (ddp), or a share of weights, gradients and moments (fsdp); the recipe's unless
+    given."""
     activation_checkpointing: bool = False
-    """Keep one tensor per ViT block and compute the rest again."""
+    """Keep one tensor per ViT block and compute the rest again, as some recipes do anyway."""
     precision: Precision = "bf16-mixed"
     """Arithmetic of the forward pass."""
     ema_decay: float | None = None
@@ -106,15 +107,17 @@ def plan(args: Args) -> list[str]:
     if args.gpus < 1 or args.gpu_memory <= 0:
         raise ValueError(f"--gpus {args.gpus} --gpu-memory {args.gpu_memory:g}: both must be above zero.")
     task, config = _named(args)
-    run = replace(config.run, activation_checkpointing=args.activation_checkpointing, strategy=args.strategy)
-    for name in ("batch_size", "ema_decay"):
+    run = config.run
+    if args.activation_checkpointing:
+        run = replace(run, activation_checkpointing=True)
+    for name in ("batch_size", "ema_decay", "strategy"):
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})
     run = replace(run, accumulate=1)
     config = replace(config, run=run, **_choices(config, args))
     build = _builder(config, args)
     precision = "bf16-mixed" if args.precision == "auto" else args.precision
-    shares = args.gpus if args.strategy == "fsdp" else 1
+    shares = args.gpus if run.strategy == "fsdp" else 1
     memory = round(args.gpu_memory * GIB)
     with gpu_kernels():
         fit, planned = fit_into(

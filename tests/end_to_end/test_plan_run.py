@@ -25,6 +25,12 @@ def test_every_task_is_planned(arguments: list[str], said: str, capsys: pytest.C
     assert said in printed and "--max-per-device" in printed and "GiB peak of a step" in printed
 
 
+def test_what_the_recipe_says_of_memory_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    # a batch of MoCo v3 in micro-batches would be another method; the recipe avoids them by activation checkpointing
+    assert plan_run.main(["moco_v3_base", "--gpus", "8", "--gpu-memory", "40"]) == 0
+    assert "4096 = 8 GPU(s) x 1 micro-batch(es) x 512 image(s)" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_huge_model_is_planned_without_memory_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     """The detector has 2.5 GiB of weights in float32, and as much again three times over for training."""

@@ -146,6 +146,7 @@ def test_init_of_another_architecture_is_refused(
     ("changes", "message"),
     [
         ({"0": "tinny"}, "no recipe is called 'tinny'; there are: mae_base, mae_base_linear,"),
+        ({"0": "tinny"}, ", tiny. Did you mean tiny?"),
         ({"--data": "nowhere"}, "nowhere: looked for train/<class>/<image>; found no such folder"),
         ({"--epochs": "1"}, "--steps and --epochs were both given"),
         ({"--init": "missing.safetensors"}, "missing.safetensors: no such file"),

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from engine.curves import draw_curves, read_series
+from engine.curves import _draw, draw_curves, read_series
 
 ROWS = "step,name,value\n1,loss_cls,0.5\n1,loss,0.9\n1,lr,0.001\n1,images_per_second,12\n2,loss_cls,0.4\n2,loss,0.8\n"
 
@@ -27,6 +28,13 @@ def test_a_panel_for_losses_rate_and_metrics(tmp_path: Path) -> None:
     sizes = [np.asarray(Image.open(tmp_path / name)).shape[1::-1] for name in ("a.png", "b.png")]
     assert sizes == [(1000, 360), (1500, 360)]  # two and three panels of 5 by 3.6 inches at 100 dots
     assert (np.asarray(Image.open(tmp_path / "b.png").convert("L")) < 128).mean() > 0.002
+
+
+@pytest.mark.parametrize(("last", "scale"), [(0.09, "log"), (0.2, "linear")])
+def test_the_axis_is_logarithmic_from_a_decade_on(last: float, scale: str) -> None:
+    panel = Figure().subplots()
+    _draw(panel, {"loss": ([1, 2], [0.9, last])}, "loss", logarithmic=True)
+    assert panel.get_yscale() == scale
 
 
 def test_losses_below_zero_and_nothing_to_draw(tmp_path: Path) -> None:

@@ -151,8 +151,9 @@ def test_folder_that_is_a_file_is_refused(toy_task, toy_config, tmp_path) -> Non
         fit(toy_task(), toy_config, recipe="toy", out=tmp_path / "file")
 
 
-def test_resume_without_a_run_starts_one(toy_task, toy_config, tmp_path) -> None:
+def test_resume_without_a_run_starts_one_and_says_so(toy_task, toy_config, tmp_path, capsys) -> None:
     assert fit(toy_task(), toy_config, recipe="toy", out=tmp_path, resume=True).status == "completed"
+    assert f"warning: {tmp_path} holds no checkpoint to resume; the run starts" in capsys.readouterr().out
 
 
 def test_truncated_checkpoint_falls_back_to_the_one_before(toy_task, toy_config, tmp_path, capsys) -> None:

@@ -26,3 +26,13 @@ def test_collapse_by_hand() -> None:
     shares = values / values.sum()
     # the fifth singular value is zero but for rounding
     assert effective_rank(spread).item() == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_diverged_features_are_nan(bad: float, shape: tuple[int, int]) -> None:
+    """An exception here would hide the training loop's own, which names step and images."""
+    features = torch.randn(shape)
+    features[1, 2] = bad
+    assert effective_rank(features).isnan()
+    assert feature_spread(features).isnan()

@@ -13,7 +13,7 @@ import pretraining.moco_task
 from backbones.sources.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.config import Duration
-from engine.loop import fit
+from engine.loop import NonFiniteError, fit
 from engine.record import read_record
 from engine.resume import checkpoints
 from engine.task import ActsAfterSteps, InitialWeights
@@ -50,6 +50,23 @@ def test_momentum_follows_once_a_step(config: MoCoConfig, data: Path) -> None:
     assert moved() == pytest.approx(0.25, abs=1e-5)  # and all at its end
 
 
+def test_the_loop_asks_for_it(config: MoCoConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = replace(config.run, length=Duration(3), accumulate=2)
+    task = pretraining.moco_task.build_task(replace(config, run=run), data=data, init=None)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(task, "after_step", lambda *steps: asked.append(steps))
+    fit(task, replace(config, run=run), recipe="tiny", out=tmp_path / "run")
+    assert asked == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_diverged_weights_are_the_loops_error(config: MoCoConfig, data: Path, tmp_path: Path) -> None:
+    task = pretraining.moco_task.build_task(config, data=data, init=None)
+    with torch.no_grad():
+        task.model.base.encoder.get_parameter("norm.weight")[0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"the loss is not finite at step 0 .*images of the batch: (cat|dog)/"):
+        fit(task, config, recipe="tiny", out=tmp_path / "run")
+
+
 def test_task(config: MoCoConfig, data: Path, tmp_path: Path) -> None:
     task = pretraining.moco_task.build_task(config, data=data, init=None)
     assert (task.name, task.facts.train_images, task.facts.val_images) == ("moco_v3", 6, 4)
@@ -64,6 +81,8 @@ def test_task(config: MoCoConfig, data: Path, tmp_path: Path) -> None:
     scores = task.score(results)
     assert scores["val_loss"] == pytest.approx(total, rel=1e-6)
     assert set(scores) == {"val_loss", "feature_spread", "feature_rank"}
+    with torch.no_grad():  # a remainder of one image, whose loss is 0, changes nothing
+        assert task.score([*results, *task.predict(task.collate([task.val_data[0]]))]) == scores
     with pytest.raises(ValueError, match="no image of split val could be evaluated"):
         task.score([])
     (picture,) = task.draw(results, tmp_path / "pictures")

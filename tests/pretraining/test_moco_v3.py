@@ -2,6 +2,7 @@
 
 import copy
 import math
+import random
 
 import numpy as np
 import pytest
@@ -174,6 +175,28 @@ def test_views_differ_as_stated() -> None:
     shares = [sum(float(view(white).mean()) < 0.5 for _ in range(1000)) / 1000 for view in (first, second)]
     assert shares[0] == 0.0
     assert shares[1] == pytest.approx(0.2, abs=0.04)  # three deviations
+
+
+def test_shares_of_the_colour_changes() -> None:
+    first, second = views((4, 4), IDENTITY, changes="byol", scale=(1.0, 1.0), blur=(0.1, 0.6))
+    flat = Image.new("RGB", (4, 4), (100, 60, 40))  # blur and flip leave it as it is, and so does solarising
+    torch.manual_seed(0)
+    for view in (first, second):
+        pixels = torch.stack([view(flat)[:, 0, 0] for _ in range(1000)])
+        grey = (pixels == pixels[:, :1]).all(dim=1)
+        same = torch.isclose(pixels * 255, torch.tensor([100.0, 60.0, 40.0])).all(dim=1)
+        assert float(grey.float().mean()) == pytest.approx(0.2, abs=0.04)  # three deviations
+        assert float(same.float().mean()) == pytest.approx(0.2 * 0.8, abs=0.035)  # neither jittered nor grey
+
+
+def test_the_first_view_is_always_blurred() -> None:
+    first, second = views((8, 8), IDENTITY, changes="byol", scale=(1.0, 1.0), blur=(2.0, 2.0))
+    board = Image.fromarray((np.indices((8, 8)).sum(axis=0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    torch.manual_seed(0)
+    random.seed(0)  # the blur draws from Python's
+    blurred = [sum(float(view(board).std()) < 0.05 for _ in range(300)) / 300 for view in (first, second)]
+    assert blurred[0] == 1.0
+    assert 0.02 < blurred[1] < 0.4  # a tenth; solarising makes a flat image of some more
 
 
 def test_views_of_the_crop_alone() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import Block, PatchEmbed
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 import pretraining.task
 from engine.config import Duration, OptimConfig, ScheduleConfig
@@ -25,6 +26,13 @@ from tools import pretrain
 NORM = partial(nn.LayerNorm, eps=1e-6)
 BATCH, EPOCHS, WARMUP, RATE, DECAY = 2, 6, 1, 1e-2, 0.05
 FROZEN = ("pos_embed", "decoder_pos_embed")
+SCALER = {
+    "scale": 65536.0,
+    "growth_factor": 2.0,
+    "backoff_factor": 0.5,
+    "growth_interval": 2000,
+    "_growth_tracker": 0,
+}
 
 
 class OfficialMAE(nn.Module):
@@ -122,7 +130,7 @@ def saved(path: Path, **changes: Any) -> tuple[OfficialMAE, torch.optim.AdamW, A
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "epoch": 1,
-        "scaler": {"scale": 65536.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000},
+        "scaler": SCALER,
         "args": Namespace(**{**arguments, **changes.pop("arguments", {})}),
     }
     torch.save({name: value for name, value in {**content, **changes}.items() if value is not None}, path)
@@ -241,3 +249,35 @@ def test_refusals(
     saved(tmp_path / "checkpoint-1.pth", **changes)
     with pytest.raises(ValueError, match=said):
         pretraining.task.build_task(replace(config, **options), data=data, init=None)
+
+
+@pytest.mark.parametrize(
+    ("table", "name"), [("position", "encoder.pos_embed"), ("decoder_position", "decoder_pos_embed")]
+)
+def test_a_table_that_was_not_trained_has_no_state(
+    table: str, name: str, config: MAEConfig, data: Path, tmp_path: Path
+) -> None:
+    """The official code keeps both tables fixed, so AdamW's state holds none of them."""
+    learned = replace(config, **{table: "learned"})  # type: ignore[arg-type]
+    saved(tmp_path / "checkpoint-1.pth")
+    with pytest.raises(ValueError, match=rf"has no state of AdamW for {name}, which its run kept fixed"):
+        pretraining.task.build_task(learned, data=data, init=None)
+    saved(tmp_path / "checkpoint-1.pth", optimizer=None)  # a published file: AdamW starts anew
+    task = pretraining.task.build_task(learned, data=data, init=None)
+    task.write_start(tmp_path / "run")
+    assert [p.name for p in checkpoints(tmp_path / "run")] == ["step-00000000.pt"]
+
+
+def test_float16_starts_with_a_scaler(config: MAEConfig, data: Path, tmp_path: Path) -> None:
+    """A run in float16 restores its scaler from the checkpoint, and refuses one without."""
+    half = replace(config, run=replace(config.run, precision="16-mixed"))
+    for number, (scaler, scale) in enumerate([(None, 65536.0), ({}, 65536.0), (SCALER | {"scale": 8.0}, 8.0)]):
+        saved(tmp_path / "checkpoint-1.pth", scaler=scaler)
+        out = tmp_path / str(number)
+        task = pretraining.task.build_task(half, data=data, init=None)
+        task.write_start(out)
+        ours = build_optimizer(task.param_groups(half.run.optim), half.run.optim, peak_lr=RATE, scaled_loss=True)
+        restored = GradScaler("cpu", init_scale=2.0)
+        progress, problems = load_latest(out, Trained(model=task.model, optimizer=ours, scaler=restored))
+        assert progress is not None and problems == []
+        assert restored.get_scale() == scale
