@@ -20,15 +20,16 @@ class RunLog:
     """The voice of one run. On a terminal the progress line lives; elsewhere a line is printed now and then."""
 
     def __init__(
-        self, out: Path, *, label: str, total_steps: int, first_step: int, speaks: bool, evaluated: bool
+        self, out: Path, *, label: str, total_steps: int, first_step: int, speaks: bool, evaluated: bool, workers: int
     ) -> None:
         """`first_step` > 0 continues the files of an earlier session; later lines of theirs are dropped.
 
-        Without `evaluated`, the evaluation at `first_step` is still to come, and lines of it are dropped too.
+        Without `evaluated`, the evaluation at `first_step` is still to come, and lines of it are dropped too. `workers`
+        processes load data.
         """
         self.console = Console(file=sys.stdout, highlight=False, quiet=not speaks, soft_wrap=True)
         self.label = label
-        self.total = total_steps
+        self.total, self.workers = total_steps, workers
         self.first = first_step
         self.speaks = speaks
         self._path = out / CSV_NAME
@@ -115,8 +116,9 @@ class RunLog:
         if share > WAIT_WARNING and not self._warned and step - self.first >= 20:
             self._warned = True
             self.say(
-                f"warning: {share:.0%} of the time goes to waiting for data (limit {WAIT_WARNING:.0%}); "
-                "raise --workers, or put the images on a faster disk."
+                f"warning: {share:.0%} of the time goes to waiting for data (limit {WAIT_WARNING:.0%}); raise "
+                f"--workers ({self.workers} now), shrink images that are far larger than they are trained at, or put "
+                "them on a faster disk."
             )
 
     def _keep_rows(self, last_step: int, evaluated: bool) -> None:

@@ -144,6 +144,7 @@ class _Session:
             first_step=self.progress.step,
             speaks=self.fabric.is_global_zero,
             evaluated=self._evaluated(),
+            workers=run.workers,
         )
         if self.resume and restored is None:
             problems = [*problems, f"{self.out} holds no checkpoint to resume; the run starts at its first step."]

@@ -146,6 +146,8 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
         raise ValueError(f"--count is {options.images}; at least 1 image is drawn.")
     if folder.is_file():
         raise ValueError(f"{folder}: is a file, and a folder of images is needed, such as {folder.parent}.")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"--out {out}: lies in {folder}, where the next call would take the pictures for images.")
     encoder = shown.encoder.eval()
     a = encoder.architecture
     if a.in_chans != 3:

@@ -58,7 +58,8 @@ def read_official(path: Path) -> OfficialRun:
     if "decoder_pred.weight" not in official:
         raise ValueError(
             f"{path}: holds no decoder (decoder_pred and others), so pre-training cannot go on from it. Start a new "
-            "run from its encoder with --init FILE --init-source mae, or give the file with the decoder."
+            "run from its encoder with --init FILE --init-source mae (own, for a backbone.safetensors), or give the "
+            "file with the decoder; a run of this project goes on with --resume."
         )
     content: Mapping[str, Any] = opened.content if isinstance(opened.content, Mapping) else {}
     optimizer, scaler = content.get("optimizer"), content.get("scaler")

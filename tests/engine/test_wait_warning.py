@@ -11,7 +11,7 @@ from engine.log import RunLog
 def test_waiting_for_data_is_said_once(
     share: float, warned: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = RunLog(tmp_path, label="mae", total_steps=80, first_step=0, speaks=True, evaluated=True)
+    log = RunLog(tmp_path, label="mae", total_steps=80, first_step=0, speaks=True, evaluated=True, workers=3)
     values = {"loss": 1.0, "lr": 0.1, "images_per_second": 12.0, "data_wait": share}
     for step in (1, 20, 40, 80):
         log.step(step, values, write=True)
@@ -19,5 +19,8 @@ def test_waiting_for_data_is_said_once(
             assert "warning" not in capsys.readouterr().out
     log.close()
     printed = capsys.readouterr().out
-    assert printed.count("warning: 35% of the time goes to waiting for data (limit 20%); raise --workers") == warned
+    assert (
+        printed.count("warning: 35% of the time goes to waiting for data (limit 20%); raise --workers (3 now)")
+        == warned
+    )
     assert f"12 img/s data {share:.0%}" in printed
