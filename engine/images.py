@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from engine.tar_images import ARCHIVES, COMPRESSED, Shards, open_shards
+from engine.tar_images import ARCHIVES, COMPRESSED, Shards, ending_of, open_shards
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 
@@ -132,13 +132,9 @@ def open_images(folder: Path) -> ImageSource:
     if not images:
         return _packed(folder, packed)
     chosen = {*images}
-    others = Counter(_ending(path.name) for path in files if path not in chosen)
+    others = Counter(ending_of(path.name) for path in files if path not in chosen)
     said = f"{folder.name}: no images by their names, left out: {_listed(others)}"
     return ImageFiles(folder, images, (said,) if others else ())
-
-
-def _ending(name: str) -> str:
-    return Path(name).suffix.lower() or name
 
 
 def _listed(others: Mapping[str, int]) -> str:

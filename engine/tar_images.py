@@ -120,6 +120,11 @@ def open_shards(paths: Sequence[Path], endings: tuple[str, ...]) -> tuple[Shards
     return Shards(paths, index), notes
 
 
+def ending_of(name: str) -> str:
+    """Return the ending that a file is counted under."""
+    return Path(name).suffix.lower() or "no ending"
+
+
 def _index(paths: Sequence[Path], endings: tuple[str, ...]) -> Index:
     shards, offsets, sizes, ends = [], [], [], []
     text = bytearray()
@@ -156,7 +161,7 @@ def _members(path: Path, endings: tuple[str, ...], others: Counter[str]) -> list
                 if member.issym() or member.islnk():
                     others["links"] += 1
                 elif member.isreg() and not member.name.lower().endswith(endings):
-                    others[Path(member.name).suffix.lower() or "no ending"] += 1
+                    others[ending_of(member.name)] += 1
                 elif member.issparse():
                     raise ValueError(f"{path}: {member.name!r} is stored with holes; pack it again without --sparse.")
                 elif member.isreg():

@@ -16,7 +16,7 @@ def test_files_that_are_no_images_by_their_names_are_counted(tmp_path: Path) -> 
         path.touch()
     images = open_images(tmp_path / "train")
     assert [images.image_id(k) for k in range(len(images))] == ["a/c.png", "b.JPG"]
-    assert images.notes == ("train: no images by their names, left out: 1 .DS_Store, 2 .gif, 1 .txt",)
+    assert images.notes == ("train: no images by their names, left out: 2 .gif, 1 .txt, 1 no ending",)
     for name in ("d.gif", "a/e.GIF", "list.txt", ".DS_Store"):
         (tmp_path / "train" / name).unlink()
     assert open_images(tmp_path / "train").notes == ()

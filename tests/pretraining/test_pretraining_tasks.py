@@ -286,11 +286,7 @@ def test_flags_of_every_method(recipe: str, flags: dict[str, Any]) -> None:
     [
         ("tiny", {"momentum": 0.9, "changes": "crop"}, "recipe 'tiny' has no use for --changes, --momentum"),
         ("tiny_moco_v3", {"flip": False}, "recipe 'tiny_moco_v3' has no use for --flip"),
-        (
-            "tiny",
-            {"pca_components": 20},
-            "pca_components 20 has no effect .*: it needs target pca",
-        ),
+        ("tiny", {"pca_components": 20}, "pca_components 20 has no effect .*: it needs target pca"),
         ("tiny", {"augmentation": "fixed_crop", "crop_scale": (0.3, 1.0)}, "it needs a crop of random scale"),
         ("tiny", {"augmentation": "none", "flip": False}, "flip False has no effect .* it needs an augmentation"),
         ("tiny_beit", {"drop_path": 1.0}, "drop_path is 1; it must be at least 0"),
