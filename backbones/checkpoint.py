@@ -6,19 +6,17 @@ backbones/loading.py puts one into a ViT.
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from backbones.config import ViTConfig
 from backbones.vit import ViT
+from files.writing import replacing
 
 FORMAT = "mae-transfer-backbone/1"
 
@@ -133,31 +131,9 @@ def write_state(
         "notes": list(notes),
     }
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
-    with replacing_file(path) as temporary:
+    with replacing(path) as temporary:
         # one entry: safetensors writes several in random order, and equal weights should have equal digests
         save_file(tensors, temporary, metadata={FORMAT: json.dumps(header, sort_keys=True)})
-
-
-@contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
-    """Give a temporary file to write weights to, which takes the place of `path` when all went well.
-
-    Raises OSError, the file of before being left as it was.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):  # in a read-only or absent folder there is nothing to remove
-            temporary.unlink()
-        if not isinstance(error, OSError | SafetensorError | RuntimeError):  # torch.save raises the last
-            raise
-        raise OSError(f"{path}: could not be written ({error}); the file of before, if any, is as it was.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,9 +172,3 @@ def parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: its header does not describe a ViT ({type(error).__name__}: {error}).") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -27,7 +27,7 @@ from benchmark.scaling import scaling_grid, scaling_points, write_scaling
 from benchmark.table import OWN_TASK, ArmCost, Comparison, Row
 from benchmark.verdict import verdicts
 from engine.config import as_json
-from engine.files import replacing
+from files.writing import replacing
 
 Format = Literal["md", "csv", "json", "latex", "html", "scaling"]
 SUFFIXES: dict[Format, str] = {"md": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html"}

@@ -11,7 +11,7 @@ from typing import Literal
 
 from benchmark.full_scale import FullScale, FullScaleRow
 from engine.config import as_json, from_json
-from engine.files import replacing
+from files.writing import replacing
 
 NAME = "study.json"
 Phase = Literal["data", "tokenizer", "pretrain", "search", "transfer"]

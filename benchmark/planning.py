@@ -11,7 +11,7 @@ from benchmark.matrix import Matrix, Run
 from benchmark.plan import write_plan
 from benchmark.study import Flag, Study
 from benchmark.study_file import read_study, study_text
-from engine.files import replacing
+from files.writing import replacing
 
 COPY = "study.yaml"
 

@@ -18,7 +18,7 @@ from benchmark.lines import CHECKPOINT_NAME
 from benchmark.report_pictures import COLOURS, png_bytes
 from benchmark.stats import Summary, summarise
 from benchmark.table import Comparison
-from engine.files import replacing
+from files.writing import replacing
 
 RANDOM = "random"
 MARKERS = ("o", "s", "^", "D", "v", "P")  # of the sizes, the smallest first

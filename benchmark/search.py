@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from engine.config import as_json, from_json
-from engine.files import replacing
 from engine.record import RunRecord, read_record
+from files.writing import replacing
 
 NAME = "choice.json"
 DIVERGED = "NonFiniteError"  # how the record of a run begins whose loss or gradient became infinite

@@ -22,8 +22,8 @@ from benchmark.lines import METRICS
 from benchmark.store import open_store
 from benchmark.table import compare
 from engine.config import as_json
-from engine.files import replacing
 from engine.record import RECORD_NAME, Cost, RunRecord
+from files.writing import replacing
 
 ARMS = ("random", "supervised", "moco_v3", "mae")
 TASKS = ("classification", "detection", "segmentation")

@@ -24,8 +24,8 @@ from backbones.vit import ViT
 from classification.config import Pooling
 from classification.data import LabelledImages
 from classification.heads import pool
-from engine.files import replacing
 from engine.images import UnreadableImageError
+from files.writing import replacing
 
 POOLINGS: tuple[Pooling, ...] = ("class", "mean")
 

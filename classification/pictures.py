@@ -6,9 +6,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from classification.data import LabelledImages
-from engine.files import replacing
 from engine.images import UnreadableImageError, read_rgb
 from engine.task import ImageResult
+from files.writing import replacing
 
 
 def draw_predictions(

@@ -31,9 +31,9 @@ from classification.subset import list_text, listed_images, share_of_classes
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.export import Exportable, Normalised
-from engine.files import replacing
 from engine.images import read_rgb
 from engine.task import Facts, ImageResult, InitialWeights
+from files.writing import replacing
 
 Batch = tuple[Tensor, Tensor, list[str]]
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from detection.coco import CocoSplit, read_coco
 from detection.coco_file import some
 from detection.draw import draw_objects
-from engine.files import replacing
 from engine.images import UnreadableImageError, read_rgb
+from files.writing import replacing
 
 SIDES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}  # COCO's, in pixels of area
 MOST_CLASSES = 100  # lines of classes per split

@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from engine.files import replacing
 from engine.images import read_rgb
+from files.writing import replacing
 
 PANEL_INCHES = 5.0
 MIN_SCORE = 0.3  # detections below it would cover the picture

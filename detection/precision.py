@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from detection.score import CocoScores
-from engine.files import replacing
+from files.writing import replacing
 
 MOST_NAMED = 20  # classes with a colour and a name; more are drawn in grey
 RECALL = np.linspace(0, 1, 101)

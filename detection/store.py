@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.files import replacing
+from files.writing import replacing
 
 MAGIC = b"mae-transfer annotations 2\n"  # the number changes with the layout or with what the reading cleans
 ALIGNMENT = 64

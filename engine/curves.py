@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.files import replacing
+from files.writing import replacing
 
 CURVES_NAME = "curves.png"
 LEADING = 3  # metrics drawn of each kind (box_ap, box_ap50, ...), since the many that follow would hide them

@@ -12,10 +12,10 @@ from lightning_fabric import Fabric
 
 from engine.config import RunConfig
 from engine.data import Shard, eval_batches
-from engine.files import replacing
 from engine.processes import from_each
 from engine.seeding import derive, seed_all
 from engine.task import ImageResult, Task
+from files.writing import replacing
 
 RESULTS_NAME = "results.jsonl"
 

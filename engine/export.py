@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from engine.files import replacing
+from files.writing import replacing
 
 OPSET = 20
 INPUT = "image"

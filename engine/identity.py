@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import NOT_IDENTITY, differences
-from engine.files import replacing
+from files.writing import replacing
 
 NAME = "config.json"
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from engine.files import replacing
+from files.writing import replacing
 
 CSV_NAME = "metrics.csv"
 WAIT_WARNING = 0.20  # share of the time spent waiting for data above which the log warns

@@ -10,10 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from engine.device import make_fabric
-from engine.files import replacing
 from engine.images import UnreadableImageError, find_images
 from engine.reevaluate import Buildable, rebuild
 from engine.resume import load_model
+from files.writing import replacing
 
 PREDICTIONS_NAME = "predictions.json"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.config import as_json, from_json
-from engine.files import replacing
 from engine.task import Weights
+from files.writing import replacing
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"

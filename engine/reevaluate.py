@@ -9,11 +9,11 @@ from typing import Any
 from engine.config import RunConfig, differences, from_json
 from engine.device import make_fabric
 from engine.evaluation import evaluate, write_results
-from engine.files import replacing
 from engine.log import evaluation_lines
 from engine.record import RunRecord, read_record
 from engine.resume import checkpoints, load_model
 from engine.task import InitialWeights, Task
+from files.writing import replacing
 
 
 @dataclass(frozen=True)

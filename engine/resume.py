@@ -15,8 +15,8 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from engine.average import Average
-from engine.files import replacing
 from engine.sharding import shard_state, shards_like, whole_tensors
+from files.writing import replacing
 
 FOLDER = "checkpoints"
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from engine.cache import cache_folder
-from engine.files import replacing
+from files.writing import replacing
 
 ARCHIVES = (".tar",)
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from engine.files import replacing
+from files.writing import replacing
 from pretraining.beit import MaskedImageModel
 
 GREY = 0.5

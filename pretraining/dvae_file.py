@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbones.checkpoint import replacing_file
 from backbones.weight_files import read_weight_file
+from files.writing import replacing
 from pretraining.dvae import DiscreteVAE
 
 FORMAT = "mae-transfer-tokenizer/1"
@@ -65,7 +65,7 @@ class OwnTokenizer:
 def write_tokenizer(path: Path, model: DiscreteVAE, header: TokenizerHeader) -> None:
     """Write the weights to `path` by a temporary file and a rename. Raises OSError, the file of before kept."""
     tensors = {name: p.detach().float().cpu().contiguous() for name, p in model.named_parameters()}
-    with replacing_file(path) as temporary:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={FORMAT: json.dumps(asdict(header), sort_keys=True)})
 
 

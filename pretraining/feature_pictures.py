@@ -17,8 +17,8 @@ from backbones.config import Grid
 from backbones.position import sincos_table
 from backbones.relpos import decomposed_bias
 from backbones.vit import ViT
-from engine.files import replacing
 from engine.images import evenly_spaced
+from files.writing import replacing
 from pretraining.pictures import name_rows, pixels
 
 AT_ONCE = 32  # images of one forward pass

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backbones.checkpoint import Normalisation
 from backbones.config import Grid
-from engine.files import replacing
+from files.writing import replacing
 from pretraining.mae import MaskedAutoencoder, patchify, unpatchify
 from pretraining.target import PCATarget, patch_statistics, visible_statistics
 from pretraining.token_target import TokenTarget

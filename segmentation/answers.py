@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from pycocotools import mask as coco_mask
 
-from engine.files import replacing
 from engine.images import read_rgb
+from files.writing import replacing
 from segmentation.convert import write_labels
 from segmentation.labels import IGNORED, Coding
 from segmentation.pictures import colour

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.files import replacing
 from engine.images import UnreadableImageError, find_images
+from files.writing import replacing
 from segmentation.classes import Classes, read_class_list
 from segmentation.labels import IGNORED
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.files import replacing
+from files.writing import replacing
 from segmentation.classes import CLASS_LIST, Classes, read_class_list, write_class_list
 from segmentation.convert import write_labels
 from segmentation.labels import IGNORED, MOST_CLASSES

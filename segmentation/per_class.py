@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.confusion import class_scores
-from engine.files import replacing
+from files.writing import replacing
 
 
 def write_per_class(

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from engine.files import replacing
 from engine.images import read_rgb
 from engine.task import ImageResult
+from files.writing import replacing
 from segmentation.classes import Classes, palette_of
 from segmentation.data import PairedImages, collate
 from segmentation.labels import IGNORED, REFUSED, Coding, count_values, read_label_map

@@ -17,8 +17,8 @@ import tyro
 
 from classification.robustness import mean_top1, score_corruptions, score_folder
 from classification.trained import known_by
-from engine.files import replacing
 from engine.launch import fail, parse
+from files.writing import replacing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint, replacing_file, write_state
+from backbones.checkpoint import Checkpoint, write_state
 from backbones.loading import Fit, Inflation, by_rule, load_checkpoint
 from backbones.sources import SOURCES, huggingface_written
 from backbones.sources.source import ENCODER, HEAD, Source
 from backbones.vit import ViT
+from files.writing import replacing
 
 PYTORCH_SUFFIXES = (".pth", ".pt", ".bin")
 
@@ -117,7 +118,7 @@ def _writable(target: str) -> Source:
 
 
 def _write(source: Source, state: Mapping[str, Tensor], path: Path) -> None:
-    with replacing_file(path) as temporary:
+    with replacing(path) as temporary:
         if source.written_as == "safetensors":
             save_file(dict(state), temporary, metadata={"format": "pt"})  # transformers asks for the entry
         else:

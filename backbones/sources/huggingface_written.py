@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from backbones.checkpoint import Checkpoint, replacing_file
+from backbones.checkpoint import Checkpoint
 from backbones.layers import LAYER_NORM_EPS
 from backbones.sources.huggingface_config import CONFIG, PIXELS, RESCALE
+from files.writing import replacing
 
 WEIGHTS = "model.safetensors"  # what from_pretrained looks for
 DECODER_HEADS = 16
@@ -103,7 +104,7 @@ def check_folder(checkpoint: Checkpoint, folder: Path) -> dict[Path, str]:
 def write_texts(texts: dict[Path, str]) -> None:
     """Write the files, each by a temporary file and a rename."""
     for path, text in texts.items():
-        with replacing_file(path) as temporary:
+        with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

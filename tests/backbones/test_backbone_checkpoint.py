@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import backbones.checkpoint
-from backbones.checkpoint import FORMAT, Normalisation, replacing_file, write_checkpoint
+from backbones.checkpoint import FORMAT, Normalisation, write_checkpoint
 from backbones.config import ViTConfig
 from backbones.digest import file_sha256
 from backbones.loading import Fit, load_checkpoint
@@ -341,14 +341,3 @@ def test_a_ratio_that_rounds_to_the_same_width_is_the_same(tmp_path: Path) -> No
     load_checkpoint(ViT(replace(TINY, mlp_ratio=2.69)), read_checkpoint(tmp_path / "b.safetensors"))
     with pytest.raises(ValueError, match=r"another architecture: mlp_ratio 2\.6875 \(recipe: 4\.0\)"):
         load_checkpoint(ViT(TINY), read_checkpoint(tmp_path / "b.safetensors"))
-
-
-@pytest.mark.parametrize("error", [RuntimeError("disk full"), OSError("disk full"), KeyboardInterrupt()])
-def test_a_write_that_fails_leaves_nothing_behind(error: BaseException, tmp_path: Path) -> None:
-    path = tmp_path / "a.pth"
-    path.write_text("before")
-    kind = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OSError
-    with pytest.raises(kind), replacing_file(path) as temporary:
-        temporary.write_text("half")
-        raise error
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,64 @@
+"""Names of files: inside their folder, unlike one another, never an input's."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from files.naming import LONGEST, distinct_stems, inside, refuse_overwriting
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\0b", "C:\\x", "away", "away/x"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "away").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="which is not a path inside"):
+        inside(folder, name, source=folder / "record.json")
+
+
+def test_a_name_inside_is_taken_through_links_that_stay_inside(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert inside(tmp_path, "b/x.png", source=Path("r")) == tmp_path / "b/x.png"
+    linked = tmp_path / "c"
+    linked.symlink_to(tmp_path / "a")
+    assert inside(linked, "x.png", source=Path("r")) == linked / "x.png"
+
+
+def test_an_output_over_an_input_is_refused_by_any_path_to_it(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path)
+    refuse_overwriting([tmp_path / "b.png"], [tmp_path / "a.png"])
+    with pytest.raises(ValueError, match="would be written over"):
+        refuse_overwriting([tmp_path / "link" / "a.png"], [tmp_path / "a.png"])
+    with pytest.raises(ValueError, match="would be written over"):
+        refuse_overwriting([tmp_path / "link" / "new.png"], [tmp_path / "new.png"])
+
+
+def test_stems_are_kept_where_they_can_be() -> None:
+    assert distinct_stems(["a", "b"], ["1/a.jpg", "1/b.jpg"]) == ["a", "b"]
+    first, second = distinct_stems(["x", "x"], ["1/x.jpg", "2/x.jpg"])
+    assert first == "x" and second.startswith("x-") and len(second) == 10
+    # x.jpg has x_labels.png beside its picture, which x_labels.jpg would take for its own
+    stems = distinct_stems(["x", "x_labels"], ["x.jpg", "x_labels.jpg"], endings=(".png", "_labels.png"))
+    assert stems[0] == "x" and stems[1] != "x_labels"
+
+
+names = st.text(st.characters(codec="utf-8"), max_size=400) | st.sampled_from(["A", "a", "a_labels", "e\u0301", "\xe9"])
+
+
+@given(st.lists(names, max_size=12))
+def test_n_things_have_n_names_that_any_file_system_takes(stems: list[str]) -> None:
+    endings = (".png", "_labels.png")
+    chosen = distinct_stems(stems, [f"{number}/{stem}" for number, stem in enumerate(stems)], endings=endings)
+    files = [stem + ending for stem in chosen for ending in endings]
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in files}) == 2 * len(stems)
+    assert all(len(os.fsencode(name)) <= LONGEST and os.path.basename(name) == name for name in files)
+
+
+def test_things_of_one_identity_still_have_names_of_their_own() -> None:
+    assert len(set(distinct_stems(["a"] * 4, ["a.jpg"] * 4))) == 4
