@@ -3,6 +3,8 @@
 Short in the tests; longer and with other seeds by the environment:
 
     MAE_TRANSFER_FUZZ_CASES=10000 MAE_TRANSFER_FUZZ_SEED=7 pytest tests/fuzz -s
+
+Flips of single bits over files that the project reads again have a number of their own: MAE_TRANSFER_FLIPS=500.
 """
 
 import copy
@@ -12,14 +14,16 @@ import random
 import signal
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 CASES = int(os.environ.get("MAE_TRANSFER_FUZZ_CASES", "0"))
 SEED = int(os.environ.get("MAE_TRANSFER_FUZZ_SEED", "0"))
+FLIPS = int(os.environ.get("MAE_TRANSFER_FLIPS", "0"))
 SECONDS = 20  # after which a case counts as hanging
 
 # what exporters, hands and crashes leave where something else belongs
@@ -139,6 +143,62 @@ class Campaign:
         return outcomes
 
 
+class Flips:
+    """Flips single bits of files that are read again, and says what became of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def run(
+        self,
+        files: Sequence[Path],
+        use: Callable[[], Any],
+        *,
+        cases: int,
+        reset: Callable[[], None] = lambda: None,
+        equal: Callable[[Any, Any], bool] = lambda found, right: bool(found == right),
+        refusals: tuple[type[Exception], ...] = (ValueError, OSError),
+    ) -> Counter[str]:
+        """Flip a bit of one of `files`, `use` them, put the bit back and `reset`, `cases` times.
+
+        Fails where `use` returns something else than with whole files, or raises other than by a message with the name
+        of the file or its folder. A fall-back or a remake that returns the same is right.
+        """
+        right = use()
+        reset()
+        outcomes: Counter[str] = Counter()
+        bad: list[str] = []
+        for number in range(FLIPS or cases):
+            rng = random.Random(f"{self.name} {SEED} {number}")
+            path = rng.choice(list(files))
+            whole = path.read_bytes()
+            place, bit = rng.randrange(len(whole)), rng.randrange(8)
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(bytes(damaged))
+            where = f"case {number}: {path.name}, bit {bit} of byte {place} of {len(whole)}"
+            try:
+                with _limit(SECONDS), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    found = use()
+                kind = "equal" if equal(found, right) else "wrong"
+                if kind == "wrong":
+                    bad.append(f"{where}: {str(found)[:200]} for {str(right)[:200]}")
+            except refusals as error:
+                kind = "refused" if path.name in str(error) or str(path.parent) in str(error) else "unnamed"
+                if kind == "unnamed":
+                    bad.append(f"{where}: {type(error).__name__}: {error}"[:500])
+            except Exception as error:
+                kind = "trace"
+                bad.append(f"{where}: {type(error).__name__}: {error}"[:500])
+            outcomes[kind] += 1
+            path.write_bytes(whole)
+            reset()
+        print(f"\nflips | {self.name} | {FLIPS or cases} | {outcomes['equal']} | {outcomes['refused']} | {len(bad)}")
+        assert not bad, f"{len(bad)} flips (seed {SEED}):\n" + "\n".join(bad[:20])
+        return outcomes
+
+
 class _Hang(Exception):
     """A case that took too long."""
 
@@ -161,6 +221,12 @@ def _limit(seconds: int) -> Iterator[None]:
 def campaign(request: pytest.FixtureRequest) -> Campaign:
     """A campaign called as its test."""
     return Campaign(request.node.name.removeprefix("test_"))
+
+
+@pytest.fixture
+def flips(request: pytest.FixtureRequest) -> Flips:
+    """Flips of bits, called as their test."""
+    return Flips(request.node.name.removeprefix("test_"))
 
 
 @pytest.fixture(scope="session")
