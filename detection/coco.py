@@ -20,6 +20,7 @@ from backbones.digest import file_sha256
 from detection.coco_file import read_file, some
 from detection.store import Category, Store, open_store, stored_source, write_store
 from engine.cache import cache_folder
+from files.naming import files_below, nearest
 
 CACHED_FROM = 16 * 2**20  # bytes of JSON
 
@@ -201,7 +202,8 @@ def image_folder(store: Store, *, path: Path, data: Path, split: str) -> Path:
     missing = [name for name, (parent, _, last) in zip(names, places, strict=True) if last not in listed[parent]]
     if missing:
         raise FileNotFoundError(
-            f"{path}: names {len(missing)} of {len(names)} images that are not in {folder}: {some(missing)}."
+            f"{path}: names {len(missing)} of {len(names)} images that are not in {folder}: {some(missing)}"
+            f"{nearest(missing, files_below(folder))}."
         )
     return folder
 

@@ -71,6 +71,8 @@ class TrainArgs:
     """Images that a device takes at once: the batch of the recipe is reached by accumulating micro-batches."""
     workers: int | None = None
     """Processes per device that load data."""
+    max_unreadable: int | None = None
+    """Distinct unreadable images after which the run stops; the recipe's unless given."""
     precision: Precision | None = None
     """Arithmetic of the forward pass; the recipe's unless given."""
     ema_decay: float | None = None
@@ -113,7 +115,7 @@ def override(config: C, args: TrainArgs) -> C:
         run = replace(run, activation_checkpointing=True)
     if args.compile:
         run = replace(run, compile=True)
-    for name in ("seed", "batch_size", "workers", "precision", "ema_decay", "strategy"):
+    for name in ("seed", "batch_size", "workers", "max_unreadable", "precision", "ema_decay", "strategy"):
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})
     if args.base_lr is not None:

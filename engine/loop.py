@@ -333,7 +333,8 @@ class _Session:
         if len(known) > limit:
             raise ValueError(
                 f"{len(known)} images cannot be read, more than max_unreadable = {limit}; the last: "
-                f"{next(reversed(known))}. Mend or remove them, or raise the limit in the recipe."
+                f"{next(reversed(known))}. Mend or remove them, or raise the limit by --max-unreadable (with --resume "
+                "the run goes on from its last checkpoint)."
             )
 
     def _non_finite(

@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 LONGEST = 255  # bytes of one name on the usual file systems
 DIGEST = 8  # hexadecimal digits that tell names apart
+MOST_LISTED = 500_000  # files of a folder among which a name is looked for
+_ENDING = re.compile(r"\.[a-z][a-z0-9]{1,4}$")  # .jpg, and no number as in frame.0001
 
 
 def inside(folder: Path, name: str, *, source: Path) -> Path:
@@ -61,6 +64,76 @@ def distinct_stems(stems: Sequence[str], identities: Sequence[str], *, endings: 
         taken |= names
         chosen.append(stem)
     return chosen
+
+
+def nearest(missing: Sequence[str], there: Iterable[str]) -> str:
+    """Return a part of a sentence that says which name was meant where one is not there, or nothing.
+
+    `there` are names with forward slashes. A name is taken for another that differs in case, Unicode form, slashes,
+    spaces around it, its ending, or the folders before it.
+    """
+    by_key: dict[str, list[str]] = {}
+    for name in there:
+        parts = name.split("/")
+        for tail in {name, parts[-1]}:
+            for key in {_folded(tail), _without_ending(_folded(tail))}:
+                by_key.setdefault(key, []).append(name)
+    meant = {name: found for name in missing if (found := _meant(name, by_key)) is not None}
+    if not meant:
+        return ""
+    name, found = next(iter(meant.items()))
+    others = f" ({len(meant)} of {len(missing)} such)" if len(missing) > 1 else ""
+    return f"; for {name!r} there is {found!r}, which differs in its {_differences(name, found)}{others}"
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Yield the paths of the files below a folder, with forward slashes, MOST_LISTED at most: for `nearest`."""
+    count = 0
+    for here, _, names in os.walk(folder):
+        below = os.path.relpath(here, folder).replace(os.sep, "/")
+        for name in names:
+            yield name if below == "." else f"{below}/{name}"
+            count += 1
+            if count == MOST_LISTED:
+                return
+
+
+def _meant(name: str, by_key: dict[str, list[str]]) -> str | None:
+    parts = [part for part in _folded(name.strip()).replace("\\", "/").split("/") if part not in ("", ".")]
+    tails = ["/".join(parts[begin:]) for begin in range(len(parts))]
+    for key in (*tails, *(_without_ending(tail) for tail in tails)):
+        found = by_key.get(key, [])
+        if len(found) == 1 and found[0] != name:
+            return found[0]
+    return None
+
+
+def _differences(name: str, found: str) -> str:
+    """Return in what two names differ that `_meant` holds for one."""
+    kinds = []
+    plain, other = name, found
+    if plain != plain.strip():
+        kinds.append("spaces")
+        plain = plain.strip()
+    if "\\" in plain and "\\" not in other:
+        kinds.append("slashes")
+        plain = plain.replace("\\", "/")
+    if plain.count("/") != other.count("/"):
+        kinds.append("folder")
+        plain, other = plain.rpartition("/")[2], other.rpartition("/")[2]
+    plain, other = unicodedata.normalize("NFC", plain), unicodedata.normalize("NFC", other)
+    if plain == other:
+        return " and ".join(kinds or ["Unicode form (composed or decomposed accents, which look alike)"])
+    if _folded(plain) != _folded(other):
+        kinds.append("ending")
+        plain, other = (re.sub(_ENDING.pattern, "", text, flags=re.IGNORECASE) for text in (plain, other))
+    if plain != other:
+        kinds.append("case")
+    return " and ".join(kinds)
+
+
+def _without_ending(folded: str) -> str:
+    return _ENDING.sub("", folded)
 
 
 def _candidates(stem: str, identity: str, *, most: int) -> Iterable[str]:

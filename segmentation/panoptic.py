@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from files.naming import files_below, nearest
 from files.writing import replacing
 from segmentation.classes import CLASS_LIST, Classes, read_class_list, write_class_list
 from segmentation.convert import write_labels
@@ -39,7 +40,8 @@ def convert_panoptic(annotations: Path, pngs: Path, images: Path, out: Path, *, 
         image = images / image_names[entry["image_id"]]
         if not image.is_file():
             raise FileNotFoundError(
-                f"{image}: not there, though {annotations.name} names it; --images holds the images."
+                f"{image}: not there, though {annotations.name} names it; --images holds the images"
+                f"{nearest([image_names[entry['image_id']]], files_below(images))}."
             )
         segments = {int(segment["id"]): class_of[segment["category_id"]] for segment in entry["segments_info"]}
         label_HW = panoptic_to_labels(pngs / entry["file_name"], segments)

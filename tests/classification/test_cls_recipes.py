@@ -112,6 +112,7 @@ def test_flags_reach_augmentation_and_optimiser() -> None:
         "augment.mixup: 0.4 -> 0.0",
     )
     assert overridden(train_cls, RECIPES, "mae_base", "--randaugment", "").augment.randaugment == ""
+    assert overridden(train_cls, RECIPES, "small", "--max-unreadable", "0").run.max_unreadable == 0
 
 
 def test_resize_is_of_the_recipes_from_labels_alone() -> None:
@@ -126,3 +127,5 @@ def test_flags_out_of_range_are_refused() -> None:
         overridden(train_cls, RECIPES, "small", "--mixup", "-1")
     with pytest.raises(ValueError, match="layer_decay is 2; it must be above 0 and at most 1"):
         overridden(train_cls, RECIPES, "small", "--layer-decay", "2")
+    with pytest.raises(ValueError, match="max_unreadable is -1; it must not be negative"):
+        overridden(train_cls, RECIPES, "small", "--max-unreadable", "-1")

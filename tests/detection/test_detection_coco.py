@@ -123,7 +123,10 @@ def test_json_of_another_format(tmp_path: Path) -> None:
 def test_image_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path, [annotation(1)])
     (tmp_path / "train" / "2.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"names 1 of 3 images that are not in .*train: 2\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"names 1 of 3 images that are not in .*train: 2\.jpg\.$"):
+        read_coco(path, data=tmp_path, split="train")
+    (tmp_path / "train" / "2.JPG").touch()
+    with pytest.raises(FileNotFoundError, match=r"for '2\.jpg' there is '2\.JPG', which differs in its case\.$"):
         read_coco(path, data=tmp_path, split="train")
 
 

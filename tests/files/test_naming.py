@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from files.naming import LONGEST, distinct_stems, inside, refuse_overwriting
+from files.naming import LONGEST, distinct_stems, files_below, inside, nearest, refuse_overwriting
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\0b", "C:\\x", "away", "away/x"])
@@ -62,3 +62,44 @@ def test_n_things_have_n_names_that_any_file_system_takes(stems: list[str]) -> N
 
 def test_things_of_one_identity_still_have_names_of_their_own() -> None:
     assert len(set(distinct_stems(["a"] * 4, ["a.jpg"] * 4))) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "differs"),
+    [
+        ("A.jpg", "a.jpg", "case"),
+        ("a.JPG", "a.jpg", "case"),
+        ("a.jpeg", "a.jpg", "ending"),
+        ("A.png", "a.jpg", "ending and case"),
+        ("a", "a.jpg", "ending"),
+        ("ape\\b.jpg", "ape/b.jpg", "slashes"),
+        ("./ape/b.jpg", "ape/b.jpg", "folder"),
+        ("train/ape/b.jpg", "ape/b.jpg", "folder"),
+        ("train\\ape\\B.JPEG", "ape/b.jpg", "slashes and folder and ending and case"),
+        ("b.jpg", "ape/b.jpg", "folder"),
+        ("a.jpg ", "a.jpg", "spaces"),
+        (
+            unicodedata.normalize("NFD", "\u00e9t\u00e9.jpg"),
+            "\u00e9t\u00e9.jpg",
+            "Unicode form (composed or decomposed",
+        ),
+    ],
+)
+def test_the_file_that_was_meant(name: str, found: str, differs: str, tmp_path: Path) -> None:
+    for path in ("a.jpg", "ape/b.jpg", "bee/c.jpg", "cow/c.jpg", "frame.0001", "\u00e9t\u00e9.jpg"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    said = nearest(["zebra.jpg", name], files_below(tmp_path))
+    assert said.startswith(f"; for {name!r} there is {found!r}, which differs in its {differs}")
+    assert said.endswith(" (1 of 2 such)")
+
+
+@pytest.mark.parametrize("name", ["zebra.jpg", "c.jpg", "C.png", "frame.0002", "", ".", "/", "x\0"])
+def test_nothing_is_said_where_no_file_or_two_may_be_meant(name: str) -> None:
+    assert nearest([name], ["a.jpg", "bee/c.jpg", "cow/c.jpg", "frame.0001"]) == ""
+
+
+@given(st.text(max_size=6), st.lists(st.text(max_size=6), max_size=4))
+def test_any_name_is_looked_for(name: str, there: list[str]) -> None:
+    said = nearest([name], [other for other in there if other != name])
+    assert said == "" or "which differs in its " in said

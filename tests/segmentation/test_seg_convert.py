@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from files.parsing import read_json
 from segmentation.classes import Classes, read_class_list
 from segmentation.convert import colours_to_labels, write_labels
 from segmentation.layout import open_folder
@@ -97,7 +98,12 @@ def test_panoptic_refused(real_data: Path, tmp_path: Path, capsys) -> None:
     assert "instances_train2017.json: no panoptic annotations (no segments_info)" in capsys.readouterr().err
     panoptic = root / "annotations" / "panoptic_train2017.json"
     assert main(["panoptic", "--annotations", str(panoptic), *flags]) == 1
-    assert "not there, though panoptic_train2017.json names it" in capsys.readouterr().err
+    assert "not there, though panoptic_train2017.json names it; --images holds the images." in capsys.readouterr().err
+    (tmp_path / "images").mkdir()
+    first = read_json(panoptic)["images"][0]["file_name"]
+    (tmp_path / "images" / first.replace(".jpg", ".JPG")).touch()
+    assert main(["panoptic", "--annotations", str(panoptic), *flags, "--images", str(tmp_path / "images")]) == 1
+    assert f"; for '{first}' there is '{first[:-4]}.JPG', which differs in its case." in capsys.readouterr().err
     (tmp_path / "classes.txt").write_text("a\nb\n")
     assert read_class_list(tmp_path / "classes.txt").names == ("a", "b")
     assert main(["panoptic", "--annotations", str(panoptic), *flags]) == 1
