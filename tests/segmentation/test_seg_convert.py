@@ -100,7 +100,7 @@ def test_panoptic_refused(real_data: Path, tmp_path: Path, capsys) -> None:
     assert main(["panoptic", "--annotations", str(panoptic), *flags]) == 1
     assert "not there, though panoptic_train2017.json names it; --images holds the images." in capsys.readouterr().err
     (tmp_path / "images").mkdir()
-    first = read_json(panoptic)["images"][0]["file_name"]
+    first = f"{read_json(panoptic)['annotations'][0]['image_id']:012d}.jpg"
     (tmp_path / "images" / first.replace(".jpg", ".JPG")).touch()
     assert main(["panoptic", "--annotations", str(panoptic), *flags, "--images", str(tmp_path / "images")]) == 1
     assert f"; for '{first}' there is '{first[:-4]}.JPG', which differs in its case." in capsys.readouterr().err
