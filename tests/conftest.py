@@ -10,6 +10,7 @@ import torch
 
 from scenes.config import SceneCounts, ScenesConfig
 from scenes.layouts import ScenesIndex, write_scenes
+from tests.weight_samples import Sample, weight_samples
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -38,3 +39,9 @@ def _own_generators() -> object:
         random.seed(0)
         np.random.seed(0)
         yield
+
+
+@pytest.fixture(scope="session")
+def samples() -> dict[str, Sample]:
+    """A tiny file of weights for every source."""
+    return weight_samples()

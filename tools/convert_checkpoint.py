@@ -17,10 +17,11 @@ import tyro
 from backbones.loading import by_rule
 from backbones.public import markdown_table
 from backbones.sources import SOURCES
-from backbones.sources.convert import Changes, changed, write_as
+from backbones.sources.convert import Changes, changed, write_as, written
 from backbones.sources.inspect import inspect_file
 from backbones.sources.read import Declared, read_checkpoint
 from engine.launch import fail, parse
+from files.naming import refuse_overwriting
 
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 
@@ -67,7 +68,7 @@ class Convert:
     file: File
     """A weights file of the family --source."""
     out: Path
-    """File to write; one that is there is replaced."""
+    """File to write; one that is there is replaced, but for FILE itself."""
     to: Format = "own"
     declared: tyro.conf.OmitArgPrefixes[FileDeclared] = field(default_factory=FileDeclared)
     """What FILE is."""
@@ -75,6 +76,7 @@ class Convert:
     """What becomes of the weights on the way."""
 
     def run(self) -> None:
+        refuse_overwriting(written(self.to, self.out), [self.file])
         read = read_checkpoint(self.file, self.declared)
         checkpoint, lines = changed(read, self.changes)
         lines += write_as(checkpoint, self.to, self.out)

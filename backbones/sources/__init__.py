@@ -1,6 +1,6 @@
 """Every family of checkpoints by its declared name, one small file each."""
 
-from backbones.sources import augreg, beit, detectron2, dino, huggingface, mae, mmseg, moco_v3, own, timm
+from backbones.sources import augreg, beit, detectron2, dino, huggingface, mae, mmpretrain, mmseg, moco_v3, own, timm
 from backbones.sources.source import Source
 
 SOURCES: dict[str, Source] = {
@@ -18,5 +18,7 @@ SOURCES: dict[str, Source] = {
         huggingface.SOURCE,
         detectron2.SOURCE,
         mmseg.SOURCE,
+        mmpretrain.SOURCE,
+        mmpretrain.HALVES,
     )
 }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import HALF
-from backbones.sources.source import Renamed, Source, join, listed
+from backbones.sources.source import Renamed, Source, join, listed, whole
 from backbones.sources.timm import complete
 from backbones.sources.timm import rename as rename_timm
 from backbones.sources.timm import restore as restore_timm
@@ -42,11 +42,14 @@ _QKV = re.compile(r"MultiHeadDotProductAttention_1/(query|key|value)/(kernel|bia
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Return the tensors of either kind in our names. Raises ValueError for a name that its kind does not have."""
+    """Return the tensors of either kind in our names.
+
+    Raises ValueError for a name that its kind does not have, and for one absent that all its files have.
+    """
     if not any("/" in name for name in tensors):
         return rename_timm(tensors)
     converted, num_heads = _to_timm(tensors)
-    return replace(rename_timm(converted), num_heads=num_heads)
+    return replace(whole(rename_timm(converted), "cls_token", norm=False), num_heads=num_heads)
 
 
 def _to_timm(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int | None]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from backbones.checkpoint import HALF, Checkpoint
 from backbones.relpos import table_index
-from backbones.sources.source import Renamed, Source, rename_each
+from backbones.sources.source import POSITIONS, Renamed, Source, rename_each, whole
 from backbones.sources.timm import require_norm, require_plain
 
 _WB = r"(weight|bias)"
@@ -33,8 +33,12 @@ DROP = (
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Return BEiT's tensors, whose names are ours. Raises ValueError for a name that BEiT does not have."""
-    return rename_each(tensors, lambda name: name if BEIT.fullmatch(name) else "", drop=DROP)
+    """Return BEiT's tensors, whose names are ours.
+
+    Raises ValueError for a name that BEiT does not have, and without class token or positions.
+    """
+    renamed = rename_each(tensors, lambda name: name if BEIT.fullmatch(name) else "", drop=DROP)
+    return whole(renamed, "cls_token", POSITIONS)
 
 
 def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -64,7 +68,7 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
 SOURCE = Source(
     name="beit",
     title="BEiT of unilm: pre-trained (pt22k) and fine-tuned (ft22k, ft22kto1k)",
-    entries=("model", "module"),
+    entries=("model", "module", "state_dict"),
     rename=rename,
     restore=restore,
     written_entry="model",

@@ -77,6 +77,12 @@ def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[
     return replace(checkpoint, state=state, architecture=new, normalisation=normalisation, dropped=()), lines
 
 
+def written(target: str, path: Path) -> list[Path]:
+    """Return the files that `write_as` writes."""
+    beside = huggingface_written.BESIDE if target == "huggingface" else ()
+    return [path, *(path.with_name(name) for name in beside)]
+
+
 def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
     """Write the checkpoint in the format of the source `target`, by a temporary file and a rename.
 

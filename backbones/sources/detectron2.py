@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import Checkpoint, Normalisation
-from backbones.sources.source import DECODER, HEAD, Renamed, Source, listed, rename_each
+from backbones.sources.source import DECODER, HEAD, KERNEL, Renamed, Source, listed, rename_each, whole
 from backbones.sources.timm import PLAIN_BLOCK
 
 NET = "backbone.net."
@@ -33,17 +33,20 @@ DROP = (
 )
 # red, green, blue of 0 to 255: ImageNet's, within which Caffe's (122.8, 115.9, 103.0) lie, too
 _RGB_MEAN, _RGB_WITHIN = (123.675, 116.28, 103.53), 1.0
-KERNEL = "patch_embed.proj.weight"
 # what a class token and a final norm leave behind in weights that come from elsewhere
 _UNUSED = re.compile(r"cls_token|dist_token|norm\.(weight|bias)")
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Return the tensors of the ViT in our names. Raises ValueError for a name that ViTDet does not have."""
+    """Return the tensors of the ViT in our names.
+
+    Raises ValueError for a name that ViTDet does not have, and without positions of any kind.
+    """
     renamed = _with_pixels(rename_each(tensors, _ours, drop=DROP), tensors)
     table_1PD = renamed.state.get("pos_embed")
     if table_1PD is None:
-        return renamed
+        renamed = whole(renamed, ("pos_embed", "blocks.0.attn.rel_pos_h"), norm=False)
+        return replace(renamed, notes=(*renamed.notes, "pos_embed: none (use_abs_pos=False); relative positions alone"))
     rows = table_1PD.shape[1]
     if math.isqrt(rows) ** 2 == rows:  # pretrain_use_cls_token=False; a square is never one above another
         return renamed
@@ -119,7 +122,7 @@ def _ours(name: str) -> str:
 SOURCE = Source(
     name="detectron2",
     title="detectron2 ViTDet: published .pkl (with --trust-pickle) and .pth, training checkpoints",
-    entries=("model",),
+    entries=("model", "state_dict"),
     rename=rename,
     restore=restore,
     written_entry="model",

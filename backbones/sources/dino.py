@@ -10,6 +10,7 @@ values lie from -1 to 1, that moves entries by up to 0.043 from 14 to 32 patches
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
@@ -17,23 +18,32 @@ from torch import Tensor
 from backbones.checkpoint import Checkpoint
 from backbones.sources.architecture import HEADS
 from backbones.sources.moco_v3 import ENCODER, restore_encoder
-from backbones.sources.source import Renamed, Source, rename_each
+from backbones.sources.source import Renamed, Source, listed, rename_each, whole
 
 DROP = ((r"head\..*", "DINO's projection head"),)
 WRAPPED = "backbone."  # MultiCropWrapper's attribute
 
 
 def rename(tensors: Mapping[str, Tensor], *, wrapped: bool = False) -> Renamed:
-    """Return the tensors in our names; `wrapped` refuses the plain names of a backbone file.
+    """Return the tensors in our names; `wrapped` takes the student and refuses the plain names of a backbone file.
 
-    Raises ValueError for a name that DINO's ViT does not have.
+    Raises ValueError for a name that DINO's ViT does not have, and for one absent that it always has.
     """
+    wanted, other = ("student.", "teacher.") if wrapped else ("teacher.", "student.")
+    beside = [name for name in tensors if name.startswith(other)]
+    if beside or any(name.startswith(wanted) for name in tensors):  # both in one state, as Lightning saves them
+        rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(other)}
+        if strange := [name for name in rest if not name.startswith(wanted)] or ([] if rest else beside):
+            raise ValueError(f"{len(strange)} of {len(tensors)} names are not of the {wanted[:-1]}: {listed(strange)}.")
+        renamed = rename({name.removeprefix(wanted): tensor for name, tensor in rest.items()}, wrapped=wrapped)
+        return replace(renamed, dropped=(*renamed.dropped, *(f"{name}: the other network" for name in beside)))
     if wrapped and not any(name.startswith(WRAPPED) for name in tensors):
         raise ValueError(
             f"no tensor is named {WRAPPED}*: a backbone file, which is the teacher's; declare dino, or give the "
             "training checkpoint."
         )
-    return rename_each(tensors, _ours, drop=DROP)
+    renamed = rename_each(tensors, _ours, drop=DROP)
+    return whole(renamed, "cls_token", "pos_embed")
 
 
 def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -53,13 +63,13 @@ def _ours(name: str) -> str:
 SOURCE = Source(
     name="dino",
     title="DINO: backbone files, and the teacher of training checkpoints",
-    entries=("teacher",),
+    entries=("teacher", "state_dict"),
     rename=rename,
     restore=restore,
 )
 STUDENT = Source(
     name="dino_student",
     title="DINO, the student of a training checkpoint",
-    entries=("student",),
+    entries=("student", "state_dict"),
     rename=partial(rename, wrapped=True),
 )

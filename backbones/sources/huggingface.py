@@ -22,7 +22,7 @@ from torch import Tensor
 
 from backbones.checkpoint import HALF, Checkpoint
 from backbones.sources.huggingface_config import beside
-from backbones.sources.source import DECODER, Renamed, Source, join, listed, rename_each
+from backbones.sources.source import BEIT_ALONE, DECODER, Renamed, Source, join, listed, rename_each, whole
 from backbones.sources.timm import PLAIN_BLOCK, require_norm, require_plain
 
 _WB = r"(weight|bias)"
@@ -75,12 +75,16 @@ BEIT = re.compile(
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     """Return the tensors in our names, queries, keys and values joined.
 
-    Raises ValueError for a name that none of the three models has, and for queries without keys or values.
+    Raises ValueError for a name that none of the three models has, for queries without keys or values, and for one
+    absent that all files of the model have.
     """
     joined = _joined(tensors)
     renamed = rename_each(
         joined, lambda name: name if name in joined and name not in tensors else _ours(name), drop=DROP
     )
+    beit = any(name.endswith(BEIT_ALONE) for name in renamed.state)
+    # Beit's final norm is one of two or none (use_mean_pooling), its positions are checked with config.json
+    renamed = whole(renamed, *(["cls_token"] if beit else ["cls_token", "pos_embed"]), norm=not beit)
     half = any(re.search(r"pooler\.|classifier\.|lambda_1", name) for name in tensors)
     return replace(renamed, normalisation=HALF if half else None)
 
@@ -95,7 +99,7 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """
     state = checkpoint.state
     decoder = "decoder_pred.weight" in state
-    beit = any(name.endswith(("gamma_1", "q_bias", _TABLE)) for name in state)
+    beit = any(name.endswith(BEIT_ALONE) for name in state)
     model, names = ("Beit", BEIT) if beit else ("ViTMAE", VIT_MAE) if decoder else ("ViT", VIT)
     require_plain(checkpoint, names, f"transformers' {model}")
     if beit:
@@ -179,7 +183,7 @@ def _theirs(name: str, tensor: Tensor, base: str, *, beit: bool) -> dict[str, Te
 SOURCE = Source(
     name="huggingface",
     title="transformers ViTMAE, ViT and Beit, of versions 4 (the hub) and 5",
-    entries=("model", "state_dict"),
+    entries=("model", "state_dict", "module"),
     rename=rename,
     beside=beside,
     restore=restore,

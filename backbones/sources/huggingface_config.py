@@ -4,7 +4,6 @@ They are compared with the weights, as far as weights show the same, and refused
 way than by scaling to 0..1 and normalising RGB.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,10 +14,17 @@ from torch import Tensor
 
 from backbones.checkpoint import Normalisation
 from backbones.layers import LAYER_NORM_EPS
-from backbones.sources.source import Renamed
+from backbones.sources.source import BEIT_ALONE, POSITIONS, Renamed
+from files.parsing import read_json
 
 CONFIG, PIXELS = "config.json", "preprocessor_config.json"
 RESCALE = 1 / 255
+# in the order of POSITIONS
+_BEIT_POSITIONS = {
+    "use_absolute_position_embeddings": "position table",
+    "use_shared_relative_position_bias": "relative position table of all blocks",
+    "use_relative_position_bias": "relative position tables of the blocks",
+}
 
 
 def beside(renamed: Renamed, path: Path) -> Renamed:
@@ -31,6 +37,7 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
     if kernel is None:
         return renamed  # refused later
     _check_config(config, renamed.state, kernel)
+    _check_positions(config, renamed.state)
     notes = list(renamed.notes)
     normalisation = _normalisation(pixels, channels=kernel.shape[1])
     if normalisation is None:
@@ -72,6 +79,21 @@ def _check_config(config: Mapping[str, Any], state: Mapping[str, Tensor], kernel
                 f"{CONFIG} beside it has {name} {config[name]!r}, and the weights show {ours}; it is of another model: "
                 "fetch the one of this file, or move it away."
             )
+
+
+def _check_positions(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where Beit's positions are not those of config.json, or there are none and it says nothing."""
+    if not any(name.endswith(BEIT_ALONE) for name in state):
+        return  # that of ViT and ViTMAE is always there
+    for (flag, kind), name in zip(_BEIT_POSITIONS.items(), POSITIONS, strict=True):
+        if config.get(flag) is True and name not in state:
+            raise ValueError(f"{CONFIG} beside it has {flag} true, and the file has no {kind}; it is not whole.")
+    declared = config.get("model_type") == "beit" and not any(config.get(flag) for flag in _BEIT_POSITIONS)
+    if not declared and not any(name in state for name in POSITIONS):
+        raise ValueError(
+            f"there are no positions of any kind ({', '.join(_BEIT_POSITIONS.values())}); the file is not whole, or "
+            f"the {CONFIG}, which would say that Beit has none, does not lie beside it."
+        )
 
 
 def _image_size(config: Mapping[str, Any], patch: int) -> tuple[int, int] | None:
@@ -134,8 +156,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the encoding too
+        content = read_json(path)
+    except ValueError as error:
         raise ValueError(f"{path.name} beside it is no JSON ({error}); fetch it again or move it away.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} beside it holds no JSON object; fetch it again or move it away.")

@@ -14,6 +14,7 @@ from backbones.sources.huggingface_config import CONFIG, PIXELS, RESCALE
 from files.writing import replacing
 
 WEIGHTS = "model.safetensors"  # what from_pretrained looks for
+BESIDE = (CONFIG, PIXELS)
 DECODER_HEADS = 16
 BICUBIC = 3  # Pillow's number, as transformers writes it
 

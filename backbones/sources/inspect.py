@@ -1,6 +1,7 @@
 """What a weights file looks like: evidence for people, who declare the source; no load relies on it."""
 
 import hashlib
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from backbones.checkpoint import FORMAT, Checkpoint
 from backbones.config import FAMILY, ViTConfig
 from backbones.position import sincos_table
 from backbones.public import PublicCheckpoint, find_public
+from backbones.relpos import CLASS_ROWS
 from backbones.sources import SOURCES
 from backbones.sources.read import Declared, interpret
 from backbones.sources.source import DECODER, HEAD, SUGGESTION, listed
@@ -39,12 +41,9 @@ class Inspection:
     """By source, those whose names fit the whole file."""
     refusals: dict[str, str]
     """By source, why the file is not of it."""
+    undeclared: tuple[str, ...]
+    """The sources that refuse the file only for what it does not tell, and take it with some declaration."""
     public: PublicCheckpoint | None
-
-    @property
-    def undeclared(self) -> list[str]:
-        """The sources that refuse the file only for what it does not tell."""
-        return [name for name, why in self.refusals.items() if any(flag in why for flag in UNTOLD)]
 
     @property
     def failure(self) -> str | None:
@@ -86,9 +85,7 @@ class Inspection:
             lines.append(_facts(first))
         if self.public and self.public.source in names:
             names = [self.public.source]
-        declared = replace(
-            self.declared, source=names[0] if len(names) == 1 else "SOURCE", trust_pickle=file.kind == "pickle"
-        )
+        declared = replace(self.declared, source=names[0] if len(names) == 1 else "SOURCE")
         flags = training_flags(self.candidates[name].architecture for name in names)
         return [*lines, "to use it:", *(f"  {line}" for line in commands(first, declared, flags))]
 
@@ -108,11 +105,10 @@ def inspect_file(path: Path, declared: Declared | None = None) -> Inspection:
     """Return what the file looks like, as every source; of `declared` the rest is used. Raises what reading raises."""
     declared = declared or Declared()
     opened = open_weight_file(path, trust_pickle=declared.trust_pickle)
-    entries = tuple(dict.fromkeys(entry for source in SOURCES.values() for entry in source.entries))
-    file = take_weights(opened, entries=entries)
     candidates: dict[str, Checkpoint] = {}
     refusals: dict[str, str] = {}
-    taken = {entries: file}
+    undeclared: list[str] = []
+    taken: dict[tuple[str, ...], WeightFile] = {}
     for name, source in SOURCES.items():
         try:
             if source.entries not in taken:
@@ -121,6 +117,12 @@ def inspect_file(path: Path, declared: Declared | None = None) -> Inspection:
         except ValueError as error:
             why = str(error).removeprefix(f"{path}: ").removeprefix(f"read as source {name!r} ({source.title}): ")
             refusals[name] = why.replace(f"; {SUGGESTION}", "")
+            if source.entries in taken and any(flag in why for flag in UNTOLD):
+                undeclared += [name] if _can_be_declared(taken[source.entries], replace(declared, source=name)) else []
+    # an entry that nobody takes may be unreadable where the one that somebody takes is not
+    read = next((taken[SOURCES[name].entries] for name in candidates), None)
+    every = tuple(dict.fromkeys(entry for source in SOURCES.values() for entry in source.entries))
+    file = read or take_weights(opened, entries=every)
     if "own" in candidates:  # its header settles it
         candidates = {"own": candidates["own"]}
     if FORMAT not in file.metadata:
@@ -135,8 +137,33 @@ def inspect_file(path: Path, declared: Declared | None = None) -> Inspection:
         declared=declared,
         candidates=candidates,
         refusals=refusals,
+        undeclared=tuple(undeclared),
         public=find_public(path.name, md5.hexdigest()),
     )
+
+
+def _can_be_declared(file: WeightFile, declared: Declared) -> bool:
+    """Whether the source takes the file with some number of heads and some image size, where none was declared."""
+    heads = [declared.num_heads] if declared.num_heads is not None else [None, 1]
+    sizes = [declared.image_size] if declared.image_size is not None else [None, *_sizes(file.tensors)]
+    for num_heads in heads:
+        for image_size in sizes:
+            try:
+                interpret(file, replace(declared, num_heads=num_heads, image_size=image_size))
+            except ValueError:
+                continue
+            return True
+    return False
+
+
+def _sizes(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+    """Return images of one row of patches that the tables of positions could be made for, by their rows."""
+    patches = {t.shape[-1] for t in tensors.values() if t.ndim == 4}
+    positions = {t.shape[1] for name, t in tensors.items() if t.ndim == 3 and re.search(r"pos\w*_embed\w*$", name)}
+    distances = {t.shape[0] for name, t in tensors.items() if t.ndim == 2 and name.endswith("position_bias_table")}
+    columns = {rows - prefix for rows in positions for prefix in (0, 1, 2)}
+    columns |= {(rows - kept + 1) // 2 for rows in distances for kept in (0, CLASS_ROWS)}
+    return [(patch, n * patch) for patch in sorted(patches) for n in sorted(columns) if n > 0 < patch]
 
 
 def contents(checkpoint: Checkpoint, file: WeightFile) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from backbones.checkpoint import Checkpoint
-from backbones.sources.source import Renamed, Source, rename_each
+from backbones.sources.source import Renamed, Source, rename_each, whole
 from backbones.sources.timm import PLAIN, PLAIN_BLOCK, require_norm, require_plain
 
 _DECODER = rf"(decoder_embed|decoder_norm|decoder_pred)\.(weight|bias)|decoder_blocks\.\d+\.{PLAIN_BLOCK}"
@@ -22,8 +22,12 @@ DROP = ((r"head\.\d+\..*", "the head of a linear probe, behind a batch norm"),)
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Return the official tensors. Raises ValueError for a name that the official code does not have."""
-    return rename_each(tensors, lambda name: name if OFFICIAL.fullmatch(name) else "", drop=DROP)
+    """Return the official tensors.
+
+    Raises ValueError for a name that the official code does not have, and for one absent that all its files have.
+    """
+    renamed = rename_each(tensors, lambda name: name if OFFICIAL.fullmatch(name) else "", drop=DROP)
+    return whole(renamed, *_NEEDED)
 
 
 def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -44,7 +48,7 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
 SOURCE = Source(
     name="mae",
     title="official MAE: pre-trained, full, visualize, fine-tuned, runs of its code",
-    entries=("model",),
+    entries=("model", "state_dict"),
     rename=rename,
     restore=restore,
     written_entry="model",

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from backbones.checkpoint import Checkpoint
 from backbones.relpos import table_index, table_rows
-from backbones.sources.source import Renamed, Source, rename_each
+from backbones.sources.source import Renamed, Source, listed, rename_each, whole
 from backbones.sources.timm import PLAIN_BLOCK, require_plain
 
 _WB = r"(weight|bias)"
@@ -29,6 +29,7 @@ SHARED = f"rel_pos_bias.{_TABLE}"
 _OUTSIDE = rf"cls_token|pos_embed|patch_embed\.proj\.{_WB}|norm\.{_WB}"
 PLAIN = re.compile(rf"{_OUTSIDE}|blocks\.\d+\.({PLAIN_BLOCK}|attn\.[qv]_bias)")
 SCALED = re.compile(rf"{PLAIN.pattern}|blocks\.\d+\.(gamma_[12]|attn\.{_TABLE})|rel_pos_bias\.{_TABLE}")
+_IN_PROJ = re.compile(r"attn\.attn\.in_proj_")  # VisionTransformer's
 BACKBONE = "backbone."
 DROP = (
     (r"(.*\.)?relative_position_index", "an index, made anew for every grid"),
@@ -63,14 +64,29 @@ _TO_SCALED = (*_TO_BOTH, (r"blocks\.(\d+)\.(attn\.|gamma_)", r"layers.\1.\2"))
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Return the tensors of the backbone in our names. Raises ValueError for a name that these classes do not have."""
-    renamed = rename_each(tensors, _ours, drop=DROP)
-    kernel = renamed.state.get("patch_embed.proj.weight")
-    if kernel is None or "patch_embed.proj.bias" in renamed.state:
+    """Return the tensors of the backbone in our names.
+
+    Raises ValueError for a name that these classes do not have, and for one absent that they always have.
+    """
+    renamed = rename_each(tensors, ours, drop=DROP)
+    state = renamed.state
+    scaled = {end for end in ("gamma_1", _TABLE) if any(name.endswith(end) for name in state)}
+    if len(scaled) == 1:
+        raise ValueError(
+            f"there are tensors named *{listed(scaled)} alone, and MAE and BEiT have both a layer scale and relative "
+            "tables; the file is not whole."
+        )
+    biases = any(name.endswith("q_bias") for name in state)  # BEiT's, whose positions are the tables
+    needed = [] if scaled and biases else ["pos_embed"]
+    if not any(_IN_PROJ.search(name) for name in tensors):
+        needed.append("patch_embed.proj.bias")
+    whole(renamed, "cls_token", *needed, norm=False)
+    kernel = state.get("patch_embed.proj.weight")
+    if kernel is None or "patch_embed.proj.bias" in state:
         return renamed
     return replace(
         renamed,
-        state={**renamed.state, "patch_embed.proj.bias": kernel.new_zeros(kernel.shape[0])},
+        state={**state, "patch_embed.proj.bias": kernel.new_zeros(kernel.shape[0])},
         notes=("patch_embed.proj.bias: 0, the file has none (patch_bias=False)",),
     )
 
@@ -130,7 +146,7 @@ def _without_effect(state: dict[str, Tensor], checkpoint: Checkpoint) -> dict[st
     return state
 
 
-def _ours(name: str) -> str:
+def ours(name: str) -> str:
     """Return our name, or an empty one for what mmseg's classes have not, though another family of ours may."""
     new = _by(_TO_OURS, name.removeprefix(BACKBONE))
     return new if SCALED.fullmatch(new) else ""

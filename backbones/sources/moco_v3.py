@@ -15,7 +15,7 @@ from typing import Literal
 from torch import Tensor
 
 from backbones.checkpoint import Checkpoint
-from backbones.sources.source import Renamed, Source, rename_each
+from backbones.sources.source import Renamed, Source, rename_each, whole
 from backbones.sources.timm import PLAIN_BLOCK, require_plain
 
 _WB = r"(weight|bias)"
@@ -24,7 +24,10 @@ HEADS = {384: 12, 768: 12, 1024: 16, 1280: 16}  # by width: vits.py of moco-v3
 
 
 def rename(tensors: Mapping[str, Tensor], *, encoder: Literal["base", "momentum"] = "base") -> Renamed:
-    """Return the tensors of one encoder in our names. Raises ValueError where it is not there or a name is unknown."""
+    """Return the tensors of one encoder in our names.
+
+    Raises ValueError where it is not there or not whole, or a name is unknown.
+    """
     wanted, other = f"{encoder}_encoder.", "momentum_encoder" if encoder == "base" else "base_encoder"
     if not any(name.startswith(wanted) for name in tensors):
         if encoder == "momentum" or any(name.startswith(f"{other}.") for name in tensors):
@@ -38,7 +41,8 @@ def rename(tensors: Mapping[str, Tensor], *, encoder: Literal["base", "momentum"
         (rf"{other}\..*", "the other encoder"),
         (r"predictor\..*", "the predictor"),
     )
-    return rename_each(tensors, partial(_ours, prefix=wanted), drop=drop)
+    renamed = rename_each(tensors, partial(_ours, prefix=wanted), drop=drop)
+    return whole(renamed, "cls_token", "pos_embed")
 
 
 def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ from backbones.checkpoint import FORMAT, Checkpoint, parse_header
 from backbones.sources import SOURCES
 from backbones.sources.architecture import infer_architecture
 from backbones.sources.own import read_own
-from backbones.sources.source import agreed, check_whole, without_parallel
+from backbones.sources.source import agreed, check_whole
+from backbones.sources.wrappers import rename_unwrapped
 from backbones.weight_files import WeightFile, open_weight_file, take_weights
 
 
@@ -44,7 +45,7 @@ def interpret(file: WeightFile, declared: Declared) -> Checkpoint:
     if FORMAT in file.metadata:
         raise ValueError(f"{path}: its header says that it is one of ours; declare source 'own', not {source.name!r}.")
     try:
-        renamed = source.rename(without_parallel(file.tensors))
+        renamed = rename_unwrapped(source.rename, file.tensors)
         if source.beside:
             renamed = source.beside(renamed, path)
         image_size = agreed("image_size", declared.image_size, renamed.image_size)

@@ -6,7 +6,7 @@ backbones/loading.py's, when the size of the ViT is known.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -19,6 +19,15 @@ from backbones.config import ViTConfig
 from backbones.sources.architecture import HEADS
 from backbones.vit import ViT
 
+# any of these makes positions known to a ViT of BEiT's kind
+POSITIONS = (
+    "pos_embed",
+    "rel_pos_bias.relative_position_bias_table",
+    "blocks.0.attn.relative_position_bias_table",
+)
+BEIT_ALONE = ("gamma_1", "q_bias", "relative_position_bias_table")  # ends of names that no plain ViT has
+KERNEL = "patch_embed.proj.weight"
+NORMS = ("norm.weight", "fc_norm.weight")
 T = TypeVar("T")
 FileFormat = Literal["safetensors", "pytorch", "numpy", "pickle"]
 
@@ -34,7 +43,6 @@ DECODER = re.compile(
 )
 HEAD = re.compile(rf"(fc_norm|head|head_dist)\.{_WB}")
 SUGGESTION = "`python tools/convert_checkpoint.py inspect FILE` says what it looks like."
-PARALLEL = "module."  # what DistributedDataParallel puts before every name
 # axes of a tensor by the end of its name, the first that fits
 _AXES = (
     (re.compile(r"(cls_token|dist_token|mask_token|pos_embed)$"), 3),
@@ -122,11 +130,26 @@ def rename_each(
     return Renamed(state=state, dropped=tuple(dropped))
 
 
-def without_parallel(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the tensors without the prefix of DistributedDataParallel, where all have it."""
-    if not all(name.startswith(PARALLEL) for name in tensors):
-        return tensors
-    return {name.removeprefix(PARALLEL): tensor for name, tensor in tensors.items()}
+def whole(renamed: Renamed, *needed: str | tuple[str, ...], norm: bool = True) -> Renamed:
+    """Return it where every tensor is there that all files of the family have; of a tuple one is enough.
+
+    A ViT without its class token or its positions could be built, and would compute something else than the weights
+    were trained for: ValueError. A final norm has no such effect, since a task that has one refuses weights without:
+    where `norm` says that the family has one, its absence is noted.
+    """
+    if KERNEL not in renamed.state:
+        return renamed  # refused later, as no ViT at all
+    for names in needed:
+        either = (names,) if isinstance(names, str) else names
+        if not any(name in renamed.state for name in either):
+            raise ValueError(
+                f"there is no {' and no '.join(either)}, which every file of this family has; the file is not whole, "
+                "or of another family."
+            )
+    if not norm or any(name in renamed.state for name in NORMS):
+        return renamed
+    absent = "norm: the file has neither norm nor fc_norm; only tasks without a final norm can take it"
+    return replace(renamed, notes=(*renamed.notes, absent))
 
 
 def check_axes(state: Mapping[str, Tensor]) -> None:

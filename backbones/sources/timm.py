@@ -23,7 +23,7 @@ from torch import Tensor
 
 from backbones.checkpoint import Checkpoint
 from backbones.sources.architecture import whole_patches
-from backbones.sources.source import DECODER, HEAD, Renamed, Source, listed, rename_each
+from backbones.sources.source import DECODER, HEAD, Renamed, Source, listed, rename_each, whole
 
 _WB = r"(weight|bias)"
 PLAIN_BLOCK = rf"(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.{_WB}"
@@ -33,7 +33,10 @@ REPRESENTATION = "the representation layer of ImageNet-21K pre-training, which t
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Return timm's tensors in our names. Raises ValueError for a name that no plain ViT of timm has."""
+    """Return timm's tensors in our names.
+
+    Raises ValueError for a name that no plain ViT of timm has, and without positions.
+    """
     drop = [(r"pre_logits\..*", REPRESENTATION)]
     if any(name.startswith("pre_logits.") for name in tensors):
         drop.append((r"head\..*", "a head that reads pre_logits"))
@@ -42,7 +45,9 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
         raise ValueError(
             "there is no pos_embed; timm's models without one have rotary positions, which no tensor holds."
         )
-    return renamed
+    if "cls_token" not in renamed.state:  # vit_*_gap_* have none
+        renamed = replace(renamed, notes=(*renamed.notes, "cls_token: the file has none; the ViT is taken without"))
+    return whole(renamed)
 
 
 def complete(renamed: Renamed, image_size: tuple[int, int] | None) -> Renamed:

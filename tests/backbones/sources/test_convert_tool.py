@@ -1,6 +1,7 @@
 """The tool that says what a weights file is and writes it in other formats."""
 
 import argparse
+import os
 import pickle
 import re
 from dataclasses import replace
@@ -293,3 +294,38 @@ def test_a_file_of_others_without_a_source(tmp_path: Path, capsys: pytest.Captur
 def test_list_has_the_public_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     assert "mae_pretrain_vit_base.pth" in capsys.readouterr().out
+
+
+def test_the_file_that_is_read_is_never_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor through a link to it, nor as one of the files that are written beside the weights."""
+    path = tmp_path / "own.safetensors"
+    write_checkpoint(path, ViT(TINY), source="mae")
+    (tmp_path / "symbolic.safetensors").symlink_to(path)
+    os.link(path, tmp_path / "hard.safetensors")
+    before = path.read_bytes()
+    for out in (
+        "own.safetensors",
+        "symbolic.safetensors",
+        "hard.safetensors",
+        "../" + tmp_path.name + "/own.safetensors",
+    ):
+        for to in ("own", "timm", "huggingface"):
+            assert main(["convert", str(path), "--to", to, "--out", str(tmp_path / out)]) == 1
+            assert "would be written over" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "symbolic.safetensors"), "--out", str(path)]) == 1
+    named = path.rename(tmp_path / "config.json")
+    assert main(["convert", str(named), "--to", "huggingface", "--out", str(tmp_path / "model.safetensors")]) == 1
+    assert "config.json: would be written over" in capsys.readouterr().err
+    assert named.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "hard.safetensors", "symbolic.safetensors"]
+
+
+def test_inspect_asks_for_trust_again_where_it_was_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it was trusted to read is read by the printed command too, whatever format the file has."""
+    path = tmp_path / "a.pth"
+    torch.save({"model": state(), "epoch": re.compile("3")}, path)
+    assert main(["inspect", str(path), "--num-heads", "4"]) == 1
+    assert "--trust-pickle" in capsys.readouterr().err
+    assert main(["inspect", str(path), "--num-heads", "4", "--trust-pickle"]) == 0
+    for line in capsys.readouterr().out.splitlines()[-2:]:
+        assert " --trust-pickle" in line
