@@ -125,6 +125,9 @@ class RunConfig:
     """Images per evaluation batch on each device."""
     max_unreadable: int = 10
     """Distinct unreadable images after which the run stops."""
+    max_megapixels: int | None = None
+    """Largest image that is read, in 10^6 pixels; larger ones are unreadable. None leaves 179. A loader process holds 7
+    to 16 bytes per pixel of the image that it reads: 1,000 megapixels take 7 to 16 GB."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no run."""
@@ -152,6 +155,7 @@ NOT_IDENTITY = frozenset(
         "eval_batch_size",
         "keep_last",
         "log_every",
+        "max_megapixels",
         "max_unreadable",
         "save_every",
         "strategy",

@@ -5,40 +5,34 @@ A folder holds images as files or packed into tar shards: `open_images` gives ei
 
 import io
 import os
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from engine.grey_levels import DIM, grey_to_8_bits
+from engine.image_file import UnreadableImageError, opened, raw_mode, turn_of
 from engine.tar_images import ARCHIVES, COMPRESSED, Shards, ending_of, open_shards
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 
 
+PHOTOMETRIC = 262  # TIFF's tag PhotometricInterpretation
 T = TypeVar("T")
-
-
-class UnreadableImageError(Exception):
-    """An image file that cannot be decoded; training counts it and goes on to another."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)  # both, so that it survives pickling between processes
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: unreadable image ({self.reason})."
+_warned: list[str] = []  # the image that this process has warned of
 
 
 def read_rgb(path: str | Path) -> Image.Image:
     """Return the whole image, upright (EXIF orientation applied), as 8-bit RGB.
 
-    Grey, palette, CMYK and alpha are converted; 16-bit and float grey (0 to 1, 255 or
-    65535) are scaled to 8 bits. Raises
-    UnreadableImageError for a missing, empty, truncated or undecodable file.
+    Palette, CMYK and alpha are converted, colours of 16 bits lose their lower 8, and grey of more than 8 bits is scaled
+    by the rule of `engine.grey_levels`. A 16-bit image that is nearly black by it is warned of, once per process.
+    Raises UnreadableImageError for a missing, empty, truncated or undecodable file, for one of more than
+    `most_megapixels`, and for one that does not say which of its numbers is white.
     """
     return _decoded(path, str(path))
 
@@ -192,24 +186,45 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _decoded(file: str | Path | BinaryIO, name: str) -> Image.Image:
-    try:
-        with Image.open(file) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _as_rgb(upright)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(name, str(error) or type(error).__name__) from error
+    with opened(file, name) as image:
+        stored = raw_mode(image)
+        image.load()
+        rgb, turn = _as_rgb(image, stored, name), turn_of(image)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        # Pillow's own conversion clips at 255 and makes 16-bit photographs white
-        values = np.asarray(image).astype(np.float64)
-        # modes I and F do not say how deep the file was
-        values = np.nan_to_num(values)
-        highest = values.max(initial=0.0)
-        top = 65535.0 if image.mode.startswith("I;16") or highest > 255 else 255.0
-        if image.mode == "F" and highest <= 1:
-            top = 1.0
-        return Image.fromarray((values.clip(0, top) * (255.0 / top)).round().astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+def _as_rgb(image: Image.Image, stored: str, name: str) -> Image.Image:
+    """Return 8-bit RGB; `stored` is the image's `raw_mode`."""
+    if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
+        rgb = image.convert("RGB")
+        if stored.startswith(("RGB", "LA")) and ";16" in stored:
+            _warn_of_black(name, max(high for _, high in rgb.getextrema()) / 255)  # type: ignore[misc]
+        return rgb
+    # 0 is white: TIFF's WhiteIsZero, which Pillow follows up to 8 bits alone
+    inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    level_HW, highest = grey_to_8_bits(np.asarray(image), _white(image, stored), inverted=inverted)
+    if image.mode.startswith("I;16") and not inverted:
+        _warn_of_black(name, highest)
+    return Image.fromarray(level_HW).convert("RGB")
+
+
+def _white(image: Image.Image, stored: str) -> int | None:
+    """Return the number that is white by the kind of file, None where the kind does not say."""
+    if stored == "I;12":
+        return 4095
+    if image.mode.startswith("I;16"):
+        return 65535
+    if image.mode == "I" and image.format == "PPM":  # a PGM, whose declared highest value Pillow scales to 65535
+        return 65535
+    return None
+
+
+def _warn_of_black(name: str, highest: float) -> None:
+    """Warn of a 16-bit image that is nearly black: 12 bits in 16 look so, and so does a photograph of the night."""
+    if 0 < highest <= DIM and not _warned:
+        _warned.append(name)
+        warnings.warn(
+            f"{name}: 16 bits, of which the brightest pixel has {highest:.1%} of white: it is read nearly black. If it "
+            "holds 10 or 12 bits, multiply its numbers so that white is 65535. Others like it are not named.",
+            stacklevel=2,
+        )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 import tyro
 
 from engine.config import Duration, Precision, RunConfig
+from engine.image_file import allow_megapixels
 from engine.loop import EXIT_CODES, NonFiniteError, fit
 from engine.processes import processes
 from engine.recipe import departures
@@ -73,6 +74,8 @@ class TrainArgs:
     """Processes per device that load data."""
     max_unreadable: int | None = None
     """Distinct unreadable images after which the run stops; the recipe's unless given."""
+    max_megapixels: int | None = None
+    """Read images of up to so many megapixels; 179 unless given. A loader process takes 7 to 16 bytes per pixel."""
     precision: Precision | None = None
     """Arithmetic of the forward pass; the recipe's unless given."""
     ema_decay: float | None = None
@@ -115,7 +118,16 @@ def override(config: C, args: TrainArgs) -> C:
         run = replace(run, activation_checkpointing=True)
     if args.compile:
         run = replace(run, compile=True)
-    for name in ("seed", "batch_size", "workers", "max_unreadable", "precision", "ema_decay", "strategy"):
+    for name in (
+        "seed",
+        "batch_size",
+        "workers",
+        "max_unreadable",
+        "max_megapixels",
+        "precision",
+        "ema_decay",
+        "strategy",
+    ):
         if (value := getattr(args, name)) is not None:
             run = replace(run, **{name: value})
     if args.base_lr is not None:
@@ -189,6 +201,7 @@ def train(args: TrainArgs, config: C, build: Build, *, departures: tuple[str, ..
     recipe. What a user can cause is said in one line without a traceback.
     """
     try:
+        allow_megapixels(config.run.max_megapixels)
         seed_all(derive(config.run.seed, "weights"))
         task = build(config, data=args.data, init=initial_weights(args))
         record = fit(

@@ -9,6 +9,7 @@ from typing import Any
 from engine.config import RunConfig, differences, from_json
 from engine.device import make_fabric
 from engine.evaluation import evaluate, write_results
+from engine.image_file import allow_megapixels
 from engine.log import evaluation_lines
 from engine.record import RunRecord, read_record
 from engine.resume import checkpoints, load_model
@@ -81,6 +82,7 @@ def rebuild(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split:
             f"{run}: holds no checkpoint to evaluate (status {record.status}, step {record.steps})."
         )
     config = from_json(tasks[record.task].config, record.config)
+    allow_megapixels(config.run.max_megapixels, at_least=True)
     if split is not None:
         if not hasattr(config, "val_split"):
             raise ValueError(f"--split: the validation split of {record.task} is fixed ({record.val_split}).")

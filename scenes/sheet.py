@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from engine.image_file import opened
+from engine.images import read_rgb
 from scenes.classes import IGNORE, SEMANTIC_NAMES, THINGS
 from scenes.config import SPLITS
 from scenes.layouts import ScenesIndex
@@ -68,8 +70,9 @@ def write_contact_sheet(index: ScenesIndex, path: Path, *, split: str = "train",
 
 
 def _panel(image_path: Path, map_path: Path, annotations: list[dict[str, Any]], *, title: str) -> Image.Image:
-    with Image.open(image_path) as image_file, Image.open(map_path) as map_file:
-        image, labels_HW = image_file.convert("RGB"), np.asarray(map_file)
+    image = read_rgb(image_path)
+    with opened(map_path, str(map_path)) as map_file:
+        labels_HW = np.asarray(map_file)
     scale = -(-PANEL // max(image.size))
     size = (image.width * scale, image.height * scale)
     picture = image.resize(size, Image.Resampling.NEAREST)

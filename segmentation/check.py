@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
-from engine.images import EXTENSIONS, UnreadableImageError
+from engine.image_file import UnreadableImageError, upright_size
+from engine.images import EXTENSIONS
 from segmentation.classes import CLASS_LIST, Classes, read_class_list, read_object_info
 from segmentation.labels import CONVERT, IGNORED, REFUSED, Coding, count_values, from_nought, from_one, read_label_map
 from segmentation.layout import LAYOUTS, check_count, numbered
@@ -19,7 +18,6 @@ from segmentation.pairs import Pair, by_stem, missing_partners, some
 from segmentation.pictures import draw_sheet
 
 FOLDERS = {"ade20k": "annotations", "folder": "labels"}
-ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 @dataclass
@@ -117,7 +115,7 @@ def _scan(root: Path, name: str, labels: str, layout: str) -> SplitFindings:
 
 def _scan_pair(split: SplitFindings, pair: Pair, ignored: set[int]) -> None:
     try:
-        size = _upright_size(pair.image)
+        size = upright_size(pair.image)
         label_HW = read_label_map(pair.labels)
     except UnreadableImageError as error:
         split.unreadable.append(str(error))
@@ -141,16 +139,6 @@ def _scan_pair(split: SplitFindings, pair: Pair, ignored: set[int]) -> None:
         split.binary.append(pair.labels.name)
     elif values.keys() <= ignored:
         split.ignored.append(pair.labels.name)
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Return width and height from the header, as they are once the EXIF orientation is applied."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            return (height, width) if image.getexif().get(0x0112) in ON_ITS_SIDE else (width, height)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(str(path), str(error) or type(error).__name__) from error
 
 
 def _describe(split: SplitFindings) -> list[str]:

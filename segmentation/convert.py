@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from engine.images import UnreadableImageError, find_images
+from engine.image_file import check_sums, opened, raw_mode
+from engine.images import find_images
 from files.writing import replacing
 from segmentation.classes import Classes, read_class_list
 from segmentation.labels import IGNORED
@@ -52,7 +54,7 @@ def convert_colours(source: Path, out: Path, palette: Path, *, ignore: tuple[int
         target = out / path.relative_to(source).with_suffix(".png")
         if target.exists():
             raise ValueError(f"{target}: exists already; give a new --out.")
-        write_labels(target, colours_to_labels(_rgb(path), classes, path, ignore=ignore))
+        write_labels(target, colours_to_labels(read_colours(path), classes, path, ignore=ignore))
         written.append(target)
     return written
 
@@ -70,10 +72,31 @@ def write_labels(path: Path, label_HW: np.ndarray, palette_C3: np.ndarray | None
     return path
 
 
-def _rgb(path: Path) -> np.ndarray:
-    """Return the colours as stored: no rotation, no scaling of the values."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(str(path), str(error) or type(error).__name__) from error
+def read_colours(path: Path) -> np.ndarray:
+    """Return the colours that a file stores, (H, W, 3) uint8: not turned, not blended with its alpha, not scaled.
+
+    Numbers of more than 8 bits are taken where 8 say the same: up to 255 in grey, multiples of 257, and in colour of
+    256. Raises UnreadableImageError, and ValueError for other deep images, whose colours would fall together.
+    """
+    check_sums(path)
+    with opened(path, str(path)) as image:
+        raw, kind = raw_mode(image), image.mode
+        image.load()
+        values = np.asarray(image if kind[0] in "IF" else image.convert("RGB"))
+    deep = raw.startswith(("RGB", "LA")) and ";16" in raw
+    if deep and (read := cv2.imread(str(path), cv2.IMREAD_UNCHANGED)) is not None:  # Pillow drops the lower 8 bits
+        values = read[..., 2::-1]
+    if kind[0] in "IF":
+        values = np.repeat(values[..., None], 3, axis=2)
+        if values.min() >= 0 and values.max() <= 255 and (values == np.floor(values)).all():
+            return values.astype(np.uint8)
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.uint16 and not (values % 257).any():
+        return (values // 257).astype(np.uint8)
+    if values.dtype == np.uint16 and deep and not (values % 256).any():
+        return (values // 256).astype(np.uint8)
+    raise ValueError(
+        f"{path}: colours of more than 8 bits ({values.dtype}, up to {values.max():g}), which 8 bits cannot hold; save "
+        "the mask with 8."
+    )

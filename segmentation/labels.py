@@ -3,6 +3,7 @@
 After `decode` classes count from 0 and 255 is ignored, whatever the data set stores.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.images import UnreadableImageError
+from engine.image_file import SCALED, UnreadableImageError, check_sums, opened, raw_mode
 
 IGNORED = 255  # mmseg's ignore_index
 MOST_CLASSES = 254  # 8-bit labels after 0 and 255 are taken
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
+# Pillow's words for one channel of 1, 2, 4 or 8 bits: X with another beside it, I inverted, R from the lowest bit on
+GREY = re.compile(r"(?:1|L)X?(?:;(?P<bits>[248])?(?P<inverted>I)?R?)?")
 REFUSED = -1
 CONVERT = "python tools/make_semantic.py colours --source DIR --out OUT --palette classes.txt"
 
@@ -66,17 +69,45 @@ def from_nought(count: int) -> Coding:
 def read_label_map(path: Path) -> np.ndarray:
     """Return the numbers as stored, (H, W), uint8 for files of 8 bits or fewer, else int32.
 
-    Raises UnreadableImageError for a broken file and ValueError for colour images.
+    Pillow gives grey of 1, 2 and 4 bits, and TIFF's WhiteIsZero, as the brightness that is shown (of 2 bits 0, 85, 170
+    and 255); that is undone. A palette's numbers are its own, and what is see-through (tRNS) changes no number.
+
+    Raises UnreadableImageError for a broken file and ValueError for colour images and what was saved with loss.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(str(path), str(error) or type(error).__name__) from error
+    check_sums(path)
+    with opened(path, str(path)) as image:
+        lossy, raw = _lossy(image), raw_mode(image)
+        image.load()
+        mode, values = image.mode, np.asarray(image)
     if mode not in INDEX_MODES:
         raise ValueError(f"{path}: a label map of mode {mode} ({_colours(values)}). {ONE_CHANNEL}")
-    return values.astype(np.uint8 if mode in ("1", "L", "P") else np.int32)
+    if lossy:
+        raise ValueError(f"{path}: a label map saved as {lossy}, which changes its numbers; save it as PNG.")
+    if raw == SCALED or (mode in ("1", "L") and not GREY.fullmatch(raw or mode)):
+        raise ValueError(f"{path}: a label map of {raw} pixels, whose numbers cannot be told; save it as PNG.")
+    if mode in ("1", "L"):
+        return _stored(values, mode, raw or mode)
+    return values.astype(np.uint8 if mode == "P" else np.int32)
+
+
+def _lossy(image: Image.Image) -> str | None:
+    """Return the name of the code that the pixels are in where it keeps them only nearly; before they are loaded."""
+    if image.format in ("JPEG", "JPEG2000", "MPO"):
+        return image.format
+    if image.format == "TIFF" and str(image.info.get("compression")) in ("jpeg", "tiff_jpeg", "webp"):
+        return "TIFF with JPEG inside"
+    return None
+
+
+def _stored(values_HW: np.ndarray, mode: str, raw: str) -> np.ndarray:
+    """Return the numbers that a file stores for its grey levels, uint8; `raw` matches GREY."""
+    kind = GREY.fullmatch(raw)
+    assert kind is not None
+    bits = 1 if mode == "1" else int(kind["bits"] or 8)
+    shown_HW = values_HW.astype(np.uint8)  # of mode 1: 0 and 1
+    if bits in (2, 4):
+        shown_HW = shown_HW // np.uint8(255 // (2**bits - 1))  # exact: every level is a multiple
+    return np.uint8(2**bits - 1) - shown_HW if kind["inverted"] else shown_HW
 
 
 ONE_CHANNEL = f"A label map has one channel, which holds class numbers; `{CONVERT}` writes such maps from colours."

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from engine.image_file import allow_megapixels
 from engine.launch import fail, parse
 
 
@@ -27,6 +28,8 @@ class Coco:
     """Annotation files; all annotations/instances_*.json in DIR unless given."""
     sheet: Path = Path("check_data.png")
     """Picture to write."""
+    max_megapixels: int | None = None
+    """Read images of up to so many megapixels; 179 unless given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,8 @@ class Ade20k:
     """`folder` takes labels/ and classes.txt in the place of ADE20K's own files."""
     sheet: Path = Path("check_data.png")
     """Picture to write."""
+    max_megapixels: int | None = None
+    """Read images of up to so many megapixels; 179 unless given."""
 
 
 Form = Annotated[Coco, tyro.conf.subcommand("coco")] | Annotated[Ade20k, tyro.conf.subcommand("ade20k")]
@@ -48,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 nothing to mend, 1 faults or failed."""
     args: Coco | Ade20k = parse(Form, argv, doc=__doc__)  # type: ignore[arg-type]
     try:
+        allow_megapixels(args.max_megapixels)
         lines, faults, sheet = _coco(args) if isinstance(args, Coco) else _ade20k(args)
     except (ValueError, OSError) as error:
         return fail(error)

@@ -31,6 +31,7 @@ import pretraining.task
 import segmentation.config
 import segmentation.task
 from detection.rescore import score_files
+from engine.image_file import allow_megapixels
 from engine.launch import fail, parse
 from engine.reevaluate import Buildable, reevaluate
 
@@ -56,6 +57,8 @@ class Args:
     """Folder of the data set; the run's own unless given."""
     split: str | None = None
     """Validation split; the run's own unless given."""
+    max_megapixels: int | None = None
+    """Read images of up to so many megapixels; the run's limit unless given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         return coco(parse(CocoArgs, argv[1:], doc=__doc__))
     args = parse(Args, argv, doc=__doc__)
     try:
+        allow_megapixels(args.max_megapixels)
         done = reevaluate(args.run, TASKS, data=args.data, split=args.split)
     except (ValueError, OSError) as error:
         return fail(error)

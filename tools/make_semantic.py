@@ -11,7 +11,6 @@ images/SPLIT, labels/SPLIT and classes.txt (the `folder` layout); run it once pe
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.images import UnreadableImageError
 from engine.launch import fail, parse
 from segmentation.convert import convert_colours
 from segmentation.panoptic import convert_panoptic
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
             count = len(convert_colours(args.source, args.out, args.palette, ignore=args.ignore or ()))
         else:
             count = convert_panoptic(args.annotations, args.pngs, args.images, args.out, split=args.split)
-    except (ValueError, OSError, UnreadableImageError) as error:
+    except (ValueError, OSError) as error:
         return fail(error)
     print(f"{count} label maps written to {args.out}")
     return 0

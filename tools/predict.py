@@ -13,6 +13,7 @@ from typing import Annotated
 
 import tyro
 
+from engine.image_file import allow_megapixels
 from engine.launch import fail, parse
 from engine.predict import images_named, predict_images
 from tools.evaluate import TASKS
@@ -30,6 +31,8 @@ class Args:
     """Folder to write to; RUN/predictions unless given."""
     data: Path | None = None
     """Folder of the data set; the run's own unless given."""
+    max_megapixels: int | None = None
+    """Read images of up to so many megapixels; the run's limit unless given."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(Args, argv, doc=__doc__)
     out = args.out or args.run / "predictions"
     try:
+        allow_megapixels(args.max_megapixels)
         done = predict_images(args.run, TASKS, images_named(args.images), out=out, data=args.data, say=print)
     except (ValueError, OSError) as error:
         return fail(error)

@@ -10,9 +10,10 @@ from PIL import Image
 
 from files.parsing import read_json
 from segmentation.classes import Classes, read_class_list
-from segmentation.convert import colours_to_labels, write_labels
+from segmentation.convert import colours_to_labels, read_colours, write_labels
 from segmentation.layout import open_folder
 from segmentation.panoptic import convert_panoptic, panoptic_to_labels
+from tests.pixel_files import chunk, png
 from tools.make_semantic import main
 
 CLASSES = Classes(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0, 0, 142)))
@@ -108,3 +109,24 @@ def test_panoptic_refused(real_data: Path, tmp_path: Path, capsys) -> None:
     assert read_class_list(tmp_path / "classes.txt").names == ("a", "b")
     assert main(["panoptic", "--annotations", str(panoptic), *flags]) == 1
     assert "classes.txt: lists other classes than this JSON" in capsys.readouterr().err
+
+
+def test_colours_are_those_that_the_file_stores(tmp_path: Path) -> None:
+    def read(values: np.ndarray, bits: int, **more) -> list:
+        (tmp_path / "a.png").write_bytes(png(values, bits, **more))
+        return read_colours(tmp_path / "a.png").tolist()
+
+    rgb = np.array([[[1, 2, 3], [255, 0, 9]]])
+    assert read(rgb, 8, colour=2) == rgb.tolist()
+    assert read(rgb * 257, 16, colour=2) == rgb.tolist()
+    assert read(rgb * 256, 16, colour=2) == rgb.tolist()
+    assert read(np.array([[0, 1]]), 1, colour=3, extra=chunk(b"PLTE", bytes([7, 8, 9, 1, 2, 3]))) == [
+        [[7, 8, 9], [1, 2, 3]]
+    ]
+    assert read(np.array([[0, 1, 2, 3]]), 2) == [[[0] * 3, [85] * 3, [170] * 3, [255] * 3]]
+    assert read(np.array([[0, 65535]]), 16) == read(np.array([[0, 255]]), 16) == [[[0] * 3, [255] * 3]]
+    for colour, values in ((2, rgb * 257 + 1), (2, rgb), (0, np.array([[1, 300]]))):
+        with pytest.raises(
+            ValueError, match=r"a\.png: colours of more than 8 bits \(uint16, up to \d+\), which 8 bits"
+        ):
+            read(values, 16, colour=colour)
