@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as rle
 
+from detection.run_lengths import checked_runs
 from detection.store import FREQUENCIES, Arrays, Category, Defect, Store
 
 ROUNDING = 1.0  # pixels by which COCO's own boxes may pass the edge of their image
@@ -267,46 +267,14 @@ class _Reader:
         )
 
     def _run_lengths(self, mask: Any, raw: dict[str, Any], image: dict[str, Any]) -> bytes:
-        where = self._where(raw, image)
-        if not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
-            raise ValueError(f"{where} has a segmentation that is neither a list of polygons nor run lengths.")
-        height, width = image["height"], image["width"]
-        if list(mask["size"]) != [height, width]:
-            raise ValueError(
-                f"{where} has run lengths for an image of {mask['size']} (height, width); "
-                f"the image is {[height, width]}."
-            )
-        packed = isinstance(mask["counts"], str)
-        covered = packed_pixels(mask["counts"].encode()) if packed else sum(mask["counts"])
-        if covered is None:
-            raise ValueError(f"{where} has run lengths that end within a number or have letters beyond COCO's.")
-        if covered != height * width:
-            raise ValueError(
-                f"{where} has run lengths of {covered:,} pixels; the image of {[height, width]} has {height * width:,}."
-            )
-        return bytes(mask["counts"].encode() if packed else rle.frPyObjects(mask, height, width)["counts"])
+        try:
+            runs = checked_runs(mask, height=image["height"], width=image["width"])
+        except ValueError as error:
+            raise ValueError(f"{self._where(raw, image)} {error}") from error
+        return bytes(runs["counts"].encode("ascii"))
 
     def _where(self, raw: dict[str, Any], image: dict[str, Any]) -> str:
         return f"{self.path}: {_example(raw, image)}"
-
-
-def packed_pixels(text: bytes) -> int | None:
-    """Return how many pixels COCO's compressed run lengths cover; None for text that is none.
-
-    The code of `rleFrString`: groups of five bits with a bit for more, the fifth bit of the last being the sign, and
-    from the fourth run on the difference to the run before the last. pycocotools reads any text and any number of
-    pixels as a mask of the stated size.
-    """
-    group = np.frombuffer(text, np.uint8).astype(np.int64) - ord("0")
-    if not len(group) or group.min() < 0 or group.max() > 0x3F or group[-1] & 0x20:
-        return None
-    last = np.flatnonzero(group & 0x20 == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    length = last - first + 1
-    place = np.arange(len(group)) - first.repeat(length)
-    value = np.add.reduceat((group & 0x1F) << (5 * place), first)
-    value -= np.where(group[last] & 0x10, 1 << (5 * length), 0)
-    return int(value[:1].sum() + value[1::2].cumsum().sum() + value[2::2].cumsum().sum())
 
 
 def _ragged(lists: list[Any]) -> tuple[np.ndarray, np.ndarray]:

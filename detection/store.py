@@ -17,7 +17,7 @@ import numpy as np
 
 from files.writing import replacing
 
-MAGIC = b"mae-transfer annotations 2\n"  # the number changes with the layout or with what the reading cleans
+MAGIC = b"mae-transfer annotations 3\n"  # the number changes with the layout or with what the reading cleans
 ALIGNMENT = 64
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}  # of LVIS's categories
 
