@@ -13,17 +13,18 @@ MOST_LISTED = 500_000  # files of a folder among which a name is looked for
 _ENDING = re.compile(r"\.[a-z][a-z0-9]{1,4}$")  # .jpg, and no number as in frame.0001
 
 
-def inside(folder: Path, name: str, *, source: Path) -> Path:
+def inside(folder: Path, name: str, *, source: Path, links: bool = False) -> Path:
     """Return the path of `name`, which the file `source` gives, below `folder`.
 
-    Raises ValueError where it leads out of the folder: an absolute path, `..`, or a link to elsewhere.
+    Raises ValueError where it leads out of the folder: an absolute path, `..`, or a link to elsewhere. `links` allows
+    the latter, for what is only read, from a folder that its owner made of links.
     """
     plain = isinstance(name, str) and name != "" and "\0" not in name
     absolute = plain and (PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).drive))
     if plain and not absolute and ".." not in PurePosixPath(name).parts:
         path = folder / name
         with_links, root = os.path.realpath(path), os.path.realpath(folder)
-        if os.path.commonpath([with_links, root]) == root:
+        if links or os.path.commonpath([with_links, root]) == root:
             return path
     raise ValueError(
         f"{source}: names {name!r}, which is not a path inside {folder}; a file that is read from or written to by the "

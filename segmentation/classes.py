@@ -1,12 +1,14 @@
 """What the classes of a data set are called, their colours, and the numbers that known data sets store for them."""
 
 import csv
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from files.writing import replacing
 from segmentation.host import ADE20KDataset, CityscapesDataset, COCOStuffDataset, PascalVOCDataset
 from segmentation.labels import Coding, coded, from_nought
 from segmentation.pairs import Pair, some
@@ -90,11 +92,10 @@ def read_object_info(root: Path) -> Classes | None:
         return None
     if len(files) > 1:
         raise ValueError(f"{root}: holds {len(files)} class lists ({some([f.name for f in files])}); keep one.")
-    with files[0].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
     try:
+        rows = list(csv.DictReader(io.StringIO(_text(files[0])), delimiter="\t"))
         numbers, names = [int(row["Idx"]) for row in rows], tuple(row["Name"].strip() for row in rows)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise ValueError(
             f"{files[0]}: not a tab-separated class list with columns Idx and Name ({error!r})."
         ) from error
@@ -114,7 +115,7 @@ def read_class_list(path: Path) -> Classes:
             f"{path}: no such class list; write one name a line, the first for label 0. A tab and a colour such as "
             "#ff8000 may follow each."
         )
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in _text(path).splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{path}: lists no class; write one name a line, the first for label 0.")
     names, _, colours = zip(*(line.partition("\t") for line in lines), strict=True)
@@ -133,13 +134,21 @@ def write_class_list(path: Path, classes: Classes) -> None:
         name if colour is None else f"{name}\t#{bytes(colour).hex()}"
         for name, colour in zip(classes.names, colours, strict=True)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _of(dataset: type) -> Classes:
     known = dataset.METAINFO  # type: ignore[attr-defined]
     return Classes(tuple(known["classes"]), tuple((r, g, b) for r, g, b in known["palette"]))
+
+
+def _text(path: Path) -> str:
+    """Return the text of a list. Raises ValueError that names the file for one that is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text in UTF-8 ({error}); save it as such.") from error
 
 
 def _colour(text: str, path: Path) -> Colour:

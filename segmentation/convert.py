@@ -46,17 +46,21 @@ def colours_to_labels(rgb_HW3: np.ndarray, classes: Classes, path: Path, *, igno
 def convert_colours(source: Path, out: Path, palette: Path, *, ignore: tuple[int, ...] = ()) -> list[Path]:
     """Write `out/x.png`, an index map, for every mask `source/x.*`, and return the paths.
 
-    `palette` is a `classes.txt` with colours. Raises ValueError that names the first mask that cannot be converted.
+    `palette` is a `classes.txt` with colours. Raises ValueError that names the first mask that cannot be converted, and
+    before anything is written for a file that exists and for two masks that would become one.
     """
     classes = read_class_list(palette)
-    written = []
+    targets: dict[Path, Path] = {}
     for path in find_images(source):
         target = out / path.relative_to(source).with_suffix(".png")
+        if target in targets:
+            raise ValueError(f"{path}: would become {target.name}, as {targets[target].name} does; rename one.")
         if target.exists():
             raise ValueError(f"{target}: exists already; give a new --out.")
+        targets[target] = path
+    for target, path in targets.items():
         write_labels(target, colours_to_labels(read_colours(path), classes, path, ignore=ignore))
-        written.append(target)
-    return written
+    return list(targets)
 
 
 def write_labels(path: Path, label_HW: np.ndarray, palette_C3: np.ndarray | None = None) -> Path:
