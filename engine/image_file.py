@@ -6,6 +6,7 @@ every exception between opening a file and closing it is an UnreadableImageError
 
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from PIL import Image
 
 MEGAPIXELS = 179  # Pillow's own limit, 178,956,970 pixels
 MOST = 10**6  # megapixels that can be asked for
+SAID_FROM = 50  # megapixels
 VARIABLE = "MAE_TRANSFER_MAX_MEGAPIXELS"
 ORIENTATION = 0x0112
 SCALED = "scaled"
@@ -89,6 +91,18 @@ def allow_megapixels(megapixels: int | None, *, at_least: bool = False) -> None:
     if not 1 <= megapixels <= MOST:
         raise ValueError(f"--max-megapixels {megapixels}: it must be from 1 to {MOST:,}.")
     os.environ[VARIABLE] = str(megapixels)
+
+
+def say_need(path: Path, bytes_per_pixel: int) -> None:
+    """Say on stderr how much memory an image takes before it takes it, from SAID_FROM megapixels on.
+
+    Raises UnreadableImageError.
+    """
+    width, height = upright_size(path)
+    if width * height >= SAID_FROM * 10**6:
+        need = width * height * bytes_per_pixel / 1e9
+        text = f"note: {path}: {width} x {height} pixels, for which about {need:.1f} GB of memory are needed."
+        print(text, file=sys.stderr, flush=True)
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:

@@ -7,7 +7,7 @@ head's coarse maps are not enlarged before they are fused (segmentation.upsample
 Axis letters: B batch, C classes in logits and channels in images, H x W pixels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,10 @@ from segmentation.host import EncoderDecoder
 from segmentation.upsampled import decode_logits
 
 CLASSES_AT_ONCE = 10
+# scores that are enlarged at once, of a few classes: half a GB, on a GPU 8. Fewer classes at once give the same bits
+SCORES_AT_ONCE = {"cpu": 2**27, "cuda": 2**31}
+# scores per image up to which the mean over several views is held for all classes: 2 GB, 3.6 megapixels of 150 classes
+SCORES_HELD = 2**29
 WINDOWS_AT_ONCE = 8  # bounds the memory of one forward pass
 Batch = dict[str, list[Any]]
 
@@ -51,19 +55,23 @@ def predict_images(
 ) -> Tensor:
     """Return the classes of normalised images, (B, H, W) uint8 at `size`.
 
-    Over several views (scales times flips) the softmax is averaged, as in mmseg's SegTTAModel.
+    Over several views (scales times flips) the softmax is averaged, as in mmseg's SegTTAModel; for images of more than
+    SCORES_HELD scores a few classes at a time, equal up to rounding (1e-6 of a share).
     """
     views = [(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,))]
+    parts = _parts(segmentor.out_channels, size, image_BCHW)
+    seen = (_view(segmentor, image_BCHW, scale=scale, mirrored=mirrored) for scale, mirrored in views)
     if len(views) == 1:
-        view = _view(segmentor, image_BCHW, scale=scales[0], mirrored=False)
-        return best_class(_resized(view.logits(part), size) for part in _parts(segmentor.out_channels, image_BCHW))
+        (view,) = seen
+        return best_class(_resized(view.logits(part), size) for part in parts)
+    if segmentor.out_channels * size[0] * size[1] > SCORES_HELD:
+        return best_class(_mean_shares(list(seen), size, parts))
     total_BCHW: Tensor | None = None
-    for scale, mirrored in views:
-        logits_BCHW = _view(segmentor, image_BCHW, scale=scale, mirrored=mirrored).logits(slice(None))
-        share_BCHW = _resized(logits_BCHW, size).softmax(dim=1)
+    for view in seen:
+        share_BCHW = _resized(view.logits(slice(None)), size).softmax(dim=1)
         total_BCHW = share_BCHW if total_BCHW is None else total_BCHW.add_(share_BCHW)
     assert total_BCHW is not None
-    return best_class(total_BCHW[:, part] for part in _parts(segmentor.out_channels, image_BCHW))
+    return best_class(total_BCHW[:, part] for part in parts)
 
 
 @dataclass(frozen=True)
@@ -131,9 +139,30 @@ def best_class(parts: Iterable[Tensor]) -> Tensor:
     return class_BHW
 
 
-def _parts(classes: int, image_BCHW: Tensor) -> list[slice]:
-    """Return which classes to enlarge at once: few on a CPU, whose caches are small."""
-    at_once = classes if image_BCHW.is_cuda else CLASSES_AT_ONCE
+def _mean_shares(views: Sequence["View"], size: tuple[int, int], parts: Sequence[slice]) -> Iterator[Tensor]:
+    """Yield the sum over the views of softmax, a few classes at a time: one map per view is held, none per class."""
+    norms = []
+    for view in views:
+        norm_BHW: Tensor | None = None
+        for part in parts:
+            for score_BHW in _resized(view.logits(part), size).unbind(dim=1):
+                norm_BHW = score_BHW.clone() if norm_BHW is None else torch.logaddexp(norm_BHW, score_BHW, out=norm_BHW)
+        assert norm_BHW is not None
+        norms.append(norm_BHW[:, None])
+    for part in parts:
+        total_BCHW: Tensor | None = None
+        for view, norm_B1HW in zip(views, norms, strict=True):
+            share_BCHW = _resized(view.logits(part), size).sub(norm_B1HW).exp_()
+            total_BCHW = share_BCHW if total_BCHW is None else total_BCHW.add_(share_BCHW)
+        assert total_BCHW is not None
+        yield total_BCHW
+
+
+def _parts(classes: int, size: tuple[int, int], image_BCHW: Tensor) -> list[slice]:
+    """Return which classes to enlarge at once: few on a CPU, whose caches are small, and few of large images."""
+    pixels = image_BCHW.shape[0] * max(size[0] * size[1], image_BCHW.shape[2] * image_BCHW.shape[3])
+    room = max(1, SCORES_AT_ONCE["cuda" if image_BCHW.is_cuda else "cpu"] // pixels)
+    at_once = min(room, classes if image_BCHW.is_cuda else CLASSES_AT_ONCE)
     return [slice(first, first + at_once) for first in range(0, classes, at_once)]
 
 

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from engine.image_file import SCALED, UnreadableImageError, check_sums, opened, raw_mode
 
+AT_ONCE = 2**22  # pixels
 IGNORED = 255  # mmseg's ignore_index
 MOST_CLASSES = 254  # 8-bit labels after 0 and 255 are taken
 INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
@@ -87,7 +89,7 @@ def read_label_map(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: a label map of {raw} pixels, whose numbers cannot be told; save it as PNG.")
     if mode in ("1", "L"):
         return _stored(values, mode, raw or mode)
-    return values.astype(np.uint8 if mode == "P" else np.int32)
+    return values.astype(np.uint8 if mode == "P" else np.int32, copy=False)
 
 
 def _lossy(image: Image.Image) -> str | None:
@@ -104,7 +106,7 @@ def _stored(values_HW: np.ndarray, mode: str, raw: str) -> np.ndarray:
     kind = GREY.fullmatch(raw)
     assert kind is not None
     bits = 1 if mode == "1" else int(kind["bits"] or 8)
-    shown_HW = values_HW.astype(np.uint8)  # of mode 1: 0 and 1
+    shown_HW = values_HW.astype(np.uint8, copy=False)  # of mode 1: 0 and 1
     if bits in (2, 4):
         shown_HW = shown_HW // np.uint8(255 // (2**bits - 1))  # exact: every level is a multiple
     return np.uint8(2**bits - 1) - shown_HW if kind["inverted"] else shown_HW
@@ -121,7 +123,10 @@ def decode(label_HW: np.ndarray, coding: Coding, path: Path) -> np.ndarray:
     """
     for value in count_values(label_HW):
         check_label(value, path, coding)
-    return np.array(coding.table).astype(np.uint8)[label_HW]
+    # OpenCV's table: NumPy would make numbers of 8 bytes of the whole map first
+    table = np.array(coding.table).astype(np.uint8)
+    decoded: np.ndarray = cv2.LUT(label_HW.astype(np.uint8, copy=False), table)
+    return decoded
 
 
 def check_label(value: int, path: Path, coding: Coding) -> None:
@@ -137,7 +142,9 @@ def check_label(value: int, path: Path, coding: Coding) -> None:
 def count_values(label_HW: np.ndarray) -> dict[int, int]:
     """Return stored number -> pixels."""
     if label_HW.dtype == np.uint8:
-        counts = np.bincount(label_HW.reshape(-1))
+        counts = np.zeros(256, dtype=np.int64)
+        for part in np.array_split(label_HW.reshape(-1), 1 + label_HW.size // AT_ONCE):  # bincount takes 8 bytes each
+            counts += np.bincount(part, minlength=256)
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     return {int(value): int(pixels) for value, pixels in zip(*np.unique(label_HW, return_counts=True), strict=True)}
 

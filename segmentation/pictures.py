@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from engine.images import read_rgb
+from engine.image_file import UnreadableImageError
+from engine.images import MOST_DRAWN, read_reduced
 from engine.task import ImageResult
 from files.writing import replacing
 from segmentation.classes import Classes, palette_of
@@ -36,9 +37,9 @@ def draw_predictions(
     shown: set[int] = set()
     for row, result in zip(grid, chosen, strict=True):
         sample = data[by_id[result.image_id]]
-        label_HW = sample["data_samples"].gt_sem_seg.data[0].numpy()
-        prediction_HW = predict(collate([sample]))[0].cpu().numpy()
-        image_HWC = sample["inputs"].numpy()[::-1].transpose(1, 2, 0)  # BGR to RGB, channels last
+        label_HW = thinned(sample["data_samples"].gt_sem_seg.data[0].numpy())
+        prediction_HW = thinned(predict(collate([sample]))[0].cpu().numpy())
+        image_HWC = thinned(sample["inputs"].numpy()[::-1].transpose(1, 2, 0))  # BGR to RGB, channels last
         pictures = image_HWC, colour(label_HW, data.palette), colour(prediction_HW, data.palette)
         for axes, picture in zip(row, pictures, strict=True):
             axes.imshow(picture, interpolation="nearest")
@@ -90,8 +91,13 @@ def draw_confusion(path: Path, total_CC: np.ndarray, names: Sequence[str], *, mo
     return path
 
 
-def draw_sheet(path: Path, pairs: Sequence[Pair], classes: Classes, coding: Coding, *, most: int = 12) -> Path:
-    """Write a contact sheet: images beside their label maps in colours; ignored pixels are black, others' magenta."""
+def draw_sheet(
+    path: Path, pairs: Sequence[Pair], classes: Classes, coding: Coding, *, most: int = 12
+) -> tuple[UnreadableImageError, ...]:
+    """Write a contact sheet: images beside their label maps in colours; ignored pixels are black, others' magenta.
+
+    Returns what could not be read of it, whose place is empty.
+    """
     chosen = pairs if len(pairs) <= most else [pairs[i * len(pairs) // most] for i in range(most)]
     palette = palette_of(classes)
     columns = 2 if len(chosen) > 1 else 1
@@ -101,18 +107,27 @@ def draw_sheet(path: Path, pairs: Sequence[Pair], classes: Classes, coding: Codi
     for axes in grid.flat:
         axes.axis("off")
     shown: Counter[int] = Counter()
+    unreadable = []
     for number, pair in enumerate(chosen):
         left, right = grid[number // columns][2 * (number % columns) :][:2]
-        image, label_HW = read_rgb(pair.image), read_label_map(pair.labels)
-        inside = (label_HW >= 0) & (label_HW <= IGNORED)
-        class_HW = np.where(inside, np.array(coding.table)[np.where(inside, label_HW, IGNORED)], REFUSED)
+        try:
+            (image, (width, height)), label_HW = read_reduced(pair.image), read_label_map(pair.labels)
+        except UnreadableImageError as error:
+            unreadable.append(error)
+            left.set_title(f"{pair.image_id}  unreadable", fontsize=7)
+            continue
+        table = dict(enumerate(coding.table))
+        for value, pixels in count_values(label_HW).items():
+            shown[table.get(value, REFUSED)] += pixels
+        small_HW = thinned(label_HW)
+        inside = (small_HW >= 0) & (small_HW <= IGNORED)
+        class_HW = np.where(inside, np.array(coding.table)[np.where(inside, small_HW, IGNORED)], REFUSED)
         picture = colour(np.where(class_HW == REFUSED, IGNORED, class_HW), palette)
         picture[class_HW == REFUSED] = MAGENTA
         left.imshow(image)
         right.imshow(picture, interpolation="nearest")
-        left.set_title(f"{pair.image_id}  {image.width} x {image.height}", fontsize=7)
+        left.set_title(f"{pair.image_id}  {width} x {height}{drawn_at((width, height))}", fontsize=7)
         right.set_title(pair.labels.name, fontsize=7)
-        shown.update(count_values(class_HW))
     named = [number for number, _ in shown.most_common() if number not in (IGNORED, REFUSED)][:MOST_NAMED]
     patches = [Patch(facecolor=palette[i] / 255, label=classes.names[i].split(",")[0]) for i in sorted(named)]
     patches += [Patch(facecolor="black", label="ignored")] if IGNORED in shown else []
@@ -120,9 +135,20 @@ def draw_sheet(path: Path, pairs: Sequence[Pair], classes: Classes, coding: Codi
     figure.legend(handles=patches, loc="outside lower center", ncols=4 * columns, fontsize=7, frameon=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
-    return path
+    return tuple(unreadable)
 
 
 def colour(label_HW: np.ndarray, palette_C3: np.ndarray) -> np.ndarray:
     """Return the classes in their colours, (H, W, 3) uint8, ignored pixels black."""
     return np.concatenate([palette_C3, BLACK])[np.where(label_HW == IGNORED, len(palette_C3), label_HW)]
+
+
+def thinned(map_HW: np.ndarray) -> np.ndarray:
+    """Return every k-th row and column, such that neither side is longer than MOST_DRAWN; whole where none is."""
+    step = -(-max(map_HW.shape[:2]) // MOST_DRAWN)
+    return map_HW[::step, ::step]
+
+
+def drawn_at(size: tuple[int, int]) -> str:
+    """Return what a caption adds for an image that is drawn smaller than it is, or nothing."""
+    return f", drawn at most {MOST_DRAWN} pixels wide or high" if max(size) > MOST_DRAWN else ""
