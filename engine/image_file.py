@@ -30,6 +30,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # EXIF 2.3, tag Orientation
+AT_ONCE = 2**20  # bytes
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -140,26 +141,54 @@ def raw_mode(image: Image.Image) -> str:
 
 
 def check_sums(path: Path) -> None:
-    """Raise UnreadableImageError where the pixels of a PNG are not those that were written, by its checksums.
+    """Raise UnreadableImageError where the pixels of a PNG are not all there, or not those that were written.
 
-    Pillow does not look at them, and takes other pixels out of a damaged file in silence.
+    Pillow does not look at checksums, and leaves rows that are missing black: it takes other pixels out of a damaged
+    file in silence.
     """
     try:
         with path.open("rb") as file:
             if file.read(8) != PNG:
                 return
-            while len(head := file.read(8)) == 8:
-                length, kind = struct.unpack(">I4s", head)
-                if kind == b"IEND":
-                    return
-                if kind != b"IDAT":
-                    file.seek(length + 4, os.SEEK_CUR)
-                    continue
-                data, given = file.read(length), file.read(4)
-                if len(given) == 4 and zlib.crc32(data, zlib.crc32(kind)) != int.from_bytes(given, "big"):
-                    raise UnreadableImageError(str(path), "damaged: its pixels do not have the checksum of the file")
-    except OSError as error:
-        raise UnreadableImageError(str(path), str(error)) from error
+            _check_chunks(file)
+    except (OSError, ValueError, zlib.error, struct.error) as error:
+        raise UnreadableImageError(str(path), _reason(error)) from error
+
+
+def _check_chunks(file: BinaryIO) -> None:
+    """Raise ValueError, zlib.error or struct.error for damage of the chunks behind the first 8 bytes of a PNG."""
+    unpacker, expected, found = zlib.decompressobj(), 0, 0
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND":
+            break
+        if kind not in (b"IHDR", b"IDAT"):
+            file.seek(length + 4, os.SEEK_CUR)
+            continue
+        data, given = file.read(length), file.read(4)
+        if len(given) == 4 and zlib.crc32(data, zlib.crc32(kind)) != int.from_bytes(given, "big"):
+            raise ValueError("damaged: its pixels do not have the checksum that the file states")
+        if kind == b"IHDR":
+            expected = _bytes_of_pixels(data)
+            continue
+        while data and found < expected:
+            found += len(unpacker.decompress(data, AT_ONCE))
+            data = unpacker.unconsumed_tail
+    if found < expected:
+        raise ValueError(f"damaged: it holds {found:,} of the {expected:,} bytes of its pixels")
+
+
+def _bytes_of_pixels(header: bytes) -> int:
+    """Return how many bytes the rows of a PNG have, by its IHDR chunk; every row has one byte for its filter."""
+    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    per_pixel = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1)
+    # Adam7: first column and row, steps between columns and rows
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    total = 0
+    for x, y, across, down in passes if interlaced else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+        total += max(0, rows) * (1 + -(-columns * per_pixel // 8)) if columns > 0 else 0
+    return total
 
 
 def _check_bmp(image: Image.Image) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import tarfile
-import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ ARCHIVES = (".tar",)
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
 VERSION = 1  # of the kept index; changes with its layout or with what is taken from a shard
 CACHED_FROM = 50_000  # files: fewer are found within seconds
+AT_ONCE = 2**20  # bytes
 MOST_OPEN = 128  # shards that a process keeps open; more could exceed its limit of open files
 
 
@@ -109,8 +109,8 @@ def open_shards(paths: Sequence[Path], endings: tuple[str, ...]) -> tuple[Shards
             if (index := _read_index(kept, stamp)) is not None:
                 return Shards(paths, index), ()
             notes = (f"shards changed since they were indexed; indexed again ({kept})",)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            notes = (f"index of the shards not usable, made again: {kept}: {error}",)
+        except Exception as error:  # NumPy and zipfile raise what a damaged file leads them to
+            notes = (f"index of the shards not usable, made again: {kept}: {type(error).__name__}: {error}",)
     index = _index(paths, endings)
     if len(index.size_N) >= CACHED_FROM:
         try:
@@ -154,27 +154,39 @@ def _index(paths: Sequence[Path], endings: tuple[str, ...]) -> Index:
 def _members(path: Path, endings: tuple[str, ...], others: Counter[str]) -> list[tuple[str, int, int]]:
     """Return name, first byte and size of the files of the given endings; `others` counts the rest, by ending."""
     wanted: list[tuple[str, int, int]] = []
+    holed = None
+    length, end = path.stat().st_size, 0
     try:
         with tarfile.open(path, "r:") as shard:
             while (member := shard.next()) is not None:
+                if member.size < 0 or shard.offset <= end:  # it would be read for ever
+                    raise tarfile.ReadError(f"a size of {member.size} bytes at byte {end:,}")
+                if shard.offset > length + tarfile.BLOCKSIZE or (member.isreg() and _beyond(member, length)):
+                    raise tarfile.ReadError(f"{member.name!r} ends beyond its {length:,} bytes")
+                end = shard.offset
                 shard.members.clear()  # type: ignore[attr-defined]  # it would hold every header that was read
                 if member.issym() or member.islnk():
                     others["links"] += 1
                 elif member.isreg() and not member.name.lower().endswith(endings):
                     others[ending_of(member.name)] += 1
                 elif member.issparse():
-                    raise ValueError(f"{path}: {member.name!r} is stored with holes; pack it again without --sparse.")
+                    holed = holed or member.name
                 elif member.isreg():
                     wanted.append((member.name, member.offset_data, member.size))
             end = shard.offset
-    except tarfile.TarError as error:
+    except OSError:
+        raise
+    except Exception as error:  # damaged numbers and texts lead tarfile to more than its own errors
         raise ValueError(
-            f"{path}: no whole uncompressed tar file ({error}); copy it again if it was cut off, and if it is "
-            "compressed, decompress it first (`gunzip`, `zstd -d`, ...)."
+            f"{path}: no whole uncompressed tar file ({str(error) or type(error).__name__}); copy it again if it was "
+            "cut off, and if it is compressed, decompress it first (`gunzip`, `zstd -d`, ...)."
         ) from error
+    if holed is not None:
+        raise ValueError(f"{path}: {holed!r} is stored with holes; pack it again without --sparse.")
     with path.open("rb") as file:  # tarfile takes any block that is no header for the end
         file.seek(end)
         block = file.read(tarfile.BLOCKSIZE)
+        rest = next((place for place in range(file.tell(), length, AT_ONCE) if any(file.read(AT_ONCE))), None)
     if len(block) < tarfile.BLOCKSIZE:
         raise ValueError(
             f"{path}: cut off: it ends after {path.stat().st_size:,} bytes without the empty block that closes a tar "
@@ -182,7 +194,16 @@ def _members(path: Path, endings: tuple[str, ...], others: Counter[str]) -> list
         )
     if any(block):
         raise ValueError(f"{path}: damaged: byte {end:,} of {path.stat().st_size:,} begins no file; copy it again.")
+    if rest is not None:
+        raise ValueError(
+            f"{path}: goes on after the empty block at byte {end:,} that closes a tar file: two archives one behind "
+            "the other, or a damaged one; unpack it with `tar -xif` and pack it again, or copy it again."
+        )
     return wanted
+
+
+def _beyond(member: tarfile.TarInfo, length: int) -> bool:
+    return not member.issparse() and member.offset_data + member.size > length
 
 
 def _write_index(path: Path, index: Index, stamp: dict[str, Any]) -> None:
@@ -199,4 +220,27 @@ def _read_index(path: Path, stamp: dict[str, Any]) -> Index | None:
         others: dict[str, int] = header.pop("others")
         if header != json.loads(json.dumps(stamp)):
             return None
-        return Index(others=others, **{name: arrays[name] for name in arrays.files if name != "header"})
+        index = Index(others=others, **{name: arrays[name] for name in arrays.files if name != "header"})
+    _check_index(index, [size for _, size, _ in stamp["shards"]])
+    return index
+
+
+def _check_index(index: Index, lengths: Sequence[int]) -> None:
+    """Raise ValueError where the arrays do not fit one another or shards of these lengths."""
+    arrays = (index.shard_N, index.offset_N, index.size_N, index.end_N)
+    if any(array.ndim != 1 or array.dtype.kind != "i" or len(array) != len(index.size_N) for array in arrays):
+        raise ValueError("its arrays are not of one length")
+    ends = np.concatenate([[0], index.end_N])
+    if (np.diff(ends) < 0).any() or ends[-1] != len(index.name) or index.name.dtype != np.uint8:
+        raise ValueError("its names do not fit their ends")
+    shard_N, end_N = index.shard_N, index.offset_N + index.size_N
+    inside = len(shard_N) == 0 or (shard_N.min() >= 0 and shard_N.max() < len(lengths))
+    if (
+        not inside
+        or (index.offset_N < 0).any()
+        or (index.size_N < 0).any()
+        or (end_N > np.array(lengths)[shard_N]).any()
+    ):
+        raise ValueError("its files do not lie in their shards")
+    if not all(isinstance(count, int) for count in index.others.values()):
+        raise ValueError("its other files are not counted")

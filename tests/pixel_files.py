@@ -46,7 +46,9 @@ def png_numbers(content: bytes) -> np.ndarray:
     while place + 8 <= len(content):
         length, kind = struct.unpack(">I4s", content[place : place + 8])
         data = content[place + 8 : place + 8 + length]
-        assert zlib.crc32(kind + data) == int.from_bytes(content[place + 8 + length : place + 12 + length], "big")
+        given = content[place + 8 + length : place + 12 + length]
+        if kind in (b"IHDR", b"IDAT") and len(given) == 4:  # the others hold no numbers
+            assert zlib.crc32(kind + data) == int.from_bytes(given, "big")
         head = data if kind == b"IHDR" else head
         text += data if kind == b"IDAT" else b""
         place += 12 + length
