@@ -56,7 +56,8 @@ def png_numbers(content: bytes) -> np.ndarray:
             break
     width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head)
     assert not interlaced
-    text, channels = zlib.decompress(text), CHANNELS[colour]
+    # a stream may be cut off behind its last row
+    text, channels = zlib.decompressobj().decompress(text), CHANNELS[colour]
     size, length = max(1, bits * channels // 8), -(-width * bits * channels // 8)
     before, rows = bytes(length), []
     for y in range(height):
