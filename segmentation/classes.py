@@ -93,7 +93,7 @@ def read_object_info(root: Path) -> Classes | None:
     if len(files) > 1:
         raise ValueError(f"{root}: holds {len(files)} class lists ({some([f.name for f in files])}); keep one.")
     try:
-        rows = list(csv.DictReader(io.StringIO(_text(files[0])), delimiter="\t"))
+        rows = list(csv.DictReader(io.StringIO(text_of(files[0])), delimiter="\t"))
         numbers, names = [int(row["Idx"]) for row in rows], tuple(row["Name"].strip() for row in rows)
     except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise ValueError(
@@ -115,7 +115,7 @@ def read_class_list(path: Path) -> Classes:
             f"{path}: no such class list; write one name a line, the first for label 0. A tab and a colour such as "
             "#ff8000 may follow each."
         )
-    lines = [line for line in _text(path).splitlines() if line.strip()]
+    lines = [line for line in text_of(path).splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{path}: lists no class; write one name a line, the first for label 0.")
     names, _, colours = zip(*(line.partition("\t") for line in lines), strict=True)
@@ -143,7 +143,7 @@ def _of(dataset: type) -> Classes:
     return Classes(tuple(known["classes"]), tuple((r, g, b) for r, g, b in known["palette"]))
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """Return the text of a list. Raises ValueError that names the file for one that is no UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")

@@ -12,11 +12,13 @@ folder      images/{train,val}/x.*, labels/{train,val}/x.png: 0 to N - 1 the cla
             a name a line, the first for 0, a tab and #rrggbb behind it or not
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from files.naming import inside
 from segmentation import classes as known
 from segmentation.classes import CLASS_LIST, Classes
 from segmentation.labels import (
@@ -148,12 +150,16 @@ def _voc_pairs(root: Path, split: str) -> list[Pair]:
     if not listing.is_file():
         there = sorted(path.stem for path in listing.parent.glob("*.txt"))
         raise FileNotFoundError(f"{listing}: no such split; there are {some(there)}.")
-    names = listing.read_text(encoding="utf-8").split()
+    names = known.text_of(listing).split()
     if not names:
         raise ValueError(f"{listing}: lists no image.")
-    paths = {name: (root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png") for name in names}
-    images = {name: image for name, (image, _) in paths.items() if image.is_file()}
-    labels = {name: label for name, (_, label) in paths.items() if label.is_file()}
+
+    def named(folder: str, name: str) -> Path:
+        return inside(root / folder, name, source=listing, links=True)
+
+    paths = {name: (named("JPEGImages", f"{name}.jpg"), named("SegmentationClass", f"{name}.png")) for name in names}
+    images = {name: image for name, (image, _) in paths.items() if os.path.isfile(image)}
+    labels = {name: label for name, (_, label) in paths.items() if os.path.isfile(label)}
     check_partners(images, labels, "JPEGImages/x.jpg", "SegmentationClass/x.png")
     if absent := [name for name in paths if name not in images]:
         raise FileNotFoundError(f"{listing}: {len(absent)} of {len(names)} images are missing ({some(absent)}).")

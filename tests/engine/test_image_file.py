@@ -12,9 +12,13 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from engine.config import NOT_IDENTITY
 from engine.image_file import VARIABLE, UnreadableImageError, allow_megapixels, most_megapixels, opened, upright_size
 from engine.images import read_rgb
+from engine.launch import TrainArgs, override
+from segmentation.recipes import RECIPES
 from tests.pixel_files import tiff
+from tools import check_data
 
 
 @pytest.fixture
@@ -227,3 +231,31 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     for read in (read_rgb, upright_size):
         with pytest.raises(UnreadableImageError, match=r"none\.jpg: unreadable image \(.*No such file"):
             read(tmp_path / "none.jpg")
+
+
+@pytest.mark.usefixtures("limit")
+def test_the_flag_of_the_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("training", "validation"):
+        for kind, ending in (("images", "jpg"), ("annotations", "png")):
+            (tmp_path / kind / split).mkdir(parents=True)
+            stripes = np.tile(np.array([1, 2], dtype=np.uint8), (1000, 750))
+            Image.fromarray(stripes).save(tmp_path / kind / split / f"0.{ending}")
+    flags = ["ade20k", str(tmp_path), "--sheet", str(tmp_path / "sheet.png"), "--max-megapixels"]
+    assert check_data.main([*flags, "0"]) == 1
+    assert "--max-megapixels 0: it must be from 1 to 1,000,000." in capsys.readouterr().err
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert check_data.main([*flags, "1"]) == 1
+    assert "raise the limit by --max-megapixels N" in capsys.readouterr().out
+    assert check_data.main([*flags, "2"]) == 0
+
+
+@pytest.mark.usefixtures("limit")
+def test_the_flag_of_training_is_kept_with_the_run() -> None:
+    args = TrainArgs(recipe="tiny", data=Path("x"), out=Path("y"), max_megapixels=500)
+    config = override(RECIPES["tiny"](), args)
+    assert config.run.max_megapixels == 500 and "max_megapixels" in NOT_IDENTITY
+    allow_megapixels(config.run.max_megapixels, at_least=True)  # what evaluate and predict do of a run
+    assert most_megapixels() == 500
+    allow_megapixels(300, at_least=True)
+    assert most_megapixels() == 500

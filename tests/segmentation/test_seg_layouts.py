@@ -17,7 +17,7 @@ from segmentation.classes import (
 )
 from segmentation.data import PairedImages, val_pipeline
 from segmentation.labels import IGNORED
-from segmentation.layout import SegmentationFolder, open_folder
+from segmentation.layout import LAYOUTS, SegmentationFolder, open_folder
 
 
 def write(root: Path, maps: Mapping[str, list[int]], images: list[str]) -> None:
@@ -199,3 +199,16 @@ def test_another_layout_than_declared(tmp_path: Path, layout, wanted: str) -> No
     message = re.escape(f"looked for {wanted} ({layout} layout); found ImageSets/, JPEGImages/, SegmentationClass/ in")
     with pytest.raises(FileNotFoundError, match=message):
         open_folder(root, layout)
+
+
+def test_lists_that_are_no_text_or_lead_out_are_named(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes(b"sky\n\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"classes\.txt: not text in UTF-8"):
+        read_class_list(tmp_path / "classes.txt")
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    listing = tmp_path / "ImageSets" / "Segmentation" / "train.txt"
+    for content, says in ((b"\xff\xff", "not text in UTF-8"), (b"../a", r"names '\.\./a\.jpg', which is not a path")):
+        listing.write_bytes(content)
+        with pytest.raises(ValueError, match=r"train\.txt: " + says):
+            LAYOUTS["voc"].pairs(tmp_path, "train")
