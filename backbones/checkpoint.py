@@ -14,10 +14,14 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from backbones.checksum import BLANK, FIELD, stamp
 from backbones.config import ViTConfig
 from backbones.vit import ViT
 from files.writing import replacing
 
+UNSTAMPED = (
+    "its header holds no checksum, so that damage to the file would not be seen; it was written before there were"
+)
 FORMAT = "mae-transfer-backbone/1"
 
 
@@ -78,6 +82,9 @@ class Checkpoint:
     """What was concluded and not read."""
     origin: str | None = None
     """What the weights were converted from, its SHA-256 included."""
+    check: Callable[[], None] = lambda: None
+    """Waits until the file's bytes are compared with the checksums in it, and raises ValueError where they differ;
+    `load_checkpoint` and `write_as` call it."""
 
     def __post_init__(self) -> None:
         """Raise ValueError where the normalisation is for other images than the weights."""
@@ -129,11 +136,13 @@ def write_state(
         "normalisation": asdict(normalisation),
         "origin": origin,
         "notes": list(notes),
+        FIELD: BLANK,
     }
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
     with replacing(path) as temporary:
         # one entry: safetensors writes several in random order, and equal weights should have equal digests
         save_file(tensors, temporary, metadata={FORMAT: json.dumps(header, sort_keys=True)})
+        stamp(temporary)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +172,13 @@ def parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
         architecture = ViTConfig(**values)
         normalisation = Normalisation(**{name: tuple(v) for name, v in header["normalisation"].items()})
         origin = header.get("origin")
+        stamped = () if FIELD in header else (UNSTAMPED,)
         return Header(
             architecture=architecture,
             source=str(header["source"]),
             normalisation=normalisation,
             origin=None if origin is None else str(origin),
-            notes=tuple(str(note) for note in header.get("notes", ())),  # files from before have none
+            notes=tuple(str(note) for note in header.get("notes", ())) + stamped,  # files from before have none
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: its header does not describe a ViT ({type(error).__name__}: {error}).") from error

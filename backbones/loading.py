@@ -105,6 +105,7 @@ def load_checkpoint(vit: ViT, checkpoint: Checkpoint, fit: Fit | None = None) ->
             f"unexpected {len(unexpected)} ({listed(unexpected)}); other shape {len(shapes)} ({listed(shapes)})."
             f"{_hint(missing, unexpected, checkpoint)}"
         )
+    checkpoint.check()
     vit.load_state_dict(state)
     new = {item.partition(":")[0] for item in work.new}
     return LoadReport(

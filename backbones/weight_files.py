@@ -13,15 +13,17 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from backbones.digest import begin_digest, version_of
+from backbones.checksum import check_records, check_stamp
+from backbones.digest import begin_check, begin_digest, version_of
 from backbones.weight_values import faults_of
 
 Kind = Literal["safetensors", "pytorch", "numpy", "pickle"]
@@ -31,6 +33,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".npz", ".pk
 MOST_EXPANSION = 20
 EXPANSION_FLOOR = 64 << 20  # bytes
 
+ZIP = b"PK\x03\x04"
 # The first bytes of PyTorch's format before 1.6: a pickled number, 0x1950a86a20f9469cfc6c.
 _LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")
 
@@ -70,6 +73,9 @@ class WeightFile:
     """Names of what else lies at the top level: `optimizer`, `epoch`, `args`."""
     digest: Callable[[], str] = field(repr=False)
     """Gives the SHA-256 of the file, which a thread computes from when the file has been read."""
+    check: Callable[[], None] = field(repr=False)
+    """Waits for a thread that compares the bytes with the checksums in the file; to be called before tensors are used.
+    Raises ValueError where they differ."""
     metadata: dict[str, str] = field(default_factory=dict)
     """The header of a safetensors file."""
 
@@ -87,6 +93,7 @@ class OpenedFile:
     kind: Kind
     content: object
     digest: Callable[[], str] = field(repr=False)
+    check: Callable[[], None] = field(repr=False)
     metadata: dict[str, str]
 
 
@@ -111,17 +118,18 @@ def open_weight_file(path: Path, *, trust_pickle: bool = False) -> OpenedFile:
     content: object
     with path.open("rb") as opened:
         kind = _kind(path)
+        check = begin_check(opened, partial(_compare, path))
         if kind == "safetensors":
             content, metadata = _read_safetensors(path)
         elif kind == "numpy":
             content = _read_npz(path)
         else:
-            content = (_read_pytorch if kind == "pytorch" else _read_pickle)(path, trust_pickle)
+            content = (_read_pytorch if kind == "pytorch" else _read_pickle)(path, trust_pickle, check)
         if version_of(path.stat()) != version_of(os.fstat(opened.fileno())):
             raise ValueError(
                 f"{path}: was replaced or changed while it was read. Wait until it is whole, then read it."
             )
-        return OpenedFile(path, kind, content, begin_digest(opened), metadata)
+        return OpenedFile(path, kind, content, begin_digest(opened, after=check), check, metadata)
 
 
 def take_weights(file: OpenedFile, *, entries: Sequence[str]) -> WeightFile:
@@ -136,7 +144,16 @@ def take_weights(file: OpenedFile, *, entries: Sequence[str]) -> WeightFile:
         raise ValueError(
             f"{file.path}: has tensors that no backbone can take: {shown}. Take another copy of the weights."
         )
-    return WeightFile(file.path, file.kind, taken, entry, others, file.digest, file.metadata)
+    return WeightFile(file.path, file.kind, taken, entry, others, file.digest, file.check, file.metadata)
+
+
+def _compare(path: Path, file: BinaryIO) -> None:
+    """Raise ValueError where the file is not what its own checksums say, if it has any."""
+    first = file.read(4)
+    if first == ZIP:
+        check_records(path, file)
+    elif first[:1] != b"\x80":  # no pickle
+        check_stamp(path, file)
 
 
 def _check_is_file(path: Path) -> None:
@@ -157,7 +174,7 @@ def _kind(path: Path) -> Kind:
         raise ValueError(f"{path}: is empty (0 bytes), so a download or a copy of it failed. Fetch it again.")
     with path.open("rb") as file:
         head = file.read(512)
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(ZIP):
         return _zip_kind(path, size)
     if head[:1] == b"\x80" and head[2:].startswith(_LEGACY_MAGIC):
         return "pytorch"
@@ -245,7 +262,7 @@ def _as_tensor(path: Path, name: str, array: np.ndarray) -> Tensor:
         raise ValueError(f"{path}: {name} is of dtype {array.dtype}, which is no number. Remove it.") from error
 
 
-def _read_pytorch(path: Path, trust_pickle: bool) -> object:
+def _read_pytorch(path: Path, trust_pickle: bool, check: Callable[[], None]) -> object:
     ignored: list[Any] = [(_Ignored, name) for name in _IGNORED_GLOBALS]
     misnamed = path.suffix == ".safetensors"  # torch.load goes by the suffix of a path, and maps nothing but paths
     mmap = not misnamed and _stored_sizes(path) is not None
@@ -269,6 +286,7 @@ def _read_pytorch(path: Path, trust_pickle: bool) -> object:
             ) from error
     except (RuntimeError, EOFError, OSError, ValueError, MemoryError, AssertionError, LookupError) as error:
         raise _damaged(path, error) from error
+    check()  # damage must not run
     return _run_pickle(path, lambda: load(False))
 
 
@@ -281,7 +299,7 @@ def _stored_sizes(path: Path) -> set[int] | None:
     return {r.file_size for r in records} if all(r.compress_type == zipfile.ZIP_STORED for r in records) else None
 
 
-def _read_pickle(path: Path, trust_pickle: bool) -> object:
+def _read_pickle(path: Path, trust_pickle: bool, _: Callable[[], None]) -> object:
     if not trust_pickle:
         raise ValueError(
             f"{path}: is a pickle, and unpickling can run any code that the file holds. "

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from harness import machine
 
-from backbones import weight_files
+from backbones import digest
 from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY
 from backbones.loading import load_checkpoint
@@ -35,18 +35,18 @@ def main() -> None:
         def by_torch() -> None:
             vit.load_state_dict(torch.load(pth, map_location="cpu", weights_only=True)["model"])
 
-        def by_us(path: Path, source: str, *, digest: bool) -> None:
-            weight_files._start_digest.cache_clear()
+        def by_us(path: Path, source: str, *, sha256: bool) -> None:
+            digest._begin.cache_clear()
             checkpoint = read_checkpoint(path, Declared(source=source))
             load_checkpoint(vit, checkpoint)
-            if digest:
+            if sha256:
                 assert checkpoint.sha256
 
         programs: dict[str, Callable[[], None]] = {
             "torch.load and load_state_dict, .pth": by_torch,
-            "ours, .pth, checked for NaN": lambda: by_us(pth, "mae", digest=False),
-            "ours, safetensors, checked for NaN": lambda: by_us(own, "own", digest=False),
-            "ours, .pth, with its SHA-256": lambda: by_us(pth, "mae", digest=True),
+            "ours, .pth, checked for NaN": lambda: by_us(pth, "mae", sha256=False),
+            "ours, safetensors, checked for NaN": lambda: by_us(own, "own", sha256=False),
+            "ours, .pth, with its SHA-256": lambda: by_us(pth, "mae", sha256=True),
         }
         times: dict[str, list[float]] = {name: [] for name in programs}
         for round_number in range(1 + (1 if arguments.quick else arguments.rounds)):

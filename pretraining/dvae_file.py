@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from backbones.checksum import BLANK, FIELD, stamp
 from backbones.weight_files import read_weight_file
 from files.writing import replacing
 from pretraining.dvae import DiscreteVAE
@@ -66,7 +67,8 @@ def write_tokenizer(path: Path, model: DiscreteVAE, header: TokenizerHeader) -> 
     """Write the weights to `path` by a temporary file and a rename. Raises OSError, the file of before kept."""
     tensors = {name: p.detach().float().cpu().contiguous() for name, p in model.named_parameters()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={FORMAT: json.dumps(asdict(header), sort_keys=True)})
+        save_file(tensors, temporary, metadata={FORMAT: json.dumps(asdict(header) | {FIELD: BLANK}, sort_keys=True)})
+        stamp(temporary)
 
 
 def read_tokenizer(path: Path) -> OwnTokenizer:
@@ -76,6 +78,7 @@ def read_tokenizer(path: Path) -> OwnTokenizer:
     """
     file = read_weight_file(path, entries=())
     header = _header(path, file.metadata)
+    file.check()
     try:
         model = DiscreteVAE(
             vocabulary=header.vocabulary,
@@ -97,6 +100,8 @@ def _header(path: Path, metadata: Mapping[str, str]) -> TokenizerHeader:
             "); give the tokenizer.safetensors that a run of tiny_dvae or small_dvae wrote."
         )
     try:
-        return TokenizerHeader(**json.loads(metadata[FORMAT]))
-    except (TypeError, ValueError) as error:
+        content = json.loads(metadata[FORMAT])
+        content.pop(FIELD, None)  # files from before have none
+        return TokenizerHeader(**content)
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its header does not describe a tokenizer ({error}).") from error

@@ -55,6 +55,7 @@ def read_official(path: Path) -> OfficialRun:
     """Return a run of the official code. Raises ValueError or FileNotFoundError where the file holds no such thing."""
     opened = open_weight_file(path)
     official = take_weights(opened, entries=("model",)).tensors
+    opened.check()
     if "decoder_pred.weight" not in official:
         raise ValueError(
             f"{path}: holds no decoder (decoder_pred and others), so pre-training cannot go on from it. Start a new "

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.checksum import check_records
 from backbones.digest import file_sha256
+from backbones.weight_files import ZIP
 
 ENCODER, DECODER = "encoder.pkl", "decoder.pkl"
 URL = "https://cdn.openai.com/dall-e"
@@ -80,6 +82,9 @@ def read_dall_e(folder: Path, *, trust_pickle: bool) -> DallETokenizer:
 
 
 def _unpickle(file: Path) -> nn.Module:
+    with file.open("rb") as opened:
+        if opened.read(len(ZIP)) == ZIP:
+            check_records(file, opened)
     try:
         module: Any = torch.load(file, map_location="cpu", weights_only=False)
     except Exception as error:  # a pickle may raise anything

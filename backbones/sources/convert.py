@@ -90,6 +90,7 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
     has no place for a tensor.
     """
     source = _writable(target)
+    checkpoint.check()
     suffixes = (".safetensors",) if source.written_as == "safetensors" else PYTORCH_SUFFIXES
     if path.suffix not in suffixes:
         kind = "a .safetensors file" if source.written_as == "safetensors" else f"a PyTorch file: {', '.join(suffixes)}"

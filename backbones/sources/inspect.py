@@ -105,6 +105,7 @@ def inspect_file(path: Path, declared: Declared | None = None) -> Inspection:
     """Return what the file looks like, as every source; of `declared` the rest is used. Raises what reading raises."""
     declared = declared or Declared()
     opened = open_weight_file(path, trust_pickle=declared.trust_pickle)
+    opened.check()
     candidates: dict[str, Checkpoint] = {}
     refusals: dict[str, str] = {}
     undeclared: list[str] = []

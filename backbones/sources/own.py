@@ -35,6 +35,7 @@ def read_own(
     return Checkpoint(
         path=file.path,
         digest=file.digest,
+        check=file.check,
         state=file.tensors,
         architecture=header.architecture,
         source=header.source,

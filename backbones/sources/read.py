@@ -67,6 +67,7 @@ def interpret(file: WeightFile, declared: Declared) -> Checkpoint:
     return Checkpoint(
         path=path,
         digest=file.digest,
+        check=file.check,
         state=renamed.state,
         architecture=architecture,
         source=source.name,
