@@ -90,10 +90,12 @@ def main(argv: list[str] | None = None) -> int:
 def coco(args: CocoArgs) -> int:
     """Print the numbers of a results file; return the exit code."""
     try:
-        scores = score_files(args.annotations, args.detections)
+        done = score_files(args.annotations, args.detections)
     except (ValueError, OSError) as error:
         return fail(error)
-    for kind, one in scores.items():
+    for note in done.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    for kind, one in done.scores.items():
         print("\n".join(f"{kind}_{name} {value:.4f}" for name, value in one.summary.items()))
         print("\n".join(f"{kind}_ap of {name} {value:.4f}" for name, value in one.class_ap.items()))
     return 0

@@ -69,7 +69,7 @@ def test_predictions_on_files_folders_and_patterns(
         ("{}", "not a COCO results file, which is a list of detections"),
         ("[", "not valid JSON"),
         ('[{"image_id": 1, "score": 1}]', "detection 1 has no 'category_id'"),
-        ('[{"image_id": 1, "category_id": 1, "score": 1}]', "has detections without `bbox`, and no masks"),
+        ('[{"image_id": 10000001, "category_id": 1, "score": 1}]', "has detections without `bbox`, and no masks"),
         ('[{"image_id": -7, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]', "annotations do not list -7"),
     ],
 )
