@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from detection.run_lengths import checked_runs
-from detection.store import FREQUENCIES, Arrays, Category, Defect, Store
+from detection.store import FREQUENCIES, Arrays, Category, Defect, Store, packed_ids
 
 ROUNDING = 1.0  # pixels by which COCO's own boxes may pass the edge of their image
 MOST_NAMED = 3  # examples in a message
@@ -176,7 +176,7 @@ class _Reader:
         negative_I, negative = _ragged([image.get("neg_category_ids", ()) for image in listed])
         partial_I, partial = _ragged([image.get("not_exhaustive_category_ids", ()) for image in listed])
         arrays = Arrays(
-            image_id_I=np.array(list(images)),
+            image_id_I=packed_ids(list(images)),
             name_I=np.array([str(image["file_name"]).encode() for image in listed]),
             size_I2=np.array([[image["height"], image["width"]] for image in listed], np.int32),
             annotation_I=np.array(self._annotation),
@@ -278,9 +278,9 @@ class _Reader:
 
 
 def _ragged(lists: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return offsets and values of a list of lists."""
+    """Return offsets and values of lists of ids."""
     offsets = np.concatenate([[0], np.cumsum([len(items) for items in lists])]).astype(np.int64)
-    return offsets, np.array([value for items in lists for value in items], np.int64)
+    return offsets, packed_ids([value for items in lists for value in items])
 
 
 def _field(record: Any, key: str, path: Path, kind: str) -> Any:

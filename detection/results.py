@@ -44,7 +44,7 @@ class Truth:
     def __init__(self, split: CocoSplit, *, masks: bool) -> None:
         self.split = split
         self.kinds = KINDS if masks else KINDS[:1]
-        self._number = {image_id: number for number, image_id in enumerate(split.store.arrays.image_id_I.tolist())}
+        self._number = {image_id: number for number, image_id in enumerate(split.store.image_ids)}
         self._class = {category.id: number for number, category in enumerate(split.categories)}
 
     def annotations(self, image_id: Any) -> list[dict[str, Any]]:
