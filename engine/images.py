@@ -217,25 +217,25 @@ def _as_rgb(image: Image.Image, stored: str, name: str) -> Image.Image:
         return rgb
     # 0 is white: TIFF's WhiteIsZero, which Pillow follows up to 8 bits alone
     inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
-    level_HW, highest = grey_to_8_bits(np.asarray(image), _white(image, stored), inverted=inverted)
-    if image.mode.startswith("I;16") and not inverted:
-        _warn_of_black(name, highest)
-    return Image.fromarray(level_HW).convert("RGB")
+    grey = grey_to_8_bits(np.asarray(image), _whites(image, stored), inverted=inverted)
+    if grey.white > 4095 and not inverted:
+        _warn_of_black(name, grey.highest)
+    return Image.fromarray(grey.level_HW).convert("RGB")
 
 
-def _white(image: Image.Image, stored: str) -> int | None:
-    """Return the number that is white by the kind of file, None where the kind does not say."""
+def _whites(image: Image.Image, stored: str) -> tuple[int, ...]:
+    """Return which numbers may be white by the kind of file: one where the kind says it."""
     if stored == "I;12":
-        return 4095
-    if image.mode.startswith("I;16"):
-        return 65535
-    if image.mode == "I" and image.format == "PPM":  # a PGM, whose declared highest value Pillow scales to 65535
-        return 65535
-    return None
+        return (4095,)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return (65535,)  # Pillow scales the highest value that a PGM declares to that
+    if stored in ("I;16S", "I;16BS"):
+        return (255, 32767)
+    return (255, 65535) if image.mode == "I" else (1, 255, 65535)
 
 
 def _warn_of_black(name: str, highest: float) -> None:
-    """Warn of a 16-bit image that is nearly black: 12 bits in 16 look so, and so does a photograph of the night."""
+    """Warn of an image of 16 bits that is nearly black: 12 bits in 16 look so, and so does a photograph at night."""
     if 0 < highest <= DIM and not _warned:
         _warned.append(name)
         warnings.warn(

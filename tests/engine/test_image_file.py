@@ -17,7 +17,7 @@ from engine.image_file import VARIABLE, UnreadableImageError, allow_megapixels, 
 from engine.images import read_rgb
 from engine.launch import TrainArgs, override
 from segmentation.recipes import RECIPES
-from tests.pixel_files import tiff
+from tests.pixel_files import png, tiff
 from tools import check_data
 
 
@@ -171,6 +171,10 @@ def test_white_that_no_file_declares(tmp_path: Path) -> None:
     ints = np.array([[0, 256, 65535]], dtype=np.int32)
     assert level(tmp_path, tiff(ints, 32, sample=2)) == [0, 1, 255]
     assert level(tmp_path, tiff(ints[:, :1] + 255, 32, sample=2)) == [255]
+    signed = np.array([[0, 16384, 32767]], dtype=np.int16)
+    assert level(tmp_path, tiff(signed, 16, sample=2)) == level(tmp_path, tiff(signed, 16, sample=2, order=">"))
+    assert level(tmp_path, tiff(signed, 16, sample=2)) == [0, 128, 255]
+    assert level(tmp_path, tiff(signed // 256, 16, sample=2)) == [0, 64, 127]  # 8 bits in 16
 
 
 @pytest.mark.parametrize(
@@ -197,20 +201,29 @@ def test_what_cannot_be_decided_is_refused(tmp_path: Path, values: np.ndarray, s
         read_rgb(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("colour", [False, True])
-def test_nearly_black_16_bit_images_are_warned_of_once(
-    tmp_path: Path, colour: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import cv2
+TWELVE = np.full((2, 2), 4095)
 
+
+@pytest.mark.parametrize(
+    ("content", "highest"),
+    [
+        (png(TWELVE, 16), 16),
+        (png(np.repeat(TWELVE[..., None], 3, axis=2), 16, colour=2), 15),  # Pillow drops the lower 8 bits of colours
+        (tiff(TWELVE, 16), 16),
+        (tiff(TWELVE.astype(np.int32), 32, sample=2), 16),
+        (tiff((TWELVE // 2).astype(np.int16), 16, sample=2), 16),
+        (tiff(TWELVE.astype(np.float32), 32, sample=3), 16),
+    ],
+)
+def test_nearly_black_16_bit_images_are_warned_of_once(
+    tmp_path: Path, content: bytes, highest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("engine.images._warned", [])
-    values = np.full((2, 2, 3) if colour else (2, 2), 4095, dtype=np.uint16)
-    for name in ("a.png", "b.png"):
-        cv2.imwrite(str(tmp_path / name), values)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for name in ("a.png", "b.png"):
-            assert np.asarray(read_rgb(tmp_path / name)).max() == (15 if colour else 16)
+            (tmp_path / name).write_bytes(content)
+            assert np.asarray(read_rgb(tmp_path / name)).max() == highest
     (said,) = [str(warning.message) for warning in caught if warning.category is UserWarning]
     assert "a.png: 16 bits, of which the brightest pixel has " in said and "Others like it are not named" in said
 
