@@ -205,7 +205,12 @@ def _decoded(file: str | Path | BinaryIO, name: str, *, most: int | None = None)
         stored = raw_mode(image)
         image.load()
         rgb, turn = _as_rgb(image, stored, name), turn_of(image)
-    return rgb if turn is None else rgb.transpose(turn)
+    if turn is None:
+        return rgb
+    upright = rgb.transpose(turn)
+    for key in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):  # they would have it turned once more
+        upright.info.pop(key, None)
+    return upright
 
 
 def _as_rgb(image: Image.Image, stored: str, name: str) -> Image.Image:

@@ -1,5 +1,7 @@
 """Colour-coded and black-and-white masks turned into index maps, by a list of classes with their colours."""
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -12,7 +14,8 @@ from files.writing import replacing
 from segmentation.classes import Classes, read_class_list
 from segmentation.labels import IGNORED
 
-RADIX = np.array([65536, 256, 1])
+RADIX = (65536, 256, 1)
+AT_ONCE = 2**22  # pixels
 
 
 def colours_to_labels(rgb_HW3: np.ndarray, classes: Classes, path: Path, *, ignore: tuple[int, ...] = ()) -> np.ndarray:
@@ -22,25 +25,51 @@ def colours_to_labels(rgb_HW3: np.ndarray, classes: Classes, path: Path, *, igno
     """
     if classes.palette is None:
         raise ValueError("the class list has no colours; write a tab and #rrggbb behind every name.")
-    codes = np.array(classes.palette, dtype=np.int64) @ RADIX
-    order = np.argsort(codes)
-    if len(np.unique(codes)) < len(codes):
+    codes = [_code(colour) for colour in classes.palette]
+    if len(set(codes)) < len(codes):
         raise ValueError("two classes have the same colour; give each its own.")
-    pixel_HW = rgb_HW3.astype(np.int64) @ RADIX
-    place = np.searchsorted(codes[order], pixel_HW).clip(max=len(codes) - 1)
-    label_HW = order[place].astype(np.uint8)
-    other = codes[order][place] != pixel_HW
-    label_HW[other] = IGNORED
+    of_code = {code: number for number, code in enumerate(codes)}
+    if any(not 0 <= part <= 255 for part in ignore):
+        raise ValueError(f"--ignore {' '.join(map(str, ignore))}: red, green and blue must be from 0 to 255.")
     if ignore:
-        other &= pixel_HW != np.array(ignore) @ RADIX
-    if other.any():
-        strange, counts = np.unique(pixel_HW[other], return_counts=True)
-        most = [f"#{strange[i]:06x} ({counts[i]} pixels)" for i in np.argsort(-counts)[:5]]
+        of_code.setdefault(_code(ignore), IGNORED)
+    label_HW, strange = codes_to_labels(rgb_HW3, RADIX, of_code)
+    if strange:
+        most = [f"#{code:06x} ({pixels} pixels)" for code, pixels in strange.most_common(5)]
         raise ValueError(
             f"{path}: {len(strange)} colours stand for no class: {', '.join(most)}. Add them to the class list, name "
             "one with --ignore, or save the mask without loss (PNG) and without smoothing."
         )
     return label_HW
+
+
+def codes_to_labels(
+    rgb_HW3: np.ndarray, radix: tuple[int, int, int], of_code: Mapping[int, int]
+) -> tuple[np.ndarray, Counter[int]]:
+    """Return the label of every pixel, (H, W) uint8, IGNORED for codes without one; and the pixels of such codes.
+
+    The code of a pixel is red, green and blue times `radix`. Some rows at a time: a code takes four bytes and its place
+    eight, of 100 megapixels a GB and more.
+    """
+    known = np.array(sorted(of_code), dtype=np.int32)
+    label_of = np.array([of_code[code] for code in known.tolist()], dtype=np.uint8)
+    height, width = rgb_HW3.shape[:2]
+    label_HW = np.empty((height, width), dtype=np.uint8)
+    strange: Counter[int] = Counter()
+    rows = max(1, AT_ONCE // max(1, width))
+    for top in range(0, height, rows):
+        code_HW = rgb_HW3[top : top + rows].astype(np.int32) @ np.array(radix, dtype=np.int32)
+        place_HW = np.searchsorted(known, code_HW).clip(max=len(known) - 1)
+        other_HW = known[place_HW] != code_HW
+        label_HW[top : top + rows] = np.where(other_HW, np.uint8(IGNORED), label_of[place_HW])
+        if other_HW.any():
+            found = np.unique(code_HW[other_HW], return_counts=True)
+            strange.update(dict(zip(*(part.tolist() for part in found), strict=True)))
+    return label_HW, strange
+
+
+def _code(colour: tuple[int, ...]) -> int:
+    return sum(part * weight for part, weight in zip(colour, RADIX, strict=True))
 
 
 def convert_colours(source: Path, out: Path, palette: Path, *, ignore: tuple[int, ...] = ()) -> list[Path]:

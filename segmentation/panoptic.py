@@ -14,10 +14,12 @@ import numpy as np
 from files.naming import distinct_stems, files_below, inside, nearest, refuse_overwriting
 from files.writing import replacing
 from segmentation.classes import CLASS_LIST, Classes, read_class_list, write_class_list
-from segmentation.convert import read_colours, write_labels
+from segmentation.convert import codes_to_labels, read_colours, write_labels
 from segmentation.labels import IGNORED
 from segmentation.pairs import some
 from segmentation.panoptic_json import read_panoptic
+
+RADIX = (1, 256, 65536)
 
 
 def convert_panoptic(annotations: Path, pngs: Path, images: Path, out: Path, *, split: str = "train") -> int:
@@ -51,13 +53,11 @@ def convert_panoptic(annotations: Path, pngs: Path, images: Path, out: Path, *, 
 
 def panoptic_to_labels(path: Path, segments: dict[int, int]) -> np.ndarray:
     """Return the classes from 0, 255 where nothing is labelled, (H, W) uint8; `segments` is segment id -> class."""
-    rgb_HW3 = read_colours(path).astype(np.int32)
-    ids, inverse = np.unique(rgb_HW3 @ np.array([1, 256, 65536]), return_inverse=True)
-    unknown = [str(number) for number in ids.tolist() if number and number not in segments]
-    if unknown:
+    label_HW, strange = codes_to_labels(read_colours(path), RADIX, {**segments, 0: IGNORED})
+    if strange:
+        unknown = [str(number) for number in sorted(strange)]
         raise ValueError(f"{path}: holds segments that the JSON does not list: {some(unknown)}.")
-    table = np.array([segments[number] if number else IGNORED for number in ids.tolist()], dtype=np.uint8)
-    return table[inverse.reshape(rgb_HW3.shape[:2])]
+    return label_HW
 
 
 def _files(folder: Path, names: Sequence[str], source: Path, holds: str) -> list[Path]:

@@ -58,6 +58,7 @@ def test_turned_as_pillow_turns(tmp_path: Path, orientation: int) -> None:
             expected = ImageOps.exif_transpose(image).convert("RGB")
         assert np.asarray(read_rgb(path)).tolist() == np.asarray(expected).tolist()
         assert upright_size(path) == expected.size
+        assert ImageOps.exif_transpose(read_rgb(path)).size == expected.size  # it is not turned twice
 
 
 @pytest.mark.parametrize(

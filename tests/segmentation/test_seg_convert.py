@@ -130,3 +130,21 @@ def test_colours_are_those_that_the_file_stores(tmp_path: Path) -> None:
             ValueError, match=r"a\.png: colours of more than 8 bits \(uint16, up to \d+\), which 8 bits"
         ):
             read(values, 16, colour=colour)
+
+
+def test_a_colour_to_ignore_that_is_none() -> None:
+    with pytest.raises(ValueError, match="--ignore 256 0 0: red, green and blue must be from 0 to 255"):
+        colours_to_labels(np.zeros((1, 1, 3), dtype=np.uint8), CLASSES, Path("a.png"), ignore=(256, 0, 0))
+
+
+def test_large_masks_are_converted_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, (37, 11)).astype(np.uint8)
+    rgb = np.array(CLASSES.palette, dtype=np.uint8)[label]
+    rgb[3, 4], rgb[30:32, 1] = (1, 2, 3), (9, 9, 9)
+    for at_once in (1, 40, 10**6):
+        monkeypatch.setattr("segmentation.convert.AT_ONCE", at_once)
+        with pytest.raises(ValueError, match=r"2 colours stand for no class: #090909 \(2 pixels\), #010203 \(1 pixels"):
+            colours_to_labels(rgb, CLASSES, Path("a.png"))
+        found = colours_to_labels(np.array(CLASSES.palette, dtype=np.uint8)[label], CLASSES, Path("a.png"))
+        np.testing.assert_array_equal(found, label)
