@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from benchmark.full_scale import FullScale, FullScaleRow
-from engine.config import as_json, from_json
+from engine.config import as_json
+from files.typed import from_json
 from files.writing import replacing
 
 NAME = "study.json"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.config import as_json, from_json
+from engine.config import as_json
 from engine.record import RunRecord, read_record
+from files.typed import from_json
 from files.writing import replacing
 
 NAME = "choice.json"

@@ -1,16 +1,13 @@
 """How a run is trained: frozen dataclasses that a recipe fills and the command line overrides.
 
-`as_json` and `from_json` carry any nest of such dataclasses to a record and back.
+`as_json` carries any nest of such dataclasses to a record, `files.typed.from_json` back.
 """
 
 import math
-import types
 from collections.abc import Set
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-T = TypeVar("T")
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
@@ -169,20 +166,6 @@ def as_json(config: Any) -> dict[str, Any]:
     return asdict(config)
 
 
-def from_json(cls: type[T], values: Any) -> T:
-    """Return the dataclass `cls` from what `as_json` made. Raises ValueError for a field it does not have."""
-    hints = _hints(cls)  # type: ignore[arg-type]  # a dataclass type is hashable
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
-    return cls(**{name: _value(hints[name], value) for name, value in values.items()})
-
-
-@cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    return get_type_hints(cls)  # slow enough to be half of reading ten thousand records
-
-
 def differences(
     old: dict[str, Any], new: dict[str, Any], path: str = "", *, without: Set[str] = frozenset()
 ) -> list[str]:
@@ -204,15 +187,3 @@ def differences(
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _value(hint: Any, value: Any) -> Any:
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None:
-            return None
-        hint = next(arg for arg in get_args(hint) if arg is not type(None))
-    if is_dataclass(hint) and isinstance(hint, type):
-        return from_json(hint, value)
-    if get_origin(hint) is tuple:
-        return tuple(value)
-    return value

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.config import as_json, from_json
+from engine.config import as_json
 from engine.task import Weights
+from files.typed import from_json
 from files.writing import replacing
 
 SCHEMA_VERSION = 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.config import RunConfig, differences, from_json
+from engine.config import RunConfig, differences
 from engine.device import make_fabric
 from engine.evaluation import evaluate, write_results
 from engine.image_file import allow_megapixels
@@ -14,6 +14,7 @@ from engine.log import evaluation_lines
 from engine.record import RunRecord, read_record
 from engine.resume import checkpoints, load_model
 from engine.task import InitialWeights, Task
+from files.typed import from_json
 from files.writing import replacing
 
 

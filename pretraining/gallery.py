@@ -14,11 +14,11 @@ from backbones.checkpoint import IMAGENET, Checkpoint, Normalisation
 from backbones.loading import load_checkpoint
 from backbones.sources.read import Declared, read_checkpoint
 from backbones.vit import ViT
-from engine.config import from_json
 from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.record import RECORD_NAME, RunRecord, read_record
 from engine.resume import checkpoints, load_model
 from engine.seeding import seeded
+from files.typed import from_json
 from pretraining.augment import validation_view
 from pretraining.config import MAEConfig
 from pretraining.feature_pictures import class_features, draw_attention, draw_neighbours, draw_positions

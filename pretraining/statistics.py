@@ -25,11 +25,11 @@ from torchvision.transforms import v2
 
 from backbones.checkpoint import Normalisation
 from classification.config import ClassificationConfig
-from engine.config import from_json
 from engine.identity import NAME, check_folder
 from engine.images import ImageSource, UnreadableImageError, open_images
 from engine.log import evaluation_lines
 from engine.task import InitialWeights
+from files.typed import from_json
 from pretraining.augment import CROP_SHARE
 from pretraining.beit_config import BEiTConfig
 from pretraining.config import MAEConfig

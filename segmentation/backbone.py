@@ -15,7 +15,7 @@ from backbones.config import ViTConfig
 from backbones.loading import load_checkpoint
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
-from engine.config import from_json
+from files.typed import from_json
 from segmentation.host import MODELS
 
 

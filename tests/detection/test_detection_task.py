@@ -17,11 +17,12 @@ from backbones.vit import ViT
 from detection.config import DetectionConfig
 from detection.recipes import RECIPES
 from detection.task import DetectionTask, build_task
-from engine.config import as_json, from_json
+from engine.config import as_json
 from engine.loop import fit
 from engine.matching import ap_from_matches
 from engine.seeding import seed_all
 from engine.task import ImageResult, InitialWeights
+from files.typed import from_json
 from scenes.layouts import ScenesIndex
 from tools.train_det import main
 

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from detection.config import DetectionConfig
 from detection.task import build_task
-from engine.config import from_json
+from files.typed import from_json
 from engine.loop import fit
 from engine.seeding import seed_all
 

@@ -11,12 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import Duration, as_json, differences, from_json
+from engine.config import Duration, as_json, differences
 from engine.identity import run_id
 from engine.launch import micro_batches
 from engine.loop import fit
 from engine.record import read_record, write_record
 from engine.seeding import derive, seed_all, seeded
+from files.typed import from_json
 from files.writing import replacing
 
 

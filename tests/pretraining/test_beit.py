@@ -21,10 +21,11 @@ from backbones.initial import with_architecture
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from classification.config import ClassificationConfig
-from engine.config import as_json, from_json
+from engine.config import as_json
 from engine.data import eval_batches
 from engine.loop import fit
 from engine.task import ImageResult, InitialWeights
+from files.typed import from_json
 from pretraining.beit import STD, MaskedImageModel, TokenPrediction, initialise_encoder
 from pretraining.beit_config import BEiTConfig
 from pretraining.beit_data import CentreCrop, Images, MaskedViews, RandomCrop

@@ -15,10 +15,10 @@ from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from classification.config import ClassificationConfig
-from engine.config import from_json
 from engine.images import open_images
 from engine.loop import fit
 from engine.task import InitialWeights
+from files.typed import from_json
 from pretraining.config import MAEConfig
 from pretraining.gallery import open_run
 from pretraining.recipes import tiny_supervised
