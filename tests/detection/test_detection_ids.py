@@ -85,4 +85,4 @@ def test_ids_come_back(kind: str, lvis: bool, tmp_path: Path, monkeypatch: pytes
     detections = write_detections(tmp_path / "detections.json", results)
     assert json.loads(detections.read_text()) == coco_results(results)
     assert {found["image_id"] for found in json.loads(detections.read_text())} == set(ids)
-    assert score_files(path, detections)["box"].summary["ap"] == pytest.approx(100)
+    assert score_files(path, detections).scores["box"].summary["ap"] == pytest.approx(100)
