@@ -29,7 +29,7 @@ class BEiTConfig:
     tokenizer_kind: Kind = "own"
     """`own` is a tokenizer.safetensors of this project, `dall_e` the folder of OpenAI's encoder.pkl and decoder.pkl."""
     trust_tokenizer_pickle: bool = False
-    """Read DALL-E's pickles, which can run any code while they are read."""
+    """What the command line said: read DALL-E's pickles, which can run any code. A note of it, which nothing asks."""
     token_size: tuple[int, int] = (112, 112)
     """Height and width in pixels of the image that the tokenizer sees; it must give one token per patch."""
     masked_patches: int = 75

@@ -116,17 +116,20 @@ class BEiTTask:
         return [path]
 
 
-def build_task(config: BEiTConfig, *, data: Path, init: InitialWeights | None) -> BEiTTask:
+def build_task(
+    config: BEiTConfig, *, data: Path, init: InitialWeights | None, trust_tokenizer: bool = False
+) -> BEiTTask:
     """Return BEiT on the images below `data/train`, from random weights or an encoder checkpoint.
 
-    Raises ValueError or FileNotFoundError where the tokenizer is absent, unreadable, or of another grid.
+    `trust_tokenizer` is the command line's word that the tokenizer's pickles may run; that of the configuration is not
+    asked. Raises ValueError or FileNotFoundError where the tokenizer is absent, unreadable, or of another grid.
     """
     a = config.backbone
     encoder = ViT(a, drop_path=config.drop_path)
     initialise_encoder(encoder)
     report, found = start_from(encoder, init)
     normalisation = config.normalisation or found
-    tokenizer = open_tokenizer(config.tokenizer, config.tokenizer_kind, trust_pickle=config.trust_tokenizer_pickle)
+    tokenizer = open_tokenizer(config.tokenizer, config.tokenizer_kind, trust_pickle=trust_tokenizer)
     check_grid(tokenizer, token_size=config.token_size, grid=a.grid)
     views: dict[str, Any] = {
         "image_size": a.image_size,

@@ -25,6 +25,11 @@ BUILD: dict[type[Any], Callable[..., Task]] = {
 }
 
 
-def build_task(config: Any, *, data: Path, init: InitialWeights | None) -> Task:
-    """Return the task that the configuration is of."""
-    return BUILD[type(config)](config, data=data, init=init)
+def build_task(config: Any, *, data: Path, init: InitialWeights | None, trust_tokenizer: bool = False) -> Task:
+    """Return the task that the configuration is of.
+
+    `trust_tokenizer` is the command line's word that pickles of a tokenizer may run. A configuration may come from a
+    record or a config.json, so what it says of trust is not asked.
+    """
+    trust = {"trust_tokenizer": trust_tokenizer} if isinstance(config, MAEConfig | BEiTConfig) else {}
+    return BUILD[type(config)](config, data=data, init=init, **trust)

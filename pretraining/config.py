@@ -54,7 +54,7 @@ class MAEConfig:
     tokenizer_kind: Kind = "own"
     """`own` is a tokenizer.safetensors of this project, `dall_e` the folder of OpenAI's encoder.pkl and decoder.pkl."""
     trust_tokenizer_pickle: bool = False
-    """Read DALL-E's pickles, which can run any code while they are read."""
+    """What the command line said: read DALL-E's pickles, which can run any code. A note of it, which nothing asks."""
     loss_on: LossOn = "hidden"
     """Patches that the loss is of: the hidden ones, or all (0.5 % lower in the paper, section 3)."""
     augmentation: Views = "random_crop"

@@ -89,10 +89,11 @@ class Gallery:
     notes: tuple[str, ...]
 
 
-def open_run(run: Path) -> Shown:
+def open_run(run: Path, *, trust_tokenizer: bool = False) -> Shown:
     """Return the model of a run: with its decoder where it is one of MAE, else what its backbone.safetensors holds.
 
-    Raises ValueError or FileNotFoundError where the folder holds no record, or neither checkpoint nor backbone.
+    `trust_tokenizer` lets the pickles of the run's tokenizer run; what its record says of trust is not asked. Raises
+    ValueError or FileNotFoundError where the folder holds no record, or neither checkpoint nor backbone.
     """
     record = read_record(run)
     if record.task != "mae":
@@ -110,7 +111,7 @@ def open_run(run: Path) -> Shown:
     normalisation = config.normalisation or _normalisation(run, record)
     target: PCATarget | TokenTarget | None = None
     if config.target == "tokens":
-        target = token_target(config, normalisation)
+        target = token_target(config, normalisation, trust_tokenizer=trust_tokenizer)
     if config.target == "pca":
         pixels = a.patch_size**2 * a.in_chans
         target = PCATarget(torch.zeros(pixels), torch.zeros(config.pca_components, pixels))
@@ -184,7 +185,7 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     return Gallery(tuple(pictures), tuple(notes))
 
 
-def open_any(path: Path, declared: Declared, decoder: Decoder) -> Shown:
+def open_any(path: Path, declared: Declared, decoder: Decoder, *, trust_tokenizer: bool = False) -> Shown:
     """Return the model of a run's folder or of a file.
 
     Raises what those raise, ValueError for a folder that is no run, for what a run says of itself, and for one of its
@@ -196,7 +197,7 @@ def open_any(path: Path, declared: Declared, decoder: Decoder) -> Shown:
                 f"{path}: is a run, which knows its weights; --source, --num-heads, --target and --decoder-heads are "
                 "for a file of weights. Leave them out."
             )
-        return open_run(path)
+        return open_run(path, trust_tokenizer=trust_tokenizer)
     if path.is_dir():
         raise ValueError(f"{path}: holds no {RECORD_NAME}, so it is no run; give a run's folder or a file of weights.")
     run = path.parent.parent

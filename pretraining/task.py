@@ -118,7 +118,7 @@ class MAETask:
         return [path]
 
 
-def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) -> MAETask:
+def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, trust_tokenizer: bool = False) -> MAETask:
     """Return MAE on the images below `data/train`, from random weights or an encoder checkpoint."""
     a, continued = config.encoder, None if config.resume_from is None else Path(config.resume_from)
     if continued is not None and init is not None and init.path != continued:
@@ -135,7 +135,7 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) ->
     target: PCATarget | TokenTarget | None = None
     notes = [*train_data.images.notes, *val_data.images.notes]
     if config.target == "tokens":
-        target = token_target(config, normalisation)
+        target = token_target(config, normalisation, trust_tokenizer=trust_tokenizer)
     if config.target == "pca":
         target, note = fit_target(train_data, centre, patch=a.patch_size, components=config.pca_components)
         notes.append(note)
@@ -171,9 +171,12 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None) ->
     )
 
 
-def token_target(config: MAEConfig, normalisation: Normalisation) -> TokenTarget:
-    """Return the tokens of the tokenizer that is named. Raises ValueError or FileNotFoundError without one."""
-    tokenizer = open_tokenizer(config.tokenizer, config.tokenizer_kind, trust_pickle=config.trust_tokenizer_pickle)
+def token_target(config: MAEConfig, normalisation: Normalisation, *, trust_tokenizer: bool = False) -> TokenTarget:
+    """Return the tokens of the tokenizer that is named. Raises ValueError or FileNotFoundError without one.
+
+    `trust_tokenizer` is the command line's word that its pickles may run; that of the configuration is not asked.
+    """
+    tokenizer = open_tokenizer(config.tokenizer, config.tokenizer_kind, trust_pickle=trust_tokenizer)
     return TokenTarget(tokenizer, normalisation, config.encoder.grid)
 
 

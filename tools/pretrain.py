@@ -46,9 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 130 interrupted."""
 
     def build(config: Any, *, data: Path, init: InitialWeights | None) -> Task:
-        task = build_task(config, data=data, init=init)
+        args: Args = parse(Args, argv, doc=None)
+        task = build_task(config, data=data, init=init, trust_tokenizer=bool(args.trust_tokenizer_pickle))
         if isinstance(task, MAETask) and os.environ.get("RANK", "0") == "0":
-            task.write_start(parse(Args, argv, doc=None).out)
+            task.write_start(args.out)
         return task
 
     def adopt(config: Any, init: InitialWeights | None) -> Any:

@@ -52,6 +52,8 @@ class Args:
     """What the decoder of a weights file predicts; a run knows it."""
     decoder_heads: int = 16
     """Attention heads of the decoder of a weights file."""
+    trust_tokenizer_pickle: bool = False
+    """Of a run that predicts the tokens of DALL-E: read its pickles, which can run any code while they are read."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +68,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         declared = Declared(source=args.source, num_heads=args.num_heads)
-        shown = open_any(args.model, declared, Decoder(heads=args.decoder_heads, target=args.target))
+        shown = open_any(
+            args.model,
+            declared,
+            Decoder(heads=args.decoder_heads, target=args.target),
+            trust_tokenizer=args.trust_tokenizer_pickle,
+        )
         made = make_gallery(shown, args.images, args.out, options)
     except (ValueError, OSError) as error:
         return fail(error)
