@@ -46,7 +46,7 @@ class TrainArgs:
     """Weights of a ViT to start from; absent means random weights."""
     init_source: str = "own"
     """Family of the weights file: own, mae, timm, augreg, beit, moco_v3, moco_v3_momentum, dino, dino_student,
-    huggingface, detectron2, mmseg."""
+    huggingface, detectron2, mmseg, mmpretrain, mmpretrain_half."""
     init_heads: int | None = None
     """Attention heads of the weights, where neither the file nor a published width tells."""
     init_image_size: tuple[int, int] | None = None
