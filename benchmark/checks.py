@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from benchmark.matrix import Matrix, Run
 from benchmark.study import RATE_FLAG, Flag, Study
 from engine.config import differences
 from engine.record import RECORD_NAME, TRAINED, read_record
+from files.naming import LONGEST
 
 Config = Callable[[list[str]], dict[str, Any]]
 MOST_SAID = 12
@@ -97,6 +99,8 @@ def _names(runs: Sequence[Run]) -> Iterator[str]:
     for what, count in Counter(run.name for run in runs).items():
         if count > 1:
             yield f"{what}: {count} runs would have this name; rename the tasks or the arms"
+        if (length := len(os.fsencode(f"{what}.log"))) > LONGEST:
+            yield f"{what}: its log would have a name of {length} bytes, more than {LONGEST}; give shorter names"
 
 
 def _files(runs: Sequence[Run]) -> Iterator[str]:

@@ -137,7 +137,7 @@ class Matrix:
 
     def place(self, path: str) -> Path:
         """Return a path of the study file: below the study's folder for what it makes itself, else below the root."""
-        return (self.out if Path(path).parts[0] in self.made else self.root) / path
+        return (self.out if {*Path(path).parts[:1]} & self.made else self.root) / path
 
     def _scenes(self, name: str, flags: tuple[Flag, ...]) -> Run:
         out = self.out / name

@@ -1,36 +1,63 @@
-"""A mapping of a YAML file, read key by key: what is wrong is said with file, place, value and the way out."""
+"""A mapping of a YAML file, read key by key: all that is wrong is said, with file, place, value and the way out."""
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from benchmark.study import Flag
+from files.naming import LONGEST
 
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # a part of a folder's name
+LONGEST_NAME = 200  # characters, so that names of a task and an arm together are still one of a file
+SHOWN = 100  # characters of a value in a message
+MOST_SAID = 30
+LARGEST = 2**63 - 1  # of a whole number
+MOST_HOURS = 1_000_000
+
+
+class Errors:
+    """What is wrong with a file, collected while it is read to its end."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.found: list[str] = []
+
+    def say(self, place: str, what: str) -> None:
+        """Keep an error with its place in the file."""
+        self.found.append(f"{self.file}: {place + ': ' if place else ''}{what}.")
+
+    def refuse(self) -> None:
+        """Raise ValueError with all that was said, a line each; nothing where nothing was."""
+        if self.found:
+            rest = len(self.found) - MOST_SAID
+            more = [f"{self.file}: and {rest} more."] if rest > 0 else []
+            raise ValueError("\n".join([*self.found[:MOST_SAID], *more]))
 
 
 class Section:
-    """A mapping of the file; `take` each key once, then `end` refuses the rest."""
+    """A mapping of the file; `take` each key once, then `end` refuses the rest.
 
-    def __init__(self, file: str, place: str, values: Any, known: Collection[str] = ()) -> None:
-        self.file, self.place = file, place
+    What is wrong goes to the file's `errors`, and reading goes on with None or nothing in its place: nothing that was
+    read may be used before `Errors.refuse`.
+    """
+
+    def __init__(self, errors: Errors, place: str, values: Any, known: Collection[str] = ()) -> None:
+        self.errors, self.place = errors, place
         if not isinstance(values, dict):
-            raise ValueError(
-                f"{file}: {place or 'the file'} is {values!r}; it must be a mapping, `key: value` by line."
-            )
+            self.errors.say("", f"{place or 'the file'} is {shown(values)}; it must be a mapping, `key: value` by line")
+            self.errors, values = Errors(errors.file), {}  # that its keys are missing is said by this
         for key in values:
             if not isinstance(key, str):
-                where = f"{place}: " if place else ""
-                raise ValueError(f"{file}: {where}the key {key!r} is read as no text; put it in quotes.")
-        self.values: dict[str, Any] = dict(values)
+                self.errors.say(place, f"the key {shown(key)} is read as no text; put it in quotes")
+        self.values: dict[str, Any] = {key: value for key, value in values.items() if isinstance(key, str)}
         self.known = {*known}
 
-    def wrong(self, key: str, what: str) -> ValueError:
-        """Return an error about a key of this section."""
-        place = f"{self.place}.{key}" if self.place else key
-        return ValueError(f"{self.file}: {place}: {what}.")
+    def wrong(self, key: str, what: str) -> None:
+        """Say what is wrong with a key of this section."""
+        self.errors.say(self._at(key), what)
 
     def has(self, key: str) -> bool:
         """Whether the file has the key."""
@@ -41,13 +68,14 @@ class Section:
         """Return a value as `read` makes it, which raises ValueError for one that is none."""
         if not self.has(key):
             if default is None:
-                raise self.wrong(key, "missing")
-            return default
+                self.wrong(key, "missing")
+            return cast(T, default)
         value = self.values.pop(key)
         try:
             return read(value)
         except ValueError as error:
-            raise self.wrong(key, f"{value!r} is {error}") from None
+            self.wrong(key, f"{shown(value)} is {error}")
+            return cast(T, default)
 
     def maybe(self, key: str, read: Callable[[Any], T]) -> T | None:
         """Return a value, or None where the key is not there."""
@@ -57,54 +85,68 @@ class Section:
         """Return a text."""
         return self.take(key, text, default)
 
+    def path(self, key: str, default: str | None = None) -> str:
+        """Return a text that is a file or folder."""
+        return self.take(key, path, default)
+
     def name(self, key: str) -> str:
         """Return a text that may be a part of a folder's name."""
         found = self.text(key)
-        self.check_name(key, found)
+        if found is not None:
+            self.check_name(key, found)
         return found
 
     def check_name(self, key: str, found: str) -> None:
-        """Raise ValueError for what cannot be a part of a folder's name."""
+        """Refuse what cannot be a part of a folder's name."""
         if not NAME.fullmatch(found):
-            raise self.wrong(key, f"{found!r} must be of letters, digits, - _ . + and begin with a letter or digit")
+            self.wrong(key, f"{shown(found)} must be of letters, digits, - _ . + and begin with a letter or digit")
+        elif len(found) > LONGEST_NAME:
+            self.wrong(key, f"a name of {len(found)} characters; give it {LONGEST_NAME} at most")
 
     def each(
         self, key: str, read: Callable[[Any], T], *, hint: str, default: tuple[T, ...] | None = None
     ) -> tuple[T, ...]:
         """Return the values of a list that is not empty."""
-        if not self.has(key) and default is not None:
-            return default
-        values = self.take(key, lambda value: value)
+        if not self.has(key):
+            if default is None:
+                self.wrong(key, "missing")
+            return default or ()
+        values = self.values.pop(key)
         if not isinstance(values, list) or not values:
-            raise self.wrong(key, f"{values!r} must be a list of one or more, for instance {hint}")
+            self.wrong(key, f"{shown(values)} must be a list of one or more, for instance {hint}")
+            return ()
         found = []
         for number, value in enumerate(values):
             try:
                 found.append(read(value))
             except ValueError as error:
-                raise self.wrong(f"{key}[{number}]", f"{value!r} is {error}") from None
+                self.wrong(f"{key}[{number}]", f"{shown(value)} is {error}")
         return tuple(found)
 
     def check_distinct(self, key: str, values: tuple[Any, ...]) -> None:
-        """Raise ValueError for a value that comes twice."""
+        """Refuse a value that comes twice."""
         if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
-            raise self.wrong(key, f"{twice[0]} comes twice; give each once")
+            self.wrong(key, f"{twice[0]} comes twice; give each once")
 
     def choice(self, key: str, options: Collection[T], default: T | None = None) -> T:
-        """Return one of the options. Raises ValueError that lists them."""
-        if default is None and not self.has(key):
-            raise self.wrong(key, f"missing; it is one of {', '.join(map(str, options))}")
-        found: Any = self.take(key, lambda value: value, default)
-        if found not in options:
-            raise self.wrong(
-                key, f"{found!r} is not there; it is one of {', '.join(map(str, options))}{_like(found, options)}"
-            )
-        return found
+        """Return one of the options; where it is none of them they are listed, and None comes back."""
+        listed = ", ".join(map(str, options))
+        if not self.has(key):
+            if default is None:
+                self.wrong(key, f"missing; it is one of {listed}")
+            return cast(T, default)
+        found = self.values.pop(key)
+        if any(found == option and isinstance(found, str) for option in options):
+            return cast(T, found)
+        self.wrong(key, f"{shown(found)} is not there; it is one of {listed}{_like(found, options)}")
+        return cast(T, None)
 
     def section(self, key: str, default: dict[str, Any] | None = None) -> "Section":
         """Return a section of this section."""
-        values = self.take(key, lambda value: value, default)
-        return Section(self.file, f"{self.place}.{key}" if self.place else key, values)
+        if not self.has(key) and default is None:
+            self.wrong(key, "missing")
+            return Section(Errors(self.errors.file), self._at(key), {})
+        return Section(self.errors, self._at(key), self.values.pop(key, default))
 
     def named(
         self, key: str, *, default: dict[str, Any] | None = None, scalars: Mapping[str, dict[str, Any]] | None = None
@@ -112,13 +154,13 @@ class Section:
         """Return sections by their names; a word of `scalars` stands for a section."""
         whole = self.section(key, default)
         if not whole.values and default is None:
-            raise self.wrong(key, "is empty; name one or more")
+            whole.errors.say(self._at(key), "is empty; name one or more")
         found = []
         for name, values in whole.values.items():
             whole.check_name(name, name)
             if scalars and isinstance(values, str) and values in scalars:
                 values = {values: True}
-            found.append((name, Section(self.file, f"{whole.place}.{name}", values)))
+            found.append((name, Section(whole.errors, f"{whole.place}.{name}", values)))
         return found
 
     def flags(self, allowed: Collection[str], tool: str) -> tuple[Flag, ...]:
@@ -128,19 +170,27 @@ class Section:
         return tuple(Flag(name, self._flag(name, value)) for name, value in self.values.items())
 
     def end(self, what: str = "no such key") -> None:
-        """Raise ValueError for a key that nothing has asked for."""
+        """Refuse every key that nothing has asked for."""
         for key in self.values:
             if key not in self.known:
                 listed = ", ".join(sorted(self.known))
-                raise self.wrong(key, f"{what}; there are: {listed}{_like(key, self.known)}")
+                self.wrong(shown(key)[1:-1], f"{what}; there are: {listed}{_like(key, self.known)}")
+
+    def _at(self, key: str) -> str:
+        return f"{self.place}.{key}" if self.place else key
 
     def _flag(self, key: str, value: Any) -> bool | tuple[str, ...]:
         if isinstance(value, bool):
             return value
         values = value if isinstance(value, list) else [value]
         if not values or any(not isinstance(item, str | int | float) or isinstance(item, bool) for item in values):
-            raise self.wrong(key, f"{value!r} is no value of a flag; give a number, a text, true, false or a list")
-        return tuple(str(item) for item in values)
+            self.wrong(key, f"{shown(value)} is no value of a flag; give a number, a text, true, false or a list")
+            return False
+        try:
+            return tuple(argument(item) for item in values)
+        except ValueError as error:
+            self.wrong(key, f"{shown(value)} is {error}")
+            return False
 
 
 def _like(found: Any, options: Collection[Any]) -> str:
@@ -148,11 +198,63 @@ def _like(found: Any, options: Collection[Any]) -> str:
     return f". Did you mean {near[0]}?" if near else ""
 
 
+def shown(value: Any) -> str:
+    """Return a value as a message shows it."""
+    try:
+        found = repr(value)
+    except ValueError:  # a number of more than 4,300 digits
+        return "a number too long to show"
+    return found if len(found) <= SHOWN else f"{found[:SHOWN]}... ({len(found):,} characters)"
+
+
 def text(value: Any) -> str:
     """Return a text that is not empty. Raises ValueError for anything else."""
     if not isinstance(value, str) or not value:
         raise ValueError("no text; put it in quotes if it should be one")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("no text; it holds half a surrogate pair") from None
     return value
+
+
+def path(value: Any) -> str:
+    """Return a file or folder. Raises ValueError for anything else."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("no text; put it in quotes if it should be one")
+    try:
+        longest = max(len(os.fsencode(name)) for name in value.split("/"))
+    except UnicodeEncodeError:
+        raise ValueError("no path; it holds half a surrogate pair") from None
+    if "\0" in value or longest > LONGEST:
+        raise ValueError(f"no path; each name in it has at most {LONGEST} bytes, and none a zero byte")
+    return value
+
+
+def argument(value: Any) -> str:
+    """Return one word of a command line that stays the value of its flag. Raises ValueError for any other."""
+    try:
+        found = str(value)
+    except ValueError:
+        raise ValueError("too long a number") from None
+    if "\0" in found:
+        raise ValueError("no value of a flag; it has a zero byte")
+    if found.startswith("-") and not _is_number(found):
+        raise ValueError("no value of a flag; a word that begins with - would be a flag of its own")
+    return found
+
+
+def recipe(value: Any) -> str:
+    """Return the name of a recipe. Raises ValueError for what is none or would be a flag."""
+    return argument(text(value))
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(value: Any) -> float:
@@ -160,7 +262,7 @@ def _number(value: Any) -> float:
         if isinstance(value, bool):
             raise ValueError
         return float(value)  # YAML 1.1 reads 1e-3 as text
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("no number") from None
 
 
@@ -168,6 +270,13 @@ def positive(value: Any) -> float:
     """Return a number above 0. Raises ValueError for anything else."""
     if not 0 < (number := _number(value)) < float("inf"):
         raise ValueError("not above 0")
+    return number
+
+
+def hours(value: Any) -> float:
+    """Return a time above 0. Raises ValueError for anything else."""
+    if (number := positive(value)) > MOST_HOURS:
+        raise ValueError(f"too long; give {MOST_HOURS:,} hours or less")
     return number
 
 
@@ -189,4 +298,6 @@ def whole(value: Any) -> int:
     """Return a whole number from 0. Raises ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError("not a whole number from 0")
+    if value > LARGEST:
+        raise ValueError(f"too large; give {LARGEST:,} or less")
     return value

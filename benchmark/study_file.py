@@ -10,7 +10,7 @@ import yaml
 from backbones.config import ViTConfig
 from benchmark.full_scale import FullScale, FullScaleRow
 from benchmark.plan import Match
-from benchmark.section import Section, part, positive, share, text, whole
+from benchmark.section import Errors, Section, hours, part, path, positive, recipe, share, whole
 from benchmark.study import (
     RATE_FLAG,
     SHARE_FLAG,
@@ -25,54 +25,40 @@ from benchmark.study import (
     TokenizerTraining,
     TransferTask,
 )
+from files.parsing import parse_yaml
 
 Vocabulary = Mapping[str, Collection[str]]  # tool -> names of its flags
 DIFFER = ("architecture", *(f"architecture.{f.name}" for f in fields(ViTConfig)))
 MATCHES: tuple[Match, ...] = ("passes", "flops", "none")
+# of a study's folder: what is made by `scenes` and `tokenizers` lies beside it
+OWN_NAMES = {"held-out", "logs", "search", "slurm", "study.json", "study.yaml"}
 # what a study sets itself
 SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", "init", RATE_FLAG, SHARE_FLAG, "cache"}
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that comes twice, of which YAML would take the last in silence."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {key!r} comes twice; keep one of them")
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_study(path: Path, vocabulary: Vocabulary) -> Study:
+def read_study(file: Path, vocabulary: Vocabulary) -> Study:
     """Return the study in a file. Raises FileNotFoundError, or ValueError that names file, field, value and way out."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such study file.")
-    return parse_study(path.read_text(encoding="utf-8"), path.name, vocabulary)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such study file.")
+    return parse_study(file.read_bytes(), file.name, vocabulary)
 
 
-def parse_study(text: str, file: str, vocabulary: Vocabulary) -> Study:
-    """Return the study in a text. Raises ValueError that names `file`, field, value and way out."""
-    try:
-        values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}.") from error
-    top = Section(file, "", values)
+def parse_study(content: bytes | str, file: str, vocabulary: Vocabulary) -> Study:
+    """Return the study in a text.
+
+    Raises ValueError that names `file`, and field, value and way out of everything that is wrong, a line each.
+    """
+    errors = Errors(file)
+    top = Section(errors, "", parse_yaml(content, file))
     name = top.name("name")
-    root = top.text("data", default=".")
+    root = top.path("data", default=".")
     seeds = top.each("seeds", whole, hint="[0, 1, 2]")
     top.check_distinct("seeds", seeds)
     compare = top.section("compare", default={})
     budget = top.section("budget", default={})
     match = budget.choice("match", MATCHES, default="passes")
     budget.end()
-    scenes = [_scenes(section, label) for label, section in top.named("scenes", default={})]
+    scenes = [_scenes(section, label, vocabulary) for label, section in top.named("scenes", default={})]
     tokenizers = [
         TokenizerTraining(name=label, train=_pretraining(section, vocabulary))
         for label, section in top.named("tokenizers", default={})
@@ -84,18 +70,21 @@ def parse_study(text: str, file: str, vocabulary: Vocabulary) -> Study:
     differ = top.each("differ", _difference, hint="[architecture.position]", default=())
     published = _full_scale(top.section("published"), labels) if top.has("published") else None
     top.end()
-    if len(labels) < 2:
-        raise top.wrong("arms", f"{len(labels)} arm; a comparison needs two or more")
+    if len(labels) == 1:
+        top.wrong("arms", f"{len(labels)} arm; a comparison needs two or more")
     claim = compare.choice("claim", labels, default="mae" if "mae" in labels else None)
     others = [label for label in labels if label != claim]
     against = compare.choice("against", others, default="supervised" if "supervised" in others else None)
     pass_mark = compare.maybe("pass_mark", positive)
     compare.end()
+    for made in sorted(({item.name for item in scenes} | {item.name for item in tokenizers}) & OWN_NAMES):
+        errors.say(made, "the study's folder has something of this name itself; give another")
     for task in tasks:
         if task.search is not None and task.search.seed in seeds:
-            raise top.wrong(
+            top.wrong(
                 f"tasks.{task.name}.search.seed", f"{task.search.seed} is a seed of the study; the search takes another"
             )
+    errors.refuse()
     return Study(
         name=name,
         data=root,
@@ -141,17 +130,18 @@ def study_text(study: Study) -> str:
 def _arm(section: Section, label: str, vocabulary: Vocabulary) -> Arm:
     ways = [way for way in ("random", "init", "pretrain") if section.has(way)]
     if len(ways) != 1:
-        raise section.wrong(
+        section.wrong(
             " or ".join(ways or ("random", "init", "pretrain")),
             "an arm is one of: `random: true`, `init: FILE`, `pretrain: {recipe: ..., data: ...}`",
         )
+        return Arm(label=label)
     if ways == ["random"]:
         if section.take("random", lambda value: value) is not True:
-            raise section.wrong("random", "is true where it is there")
+            section.wrong("random", "is true where it is there")
         section.end()
         return Arm(label=label)
     if ways == ["init"]:
-        file = section.text("init")
+        file = section.path("init")
         declared = {name for name in vocabulary["train_cls"] if name.startswith("init_")} | {"trust_pickle"}
         declared -= {"init_architecture"}  # the study's `differ` decides
         return Arm(label=label, init=file, declared=section.flags(declared, "an arm with `init`"))
@@ -161,50 +151,51 @@ def _arm(section: Section, label: str, vocabulary: Vocabulary) -> Arm:
 
 
 def _pretraining(section: Section, vocabulary: Vocabulary) -> Pretraining:
-    recipe, data = section.text("recipe"), section.text("data")
-    hours, flops = section.maybe("hours", positive), section.maybe("flops_per_image", positive)
+    name, data = section.take("recipe", recipe), section.path("data")
+    length, flops = section.maybe("hours", hours), section.maybe("flops_per_image", positive)
     flags = section.flags(_own(vocabulary["pretrain"]), "pretrain")
-    return Pretraining(recipe=recipe, data=data, hours=hours, flops_per_image=flops, flags=flags)
+    return Pretraining(recipe=name, data=data, hours=length, flops_per_image=flops, flags=flags)
 
 
 def _task(section: Section, name: str, vocabulary: Vocabulary) -> TransferTask:
     tool = section.choice("tool", TRANSFER_TOOLS)
-    allowed = _own(vocabulary[tool])
+    # the flags of a tool that is not known are not looked at
+    flags_of_tool = vocabulary[tool] if tool is not None else {*section.values, RATE_FLAG, SHARE_FLAG}
     shares = section.each("label_shares", share, hint="[0.01, 0.1, 1]", default=(1.0,))
     section.check_distinct("label_shares", shares)
-    if shares != (1.0,) and SHARE_FLAG not in vocabulary[tool]:
-        raise section.wrong("label_shares", f"{tool} takes no share of the labels; train_cls does")
-    recipe, data = section.text("recipe"), section.text("data")
-    hours = section.maybe("hours", positive)
-    search = _grid(section.section("search"), tool, vocabulary) if section.has("search") else None
+    if shares != (1.0,) and SHARE_FLAG not in flags_of_tool:
+        section.wrong("label_shares", f"{tool} takes no share of the labels; train_cls does")
+    chosen, data = section.take("recipe", recipe), section.path("data")
+    length = section.maybe("hours", hours)
+    search = _grid(section.section("search"), tool, flags_of_tool) if section.has("search") else None
     return TransferTask(
         name=name,
         tool=tool,
-        recipe=recipe,
+        recipe=chosen,
         data=data,
-        hours=hours,
+        hours=length,
         label_shares=shares,
         search=search,
-        flags=section.flags(allowed, tool),
+        flags=section.flags(_own(flags_of_tool), tool),
     )
 
 
-def _grid(section: Section, tool: str, vocabulary: Vocabulary) -> Grid:
-    if RATE_FLAG not in vocabulary[tool]:
-        raise section.wrong("rates", f"{tool} takes no learning rate (it has no flag --{RATE_FLAG.replace('_', '-')})")
+def _grid(section: Section, tool: str | None, flags_of_tool: Collection[str]) -> Grid:
+    if RATE_FLAG not in flags_of_tool:
+        section.wrong("rates", f"{tool} takes no learning rate (it has no flag --{RATE_FLAG.replace('_', '-')})")
     rates = section.each("rates", positive, hint="[2.5e-4, 5e-4, 1e-3]")
     section.check_distinct("rates", rates)
     seed = section.take("seed", whole, Grid.seed)
     hold_out = section.maybe("hold_out", part)
-    data = section.maybe("data", text)
-    flags = section.flags(_own(vocabulary[tool]), tool)
+    data = section.maybe("data", path)
+    flags = section.flags(_own(flags_of_tool if tool is not None else section.values), tool or "the tool")
     return Grid(rates=rates, seed=seed, hold_out=hold_out, data=data, flags=flags)
 
 
 def _difference(value: Any) -> str:
-    if value not in DIFFER:
+    if not isinstance(value, str) or value not in DIFFER:
         raise ValueError(f"not there; give {DIFFER[0]} for all of it, or one of {', '.join(DIFFER[1:])}")
-    return str(value)
+    return value
 
 
 def _full_scale(section: Section, arms: Collection[str]) -> FullScale:
@@ -212,25 +203,25 @@ def _full_scale(section: Section, arms: Collection[str]) -> FullScale:
     hint = "[{arm: grid, variant: grid 75 %, values: {linear: 66.0}}]"
     rows = []
     for number, values in enumerate(section.each("rows", lambda value: value, hint=hint)):
-        row = Section(section.file, f"{section.place}.rows[{number}]", values)
+        row = Section(section.errors, f"{section.place}.rows[{number}]", values)
         arm = row.choice("arm", arms) if row.has("arm") else None
         variant, columns = row.text("variant"), row.section("values")
         row.end()
         if not columns.values:
-            raise row.wrong("values", "is empty; leave a row out of which nothing is published")
+            columns.errors.say(f"{row.place}.values", "is empty; leave a row out of which nothing is published")
         found = {name: columns.take(name, positive) for name in [*columns.values]}
         rows.append(FullScaleRow(variant=variant, arm=arm, values=found))
     section.end()
     return FullScale(source=source, setting=setting, rows=tuple(rows))
 
 
-def _scenes(section: Section, name: str) -> Scenes:
-    return Scenes(name=name, flags=section.flags(section.values, "make_scenes"))  # the tool itself knows its flags
+def _scenes(section: Section, name: str, vocabulary: Vocabulary) -> Scenes:
+    return Scenes(name=name, flags=section.flags({*vocabulary["make_scenes"]} - {"out"}, "make_scenes"))
 
 
 def _cluster(section: Section) -> Cluster:
     readers: dict[str, Callable[[Any], Any]] = {
-        "partition": text, "account": text, "gpus": whole, "cpus": whole, "memory_gb": whole, "hours": positive,
+        "partition": recipe, "account": recipe, "gpus": whole, "cpus": whole, "memory_gb": whole, "hours": hours,
         "at_once": whole,
     }  # fmt: skip
     found = {name: section.take(name, read) for name, read in readers.items() if section.has(name)}

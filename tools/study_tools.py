@@ -13,6 +13,7 @@ from detection.recipes import RECIPES as DETECTION
 from engine.config import as_json
 from engine.launch import choose_recipe, override, parse
 from pretraining.recipes import RECIPES as PRETRAINING
+from scenes.config import SceneCounts, ScenesConfig
 from segmentation.recipes import RECIPES as SEGMENTATION
 from tools import hold_out, make_scenes, pretrain, probe, train_cls, train_det, train_seg
 
@@ -44,8 +45,13 @@ def _probe_config(argv: list[str]) -> dict[str, Any]:
     return {**as_json(config), "leading": f"depth{config.backbone.depth:02d}_{config.pooling}"}
 
 
+def _scene_flags() -> dict[str, bool]:
+    """Return the flags of make_scenes, whose configuration is nested and whose command line is flat."""
+    return {"out": True} | {f.name: False for part in (ScenesConfig, SceneCounts) for f in fields(part)}
+
+
 TOOLS = {
-    "make_scenes": Tool(main=make_scenes.main, config=None, flags={}),
+    "make_scenes": Tool(main=make_scenes.main, config=None, flags=_scene_flags()),
     "hold_out": Tool(main=hold_out.main, config=None, flags={}),
     "pretrain": _trainer(pretrain.main, pretrain.Args, PRETRAINING),
     "train_cls": _trainer(train_cls.main, train_cls.Args, CLASSIFICATION),

@@ -24,6 +24,7 @@ VOCABULARY = {
     "train_det": {"recipe", "data", "steps", "base_lr", "val_split", "train_json", "init_source", "batch_size"},
     "train_seg": {"recipe", "data", "steps", "base_lr", "val_split", "init_source", "layout"},
     "probe": {"backbone", "data", "pooling", "init_source", "image_size"},
+    "make_scenes": {"out", "seed", "image_size", "classify_train"},
     "pretrain": {"recipe", "data", "steps", "batch_size", "init_source"},
 }
 GOOD = """
@@ -98,6 +99,51 @@ def test_what_is_wrong_is_said_with_its_place(old: str, new: str, message: str) 
         parse(GOOD.replace(old, new))
 
 
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    text = GOOD.replace("data: root", "data: null").replace("seeds: [0, 1]", "seeds: [0, x]\n3: 4")
+    text = text.replace("tool: train_seg", "tool: fly").replace("hours: 0.5", "hours: '-1'").replace("w.pth", '"a\\0"')
+    with pytest.raises(ValueError) as raised:
+        parse(text)
+    assert [line.partition(";")[0] for line in str(raised.value).splitlines()] == [
+        "mine.yaml: the key 3 is read as no text",
+        "mine.yaml: data: None is no text",
+        "mine.yaml: seeds[1]: 'x' is not a whole number from 0.",
+        "mine.yaml: arms.theirs.init: 'a\\x00' is no path",
+        "mine.yaml: tasks.cars.tool: 'fly' is not there",
+        "mine.yaml: tasks.birds.hours: '-1' is not above 0.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("data: root", "scenes: {x: {out: /elsewhere}}", r"scenes\.x\.out: make_scenes has no such flag"),
+        ("data: root", "scenes: {x: {'out=/elsewhere': true}}", r"make_scenes has no such flag"),
+        ("data: root", "scenes: {../x: {}}", r"scenes\.\.\./x: '\.\./x' must be of letters"),
+        ("data: root", "scenes: {logs: {}}", r"mine\.yaml: logs: the study's folder has something of this name itself"),
+        ("  theirs:", "  a/b:", r"arms\.a/b: 'a/b' must be of letters"),
+        ("  cars:", "  /cars:", r"tasks\./cars: '/cars' must be of letters"),
+        ("steps: 20", "steps: ['20', --out, /elsewhere]", r"steps: .* a word that begins with - would be a flag"),
+        ("recipe: small, data: cars", "recipe: --out=/x, data: cars", r"recipe: '--out=/x' is no value of a flag"),
+        ("data: birds", f"data: {'x' * 300}", r"data: .*\(302 characters\) is no path; each name in it has at most 255"),
+    ],
+)  # fmt: skip
+def test_nothing_is_written_elsewhere(old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ValueError, match=message):
+        parse(GOOD.replace(old, new))
+
+
+def test_aliases_that_multiply_are_refused() -> None:
+    levels = [f"b{n}: &b{n} [{', '.join([f'*b{n - 1}'] * 9)}]" for n in range(1, 10)]
+    with pytest.raises(ValueError, match=r"mine\.yaml: .*its aliases stand for .* values"):
+        parse("\n".join(["b0: &b0 [x, x, x, x, x, x, x, x, x]", *levels]))
+
+
+def test_a_negative_number_is_a_value() -> None:
+    assert parse(GOOD.replace("steps: 20", "steps: -1.5")).tasks[0].flags == (Flag("steps", ("-1.5",)),)
+
+
 def test_one_arm_is_no_comparison() -> None:
     text = GOOD.replace("  theirs: {init: w.pth, init_source: mae, trust_pickle: true}\n", "")
     with pytest.raises(ValueError, match="arms: 1 arm; a comparison needs two or more"):
@@ -122,7 +168,8 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"
 rates = st.lists(st.floats(1e-6, 10), min_size=1, max_size=3, unique=True).map(tuple)
 shares = st.lists(st.floats(0.01, 1), min_size=1, max_size=2, unique=True).map(tuple)
 positive = st.none() | st.floats(0.001, 1000)
-values = st.booleans() | st.lists(texts, min_size=1, max_size=2).map(tuple)
+words = texts.filter(lambda text: not text.startswith("-"))
+values = st.booleans() | st.lists(words, min_size=1, max_size=2).map(tuple)
 
 
 def flags(*of: str) -> st.SearchStrategy[tuple[Flag, ...]]:
@@ -136,7 +183,7 @@ grids = st.builds(
     data=st.none() | texts, flags=flags("steps"),
 )  # fmt: skip
 pretrainings = st.builds(
-    Pretraining, recipe=texts, data=texts, flags=flags("steps", "batch_size"), hours=positive, flops_per_image=positive
+    Pretraining, recipe=words, data=texts, flags=flags("steps", "batch_size"), hours=positive, flops_per_image=positive
 )
 
 
@@ -154,7 +201,7 @@ def studies(draw: st.DrawFn) -> Study:
             arms.append(Arm(label=label, pretrain=draw(pretrainings)))
     tasks = tuple(
         TransferTask(
-            name=name, tool="train_cls", recipe=draw(texts), data=draw(texts), flags=draw(flags("steps", "protocol")),
+            name=name, tool="train_cls", recipe=draw(words), data=draw(texts), flags=draw(flags("steps", "protocol")),
             label_shares=draw(shares), search=draw(st.none() | grids), hours=draw(positive),
         )
         for name in draw(st.lists(names, min_size=1, max_size=2, unique=True))
@@ -172,8 +219,10 @@ def studies(draw: st.DrawFn) -> Study:
         tokenizers=tuple(
             TokenizerTraining(name=name, train=draw(pretrainings)) for name in draw(st.sets(names, max_size=1))
         ),
-        scenes=tuple(Scenes(name=name, flags=draw(flags("a", "b"))) for name in draw(st.sets(names, max_size=1))),
-        cluster=draw(st.builds(Cluster, partition=st.none() | texts, gpus=st.integers(0, 8), hours=st.floats(0.1, 99))),
+        scenes=tuple(
+            Scenes(name=name, flags=draw(flags("seed", "image_size"))) for name in draw(st.sets(names, max_size=1))
+        ),
+        cluster=draw(st.builds(Cluster, partition=st.none() | words, gpus=st.integers(0, 8), hours=st.floats(0.1, 99))),
     )
 
 
