@@ -18,7 +18,7 @@ VALUE = {
     "compare": {"claim": "mae", "against": "theirs", "pass_mark": 50},
     "budget": {"match": "none"},
     "differ": ["architecture.position"],
-    "published": {"source": "a paper", "setting": "ViT-B", "rows": [{"variant": "x", "arm": "mae", "values": {"a": 1.5}}]},
+    "published": {"source": "a paper", "setting": "B", "rows": [{"variant": "x", "arm": "mae", "values": {"a": 1.5}}]},
     "scenes": {"drawn": {"seed": 3, "image_size": [64, 64]}},
     "tokenizers": {"codes": {"recipe": "tokenizer", "data": "drawn/imagenet", "steps": 3}},
     "arms": {
