@@ -38,7 +38,7 @@ class Args:
     """Weights of the ViT; absent means random weights."""
     init_source: str = "own"
     """Family of the weights file: own, mae, timm, augreg, beit, moco_v3, moco_v3_momentum, dino, dino_student,
-    huggingface, detectron2, mmseg."""
+    huggingface, detectron2, mmseg, mmpretrain, mmpretrain_half."""
     init_heads: int | None = None
     """Attention heads of the weights, where neither the file nor a published width tells."""
     init_architecture: Literal["recipe", "file"] = "recipe"
