@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from files.naming import system_part
+
 Layout = Literal["ade20k", "folder"]
 NOTE = "held_out.json"
 LABELS = {"ade20k": ("annotations", "training", "validation"), "folder": ("labels", "train", "val")}
@@ -61,8 +63,9 @@ def held_out_names(names: Sequence[str], share: float) -> set[str]:
 def _classes(wanted: HoldOut, out: Path) -> tuple[int, int]:
     root = _folder(wanted.data / (wanted.train_split or "train"))
     kept, held = 0, 0
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not system_part(f"{path.name}/")):
+        paths = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        names = [name for name in paths if not system_part(name)]
         if not names:
             continue
         away = held_out_names(names, wanted.share)
@@ -115,7 +118,8 @@ def _maps(wanted: HoldOut, out: Path) -> tuple[int, int]:
 def _files(folder: Path) -> dict[str, Path]:
     """Return the files below a folder by their paths without the ending."""
     found = sorted(path for path in _folder(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(folder).with_suffix("")): path for path in found}
+    below = {path: str(path.relative_to(folder)) for path in found}
+    return {str(Path(name).with_suffix("")): path for path, name in below.items() if not system_part(name)}
 
 
 def _folder(path: Path) -> Path:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
 from backbones.checkpoint import Normalisation
 from classification.config import Augmentation
 from engine.images import read_rgb
+from files.naming import SYSTEM, nearest, system_part
 
 Sample = tuple[Tensor, int, str]  # image_CHW, label, image id
 Transform = Callable[[Image.Image], Tensor]
@@ -52,7 +54,7 @@ class LabelledImages:
 def open_split(data: Path, split: str) -> tuple[ImageFolder, list[str]]:
     """Return `data/split` as an ImageFolder and notes on what it leaves out.
 
-    Raises FileNotFoundError that says what was looked for and what was found.
+    Raises FileNotFoundError that says what was looked for and what was found, and ValueError for a single class.
     """
     root = data / split
     if not root.is_dir():
@@ -60,32 +62,104 @@ def open_split(data: Path, split: str) -> tuple[ImageFolder, list[str]]:
             f"{data}: looked for {split}/<class>/<image>; found {_listing(data)}. "
             "--data names the folder that holds train/ and val/."
         )
-    if not any(entry.is_dir() for entry in root.iterdir()):
+    return open_classes(root)
+
+
+def open_classes(root: Path) -> tuple[ImageFolder, list[str]]:
+    """Return the classes in `root/<class>/<image>` and notes; what is hidden or the system's is no class and no image.
+
+    Raises FileNotFoundError where there is no class or no image, and ValueError for a single class: with one to choose
+    from every answer is right.
+    """
+    split = root.name
+    entries = sorted(root.iterdir())
+    folders = [entry for entry in entries if entry.is_dir()]
+    hidden = [folder.name for folder in folders if system_part(f"{folder.name}/")]
+    if len(hidden) == len(folders):
         raise FileNotFoundError(f"{root}: looked for one folder per class; found {_listing(root)}.")
-    folder = ImageFolder(str(root), allow_empty=True)
+    folder = _Classes(str(root))
     if not folder.samples:
         raise FileNotFoundError(f"{root}: {len(folder.classes)} class folders, but no image file in any of them.")
-    notes = []
     counts = Counter(label for _, label in folder.samples)
+    if len(folder.classes) < 2:
+        raise ValueError(_one_class(folder, folder.classes[0]))
+    notes = []
     if empty := [name for name, label in folder.class_to_idx.items() if not counts[label]]:
-        notes.append(f"{split}: {len(empty)} classes without an image ({', '.join(empty[:5])})")
-    if loose := sum(entry.is_file() for entry in root.iterdir()):
+        notes.append(f"{split}: {len(empty)} classes without an image ({some(empty)})")
+    if loose := sum(entry.is_file() for entry in entries):
         notes.append(f"{split}: {loose} files that lie in no class folder left out")
-    files = sum(len(names) for _, _, names in os.walk(root, followlinks=True))  # as ImageFolder walks
-    if other := files - loose - len(folder.samples):
+    below = [os.path.relpath(os.path.join(here, name), root) for here, _, names in _walk(root) for name in names]
+    system = [name for name in below if system_part(name)]
+    if other := len(below) - loose - len(folder.samples) - sum(name.count(os.sep) > 0 for name in system):
         notes.append(f"{split}: {other} files of no image format left out")
+    if images := [name for name in system if name.lower().endswith(IMG_EXTENSIONS)]:
+        notes.append(f"{split}: {len(images)} images {SYSTEM} left out ({some(sorted(images))})")
+    if hidden:
+        notes.append(f"{split}: {len(hidden)} folders {SYSTEM} are no classes ({some(hidden)})")
+    deep = [path for path, _ in folder.samples if path.count(os.sep, len(str(root)) + 1) > 1]
+    if deep:
+        subfolders = sorted({os.path.relpath(os.path.dirname(path), root) for path in deep})
+        notes.append(
+            f"{split}: {len(deep)} images lie in sub-folders of their class ({some(subfolders)}), which are no classes"
+        )
     return folder, notes
 
 
-def same_classes(train: ImageFolder, val: ImageFolder) -> None:
-    """Raise ValueError where val has other classes than train: their labels would not mean the same."""
+def same_classes(train: ImageFolder, val: ImageFolder) -> str:
+    """Return a note on the classes.
+
+    Raises ValueError where val has others, since their labels would not mean the same, and where all images to train
+    on are of one class.
+    """
+    check_classes(train)
     if train.classes != val.classes:
         extra = sorted(set(val.classes) - set(train.classes))
         missing = sorted(set(train.classes) - set(val.classes))
         raise ValueError(
             f"{val.root}: its class folders differ from those of {train.root}: only in val {extra[:5]}, "
-            f"only in train {missing[:5]}; make them the same (an empty folder counts)."
+            f"only in train {missing[:5]}{nearest(extra, missing)}; make them the same (an empty folder counts)."
         )
+    return f"{len(train.classes)} classes: {some(train.classes)}"
+
+
+def check_classes(train: ImageFolder) -> None:
+    """Raise ValueError where all images to train on are of one class: any classifier learns to say that."""
+    used = {label for _, label in train.samples}
+    if len(used) == 1:
+        raise ValueError(_one_class(train, train.classes[used.pop()]))
+
+
+class _Classes(ImageFolder):
+    """An ImageFolder without the folders and files that are hidden or the system's."""
+
+    def __init__(self, root: str) -> None:
+        begin = len(root.rstrip(os.sep)) + 1
+        super().__init__(
+            root,
+            allow_empty=True,
+            is_valid_file=lambda path: path.lower().endswith(IMG_EXTENSIONS) and system_part(path[begin:]) is None,
+        )
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Return the names of the class folders, sorted, and their numbers."""
+        names = sorted(e.name for e in os.scandir(directory) if e.is_dir() and system_part(f"{e.name}/") is None)
+        return names, {name: number for number, name in enumerate(names)}
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    return os.walk(root, followlinks=True)  # as ImageFolder walks
+
+
+def _one_class(folder: ImageFolder, only: str) -> str:
+    """Return the message on a folder whose images are all of one class."""
+    root, classes = Path(folder.root), folder.classes
+    inside = sorted(e.name for e in (root / only).iterdir() if e.is_dir() and system_part(f"{e.name}/") is None)
+    others = f" (none of the {len(classes) - 1} other class folders)" if len(classes) > 1 else ""
+    deeper = f" {only} has the sub-folders {some(inside)}: if those are the classes, move them into {root}."
+    return (
+        f"{root}: all its images are of one class, {only!r}{others}; two are needed to tell apart. Looked for "
+        f"{root.name}/<class>/<image>; found {_listing(root)}.{deeper if inside else ''}"
+    )
 
 
 def train_transform(size: tuple[int, int], augment: Augmentation, normalisation: Normalisation) -> Transform:
@@ -146,6 +220,12 @@ class _Normalise:
 
     def __call__(self, image_CHW: Tensor) -> Tensor:
         return image_CHW.float().sub_(self.mean).div_(self.std)  # in place: a third of the time
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first few names and how many more there are."""
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def _listing(folder: Path) -> str:

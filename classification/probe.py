@@ -85,7 +85,7 @@ def run_probes(
     report, normalisation = start_from(vit, init)
     vit.eval().requires_grad_(False)
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
-    same_classes(train, val)
+    train_notes.insert(0, same_classes(train, val))
     for line in report.lines() or ["RANDOM (no --init was given)"]:
         say(f"weights: {line}")
     fabric = make_fabric("auto")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torchvision.datasets import ImageFolder
 
-from classification.data import LabelledImages, Transform
+from classification.data import LabelledImages, Transform, open_classes
 from classification.with_head import class_positions, top_answers, top_scores
+from files.naming import system_part
 
 SEVERITIES = ("1", "2", "3", "4", "5")
 
@@ -30,6 +30,8 @@ class Scored:
     classes: int
     """That competed."""
     unreadable: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What was left out of the folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +58,18 @@ class Known:
 
 
 def score_folder(root: Path, known: Known) -> Scored:
-    """Return the score on `root/<class>/<image>`. Raises FileNotFoundError, or ValueError for unknown classes."""
+    """Return the score on `root/<class>/<image>`.
+
+    Raises FileNotFoundError, and ValueError for unknown classes or a single one, which has nothing to compete with.
+    """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; looked for <class>/<image> in it.")
-    folder = ImageFolder(str(root))
+    folder, notes = open_classes(root)
     kept = class_positions(folder, known.classes)
     data = LabelledImages(folder, known.transform)
     results, unreadable = top_answers(known.logits, data, batch_size=known.batch_size, kept=kept)
     score = top_scores(results)["top1"]
-    return Scored(top1=score, images=len(results), classes=len(kept), unreadable=tuple(unreadable))
+    return Scored(top1=score, images=len(results), classes=len(kept), unreadable=tuple(unreadable), notes=tuple(notes))
 
 
 def score_corruptions(root: Path, known: Known, say: Callable[[str], None]) -> list[Corruption]:
@@ -78,7 +83,7 @@ def score_corruptions(root: Path, known: Known, say: Callable[[str], None]) -> l
     found = {
         folder.name: [level for level in SEVERITIES if (folder / level).is_dir()]
         for folder in sorted(root.iterdir())
-        if folder.is_dir()
+        if folder.is_dir() and system_part(f"{folder.name}/") is None
     }
     if not found or not all(found.values()):
         without = ", ".join(name for name, levels in found.items() if not levels) or "no folder at all"

@@ -19,9 +19,11 @@ from classification.config import ClassificationConfig
 from classification.data import (
     LabelledImages,
     Sample,
+    check_classes,
     eval_transform,
     open_split,
     same_classes,
+    some,
     train_transform,
 )
 from classification.heads import Classifier
@@ -166,7 +168,7 @@ def assemble(
     normalisation = config.normalisation or found
     freeze(config, backbone)
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
-    same_classes(train, val)
+    train_notes.insert(0, same_classes(train, val))
     train_notes += _use_part(train, config)
     size = config.backbone.image_size
     model = classifier(config, backbone, num_classes=len(train.classes))
@@ -257,7 +259,12 @@ def _use_part(train: ImageFolder, config: ClassificationConfig) -> list[str]:
         how = f"named by {config.train_list}"
     else:
         return []
+    before = {label for _, label in train.samples}
     train.samples = train.imgs = kept
     train.targets = [label for _, label in kept]
+    check_classes(train)
     digest = hashlib.sha256(list_text(kept, root).encode()).hexdigest()
-    return [f"train: {len(kept)} of {all_images} images used ({how}; list sha256 {digest[:12]})"]
+    notes = [f"train: {len(kept)} of {all_images} images used ({how}; list sha256 {digest[:12]})"]
+    if without := sorted({train.classes[label] for label in before - {*train.targets}}):
+        notes.append(f"train: {len(without)} classes without an image in that part ({some(without)})")
+    return notes

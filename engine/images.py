@@ -17,6 +17,7 @@ from PIL import Image
 from engine.grey_levels import DIM, grey_to_8_bits
 from engine.image_file import UnreadableImageError, opened, raw_mode, turn_of, upright_size
 from engine.tar_images import ARCHIVES, COMPRESSED, Shards, ending_of, open_shards
+from files.naming import SYSTEM, system_part
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
 
@@ -114,7 +115,7 @@ def open_images(folder: Path) -> ImageSource:
     Raises FileNotFoundError where there is none, and ValueError where there are both, or a shard cannot be read at any
     place because it is compressed, truncated or damaged.
     """
-    files = _files_below(folder)
+    files, hidden = _files_below(folder)
     images = [path for path in files if path.name.lower().endswith(EXTENSIONS)]
     compressed = [path for path in files if path.name.lower().endswith(COMPRESSED)]
     packed = [path for path in files if path.name.lower().endswith(ARCHIVES)]
@@ -139,8 +140,8 @@ def open_images(folder: Path) -> ImageSource:
         return _packed(folder, packed)
     chosen = {*images}
     others = Counter(ending_of(path.name) for path in files if path not in chosen)
-    said = f"{folder.name}: no images by their names, left out: {_listed(others)}"
-    return ImageFiles(folder, images, (said,) if others else ())
+    said = [f"{folder.name}: no images by their names, left out: {_listed(others)}"] if others else []
+    return ImageFiles(folder, images, (*said, *_left_out(folder, hidden)))
 
 
 def _listed(others: Mapping[str, int]) -> str:
@@ -173,19 +174,38 @@ def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
 def find_images(folder: Path) -> list[Path]:
     """Return every image file below `folder`, sorted; linked folders are followed, each once.
 
-    Raises FileNotFoundError where there is none.
+    Warns of what is hidden or the system's, and left out. Raises FileNotFoundError where there is no image.
     """
-    found = [path for path in _files_below(folder) if path.name.lower().endswith(EXTENSIONS)]
+    files, hidden = _files_below(folder)
+    notes = _left_out(folder, hidden)
+    found = [path for path in files if path.name.lower().endswith(EXTENSIONS)]
     if not found:
-        raise FileNotFoundError(f"{folder}: holds no image file ({', '.join(EXTENSIONS)}), nor do its subfolders.")
+        raise FileNotFoundError(
+            f"{folder}: holds no image file ({', '.join(EXTENSIONS)}), nor do its subfolders."
+            + "".join(f" Left out: {note}." for note in notes)
+        )
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     return found
 
 
-def _files_below(folder: Path) -> list[Path]:
-    """Return every file below `folder`, sorted; linked folders are followed, each once."""
+def _left_out(folder: Path, hidden: Sequence[Path]) -> tuple[str, ...]:
+    """Return a note on the images and archives among files that are hidden or the system's."""
+    images = [path for path in hidden if path.name.lower().endswith((*EXTENSIONS, *ARCHIVES, *COMPRESSED))]
+    if not images:
+        return ()
+    return (f"{folder.name}: {len(images)} images {SYSTEM}, left out ({images[0].relative_to(folder)}, ...)",)
+
+
+def _files_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return every file below `folder` that is a person's, and those that are hidden or the system's, both sorted.
+
+    Linked folders are followed, each once.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; looked for images in it.")
     found: list[Path] = []
+    hidden: list[Path] = []
     visited: set[str] = set()
     for here, subfolders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
@@ -193,8 +213,10 @@ def _files_below(folder: Path) -> list[Path]:
             subfolders.clear()
             continue
         visited.add(real)
-        found += [Path(here, name) for name in names]
-    return sorted(found)
+        below = os.path.relpath(here, folder)
+        for name in names:
+            (found if system_part(os.path.join(below, name)) is None else hidden).append(Path(here, name))
+    return sorted(found), sorted(hidden)
 
 
 def _decoded(file: str | Path | BinaryIO, name: str, *, most: int | None = None) -> Image.Image:

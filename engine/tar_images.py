@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from engine.cache import cache_folder
+from files.naming import SYSTEM, system_part
 from files.writing import replacing
 
 ARCHIVES = (".tar",)
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
-VERSION = 1  # of the kept index; changes with its layout or with what is taken from a shard
+VERSION = 2  # of the kept index; changes with its layout or with what is taken from a shard
 CACHED_FROM = 50_000  # files: fewer are found within seconds
 AT_ONCE = 2**20  # bytes
 MOST_OPEN = 128  # shards that a process keeps open; more could exceed its limit of open files
@@ -43,7 +44,7 @@ class Index:
     end_N: np.ndarray
     """Where each name ends in that."""
     others: dict[str, int]
-    """How many files of other endings there are, and links."""
+    """How many files of other endings there are, links, and files that are hidden or the system's."""
 
     def name_of(self, number: int) -> str:
         """Return the name of a file in its shard."""
@@ -167,6 +168,8 @@ def _members(path: Path, endings: tuple[str, ...], others: Counter[str]) -> list
                 shard.members.clear()  # type: ignore[attr-defined]  # it would hold every header that was read
                 if member.issym() or member.islnk():
                     others["links"] += 1
+                elif member.isreg() and system_part(member.name) is not None:
+                    others[SYSTEM] += 1
                 elif member.isreg() and not member.name.lower().endswith(endings):
                     others[ending_of(member.name)] += 1
                 elif member.issparse():

@@ -9,6 +9,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 LONGEST = 255  # bytes of one name on the usual file systems
 DIGEST = 8  # hexadecimal digits that tell names apart
+SYSTEM = "hidden or of the system"  # how such files are counted
+# folders that file systems, archivers and disk stations leave among people's files, besides those with a leading dot
+SYSTEM_FOLDERS = frozenset(
+    {"__MACOSX", "lost+found", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information"}
+)
 MOST_LISTED = 500_000  # files of a folder among which a name is looked for
 _ENDING = re.compile(r"\.[a-z][a-z0-9]{1,4}$")  # .jpg, and no number as in frame.0001
 
@@ -30,6 +35,18 @@ def inside(folder: Path, name: str, *, source: Path, links: bool = False) -> Pat
         f"{source}: names {name!r}, which is not a path inside {folder}; a file that is read from or written to by the "
         "word of another file must lie in its folder."
     )
+
+
+def system_part(name: str) -> str | None:
+    """Return the part of a path below a folder by which it is no file of a person's, or None.
+
+    That is a hidden folder (.ipynb_checkpoints), one of SYSTEM_FOLDERS, or ._x, which macOS puts beside a file x.
+    """
+    *folders, last = name.replace(os.sep, "/").split("/")
+    for part in folders:
+        if (part.startswith(".") and part not in (".", "..")) or part in SYSTEM_FOLDERS:
+            return f"{part}/"
+    return last if last.startswith("._") else None
 
 
 def same_file(a: Path, b: Path) -> bool:

@@ -55,8 +55,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate(args: Args, model: Classifier, normalisation: Normalisation) -> tuple[dict[str, float], list[str]]:
-    """Return the scores, and a line per image that cannot be read."""
-    folder, _ = open_split(args.data, args.split)
+    """Return the scores, and a line on what was left out and per image that cannot be read."""
+    folder, notes = open_split(args.data, args.split)
     outputs = model.head.out_features
     if len(folder.classes) != outputs:
         raise ValueError(f"{folder.root}: {len(folder.classes)} class folders for a head of {outputs} outputs.")
@@ -69,7 +69,7 @@ def evaluate(args: Args, model: Classifier, normalisation: Normalisation) -> tup
         batch_size=args.batch_size,
         kept=list(range(outputs)),
     )
-    return top_scores(results), unreadable
+    return top_scores(results), [*notes, *unreadable]
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.layout == "folders":
             scored = score_folder(args.images, known)
             values, top1 = asdict(scored), scored.top1
+            for line in (*scored.notes, *scored.unreadable):
+                print(f"warning: {line}")
         else:
             corruptions = score_corruptions(args.images, known, print)
             top1 = mean_top1(corruptions)

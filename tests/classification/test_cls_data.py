@@ -73,7 +73,49 @@ def test_what_is_left_out_is_counted(data: Path) -> None:
         "train: 1 classes without an image (dog)",
         "train: 2 files that lie in no class folder left out",
         "train: 1 files of no image format left out",
+        "train: 1 images lie in sub-folders of their class (elk/deep), which are no classes",
     ]
+
+
+def test_hidden_and_system_folders_are_no_classes(data: Path) -> None:
+    train = data / "train"
+    for name in (".ipynb_checkpoints/a.png", "__MACOSX/ant/._0.png", "@eaDir/b.png", "ant/.ipynb_checkpoints/0.png"):
+        (train / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(train / name)
+    (train / "ant" / "._1.png").touch()
+    (train / "lost+found").mkdir()
+    folder, notes = open_split(data, "train")
+    assert folder.classes == ["ant", "bee", "cow"] and len(folder.samples) == 6
+    assert same_classes(folder, open_split(data, "val")[0]) == "3 classes: ant, bee, cow"
+    assert notes == [
+        "train: 5 images hidden or of the system left out (.ipynb_checkpoints/a.png, @eaDir/b.png, "
+        "__MACOSX/ant/._0.png, ant/._1.png, ant/.ipynb_checkpoints/0.png)",
+        "train: 4 folders hidden or of the system are no classes (.ipynb_checkpoints, @eaDir, __MACOSX, lost+found)",
+    ]
+
+
+def test_a_level_too_deep_is_refused(data: Path) -> None:
+    (data / "train").rename(data / "all")
+    (data / "train").mkdir()
+    (data / "all").rename(data / "train" / "all")
+    (data / "train" / ".cache").mkdir()
+    message = (
+        r"train: all its images are of one class, 'all'; two are needed to tell apart\. Looked for "
+        r"train/<class>/<image>; found \.cache/, all/\. all has the sub-folders ant, bee, cow: if those are the "
+        r"classes, move them into .*train\."
+    )
+    with pytest.raises(ValueError, match=message):
+        open_split(data, "train")
+
+
+def test_images_of_one_class_alone_are_not_trained_on(data: Path) -> None:
+    for name in ("bee", "cow"):
+        for path in (data / "train" / name).iterdir():
+            path.unlink()
+    train, notes = open_split(data, "train")
+    assert notes == ["train: 2 classes without an image (bee, cow)"]
+    with pytest.raises(ValueError, match=r"one class, 'ant' \(none of the 2 other class folders\); two are needed"):
+        same_classes(train, open_split(data, "val")[0])
 
 
 def test_other_classes_in_val_are_refused(data: Path) -> None:
@@ -83,6 +125,10 @@ def test_other_classes_in_val_are_refused(data: Path) -> None:
     with pytest.raises(ValueError, match=message):
         same_classes(train, val)
     same_classes(train, train)
+    (data / "val" / "dog").rename(data / "val" / "Cow")
+    message = r"\['cow'\]; for 'Cow' there is 'cow', which differs in its case; make them the same"
+    with pytest.raises(ValueError, match=message):
+        same_classes(train, ImageFolder(str(data / "val")))
 
 
 def test_unreadable_image_is_named(data: Path) -> None:

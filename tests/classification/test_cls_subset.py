@@ -62,7 +62,7 @@ def test_bad_lists_are_refused(tmp_path: Path, text: str, message: str) -> None:
 def test_task_on_a_part(config: ClassificationConfig, data: Path, tmp_path: Path) -> None:
     task = build_task(replace(config, label_share=0.5), data=data, init=None)
     assert (task.facts.train_images, len(task.train_data), task.facts.val_images) == (3, 3, 3)
-    assert task.facts.data_notes[0].startswith("train: 3 of 6 images used (50 % of each class, seed 0; list sha256 ")
+    assert task.facts.data_notes[1].startswith("train: 3 of 6 images used (50 % of each class, seed 0; list sha256 ")
     (path,) = task.finish(tmp_path)
     assert path.name == "train_list.txt" and len(path.read_text().splitlines()) == 3
     listed = build_task(replace(config, train_list=str(path)), data=data, init=None)

@@ -92,10 +92,11 @@ def test_what_has_no_head_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     save_file(state, tmp_path / "bare.safetensors")
     with pytest.raises(ValueError, match="has no head to score; train one"):
         classifier_of(InitialWeights(path=tmp_path / "bare.safetensors", source="timm"))
-    (tmp_path / "data" / "val" / "ant").mkdir(parents=True)
+    for name in ("ant", "bee"):
+        (tmp_path / "data" / "val" / name).mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "val" / "ant" / "0.png")
     assert eval_cls.main(["--init", str(tmp_path / "w.safetensors"), "--data", str(tmp_path / "data")]) == 1
-    assert "1 class folders for a head of 7 outputs" in capsys.readouterr().err
+    assert "2 class folders for a head of 7 outputs" in capsys.readouterr().err
 
 
 def bright(images: torch.Tensor) -> torch.Tensor:
@@ -147,10 +148,25 @@ def test_wrong_layouts_are_refused(tmp_path: Path) -> None:
         score_corruptions(tmp_path / "r", KNOWN, print)
     with pytest.raises(FileNotFoundError, match="absent: no such folder"):
         score_folder(tmp_path / "absent", KNOWN)
+    with pytest.raises(ValueError, match="one: all its images are of one class, 'a'; two are needed to tell apart"):
+        score_folder(paint(tmp_path / "one", a=[0]), KNOWN)
+
+
+def test_what_is_the_systems_is_not_scored(tmp_path: Path) -> None:
+    root = paint(tmp_path / "c" / "fog" / "1", a=[0], c=[2], __MACOSX=[1])
+    paint(tmp_path / "c" / ".cache", a=[0])
+    (root / "a" / "._0.png").write_bytes(b"\0\5\x16\7")
+    (fog,) = score_corruptions(tmp_path / "c", KNOWN, print)
+    scored = fog.by_severity[1]
+    assert (scored.images, scored.classes, scored.top1, scored.unreadable) == (2, 2, 100.0, ())
+    assert scored.notes == (
+        "1: 2 images hidden or of the system left out (__MACOSX/0.png, a/._0.png)",
+        "1: 1 folders hidden or of the system are no classes (__MACOSX)",
+    )
 
 
 def test_unreadable_images_are_counted(tmp_path: Path) -> None:
-    root = paint(tmp_path / "r", a=[0, 0])
+    root = paint(tmp_path / "r", a=[0, 0], c=[])
     (root / "a" / "0.png").write_bytes(b"")
     scored = score_folder(root, KNOWN)
     assert (scored.images, scored.top1, len(scored.unreadable)) == (1, 100.0, 1)
