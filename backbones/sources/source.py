@@ -153,7 +153,7 @@ def whole(renamed: Renamed, *needed: str | tuple[str, ...], norm: bool = True) -
 
 
 def check_axes(state: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for tensors, in our names, with another number of axes or without a number in them."""
+    """Raise ValueError for tensors, in our names, of other axes, without a number in them, or of whole numbers."""
     wrong = []
     for name, tensor in state.items():
         axes = next(axes for pattern, axes in _AXES if pattern.search(name))
@@ -161,6 +161,8 @@ def check_axes(state: Mapping[str, Tensor]) -> None:
             wrong.append(f"{name} has the shape {tuple(tensor.shape)}, not {axes} axes")
         elif not tensor.numel():
             wrong.append(f"{name} has the shape {tuple(tensor.shape)}, without a number in it")
+        elif not tensor.is_floating_point():
+            wrong.append(f"{name} is of {tensor.dtype}, and a parameter is a fraction; it may be quantised")
     if wrong:
         raise ValueError(f"{len(wrong)} tensors are not shaped as their names say: {listed(wrong)}.")
 
@@ -184,7 +186,7 @@ def check_whole(state: Mapping[str, Tensor], architecture: ViTConfig) -> None:
         raise ValueError(f"the weights have {len(blocks)} blocks, and the architecture says {architecture.depth}.")
     try:
         wanted = _parameters(architecture, class_token="cls_token" in found, final_norm="norm.weight" in found)
-    except (RuntimeError, TypeError) as error:  # of a table with more rows than can be counted
+    except (RuntimeError, TypeError, OverflowError) as error:  # of a table with more rows than can be counted
         raise ValueError(f"no ViT can be so large: {architecture}.") from error
     missing, unexpected, shapes = differences(found, wanted)
     if missing or unexpected or shapes:

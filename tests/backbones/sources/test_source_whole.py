@@ -132,3 +132,12 @@ def test_mmpretrains_pixels_are_declared(samples: dict[str, Any], tmp_path: Path
     tuned = {name.replace("backbone.ln1.", "backbone.ln2."): t for name, t in sample.tensors.items()}
     found = sample.read(sample.with_tensors(tuned).write(tmp_path / "tuned"))
     assert torch.equal(found.state["fc_norm.weight"], sample.tensors["backbone.ln1.weight"])
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool])
+def test_a_parameter_of_whole_numbers(kind: torch.dtype, samples: dict[str, Any], tmp_path: Path) -> None:
+    name = "backbone.net.blocks.1.attn.rel_pos_h"
+    sample = samples["detectron2"]
+    changed = sample.with_tensors(sample.tensors | {name: sample.tensors[name].to(kind)})
+    with pytest.raises(ValueError, match=rf"file\.pth.*blocks\.1\.attn\.rel_pos_h is of {kind}, and a parameter is a"):
+        changed.read(changed.write(tmp_path / "file"))
