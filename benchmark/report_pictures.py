@@ -16,7 +16,7 @@ from benchmark.cells import title
 from benchmark.store import Stored
 from benchmark.table import ArmCost, Comparison, Row
 from engine.curves import read_series
-from engine.log import CSV_NAME
+from engine.metrics_file import CSV_NAME
 
 # Okabe and Ito's colours, told apart by colour-blind readers; further arms take the rest in order
 COLOURS = ("#999999", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")

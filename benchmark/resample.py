@@ -127,7 +127,7 @@ RESAMPLERS: dict[str, Callable[[Lines], Resampler]] = {
 def _open(line: Line, item: Stored) -> tuple[list[str], Resampler]:
     if item.record.results_file is None or not (item.folder / item.record.results_file).is_file():
         raise ValueError(f"{line.label}: no per-image results beside the record")
-    results = read_results(item.folder / item.record.results_file)
+    results = read_results(item.folder / item.record.results_file, sha256=item.record.results_sha256)
     if len(results) < 2:
         raise ValueError(f"{item.folder}: {len(results)} images; a resample needs two or more")
     return [result.image_id for result in results], RESAMPLERS[line.kind]([result.values for result in results])

@@ -208,6 +208,7 @@ class _Base:
             },
         }
         seconds = time.monotonic() - self.began
+        results = write_results(folder, leader.results)
         record = RunRecord(
             run_id=run_id(identity),
             task=task,
@@ -243,7 +244,8 @@ class _Base:
                 total_seconds=seconds,
             ),
             config=config,
-            results_file=write_results(folder, leader.results).name,
+            results_file=results.name,
+            results_sha256=results.sha256,
             pictures=(),
             outputs=(),
             git_commit=git_commit(),

@@ -1,16 +1,15 @@
 """A picture of how a run went: its losses, its learning rate and its metrics by step, from metrics.csv."""
 
-import csv
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from engine.metrics_file import VALIDATION, parse_rows
 from files.writing import replacing
 
 CURVES_NAME = "curves.png"
 LEADING = 3  # metrics drawn of each kind (box_ap, box_ap50, ...), since the many that follow would hide them
-VALIDATION = "val/"
 # each in a panel of its own: rates, and numbers that are watched and not optimised
 WATCHED = ("lr", "grad_norm", "loss_scale", "feature_spread", "feature_rank")
 NOT_LOSSES = (*WATCHED, "images_per_second", "data_wait")
@@ -19,27 +18,25 @@ Series = dict[str, tuple[list[int], list[float]]]
 
 
 def read_series(path: Path) -> Series:
-    """Return steps and values by name, in the order of the file. Raises ValueError for a row that is none."""
+    """Return steps and values by name, in the order of the file. Raises ValueError for a line that is no row."""
+    content = path.read_bytes()
+    rows, bad = parse_rows(content)
+    if bad:
+        line = content.split(b"\n")[bad[0] - 1].decode(errors="replace").strip()
+        raise ValueError(f"{path}: line {bad[0]} is no step, name and value: {line[:200]}")
     series: Series = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        next(rows, None)
-        for number, row in enumerate(rows, start=2):
-            try:
-                step, name, value = row
-                steps, values = series.setdefault(name, ([], []))
-                steps.append(int(step))
-                values.append(float(value))
-            except ValueError as error:
-                raise ValueError(f"{path}: line {number} is no step, name and value: {','.join(row)}") from error
+    for row in rows:
+        steps, values = series.setdefault(row.name, ([], []))
+        steps.append(row.step)
+        values.append(row.value)
     return series
 
 
-def draw_curves(metrics: Path, picture: Path) -> Path | None:
-    """Write the PNG and return its path, or None where metrics.csv is missing or holds no step."""
+def draw_curves(metrics: Path, picture: Path) -> list[Path]:
+    """Write the PNG and return its path, or nothing where metrics.csv is missing or holds no step."""
     series = read_series(metrics) if metrics.is_file() else {}
     if not series:
-        return None
+        return []
     validation = {name.removeprefix(VALIDATION): s for name, s in series.items() if name.startswith(VALIDATION)}
     losses = {name: s for name, s in series.items() if name not in NOT_LOSSES and not name.startswith(VALIDATION)}
     rates: Series = {name: series[name] for name in WATCHED if name in series}
@@ -53,7 +50,7 @@ def draw_curves(metrics: Path, picture: Path) -> Path | None:
         _draw(panel, lines, title, logarithmic=logarithmic)
     with replacing(picture) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
-    return picture
+    return [picture]
 
 
 def _leading(series: Series) -> Series:

@@ -6,9 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import NOT_IDENTITY, differences
+from engine.resume import checkpoints
+from engine.task import Facts
+from files.parsing import read_json
+from files.sealing import sealed, unsealed
 from files.writing import replacing
 
 NAME = "config.json"
+
+
+def identity_of(recipe: str, config: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    """Return what makes a run what it is: recipe, configuration, initial weights and data."""
+    return {
+        "recipe": recipe,
+        "config": config,
+        "weights": facts.weights.sha256,
+        "data": {
+            "train_split": facts.train_split,
+            "val_split": facts.val_split,
+            "train_images": facts.train_images,
+            "val_images": facts.val_images,
+            **facts.extra,
+        },
+    }
 
 
 def run_id(identity: dict[str, Any]) -> str:
@@ -18,9 +38,17 @@ def run_id(identity: dict[str, Any]) -> str:
 
 
 def write_identity(out: Path, identity: dict[str, Any]) -> None:
-    """Write `out/config.json`."""
+    """Write `out/config.json`, with the digest of its content."""
     with replacing(out / NAME) as temporary:
-        temporary.write_text(json.dumps(identity, indent=1, default=str) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(sealed(_plain(identity)), indent=1) + "\n", encoding="utf-8")
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """Return what `write_identity` wrote. Raises OSError, or ValueError that names the file."""
+    identity = read_json(path, surrogates=True)
+    if not isinstance(identity, dict):
+        raise ValueError(f"{path}: holds no JSON object, so it is no configuration of a run.")
+    return unsealed(identity, str(path))
 
 
 def check_folder(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
@@ -29,21 +57,31 @@ def check_folder(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
         raise ValueError(f"{out}: is a file; --out names a folder.")
     path = out / NAME
     if not path.exists():
+        if saved := checkpoints(out):
+            raise ValueError(
+                f"{out}: holds checkpoints ({saved[-1].name}) without {NAME}, so nobody can tell of which run they "
+                f"are; put its {NAME} back, or give another --out."
+            )
         return
     if not resume:
         raise ValueError(f"{out}: holds a run already ({NAME}); give another --out, or add --resume to continue it.")
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = read_identity(path)
     except ValueError as error:
         raise ValueError(
-            f"{path}: not readable ({error}); the folder cannot be resumed, give another --out."
+            f"{error} The folder cannot be resumed without it; restore it, or give another --out."
         ) from error
-    new = json.loads(json.dumps(identity, default=str))
-    if found := differences(old, new):
+    if found := differences(old, _plain(identity)):
         raise ValueError(
             f"{out}: holds a run with another configuration, so it cannot be resumed with this one: "
             f"{'; '.join(found)}. Repeat its flags, or give another --out."
         )
+
+
+def _plain(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return it as JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
+    return plain
 
 
 def _essential(value: Any) -> Any:

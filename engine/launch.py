@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 import tyro
 
 from engine.config import Duration, Precision, RunConfig
+from engine.finite import NonFiniteError
 from engine.image_file import allow_megapixels
-from engine.loop import EXIT_CODES, NonFiniteError, fit
+from engine.loop import EXIT_CODES, fit
 from engine.processes import processes
 from engine.recipe import departures
 from engine.seeding import derive, seed_all

@@ -1,6 +1,5 @@
 """What a run tells people while it trains: a progress line with ETA, metrics.csv and TensorBoard, on rank 0 alone."""
 
-import csv
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -10,9 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from files.writing import replacing
+from engine.metrics_file import Mark, MetricsFile
 
-CSV_NAME = "metrics.csv"
 WAIT_WARNING = 0.20  # share of the time spent waiting for data above which the log warns
 
 
@@ -20,19 +18,26 @@ class RunLog:
     """The voice of one run. On a terminal the progress line lives; elsewhere a line is printed now and then."""
 
     def __init__(
-        self, out: Path, *, label: str, total_steps: int, first_step: int, speaks: bool, evaluated: bool, workers: int
+        self,
+        out: Path,
+        *,
+        label: str,
+        total_steps: int,
+        first_step: int,
+        metrics: MetricsFile | None,
+        workers: int,
     ) -> None:
-        """`first_step` > 0 continues the files of an earlier session; later lines of theirs are dropped.
+        """`first_step` > 0 continues the files of an earlier session; `workers` processes load data.
 
-        Without `evaluated`, the evaluation at `first_step` is still to come, and lines of it are dropped too. `workers`
-        processes load data.
+        Without `metrics`, on the processes beside the first, nothing is said or written.
         """
+        speaks = metrics is not None
         self.console = Console(file=sys.stdout, highlight=False, quiet=not speaks, soft_wrap=True)
         self.label = label
         self.total, self.workers = total_steps, workers
         self.first = first_step
         self.speaks = speaks
-        self._path = out / CSV_NAME
+        self._metrics = metrics
         self._writer: SummaryWriter | None = None
         self._bar: Progress | None = None
         self._bar_task = TaskID(0)
@@ -41,7 +46,6 @@ class RunLog:
         self._began = time.monotonic()
         self._last_line = self._began
         if speaks:
-            self._keep_rows(first_step, evaluated)
             self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1 if first_step else None)
 
     def say(self, text: str) -> None:
@@ -84,16 +88,15 @@ class RunLog:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add values to metrics.csv (long form: step, name, value) and to TensorBoard."""
-        if self._writer is None:
+        if self._metrics is None or self._writer is None:
             return
-        new = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", "name", "value"])
-            for name, value in values.items():
-                writer.writerow([step, name, repr(float(value))])
-                self._writer.add_scalar(name, value, step)
+        self._metrics.add(step, values)
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def mark(self) -> Mark:
+        """Return what metrics.csv is now; what knows nothing on the other processes."""
+        return self._metrics.mark() if self._metrics is not None else Mark()
 
     def close(self) -> None:
         """Take the progress line away and flush the files."""
@@ -101,7 +104,10 @@ class RunLog:
             self._bar.stop()
             self._bar = None
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:  # a full disk; the record of it is still to be written
+                self.say(f"warning: TensorBoard's file is not complete: {error}")
 
     def _state(self, step: int, values: Mapping[str, float]) -> str:
         done = step - self.first
@@ -120,20 +126,6 @@ class RunLog:
                 f"--workers ({self.workers} now), shrink images that are far larger than they are trained at, or put "
                 "them on a faster disk."
             )
-
-    def _keep_rows(self, last_step: int, evaluated: bool) -> None:
-        """Drop the rows that a resumed run writes again."""
-
-        def kept(row: list[str]) -> bool:
-            again = int(row[0]) == last_step and row[1].startswith("val/") and not evaluated
-            return int(row[0]) <= last_step and not again
-
-        if not self._path.exists():
-            return
-        with self._path.open(newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [["step", "name", "value"]]
-        with replacing(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *(row for row in rows if len(row) == 3 and kept(row))])
 
 
 def evaluation_lines(label: str, say: Callable[[str], None]) -> Callable[[int, int], None]:

@@ -7,7 +7,7 @@ bit for bit (on one CPU; on CUDA up to its own nondeterminism).
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,20 @@ from engine.config import RunConfig, as_json
 from engine.cost import count_parameters
 from engine.curves import CURVES_NAME, draw_curves
 from engine.data import Batch, Shard, train_batches
-from engine.device import device_name, make_fabric
+from engine.device import make_fabric
+from engine.drawing import drawn
 from engine.evaluation import Evaluated, evaluate, write_results
-from engine.identity import check_folder, run_id, write_identity
-from engine.log import CSV_NAME, RunLog, duration
+from engine.finite import NonFiniteError, non_finite
+from engine.identity import check_folder, identity_of, run_id, write_identity
+from engine.introduction import doubts, introduction
+from engine.log import RunLog, duration
 from engine.meter import Meter
-from engine.optim import build_optimizer, group_table, set_lr
+from engine.metrics_file import CSV_NAME, Mark, MetricsFile
+from engine.occupation import PICTURES, occupied
+from engine.optim import build_optimizer, set_lr
 from engine.processes import from_all, on_any
 from engine.record import RunRecord, Status, write_record, write_weights_report
-from engine.recording import Named, Recorder, now, precision_name, relative
+from engine.recording import Named, Recorder, now, relative
 from engine.resume import Progress, Trained
 from engine.schedule import lr_factor
 from engine.seeding import derive, seed_all
@@ -40,10 +45,6 @@ from engine.stop import StopRequest, stop_requests
 from engine.task import ActsAfterSteps, Task
 
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
-
-
-class NonFiniteError(ArithmeticError):
-    """The loss or the gradient became NaN or infinite."""
 
 
 def fit(
@@ -65,28 +66,19 @@ def fit(
     """
     run: RunConfig = config.run
     facts = task.facts
-    identity = {
-        "recipe": recipe,
-        "config": as_json(config),
-        "weights": facts.weights.sha256,
-        "data": {
-            "train_split": facts.train_split,
-            "val_split": facts.val_split,
-            "train_images": facts.train_images,
-            "val_images": facts.val_images,
-            **facts.extra,
-        },
-    }
+    identity = identity_of(recipe, as_json(config), facts)
     check_folder(out, identity, resume=resume)
     fabric = make_fabric(run.precision, run.strategy)
     named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
     session = _Session(task, config, named, out, fabric, resume=resume)
-    if fabric.is_global_zero:
-        write_weights_report(out, facts.weights)
-        write_identity(out, identity)  # after all that may refuse the run, so that a refusal leaves nothing
-    fabric.barrier()
-    with stop_requests() as stop:
-        return session.run(stop)
+    # after all that may refuse the run, so that a refusal leaves nothing; the folder may have changed since
+    with occupied(out, fabric, lambda: check_folder(out, identity, resume=resume)) as problems:
+        if fabric.is_global_zero:
+            write_weights_report(out, facts.weights)
+            write_identity(out, identity)
+        fabric.barrier()
+        with stop_requests() as stop:
+            return session.run(stop, problems)
 
 
 class _Session:
@@ -120,8 +112,8 @@ class _Session:
             parameters=count_parameters(task.model),
         )
 
-    def run(self, stop: StopRequest) -> RunRecord:
-        """Train to the end, or to the request to stop; return the record."""
+    def run(self, stop: StopRequest, problems: list[str]) -> RunRecord:
+        """Train to the end, or to the request to stop; return the record. `problems` are said and recorded."""
         run, model = self.run_config, self.task.model
         module: Any = self.fabric.setup_module(model)  # sharding replaces the parameters of `model`
         self.groups = self.task.param_groups(run.optim)
@@ -134,21 +126,26 @@ class _Session:
             average=None if run.ema_decay is None else Average(model, run.ema_decay),
             scaler=scaler,
         )
-        restored, problems = checkpointing.load_latest(self.out, self.trained)
+        restored, broken = checkpointing.load_latest(self.out, self.trained, self.fabric)
         self.progress = restored or Progress(started=now())
         self.recorder.earlier_seconds = self.progress.total_seconds
+        metrics = self._metrics_file()
         self.log = RunLog(
             self.out,
             label=self.task.name,
             total_steps=self.total,
             first_step=self.progress.step,
-            speaks=self.fabric.is_global_zero,
-            evaluated=self._evaluated(),
+            metrics=metrics,
             workers=run.workers,
         )
+        self._introduce()
+        unread = [metrics.problem] if metrics is not None and metrics.problem else []
+        for problem in (*problems, *broken, *unread):
+            self._warn(problem)
         if self.resume and restored is None:
-            problems = [*problems, f"{self.out} holds no checkpoint to resume; the run starts at its first step."]
-        self._introduce(problems, resumed=restored is not None)
+            self.log.say(f"warning: {self.out} holds no checkpoint to resume; the run starts at its first step.")
+        if restored is not None:
+            self.log.say(f"  resuming after step {self.progress.step} of {self.total}")
         status: Status = "failed"
         error: str | None = None
         self._write_record("running")
@@ -167,6 +164,30 @@ class _Session:
             record = self._write_record(status, error)
             self._conclude(record)
         return record
+
+    def _metrics_file(self) -> MetricsFile | None:
+        """Return it on the first process, which alone writes."""
+        if not self.fabric.is_global_zero:
+            return None
+        progress = self.progress
+        mark = Mark(progress.metrics_size, progress.metrics_sha256)
+        return MetricsFile(self.out, step=progress.step, evaluated=self._evaluated(), mark=mark)
+
+    def _introduce(self) -> None:
+        average, steps = self.trained.average, self.total
+        for line in introduction(
+            self.task,
+            self.run_config,
+            self.named,
+            self.fabric,
+            groups=self.groups,
+            average=average,
+            steps=steps,
+            peak_lr=self.peak_lr,
+        ):
+            self.log.say(line)
+        for doubt in doubts(average, steps=steps, warmup=self.warmup):
+            self.log.say(f"warning: {doubt}")
 
     def _train(self, module: Any, optimizer: Any, stop: StopRequest) -> bool:
         """Train and evaluate to the last step; return False where stopped before, with everything saved."""
@@ -223,7 +244,6 @@ class _Session:
                         self._save()
                     return False
                 module.train()
-        self._save()  # the last checkpoint holds the last evaluation
         return True
 
     def _step(
@@ -282,32 +302,40 @@ class _Session:
         # the last evaluation also makes the results file and the pictures, which no checkpoint holds
         if not self._evaluation_due() or (done and not final):
             return True
-        with ExitStack() as held:
-            held.enter_context(averaged(self.trained.average))
-            held.enter_context(gathered(self.task.model))
+        with self._final_weights():
             evaluated = evaluate(
                 self.task, self.run_config, self.fabric, stop=lambda: bool(stop), progress=self.log.evaluating
             )
-            if evaluated is None:
-                return False
-            if final:
-                self._keep_results(evaluated)
+        if evaluated is None:
+            return False
         self._count_unreadable(evaluated.unreadable)
         if not done:
             progress.evaluations.append({"step": progress.step, "metrics": evaluated.metrics})
             self.log.scalars(progress.step, {f"val/{name}": value for name, value in evaluated.metrics.items()})
         self.log.say(f"step {progress.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in evaluated.metrics.items()))
+        if final and not done:
+            self._save()  # before anything else may fail
         self._write_record("running")
+        if final:
+            self._keep_results(evaluated)
         return True
 
+    @contextmanager
+    def _final_weights(self) -> Iterator[None]:
+        """Have the model hold, whole on every process, the weights that are evaluated."""
+        with averaged(self.trained.average), gathered(self.task.model):
+            yield
+
     def _keep_results(self, evaluated: Evaluated) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        written = self.recorder.written
-        written.results = write_results(self.out, evaluated.results).name
-        pictures = self.task.draw(evaluated.results, self.out / "pictures")
-        curves = draw_curves(self.out / CSV_NAME, self.out / "pictures" / CURVES_NAME)
-        written.pictures = relative([*pictures, *([curves] if curves else [])], self.out)
+        written, folder = self.recorder.written, self.out / PICTURES
+        if self.fabric.is_global_zero:
+            written.results = write_results(self.out, evaluated.results)
+        self._write_record("running")
+        with self._final_weights():
+            if self.fabric.is_global_zero:
+                pictures = drawn("pictures", lambda: self.task.draw(evaluated.results, folder), self._warn)
+                curves = drawn(CURVES_NAME, lambda: draw_curves(self.out / CSV_NAME, folder / CURVES_NAME), self._warn)
+                written.pictures = relative([*pictures, *curves], self.out)
 
     def _finish(self) -> None:
         with averaged(self.trained.average):
@@ -318,6 +346,8 @@ class _Session:
 
     def _save(self) -> None:
         self.progress.total_seconds = self.recorder.seconds
+        mark = self.log.mark()
+        self.progress.metrics_size, self.progress.metrics_sha256 = mark.size, mark.sha256
         state = self.trained.state()
         if self.fabric.is_global_zero:
             checkpointing.save(self.out, state=state, progress=self.progress, keep_last=self.run_config.keep_last)
@@ -340,43 +370,13 @@ class _Session:
     def _non_finite(
         self, what: str, step: int, images: list[str], losses: dict[str, Tensor], lr: float
     ) -> NonFiniteError:
-        saved = checkpointing.checkpoints(self.out)
-        named = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
-        return NonFiniteError(
-            f"{what} is not finite at step {step} ({named} on process {self.fabric.global_rank}; lr {lr:.3g}); "
-            f"images of the batch: {', '.join(images)}. Last good checkpoint: {saved[-1] if saved else 'none yet'}. "
-            "Lower the learning rate, clip the gradient (clip_norm), or train in 32-true."
-        )
+        where = f"on process {self.fabric.global_rank}; lr {lr:.3g}"
+        return non_finite(what, step, losses, where=where, images=images, saved=checkpointing.checkpoints(self.out))
 
-    def _introduce(self, problems: list[str], *, resumed: bool) -> None:
-        facts, run, say = self.task.facts, self.run_config, self.log.say
-        images = f"{facts.train_images} training and {facts.val_images} validation images"
-        say(f"{self.task.name} {self.named.recipe}: {images}")
-        for line in facts.data_notes:
-            say(f"  data: {line}")
-        if facts.weights.source == "random":
-            say("  weights: RANDOM (no --init was given)")
-        for line in facts.weights.lines():
-            say(f"  weights: {line}")
-        lr_rule = f"{run.optim.base_lr:g} at batch {run.optim.base_batch_size}, {run.optim.lr_scaling} rule"
-        each = run.batch_size // (run.accumulate * self.fabric.world_size)
-        shared = f"{self.fabric.world_size} process(es) x {run.accumulate} micro-batch(es) x {each} images"
-        say(f"  batch {run.batch_size} ({shared}), {self.total} steps, peak lr {self.peak_lr:.3g} ({lr_rule})")
-        say(f"  departures: {'; '.join(self.named.departures) or 'none, the recipe as it is'}")
-        say(f"  {device_name(self.fabric.device)}, {self.fabric.world_size} process(es), {precision_name(self.fabric)}")
-        for line in group_table(self.groups, self.peak_lr):
-            say(f"  {line}")
-        average = self.trained.average
-        if average is not None:
-            say(f"  evaluated and exported: the average of the weights (EMA, decay {average.decay:g} per step)")
-            if (share := average.initial_share(self.total)) > 0.01:
-                problems = [*problems, f"the average still holds {share:.0%} of the initial weights at the end."]
-        if 0 < self.total <= self.warmup:
-            problems = [*problems, f"the warm-up of {self.warmup} steps covers the whole run of {self.total}."]
-        for problem in problems:
-            say(f"warning: {problem}")
-        if resumed:
-            say(f"  resuming after step {self.progress.step} of {self.total}")
+    def _warn(self, problem: str) -> None:
+        """Say what went wrong, and keep it for the record."""
+        self.recorder.written.warnings.append(problem)
+        self.log.say(f"warning: {problem}")
 
     def _conclude(self, record: RunRecord) -> None:
         say = self.log.say
@@ -391,7 +391,7 @@ class _Session:
         record = self.recorder.record(self.progress, status, error)
         if self.fabric.is_global_zero:
             try:
-                write_record(self.out, record)
+                write_record(self.out, record, over=status != "running")
             except OSError as problem:
                 if status != "failed":
                     raise

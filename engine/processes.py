@@ -1,8 +1,8 @@
 """What the processes of a run tell each other; with one process nothing is sent."""
 
 import os
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -37,3 +37,17 @@ def from_each(fabric: Fabric, value: T) -> list[T]:
 def from_all(fabric: Fabric, items: Iterable[T]) -> list[T]:
     """Return the items of every process in one list, by rank."""
     return [item for part in from_each(fabric, list(items)) for item in part]
+
+
+def from_first(fabric: Fabric, make: Callable[[], T]) -> T:
+    """Return what `make` returns on the first process, which alone calls it; all raise what it raises there."""
+    made: tuple[T | None, Exception | None] = (None, None)
+    if fabric.is_global_zero:
+        try:
+            made = make(), None
+        except (ValueError, OSError) as error:
+            made = None, error
+    value, raised = from_each(fabric, made)[0]
+    if raised is not None:
+        raise raised
+    return cast(T, value)

@@ -1,12 +1,14 @@
 """The one record of a run, `record.json`: all that tables read."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.config import as_json
 from engine.task import Weights
+from files.sealing import sealed, unsealed
 from files.typed import from_json
 from files.writing import replacing
 
@@ -115,17 +117,43 @@ class RunRecord:
     """What was declared of the weights file, its family first."""
     departures: tuple[str, ...] = ()
     """In what the recipe differs from the published one that it reproduces, and what the run changed of the recipe."""
+    results_sha256: str | None = None
+    """Of the file of per-image results; None in records that were written before it was kept."""
+    warnings: tuple[str, ...] = ()
+    """What went wrong without an end of the run, in its last session: a picture that could not be drawn, a checkpoint
+    that could not be read."""
     arm: str | None = None
     """What the initial weights are called in a comparison (--arm); None where they go by `weights_source`."""
     schema_version: int = SCHEMA_VERSION
 
 
-def write_record(folder: Path, record: RunRecord) -> Path:
-    """Write `folder/record.json` atomically and return its path."""
-    path = folder / RECORD_NAME
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(as_json(record), indent=1, allow_nan=True) + "\n", encoding="utf-8")
+def write_record(folder: Path, record: RunRecord, *, over: bool = False) -> Path:
+    """Write `folder/record.json` atomically, with the digest of its content, and return its path.
+
+    With `over`, for the last word on a run, it is written over the old one where there is no room for a new file.
+    """
+    path, values = folder / RECORD_NAME, sealed(as_json(record))
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    except OSError:
+        if not over or not _written_over(path, json.dumps(values).encode() + b"\n"):
+            raise
     return path
+
+
+def _written_over(path: Path, content: bytes) -> bool:
+    """Write into the blocks that the file has on the disk; False where they are too few, or cannot be written."""
+    try:
+        with path.open("r+b") as file:
+            if len(content) > os.fstat(file.fileno()).st_blocks * 512:
+                return False
+            file.write(content)
+            file.truncate()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True
 
 
 def write_weights_report(folder: Path, weights: Weights) -> None:
@@ -145,7 +173,7 @@ def read_record(path: Path) -> RunRecord:
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
             raise ValueError(f"schema version {version}, this code reads {SCHEMA_VERSION}")
-        record = from_json(RunRecord, values)
+        record = from_json(RunRecord, unsealed(values, str(path)))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable record ({error}).") from error
     evaluations = tuple(from_json(Evaluation, e) if isinstance(e, dict) else e for e in record.evaluations)

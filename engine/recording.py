@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 
 from engine.config import RunConfig, as_json
 from engine.device import device_name, peak_memory
+from engine.evaluation import ResultsFile
 from engine.provenance import git_commit, library_versions
 from engine.record import Cost, Evaluation, RunRecord, Status
 from engine.resume import Progress
@@ -29,11 +30,12 @@ class Named:
 
 @dataclass
 class Written:
-    """Files a run has left so far, relative to its folder."""
+    """Files that this session of a run has left so far, relative to its folder, and what went wrong beside."""
 
-    results: str | None = None
+    results: ResultsFile | None = None
     pictures: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -64,6 +66,7 @@ class Recorder:
         run: RunConfig = self.config.run
         seen = progress.step * run.batch_size * facts.views_per_image
         seconds = progress.train_seconds
+        results = self.written.results
         return RunRecord(
             run_id=self.named.run_id,
             task=self.task.name,
@@ -101,8 +104,10 @@ class Recorder:
                 total_seconds=self.seconds,
             ),
             config=as_json(self.config),
-            results_file=self.written.results,
+            results_file=results.name if results else None,
+            results_sha256=results.sha256 if results else None,
             pictures=self.written.pictures,
+            warnings=tuple(self.written.warnings),
             outputs=self.written.outputs,
             git_commit=self.commit,
             libraries=library_versions(),

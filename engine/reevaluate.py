@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.config import RunConfig, differences
 from engine.device import make_fabric
+from engine.drawing import drawn
 from engine.evaluation import evaluate, write_results
 from engine.image_file import allow_megapixels
 from engine.log import evaluation_lines
@@ -44,6 +45,7 @@ class Reevaluation:
     step: int
     folder: Path
     pictures: tuple[Path, ...]
+    warnings: tuple[str, ...]
 
 
 def reevaluate(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split: str | None) -> Reevaluation:
@@ -64,8 +66,9 @@ def reevaluate(run: Path, tasks: dict[str, Buildable], *, data: Path | None, spl
         values = {"step": step, "metrics": evaluated.metrics, "unreadable": evaluated.unreadable}
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     write_results(folder, evaluated.results)
-    pictures = tuple(task.draw(evaluated.results, folder / "pictures"))
-    return Reevaluation(evaluated.metrics, step, folder, pictures)
+    warnings: list[str] = []
+    pictures = drawn("pictures", lambda: task.draw(evaluated.results, folder / "pictures"), warnings.append)
+    return Reevaluation(evaluated.metrics, step, folder, tuple(pictures), tuple(warnings))
 
 
 def rebuild(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split: str | None) -> Rebuilt:

@@ -10,7 +10,6 @@ images a fixed random choice is taken, the same for every seed of the run; an im
 that of all, which the sample brings to 0.0015. Axis letters: C channels, V values of a byte.
 """
 
-import json
 import math
 import os
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from torchvision.transforms import v2
 
 from backbones.checkpoint import Normalisation
 from classification.config import ClassificationConfig
-from engine.identity import NAME, check_folder
+from engine.identity import NAME, check_folder, read_identity
 from engine.images import ImageSource, UnreadableImageError, open_images
 from engine.log import evaluation_lines
 from engine.task import InitialWeights
@@ -149,8 +148,9 @@ def _as_it_is(sample: Any) -> Any:
 
 def _of_run(path: Path) -> Normalisation:
     """Return what the configuration of a run states."""
+    identity = read_identity(path)
     try:
-        return from_json(Normalisation, json.loads(path.read_text(encoding="utf-8"))["config"]["normalisation"])
+        return from_json(Normalisation, identity["config"]["normalisation"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: states no mean and deviation, so the run was not begun with --statistics; drop the flag, or give "

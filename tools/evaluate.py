@@ -87,6 +87,8 @@ def main(argv: list[str] | None = None) -> int:
         return fail(error)
     print(f"step {done.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in done.metrics.items()))
     print("\n".join(str(path) for path in (done.folder / "metrics.json", *done.pictures)))
+    for warning in done.warnings:
+        print(f"warning: {warning}")
     return 0
 
 

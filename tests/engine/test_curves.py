@@ -22,9 +22,9 @@ def test_series_are_read_in_order(tmp_path: Path) -> None:
 def test_a_panel_for_losses_rate_and_metrics(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text(ROWS)
-    assert draw_curves(path, tmp_path / "a.png") == tmp_path / "a.png"
+    assert draw_curves(path, tmp_path / "a.png") == [tmp_path / "a.png"]
     path.write_text(ROWS + "2,val/top1,50\n")
-    assert draw_curves(path, tmp_path / "b.png") is not None
+    assert draw_curves(path, tmp_path / "b.png") == [tmp_path / "b.png"]
     sizes = [np.asarray(Image.open(tmp_path / name)).shape[1::-1] for name in ("a.png", "b.png")]
     assert sizes == [(1000, 360), (1500, 360)]  # two and three panels of 5 by 3.6 inches at 100 dots
     assert (np.asarray(Image.open(tmp_path / "b.png").convert("L")) < 128).mean() > 0.002
@@ -39,11 +39,11 @@ def test_the_axis_is_logarithmic_from_a_decade_on(last: float, scale: str) -> No
 
 def test_losses_below_zero_and_nothing_to_draw(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    assert draw_curves(path, tmp_path / "a.png") is None
+    assert draw_curves(path, tmp_path / "a.png") == []
     path.write_text("step,name,value\n")
-    assert draw_curves(path, tmp_path / "a.png") is None
+    assert draw_curves(path, tmp_path / "a.png") == []
     path.write_text("step,name,value\n1,loss,-0.5\n2,loss,nan\n")
-    assert draw_curves(path, tmp_path / "a.png") is not None
+    assert draw_curves(path, tmp_path / "a.png") == [tmp_path / "a.png"]
 
 
 def test_a_broken_row_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch
 
 from engine.config import Duration
 from engine.data import image_at
-from engine.loop import NonFiniteError, fit
+from engine.finite import NonFiniteError
+from engine.loop import fit
 from engine.record import read_record
 from engine.resume import checkpoints
 from engine.seeding import derive, seed_all, seeded

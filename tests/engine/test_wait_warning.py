@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 
 from engine.log import RunLog
+from engine.metrics_file import Mark, MetricsFile
 
 
 @pytest.mark.parametrize(("share", "warned"), [(0.19, 0), (0.35, 1)])
 def test_waiting_for_data_is_said_once(
     share: float, warned: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = RunLog(tmp_path, label="mae", total_steps=80, first_step=0, speaks=True, evaluated=True, workers=3)
+    metrics = MetricsFile(tmp_path, step=0, evaluated=True, mark=Mark())
+    log = RunLog(tmp_path, label="mae", total_steps=80, first_step=0, metrics=metrics, workers=3)
     values = {"loss": 1.0, "lr": 0.1, "images_per_second": 12.0, "data_wait": share}
     for step in (1, 20, 40, 80):
         log.step(step, values, write=True)

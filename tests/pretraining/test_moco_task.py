@@ -13,7 +13,8 @@ import pretraining.moco_task
 from backbones.sources.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.config import Duration
-from engine.loop import NonFiniteError, fit
+from engine.finite import NonFiniteError
+from engine.loop import fit
 from engine.record import read_record
 from engine.resume import checkpoints
 from engine.task import ActsAfterSteps, InitialWeights
