@@ -5,12 +5,14 @@ mean of its patch tokens are kept, so the last depth is what a linear probe read
 error is at most 2 ** -11. Axis letters: N images, E depths, B batch, T tokens, D width.
 """
 
-import fcntl
 import hashlib
 import json
+import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +27,12 @@ from classification.config import Pooling
 from classification.data import LabelledImages
 from classification.heads import pool
 from engine.images import UnreadableImageError
+from files.locking import locked
+from files.parsing import read_json
 from files.writing import replacing
 
+FEATURES = "features.npy"
+IMAGES = "images.json"
 POOLINGS: tuple[Pooling, ...] = ("class", "mean")
 
 
@@ -64,23 +70,18 @@ def cached_features(
     """Return the features in `folder`, extracted first where they are not there yet.
 
     `folder` is to be named by `cache_key`. Extraction that is stopped half-way leaves nothing that is taken for whole;
-    while another process extracts the same, this one waits for it.
+    while another process extracts the same, this one waits for it. What does not have the checksum that it was written
+    with is extracted again, with a warning: the check reads all of it once (crc32, 1 to 3 GB a second).
     """
-    done = folder / "images.json"
-    if not done.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not done.is_file():
+    shape = _shape(vit, data)
+    if (found := _whole(folder, shape, warn=False)) is None:
+        with locked(folder, wait=True) as note:
+            if note is not None:
+                warnings.warn(note, stacklevel=2)
+            if (found := _whole(folder, shape, warn=True)) is None:
                 _extract(folder, vit, data, fabric=fabric, batch_size=batch_size, workers=workers)
-    listed = json.loads(done.read_text(encoding="utf-8"))
-    count = len(listed["image_ids"])
-    return Features(
-        features_PEND=np.load(folder / "features.npy", mmap_mode="r")[:, :, :count],
-        label_N=np.asarray(listed["labels"], dtype=np.int64),
-        image_ids=tuple(listed["image_ids"]),
-        unreadable=tuple(listed["unreadable"]),
-    )
+                found = _read(folder, shape)
+    return found
 
 
 def every_depth(vit: ViT, image_BCHW: Tensor) -> Tensor:
@@ -125,12 +126,11 @@ class _Readable(Dataset[_Read]):
 
 
 def _extract(folder: Path, vit: ViT, data: LabelledImages, *, fabric: Fabric, batch_size: int, workers: int) -> None:
-    a = vit.architecture
-    shape = (len(POOLINGS), a.depth, len(data), a.embed_dim)
+    shape = _shape(vit, data)
     labels: list[int] = []
     image_ids: list[str] = []
     unreadable: list[str] = []
-    with replacing(folder / "features.npy") as temporary:
+    with replacing(folder / FEATURES) as temporary:
         file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
         for images, read, errors in _batches(data, batch_size, workers):
             unreadable += errors
@@ -144,9 +144,72 @@ def _extract(folder: Path, vit: ViT, data: LabelledImages, *, fabric: Fabric, ba
             labels += [item.label for item in read]
             image_ids += [item.image_id for item in read]
         file.flush()
-    with replacing(folder / "images.json") as temporary:
-        values = {"image_ids": image_ids, "labels": labels, "unreadable": unreadable}
-        temporary.write_text(json.dumps(values), encoding="utf-8")
+    with replacing(folder / IMAGES) as temporary:
+        values = {
+            "image_ids": image_ids,
+            "labels": labels,
+            "unreadable": unreadable,
+            "features_crc32": _file_crc32(folder / FEATURES),
+        }
+        temporary.write_text(json.dumps({**values, "crc32": _values_crc32(values)}), encoding="utf-8")
+
+
+def _shape(vit: ViT, data: LabelledImages) -> tuple[int, int, int, int]:
+    """Return the P, E, N, D of the array; the last of its N are empty where images cannot be read."""
+    return len(POOLINGS), vit.architecture.depth, len(data), vit.architecture.embed_dim
+
+
+def _whole(folder: Path, shape: tuple[int, ...], *, warn: bool) -> Features | None:
+    """Return what is in `folder`, or None where there is nothing, or something else than was written."""
+    if not (folder / IMAGES).is_file():
+        return None
+    try:
+        return _read(folder, shape)
+    except (ValueError, OSError) as error:
+        if warn:
+            warnings.warn(f"cached features not usable, extracted again: {error}", stacklevel=3)
+        return None
+
+
+def _read(folder: Path, shape: tuple[int, ...]) -> Features:
+    """Return the features in `folder`. Raises OSError, and ValueError where they are not as they were written."""
+    path = folder / IMAGES
+    listed = read_json(path, surrogates=True)  # names of files may be no UTF-8
+    kinds = {"image_ids": list, "labels": list, "unreadable": list, "features_crc32": int, "crc32": int}
+    if not isinstance(listed, dict) or {key: type(value) for key, value in listed.items()} != kinds:
+        raise ValueError(f"{path}: not the list of images of cached features, or one without checksums.")
+    if listed.pop("crc32") != _values_crc32(listed):
+        raise ValueError(f"{path}: its content does not have the checksum that it was written with.")
+    count = len(listed["image_ids"])
+    if not count == len(listed["labels"]) == shape[2] - len(listed["unreadable"]):
+        raise ValueError(
+            f"{path}: {count} images with {len(listed['labels'])} labels and {len(listed['unreadable'])} unreadable "
+            f"ones, for {shape[2]} images."
+        )
+    array = folder / FEATURES
+    if listed["features_crc32"] != _file_crc32(array):
+        raise ValueError(f"{array}: its content does not have the checksum that it was written with.")
+    features_PEND = np.load(array, mmap_mode="r", allow_pickle=False)
+    if features_PEND.shape != shape or features_PEND.dtype != np.float16:
+        raise ValueError(f"{array}: {features_PEND.dtype} of shape {features_PEND.shape} for float16 of {shape}.")
+    return Features(
+        features_PEND=features_PEND[:, :, :count],
+        label_N=np.asarray(listed["labels"], dtype=np.int64),
+        image_ids=tuple(listed["image_ids"]),
+        unreadable=tuple(listed["unreadable"]),
+    )
+
+
+def _values_crc32(values: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+
+
+def _file_crc32(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def _batches(data: LabelledImages, batch_size: int, workers: int) -> Iterator[tuple[Tensor, list[_Read], list[str]]]:
