@@ -16,6 +16,7 @@ from benchmark.cells import title
 from benchmark.store import Stored
 from benchmark.table import ArmCost, Comparison, Row
 from engine.curves import read_series
+from engine.figure_text import drawn
 from engine.metrics_file import CSV_NAME
 
 # Okabe and Ito's colours, told apart by colour-blind readers; further arms take the rest in order
@@ -41,9 +42,9 @@ def differences_picture(comparison: Comparison) -> str | None:
         each = [*item.per_seed.values()]
         panel.plot(each, [place] * len(each), "|", color="black", markersize=7, alpha=0.6)
     panel.axvline(0, color="black", linewidth=0.8)
-    names = [f"{i.task} {i.metric}, against {title(i.reference)}" for i in reversed(items)]
+    names = [drawn(f"{i.task} {i.metric}, against {title(i.reference)}", most=100) for i in reversed(items)]
     panel.set_yticks(range(len(items)), names, fontsize=8)
-    panel.set_xlabel(f"{title(comparison.claim)} minus the other arm, percentage points", fontsize=8)
+    panel.set_xlabel(f"{drawn(title(comparison.claim))} minus the other arm, percentage points", fontsize=8)
     panel.tick_params(axis="x", labelsize=8)
     panel.grid(axis="x", alpha=0.3)
     return _png(figure)
@@ -55,16 +56,16 @@ def curves_picture(comparison: Comparison) -> str | None:
     None where no run has a metrics.csv. Raises ValueError for one that is none.
     """
     tasks: dict[str, list[tuple[str, list[int], list[float]]]] = {}
-    drawn: Counter[tuple[str, str]] = Counter()
+    counted: Counter[tuple[str, str]] = Counter()
     for item in comparison.store.completed:
         if item.line is None:
             continue
         path, key = item.folder / CSV_NAME, (item.line.label, item.arm)
-        if drawn[key] == MOST_LINES or not path.is_file():
+        if counted[key] == MOST_LINES or not path.is_file():
             continue
         series = read_series(path)
         if LOSS in series:
-            drawn[key] += 1
+            counted[key] += 1
             tasks.setdefault(item.line.label, []).append((item.arm, *series[LOSS]))
     if not tasks:
         return None
@@ -72,7 +73,7 @@ def curves_picture(comparison: Comparison) -> str | None:
     for panel, (task, lines) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
         named = set()
         for arm, steps, values in lines:
-            label = None if arm in named else title(arm)
+            label = None if arm in named else drawn(title(arm))
             named.add(arm)
             panel.plot(steps, values, color=_colour(comparison, arm), linewidth=1.1, alpha=0.8, label=label)
         _dress(panel, f"{task}: training loss", "step")
@@ -134,7 +135,7 @@ def _draw_cost(panel: Axes, row: Row, costs: dict[str, float | None], comparison
             fmt="o",
             capsize=3,
             color=_colour(comparison, arm),
-            label=title(arm),
+            label=drawn(title(arm)),
         )
 
 
@@ -149,7 +150,7 @@ def _colour(comparison: Comparison, arm: str) -> str:
 
 
 def _dress(panel: Axes, title: str, below: str) -> None:
-    panel.set_title(title, fontsize=9)
+    panel.set_title(drawn(title), fontsize=9)
     panel.set_xlabel(below, fontsize=8)
     panel.tick_params(labelsize=8)
     panel.grid(alpha=0.3)

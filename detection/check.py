@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from detection.coco import CocoSplit, read_coco
 from detection.coco_file import some
 from detection.draw import draw_objects
+from engine.figure_text import drawn
 from engine.images import UnreadableImageError, read_rgb
 from files.writing import replacing
 
@@ -156,7 +157,7 @@ def _draw_sheet(path: Path, splits: Sequence[CocoSplit]) -> Path:
         panel.set_axis_off()
     for panel, (split, number) in zip(panels, chosen, strict=False):
         image = split.store.image(number)
-        panel.set_title(f"{split.name}: {image['file_name']}", fontsize=7)
+        panel.set_title(drawn(f"{split.name}: {image['file_name']}", keep="end"), fontsize=7)
         try:
             image_HW3 = np.asarray(read_rgb(split.folder / image["file_name"]))
         except UnreadableImageError:

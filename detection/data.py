@@ -19,6 +19,28 @@ from detection.repeat import repeat_factors, repeated
 from engine.images import read_rgb
 
 
+class JitterScale(T.ResizeScale):
+    """detectron2's ResizeScale, for images too that are so thin that a side would be rounded to 0 pixels."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Return the resizing of an image (H, W, 3)."""
+        return _at_least_a_pixel(super().get_transform(image))
+
+
+class FitSquare(T.ResizeShortestEdge):
+    """detectron2's ResizeShortestEdge, for images too that are so thin that a side would be rounded to 0 pixels."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Return the resizing of an image (H, W, 3)."""
+        return _at_least_a_pixel(super().get_transform(image))
+
+
+def _at_least_a_pixel(resize: Any) -> T.Transform:
+    if min(resize.new_h, resize.new_w) >= 1:
+        return resize
+    return T.ResizeTransform(resize.h, resize.w, max(1, resize.new_h), max(1, resize.new_w), resize.interp)
+
+
 class Mapper(DatasetMapper):
     """detectron2's mapper with images read by engine.images, and masks rasterised after the transforms."""
 
@@ -112,7 +134,7 @@ def train_data(
         raise ValueError(f"scale_jitter {scale_jitter} must be two positive factors in ascending order.")
     augmentations = [
         *([T.RandomFlip(horizontal=True)] if flip else []),
-        T.ResizeScale(min_scale=low, max_scale=high, target_height=image_size, target_width=image_size),
+        JitterScale(min_scale=low, max_scale=high, target_height=image_size, target_width=image_size),
         T.FixedSizeCrop(crop_size=(image_size, image_size), pad=False),
     ]
     mapper = Mapper(
@@ -160,7 +182,7 @@ def image_sample(path: Path, *, image_size: int | None) -> dict[str, Any]:
 
 
 def _fit(image_size: int) -> T.Augmentation:
-    return T.ResizeShortestEdge(image_size, max_size=image_size, sample_style="choice")
+    return FitSquare(image_size, max_size=image_size, sample_style="choice")
 
 
 def _tensor(image_HW3: np.ndarray) -> torch.Tensor:

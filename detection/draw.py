@@ -12,10 +12,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from engine.figure_text import drawn
 from engine.images import read_rgb
 from files.writing import replacing
 
 PANEL_INCHES = 5.0
+MOST_SHARE = 4.0  # of a panel's sides
 MIN_SCORE = 0.3  # detections below it would cover the picture
 COLOURS = colormaps["tab20"].colors  # type: ignore[attr-defined]
 
@@ -53,7 +55,9 @@ def _draw(
 ) -> None:
     image_HW3 = np.asarray(read_rgb(image))
     height, width = image_HW3.shape[:2]
-    figure = Figure(figsize=(len(sides) * PANEL_INCHES, PANEL_INCHES * height / width + 0.4), layout="constrained")
+    figure = Figure(
+        figsize=(len(sides) * PANEL_INCHES, PANEL_INCHES * _share(height / width) + 0.4), layout="constrained"
+    )
     panels = figure.subplots(1, len(sides), squeeze=False)[0]
     for panel, objects, title in zip(panels, sides, titles, strict=True):
         panel.set_title(title, fontsize=9)
@@ -89,12 +93,17 @@ def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[Any, str], si
         )
     x, y, width, height = item["bbox"]
     panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.5))
-    label = names[item["category_id"]] + (f" {item['score']:.2f}" if "score" in item else "")
+    label = drawn(names[item["category_id"]]) + (f" {item['score']:.2f}" if "score" in item else "")
     label += " (crowd)" if item.get("iscrowd") else ""
     panel.text(
         x, y, label, fontsize=9, color="white", va="bottom", clip_on=True,
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
     )  # fmt: skip
+
+
+def _share(height_by_width: float) -> float:
+    """Return a panel's height by its width: of images that are all length a strip, which a figure can hold."""
+    return min(MOST_SHARE, max(1 / MOST_SHARE, height_by_width))
 
 
 def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:

@@ -46,8 +46,10 @@ from engine.cost import count_flops
 from engine.export import Exportable, Normalised
 from engine.seeding import derive
 from engine.task import Facts, ImageData, ImageResult, InitialWeights
+from files.naming import distinct_stems
 
 PICTURES = 6
+PRECISION_NAME = "precision.png"
 EXEMPT: dict[Exemption, Exempt] = {
     "vectors_and_embeddings": exempt_vectors_and_embeddings,
     "block_norms_and_position": exempt_block_norms_and_position,
@@ -158,10 +160,15 @@ class DetectionTask:
         annotations = [self.truth.annotations(result.values["coco_image_id"]) for result in results]
         annotated = [number for number, found in enumerate(annotations) if found]
         chosen = np.linspace(0, len(annotated) - 1, min(PICTURES, len(annotated))).astype(int)
+        numbers = [annotated[place] for place in chosen]
+        ids = [results[number].image_id for number in numbers]
+        wanted = [Path(image_id).with_suffix("").as_posix().replace("/", "_") for image_id in ids]
+        curves = PRECISION_NAME.removesuffix(".png")
+        stems = distinct_stems([curves, *wanted], [curves, *ids])[1:]
         paths = []
-        for number in (annotated[place] for place in chosen):
+        for number, stem in zip(numbers, stems, strict=True):
             result = results[number]
-            path = folder / f"{Path(result.image_id).with_suffix('').as_posix().replace('/', '_')}.png"
+            path = folder / f"{stem}.png"
             draw_pair(
                 path,
                 str(self.val.folder / result.image_id),
@@ -173,7 +180,7 @@ class DetectionTask:
         scores = self.truth.scores(results)
         write_detections(folder.parent / DETECTIONS_NAME, results)
         write_per_class(folder.parent / PER_CLASS_NAME, scores)
-        return [*paths, draw_precision(folder / "precision.png", scores)]
+        return [*paths, draw_precision(folder / PRECISION_NAME, scores)]
 
     def predict_image(self, path: Path) -> dict[str, Any]:
         """Return `height`, `width` and `detections` in COCO's results form with the name of each category."""
@@ -221,6 +228,8 @@ def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | No
     if train.annotations == val.annotations:
         val = with_note(val, "training and validation use the same annotations")
     check_same_categories(train, val)
+    if not val.records.objects.any():
+        raise ValueError(f"{val.annotations}: every object is a crowd; there is nothing to validate on.")
     return DetectionTask(config, train=train, val=val, data=data, init=init)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from detection.config import HeadsConfig, SoftNms, TestConfig
+from detection.data import FitSquare
 
 LEAST_SCORE = 1e-3  # of a box that soft suppression keeps
 
@@ -47,7 +48,7 @@ class Copies:
         for side in self._sides:
             for flip in self._flips:
                 augmented = T.AugInput(image_HW3.copy())
-                steps = [T.ResizeShortestEdge(side, max_size=side), *([T.RandomFlip(prob=1.0)] if flip else [])]
+                steps = [FitSquare(side, max_size=side), *([T.RandomFlip(prob=1.0)] if flip else [])]
                 transforms = T.AugmentationList(steps)(augmented)
                 image_3HW = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
                 found.append({**sample, "image": image_3HW, "transforms": transforms})

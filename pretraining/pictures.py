@@ -11,6 +11,7 @@ from torch import Tensor
 
 from backbones.checkpoint import Normalisation
 from backbones.config import Grid
+from engine.figure_text import drawn
 from files.writing import replacing
 from pretraining.mae import MaskedAutoencoder, patchify, unpatchify
 from pretraining.target import PCATarget, patch_statistics, visible_statistics
@@ -18,7 +19,6 @@ from pretraining.token_target import TokenTarget
 
 GREY = 0.5
 LONGEST = 28  # characters of a name, which fit beside an image of 1.5 inches
-NO_LETTERS = 0x2E80  # from here on (East Asia, symbols) the font of the pictures has no letters
 StatisticsOf = Literal["true", "visible"]
 
 
@@ -147,10 +147,8 @@ def draw_masks(
 def name_rows(cells: Any, names: Sequence[str]) -> None:
     """Write beside each row of axes the name of its image, the end of it where it is long; nothing without names."""
     for row, name in zip(cells, names, strict=bool(names)):
-        shown = "".join(c if ord(c) < NO_LETTERS else "?" for c in name)
-        shown = shown if len(shown) <= LONGEST else f"...{shown[3 - LONGEST :]}"
         place = {"rotation": "vertical", "ha": "right", "va": "center", "transform": row[0].transAxes}
-        row[0].text(-0.03, 0.5, shown, fontsize=6, parse_math=False, **place)
+        row[0].text(-0.03, 0.5, drawn(name, most=LONGEST, keep="end"), fontsize=6, **place)
 
 
 def pixels(image_CHW: Tensor, normalisation: Normalisation) -> Any:

@@ -1,6 +1,7 @@
 """The task: facts, results, metrics, pictures, weights, and the command line."""
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -251,3 +252,38 @@ def test_tool_says_what_is_wrong(few_scenes: ScenesIndex, tmp_path: Path, capsys
     assert "error: " in (said := capsys.readouterr().err) and "instances_val.json: no such annotation file" in said
     assert main(["huge", "--data", ".", "--out", str(tmp_path / "x")]) == 1
     assert "no recipe is called 'huge'; there are: li2021_base, " in capsys.readouterr().err
+
+
+def test_pictures_of_names_that_would_be_one_file(
+    small_config: DetectionConfig, few_scenes: ScenesIndex, tmp_path: Path
+) -> None:
+    """`a/b.png`, `a_b.png`, `a/b.jpg`-like names and `precision.png` are files of their own among the pictures."""
+    names = ["a/b.png", "a_b.png", "precision.png", "A_B.png"]
+    content = json.loads((few_scenes.coco / "annotations" / "instances_val2017.json").read_text())
+    data = tmp_path / "data"
+    for image, name in zip(content["images"], names, strict=False):
+        for split in ("train2017", "val2017"):
+            (data / split / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(few_scenes.coco / "val2017" / image["file_name"], data / split / name)
+        image["file_name"] = name
+    content["images"] = content["images"][: len(names)]
+    (data / "annotations").mkdir()
+    for split in ("train2017", "val2017"):
+        (data / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    task = build_task(small_config, data=data, init=None)
+    ids = [task.val_data.image_id(index) for index in range(len(names))]
+    numbers = {image["file_name"]: image["id"] for image in content["images"]}
+    results = [ImageResult(i, {"coco_image_id": numbers[i], "detections": []}) for i in ids]
+    pictures = task.draw(results, tmp_path / "out" / "pictures")
+    assert len({path.name.casefold() for path in pictures}) == len(names) + 1 == len(list(pictures[0].parent.iterdir()))
+    assert pictures[0].name == "a_b.png" and pictures[-1].name == "precision.png"
+
+
+def test_a_validation_split_of_crowds(small_config: DetectionConfig, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    content = json.loads((few_scenes.coco / "annotations" / "instances_val2017.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    path = tmp_path / "crowds.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"crowds\.json: every object is a crowd; there is nothing to validate on"):
+        build_task(replace(small_config, val_json=str(path)), data=few_scenes.coco, init=None)

@@ -261,7 +261,11 @@ def test_names_beside_rows() -> None:
     figure = Figure()
     cells = figure.subplots(3, 1, squeeze=False)
     name_rows(cells, ["a $b$.png", "\u5c71.png", "0123456789" * 4])
-    assert [axes.texts[0].get_text() for axes in cells[:, 0]] == ["a $b$.png", "?.png", "...5678901234567890123456789"]
+    assert [axes.texts[0].get_text() for axes in cells[:, 0]] == [
+        r"a \$b\$.png",
+        "?.png",
+        "...5678901234567890123456789",
+    ]
     figure.draw_without_rendering()  # a lone dollar is no formula
     name_rows(cells, [])
     assert [len(axes.texts) for axes in cells[:, 0]] == [1, 1, 1]

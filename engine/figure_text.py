@@ -1,0 +1,28 @@
+"""Names from outside in figures: class names, file names and labels are drawn as they are written."""
+
+from typing import Literal
+
+MOST = 60  # characters, beyond which a name takes the place of the pictures
+NO_LETTERS = 0x2E80  # from here on (East Asia, symbols) the font of the figures has no letters
+REPLACEMENT = "\ufffd"
+
+
+def drawn(name: object, *, most: int = MOST, keep: Literal["start", "end"] = "start") -> str:
+    """Return a name as text for matplotlib: one line, of at most `most` characters, that shows what is written.
+
+    matplotlib takes two dollar signs for a formula, which is drawn as such or stops the drawing, leaves labels that
+    begin with `_` out of legends, and cannot draw the bytes of a file name that is no UTF-8.
+    """
+    shown = "".join(_letter(char) for char in str(name))
+    if len(shown) > most:
+        shown = f"{shown[: most - 3]}..." if keep == "start" else f"...{shown[3 - most :]}"
+    shown = shown.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def _letter(char: str) -> str:
+    if 0xD800 <= ord(char) < 0xE000 or char == REPLACEMENT:
+        return REPLACEMENT
+    if ord(char) >= NO_LETTERS:
+        return "?"
+    return char if char.isprintable() else " "
