@@ -28,6 +28,8 @@ class Declaration(Protocol):
     def resize_patch(self) -> bool: ...
     @property
     def architecture(self) -> Literal["recipe", "file"]: ...
+    @property
+    def normalisation(self) -> dict[str, tuple[float, ...]] | None: ...
 
 
 class HasBackbone(Protocol):
@@ -68,12 +70,20 @@ def with_architecture(config: C, init: Declaration | None) -> C:
 
 
 def read_initial(init: Declaration | None) -> Checkpoint | None:
-    """Return the declared weights, None for random ones. Raises what reading raises."""
-    return None if init is None else _read(init)
+    """Return the declared weights, None for random ones and where a checkpoint of the run takes their place.
+
+    Raises what reading raises.
+    """
+    return None if init is None or init.normalisation is not None else _read(init)
 
 
-def normalisation_of(checkpoint: Checkpoint | None) -> Normalisation:
-    """Return what the weights normalise pixels with, ImageNet's mean and deviation for random ones."""
+def normalisation_of(init: Declaration | None, checkpoint: Checkpoint | None) -> Normalisation:
+    """Return what the weights normalise pixels with, ImageNet's mean and deviation for random ones.
+
+    `checkpoint` is what `read_initial` gave.
+    """
+    if init is not None and init.normalisation is not None:
+        return Normalisation(**init.normalisation)
     return IMAGENET if checkpoint is None else checkpoint.normalisation
 
 
@@ -82,11 +92,14 @@ def start_from(
 ) -> tuple[LoadReport, Normalisation]:
     """Put the declared weights into `vit`, or leave its random ones, and return the report and the normalisation.
 
-    `checkpoint` is what `read_initial` gave, where a task needs something of it earlier: a file is read once. Raises
-    what reading and loading raise.
+    `checkpoint` is what `read_initial` gave, where a task needs something of it earlier: a file is read once. A
+    declaration with a normalisation has the weights' place taken by a checkpoint: nothing is read. Raises what reading
+    and loading raise.
     """
     if init is None:
         return RANDOM, IMAGENET
+    if init.normalisation is not None:
+        return LoadReport(path=None, source=init.source), normalisation_of(init, None)
     checkpoint = checkpoint or _read(init)
     return load_checkpoint(vit, checkpoint, Fit(resize_patch=init.resize_patch)), checkpoint.normalisation
 

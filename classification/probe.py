@@ -257,7 +257,7 @@ class _Base:
             ended=_now(),
             error=None,
             extra={"classes": self.train.classes},
-            weights_options={} if self.init is None else {k: v for k, v in as_json(self.init).items() if k != "path"},
+            weights_options={} if self.init is None else self.init.options(),
         )
         write_identity(folder, identity)
         write_record(folder, record)

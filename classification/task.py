@@ -122,9 +122,10 @@ class ClassificationTask:
         module = Normalised(_Logits(self.model), mean=mean, std=std)
         return Exportable(module=module, size=self.config.backbone.image_size, outputs=("logits",))
 
-    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
+    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
         """Write the image beside bars of what `predict_image` returned."""
         draw_answer(picture, path, classes=values["classes"], probabilities=values["probabilities"])
+        return [picture]
 
     def finish(self, folder: Path) -> list[Path]:
         """Write backbone.safetensors where this was a pre-training, train_list.txt where a part of the labels was used.
@@ -181,6 +182,7 @@ def assemble(
         architecture=asdict(config.backbone),
         weights=report,
         init=init,
+        normalisation=asdict(normalisation),
         data_notes=(*train_notes, *val_notes),
         flops_per_image=count_flops(backbone, torch.zeros(1, config.backbone.in_chans, *size)),
         extra={"classes": train.classes},

@@ -9,17 +9,17 @@ from classification.data import eval_transform
 from classification.robustness import Known
 from classification.task import ClassificationTask, build_task
 from engine.device import make_fabric
-from engine.reevaluate import Buildable, rebuild
+from engine.reevaluate import Asked, Buildable, rebuild
 from engine.resume import load_model
 
 
-def known_by(run: Path, *, data: Path | None, resized: bool) -> Known:
+def known_by(run: Path, asked: Asked, *, resized: bool) -> Known:
     """Return the model of the last checkpoint of a run with its evaluation transform.
 
     `resized` False crops the centre alone. Raises as `engine.reevaluate.rebuild`.
     """
     tasks = {"classification": Buildable(ClassificationConfig, build_task)}
-    rebuilt = rebuild(run, tasks, data=data, split=None)
+    rebuilt = rebuild(run, tasks, asked)
     task = rebuilt.task
     assert isinstance(task, ClassificationTask)  # the only one that `tasks` builds
     fabric = make_fabric(rebuilt.run.precision)

@@ -108,6 +108,7 @@ class DetectionTask:
             architecture=asdict(vit.architecture),
             weights=report,
             init=init,
+            normalisation=asdict(normalisation),
             data_notes=(*train.notes, *unused, *val.notes, *_mask_note(train, val)),
             flops_per_image=count_flops(vit, torch.zeros(1, config.backbone.in_chans, side, side)),
             extra={"categories": [[c.id, c.name] for c in val.categories], "masks": self.masks},
@@ -198,10 +199,11 @@ class DetectionTask:
         side = self.config.image_size
         return Exportable(module=module, size=(side, side), outputs=tuple(backbone.output_shape()))
 
-    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
+    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
         """Write a PNG of the image with its detections."""
         names = {category.id: category.name for category in self.val.categories}
         draw_detections(picture, str(path), found=values["detections"], names=names)
+        return [picture]
 
     def _infer(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         outputs: list[dict[str, Any]] = (self._test or self.model)(batch)

@@ -1,6 +1,7 @@
 """From the flags that all training tools share to a finished run."""
 
 import difflib
+import io
 import os
 import sys
 import traceback
@@ -244,5 +245,11 @@ def fail(error: BaseException) -> int:
 
 
 def parse(cls: type[Any], argv: list[str] | None, *, doc: str | None) -> Any:
-    """Return the command line as a dataclass; --help shows `doc` and the docstring of every field."""
+    """Return the command line as a dataclass; --help shows `doc` and the docstring of every field.
+
+    From here on names of files that are no UTF-8 are printed as the bytes they are.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     return tyro.cli(cls, args=argv, description=doc)

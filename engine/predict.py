@@ -11,11 +11,13 @@ import torch
 
 from engine.device import make_fabric
 from engine.images import UnreadableImageError, find_images
-from engine.reevaluate import Buildable, rebuild
+from engine.reevaluate import Asked, Buildable, files_of, rebuild
 from engine.resume import load_model
+from files.naming import distinct_stems, inside, refuse_overwriting
 from files.writing import replacing
 
 PREDICTIONS_NAME = "predictions.json"
+ENDINGS = (".png", "_labels.png")  # of what a task may draw of an image: the picture, and an index PNG beside it
 
 
 @runtime_checkable
@@ -28,18 +30,22 @@ class Predicts(Protocol):
         Raises UnreadableImageError.
         """
 
-    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
-        """Write a PNG of the image with what `predict_image` returned."""
+    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
+        """Write a PNG of the image with what `predict_image` returned, and what belongs beside it; return the paths.
+
+        What belongs beside it is called as the picture, with one of ENDINGS.
+        """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """What was written, and which images could not be read."""
+    """What was written, and which images gave nothing."""
 
     file: Path
     images: int
     pictures: tuple[Path, ...]
-    unreadable: tuple[str, ...]
+    failed: tuple[str, ...]
+    """A line for each, which begins with the image's path."""
 
 
 def images_named(names: Sequence[str]) -> list[Path]:
@@ -65,16 +71,26 @@ def predict_images(
     run: Path,
     tasks: dict[str, Buildable],
     images: Sequence[Path],
+    asked: Asked,
     *,
-    out: Path,
-    data: Path | None,
+    out: Path | None,
     say: Callable[[str], None],
 ) -> Predicted:
-    """Write `out/predictions.json` and `out/<image>.png` by the last checkpoint of the run; return what was written.
+    """Write `predictions.json` and a picture per image by the last checkpoint of the run; return what was written.
 
-    An image that cannot be read is said and listed, and the others go on.
+    They go to the folder `out`, RUN/predictions unless given. Every image has pictures of its own, which
+    predictions.json names. An image that nothing can be said of, whatever the reason, is said and listed, and the
+    others go on.
+
+    Raises as `rebuild`, and ValueError where an output would be written over an image or a file of the run.
     """
-    rebuilt = rebuild(run, tasks, data=data, split=None)
+    folder = inside(run, "predictions", source=run) if out is None else out
+    stems = distinct_stems([image.stem for image in images], [str(image) for image in images], endings=ENDINGS)
+    outputs = [folder / f"{stem}{ending}" for stem in stems for ending in ENDINGS]
+    refuse_overwriting([folder / PREDICTIONS_NAME, *outputs], [*images, *files_of(run)])
+    rebuilt = rebuild(run, tasks, asked)
+    for note in rebuilt.notes:
+        say(note)
     task = rebuilt.task
     if not isinstance(task, Predicts):
         raise ValueError(f"{run}: a run of task {task.name!r}, which makes no predictions on images without labels.")
@@ -83,29 +99,24 @@ def predict_images(
     task.model.to(fabric.device).eval()
     entries: list[dict[str, Any]] = []
     pictures: list[Path] = []
-    unreadable: list[str] = []
-    for image, picture in zip(images, _pictures(images, out), strict=True):
+    failed: list[str] = []
+    for image, stem in zip(images, stems, strict=True):
+        picture = folder / f"{stem}{ENDINGS[0]}"
         try:
             with torch.no_grad(), fabric.autocast():
                 values = task.predict_image(image)
+            json.dumps(values)
+            drawn = task.draw_image(image, values, picture)
         except UnreadableImageError as error:
-            unreadable.append(str(error))
+            failed.append(str(error))
             say(f"warning: {error}")
-            continue
-        entries.append({"image": str(image), **values})
-        task.draw_image(image, values, picture)
-        pictures.append(picture)
-    with replacing(out / PREDICTIONS_NAME) as temporary:
+        except Exception as error:  # of one image: the others go on, and the exit code tells
+            failed.append(f"{image}: {type(error).__name__}: {error}")
+            say(f"warning: {failed[-1]}")
+        else:
+            entries.append({"image": str(image), "pictures": [path.name for path in drawn], **values})
+            pictures += drawn
+    with replacing(folder / PREDICTIONS_NAME) as temporary:
         temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    return Predicted(out / PREDICTIONS_NAME, len(entries), tuple(pictures), tuple(unreadable))
-
-
-def _pictures(images: Sequence[Path], out: Path) -> list[Path]:
-    """Return a picture's path for each image; where names repeat, the later ones are numbered."""
-    taken: dict[str, int] = {}
-    paths = []
-    for image in images:
-        taken[image.stem] = taken.get(image.stem, 0) + 1
-        again = f"-{taken[image.stem]}" if taken[image.stem] > 1 else ""
-        paths.append(out / f"{image.stem}{again}.png")
-    return paths
+    file = folder / PREDICTIONS_NAME
+    return Predicted(file=file, images=len(entries), pictures=tuple(pictures), failed=tuple(failed))

@@ -115,6 +115,8 @@ class RunRecord:
     extra: dict[str, Any] = field(default_factory=dict)
     weights_options: dict[str, Any] = field(default_factory=dict)
     """What was declared of the weights file, its family first."""
+    normalisation: dict[str, tuple[float, ...]] | None = None
+    """Mean and std of the pixels; None in records that were written before they were kept."""
     departures: tuple[str, ...] = ()
     """In what the recipe differs from the published one that it reproduces, and what the run changed of the recipe."""
     results_sha256: str | None = None

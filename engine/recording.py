@@ -14,7 +14,7 @@ from engine.evaluation import ResultsFile
 from engine.provenance import git_commit, library_versions
 from engine.record import Cost, Evaluation, RunRecord, Status
 from engine.resume import Progress
-from engine.task import InitialWeights, Task
+from engine.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,7 @@ class Recorder:
             weights_path=facts.weights.path,
             weights_sha256=facts.weights.sha256,
             weights_report=tuple(facts.weights.lines()),
+            normalisation=facts.normalisation,
             primary_metric=self.task.primary_metric,
             metrics=dict(progress.evaluations[-1]["metrics"]) if progress.evaluations else {},
             evaluations=tuple(Evaluation(**e) for e in progress.evaluations),
@@ -118,7 +119,7 @@ class Recorder:
             ended=None if status == "running" else now(),
             error=error,
             extra=facts.extra,
-            weights_options=_options(facts.init),
+            weights_options={} if facts.init is None else facts.init.options(),
             departures=self.named.departures,
         )
 
@@ -136,8 +137,3 @@ def precision_name(fabric: Fabric) -> str:
 def now() -> str:
     """Return the time for a record: UTC, ISO 8601."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _options(init: InitialWeights | None) -> dict[str, Any]:
-    """Return what a record keeps of a declaration beside the path."""
-    return {} if init is None else {name: value for name, value in as_json(init).items() if name != "path"}

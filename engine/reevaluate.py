@@ -1,20 +1,23 @@
 """Evaluating a finished or interrupted run again: its last checkpoint, on its own or another split."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.config import RunConfig, differences
 from engine.device import make_fabric
 from engine.drawing import drawn
-from engine.evaluation import evaluate, write_results
+from engine.evaluation import RESULTS_NAME, evaluate, write_results
+from engine.identity import NAME as IDENTITY_NAME
 from engine.image_file import allow_megapixels
-from engine.log import evaluation_lines
-from engine.record import RunRecord, read_record
+from engine.log import CSV_NAME, evaluation_lines
+from engine.record import RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record
 from engine.resume import checkpoints, load_model
 from engine.task import InitialWeights, Task
+from files.naming import distinct_stems, inside
 from files.typed import from_json
 from files.writing import replacing
 
@@ -27,6 +30,18 @@ class Buildable:
     build: Callable[..., Task]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line says of a run that is opened again."""
+
+    data: Path | None = None
+    """Folder of the data set; the run's own unless given."""
+    split: str | None = None
+    """Validation split; the run's own unless given."""
+    trust_pickle: bool = False
+    """Read the weights that the run started from where they are a pickle, which can run any code."""
+
+
 @dataclass(frozen=True)
 class Rebuilt:
     """The task of a run as it was trained, its weights not yet those of the checkpoint."""
@@ -35,6 +50,8 @@ class Rebuilt:
     run: RunConfig
     checkpoint: Path
     """The last one."""
+    notes: tuple[str, ...] = ()
+    """What is read by the word of the record alone."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +65,22 @@ class Reevaluation:
     warnings: tuple[str, ...]
 
 
-def reevaluate(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split: str | None) -> Reevaluation:
+def reevaluate(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Callable[[str], None]) -> Reevaluation:
     """Evaluate the last checkpoint of the run in folder `run` and write `run/evaluations/<split>/`.
 
     Raises as `rebuild`.
     """
-    rebuilt = rebuild(run, tasks, data=data, split=split)
+    rebuilt = rebuild(run, tasks, asked)
     task = rebuilt.task
+    folder = _evaluation_folder(run, task.facts.val_split)
+    for note in rebuilt.notes:
+        say(note)
     fabric = make_fabric(rebuilt.run.precision)
     step = load_model(rebuilt.checkpoint, task.model)
     task.model.to(fabric.device)
-    evaluated = evaluate(task, rebuilt.run, fabric, stop=lambda: False, progress=evaluation_lines(task.name, print))
+    evaluated = evaluate(task, rebuilt.run, fabric, stop=lambda: False, progress=evaluation_lines(task.name, say))
     if evaluated is None:
         raise AssertionError("nothing asked the evaluation to stop")
-    folder = run / "evaluations" / task.facts.val_split
     with replacing(folder / "metrics.json") as temporary:
         values = {"step": step, "metrics": evaluated.metrics, "unreadable": evaluated.unreadable}
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -71,22 +90,55 @@ def reevaluate(run: Path, tasks: dict[str, Buildable], *, data: Path | None, spl
     return Reevaluation(evaluated.metrics, step, folder, tuple(pictures), tuple(warnings))
 
 
-def rebuild(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split: str | None) -> Rebuilt:
-    """Return the task of the run in folder `run`, on its own data or `data`, with its own validation split or `split`.
+def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked) -> Rebuilt:
+    """Return the task of the run in folder `run`, on its own data and validation split or those that are asked for.
 
-    Raises ValueError or FileNotFoundError where the folder holds no record or no checkpoint, or where the weights that
-    the run started from are gone (they state the normalisation of the pixels).
+    The weights that the run started from are not read where the record states what pixels are normalised with; a
+    checkpoint of the run takes their place.
+
+    Raises ValueError or FileNotFoundError where the folder holds no record or no checkpoint, and for a record without
+    the normalisation where the weights that the run started from are gone or are others now.
     """
     record = read_record(run)
+    source = run / RECORD_NAME
     if record.task not in tasks:
-        raise ValueError(f"{run}: a run of task {record.task!r}; known are {', '.join(sorted(tasks))}.")
+        raise ValueError(f"{source}: a run of task {record.task!r}; known are {', '.join(sorted(tasks))}.")
     saved = checkpoints(run)
     if not saved:
         raise FileNotFoundError(
             f"{run}: holds no checkpoint to evaluate (status {record.status}, step {record.steps})."
         )
-    config = from_json(tasks[record.task].config, record.config)
+    try:
+        config = from_json(tasks[record.task].config, record.config, place="config")
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}.") from error
     allow_megapixels(config.run.max_megapixels, at_least=True)
+    init = _initial_weights(record, config, source, trust_pickle=asked.trust_pickle)
+    if getattr(config, "resume_from", None) is not None:  # the run has its own checkpoints now
+        config = replace(config, resume_from=None)
+    config = _on(config, record, asked)
+    data = asked.data or Path(record.data)
+    if "\0" in f"{data}{record.val_split}":
+        raise ValueError(f"{source}: the path of the data or the name of a split holds a zero byte.")
+    task = tasks[record.task].build(config, data=data, init=init)
+    classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
+    if classes != record.extra:
+        raise ValueError(
+            f"{task.facts.data}: its classes are not those that {run} was trained on: "
+            f"{'; '.join(differences(record.extra, classes))}."
+        )
+    return Rebuilt(task, config.run, saved[-1], _read_by_the_record(config, record, asked))
+
+
+def files_of(run: Path) -> list[Path]:
+    """Return the files that a run consists of, which no other tool may write over."""
+    names = (RECORD_NAME, IDENTITY_NAME, WEIGHTS_NAME, CSV_NAME, RESULTS_NAME)
+    return [*(run / name for name in names), *checkpoints(run), *run.glob("*.safetensors")]
+
+
+def _on(config: Any, record: RunRecord, asked: Asked) -> Any:
+    """Return the configuration with the split and the data that are asked for."""
+    split, data = asked.split, asked.data
     if split is not None:
         if not hasattr(config, "val_split"):
             raise ValueError(f"--split: the validation split of {record.task} is fixed ({record.val_split}).")
@@ -97,23 +149,64 @@ def rebuild(run: Path, tasks: dict[str, Buildable], *, data: Path | None, split:
         config = replace(config, train_split=split or record.val_split)
         if hasattr(config, "train_json"):
             config = replace(config, train_json=config.val_json)
-    task = tasks[record.task].build(config, data=data or Path(record.data), init=_initial_weights(record))
-    classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
-    if classes != record.extra:
-        raise ValueError(
-            f"{task.facts.data}: its classes are not those that {run} was trained on: "
-            f"{'; '.join(differences(record.extra, classes))}."
-        )
-    return Rebuilt(task, config.run, saved[-1])
+    return config
 
 
-def _initial_weights(record: RunRecord) -> InitialWeights | None:
-    if record.weights_path is None:
+def _read_by_the_record(config: Any, record: RunRecord, asked: Asked) -> tuple[str, ...]:
+    """Return a line for every path outside of the run's folder that is read because the record names it."""
+    named = {name: getattr(config, name, None) for name in ("train_json", "val_json", "train_list", "tokenizer")}
+    lines = [f"{name}: {path}, by the word of the record" for name, path in named.items() if path is not None]
+    if asked.data is None:
+        lines.insert(0, f"data: {record.data}, by the word of the record (--data gives another folder)")
+    return tuple(lines)
+
+
+def _evaluation_folder(run: Path, split: str) -> Path:
+    """Return where an evaluation is written, inside the run's folder whatever the split is called."""
+    plain = PurePosixPath(split)
+    name = split
+    if plain.is_absolute() or ".." in plain.parts:  # a split beside the data's folder
+        name = distinct_stems([split], [split], endings=("",))[0]
+    folder = f"evaluations/{name}"
+    for part in (f"{folder}/pictures", folder):
+        path = inside(run, part, source=run / RECORD_NAME)
+    return path
+
+
+def _initial_weights(record: RunRecord, config: Any, source: Path, *, trust_pickle: bool) -> InitialWeights | None:
+    """Return the declaration of what the run started from, None for random weights.
+
+    What the record says of trust is not asked: whoever made the folder wrote it.
+    """
+    if record.weights_path is None or getattr(config, "resume_from", None) is not None:
         return None
-    path = Path(record.weights_path)
+    options = {name: value for name, value in record.weights_options.items() if name not in ("trust_pickle", "path")}
+    try:
+        declared = from_json(InitialWeights, {**options, "path": record.weights_path}, place="weights_options")
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}.") from error
+    own = getattr(config, "normalisation", None)
+    known = record.normalisation or (None if own is None else {"mean": own.mean, "std": own.std})
+    if known is not None:
+        return replace(declared, normalisation=known)
+    path = declared.path
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: the weights that the run started from are gone; their header states the normalisation of the "
-            f"pixels. Put back the file of sha256 {record.weights_sha256}."
+            f"pixels, which the record of before does not. Put back the file of sha256 {record.weights_sha256}."
         )
-    return InitialWeights(path=path, **record.weights_options)
+    if path.is_file() and record.weights_sha256 is not None and (found := _sha256(path)) != record.weights_sha256:
+        raise ValueError(
+            f"{path}: is another file now (sha256 {found}) than the weights that the run started from "
+            f"({record.weights_sha256}); they state the normalisation of the pixels, which the record of before does "
+            "not. Put the file back."
+        )
+    return replace(declared, trust_pickle=trust_pickle)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

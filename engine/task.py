@@ -66,6 +66,14 @@ class InitialWeights:
     """Resample the patch projection to the recipe's patch size."""
     architecture: Literal["recipe", "file"] = "recipe"
     """Whose ViT is built: the recipe's, or the file's at the recipe's image size."""
+    normalisation: dict[str, tuple[float, ...]] | None = None
+    """Mean and std of the pixels, where a run's record states them: the file is then not read, since a checkpoint of
+    the run takes its place."""
+
+    def options(self) -> dict[str, Any]:
+        """Return what a record keeps of the declaration; trust is a matter of the command line alone."""
+        names = ("source", "num_heads", "image_size", "resize_patch", "architecture")
+        return {name: getattr(self, name) for name in names}
 
 
 class Weights(Protocol):
@@ -106,6 +114,8 @@ class Facts:
     """What the backbone started from."""
     init: InitialWeights | None
     """What was declared of it."""
+    normalisation: dict[str, tuple[float, ...]] | None = None
+    """Mean and std (`mean`, `std`, one per channel) that the pixels are normalised with."""
     data_notes: tuple[str, ...] = ()
     """What was counted and dropped while the annotations were read."""
     flops_per_image: int | None = None

@@ -153,6 +153,7 @@ def build_task(
         architecture=asdict(a),
         weights=report,
         init=init,
+        normalisation=asdict(normalisation),
         data_notes=(*train_data.images.notes, *val_data.images.notes),
         flops_per_image=count_flops(model, (torch.zeros(1, a.in_chans, *a.image_size), pixel, mask, [])) - frozen,
         frozen_flops_per_image=frozen,

@@ -141,6 +141,7 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
         architecture=asdict(a),
         weights=report,
         init=init,
+        normalisation=asdict(normalisation),
         data_notes=(*train_data.images.notes, *val_data.images.notes),
         flops_per_image=count_flops(model, (image, image, [])) - frozen,
         frozen_flops_per_image=frozen,

@@ -155,6 +155,7 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
         architecture=asdict(a),
         weights=report,
         init=init,
+        normalisation=asdict(normalisation),
         data_notes=tuple(notes),
         extra={"tokenizer": target.tokenizer.sha256} if isinstance(target, TokenTarget) else {},
         flops_per_image=count_flops(model, example) - frozen,

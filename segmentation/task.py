@@ -4,7 +4,7 @@ Follows MAE, appendix A.4 (arXiv 2111.06377), with mmsegmentation's model, losse
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +162,15 @@ class SegmentationTask:
         module = Normalised(_Logits(segmentor), mean=pixels.mean, std=pixels.std)
         return Exportable(module=module, size=self.config.backbone.image_size, outputs=("logits",))
 
-    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> None:
+    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
         """Write the image with the classes over it, and beside it `<picture>_labels.png`, an index PNG with a palette.
 
         Its numbers are those of the data set's own label maps.
         """
         class_HW, palette = from_values(values), self.val_data.palette
         draw_overlay(picture, path, class_HW, names=self.classes, palette_C3=palette)
-        write_index(picture.with_name(f"{picture.stem}_labels.png"), class_HW, palette, self.coding)
+        labels = picture.with_name(f"{picture.stem}_labels.png")
+        return [picture, write_index(labels, class_HW, palette, self.coding)]
 
     def finish(self, folder: Path) -> list[Path]:
         """Nothing besides the record."""
@@ -196,7 +197,8 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
     folder = open_folder(data, config.layout, train=config.train_split, val=config.val_split)
     count = len(folder.classes.names)
     weights = read_initial(init)
-    model = segmentation_model(config, num_classes=count, normalisation=normalisation_of(weights))
+    normalisation = normalisation_of(init, weights)
+    model = segmentation_model(config, num_classes=count, normalisation=normalisation)
     report, _ = start_from(model.backbone.vit, init, weights)
     train = train_pipeline(
         folder.train.coding,
@@ -212,7 +214,7 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
         train_data=PairedImages(folder.train.pairs, folder.classes, train),
         val_data=PairedImages(folder.val.pairs, folder.classes, val),
         coding=folder.val.coding,
-        facts=_facts(config, folder, model, report, init),
+        facts=replace(_facts(config, folder, model, report, init), normalisation=asdict(normalisation)),
     )
 
 

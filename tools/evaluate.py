@@ -34,7 +34,7 @@ import segmentation.task
 from detection.rescore import score_files
 from engine.image_file import allow_megapixels
 from engine.launch import fail, parse
-from engine.reevaluate import Buildable, reevaluate
+from engine.reevaluate import Asked, Buildable, reevaluate
 
 TASKS = {
     "mae": Buildable(pretraining.config.MAEConfig, pretraining.task.build_task),
@@ -62,6 +62,9 @@ class Args:
     """Read images of up to so many megapixels; the run's limit unless given."""
     trust_tokenizer_pickle: bool = False
     """Of a run that predicts the tokens of DALL-E: read its pickles, which can run any code while they are read."""
+    trust_pickle: bool = False
+    """Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run any
+    code while it is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(Args, argv, doc=__doc__)
     try:
         allow_megapixels(args.max_megapixels)
-        done = reevaluate(args.run, trusting(args.trust_tokenizer_pickle), data=args.data, split=args.split)
+        asked = Asked(data=args.data, split=args.split, trust_pickle=args.trust_pickle)
+        done = reevaluate(args.run, trusting(args.trust_tokenizer_pickle), asked, say=print)
     except (ValueError, OSError) as error:
         return fail(error)
     print(f"step {done.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in done.metrics.items()))

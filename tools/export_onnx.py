@@ -16,8 +16,9 @@ import tyro
 
 from engine.export import OPSET, Exports, export_onnx
 from engine.launch import fail, parse
-from engine.reevaluate import rebuild
+from engine.reevaluate import Asked, files_of, rebuild
 from engine.resume import load_model
+from files.naming import refuse_overwriting
 from tools.evaluate import TASKS
 
 
@@ -33,13 +34,17 @@ class Args:
     """Folder of the data set; the run's own unless given."""
     opset: int = OPSET
     """Version of ONNX's operators."""
+    trust_pickle: bool = False
+    """Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run any
+    code while it is read."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
     try:
-        rebuilt = rebuild(args.run, TASKS, data=args.data, split=None)
+        rebuilt = rebuild(args.run, TASKS, Asked(data=args.data, trust_pickle=args.trust_pickle))
+        refuse_overwriting([args.out], [rebuilt.checkpoint, *files_of(args.run)])
         if not isinstance(rebuilt.task, Exports):
             raise ValueError(f"{args.run}: a run of task {rebuilt.task.name!r}, which has nothing to export.")
         step = load_model(rebuilt.checkpoint, rebuilt.task.model)

@@ -3,10 +3,12 @@
     python tools/predict.py runs/det photo.jpg
     python tools/predict.py runs/det photos/ "more/**/*.png" --out answers
 
-Writes OUT/predictions.json and a picture OUT/<image>.png for each image (boxes, masks, labels). The run's data are
-opened again, from --data if they have moved. An image that cannot be read is said, and the exit code is then 1.
+Writes OUT/predictions.json and a picture OUT/<image>.png for each image (boxes, masks, labels); where names repeat or
+are too long, a digest is added, and predictions.json says which picture is of which image. The run's data are opened
+again, from --data if they have moved. An image that nothing can be said of is said, and the exit code is then 1.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +18,7 @@ import tyro
 from engine.image_file import allow_megapixels
 from engine.launch import fail, parse
 from engine.predict import images_named, predict_images
+from engine.reevaluate import Asked
 from tools.evaluate import TASKS
 
 
@@ -33,20 +36,25 @@ class Args:
     """Folder of the data set; the run's own unless given."""
     max_megapixels: int | None = None
     """Read images of up to so many megapixels; the run's limit unless given."""
+    trust_pickle: bool = False
+    """Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run any
+    code while it is read."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed or an image could not be read."""
     args = parse(Args, argv, doc=__doc__)
-    out = args.out or args.run / "predictions"
     try:
         allow_megapixels(args.max_megapixels)
-        done = predict_images(args.run, TASKS, images_named(args.images), out=out, data=args.data, say=print)
+        asked = Asked(data=args.data, trust_pickle=args.trust_pickle)
+        done = predict_images(args.run, TASKS, images_named(args.images), asked, out=args.out, say=print)
     except (ValueError, OSError) as error:
         return fail(error)
     print(f"{done.images} images: {done.file}")
     print("\n".join(str(path) for path in done.pictures))
-    return 1 if done.unreadable else 0
+    if done.failed:
+        print(f"error: {len(done.failed)} of {done.images + len(done.failed)} images gave nothing", file=sys.stderr)
+    return 1 if done.failed else 0
 
 
 if __name__ == "__main__":

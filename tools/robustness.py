@@ -18,6 +18,8 @@ import tyro
 from classification.robustness import mean_top1, score_corruptions, score_folder
 from classification.trained import known_by
 from engine.launch import fail, parse
+from engine.reevaluate import Asked
+from files.naming import inside
 from files.writing import replacing
 
 
@@ -33,13 +35,18 @@ class Args:
     """Folder of the images."""
     data: Path | None = None
     """Folder of the data set that the run was trained on; the run's own unless given."""
+    trust_pickle: bool = False
+    """Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run any
+    code while it is read."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
     try:
-        known = known_by(args.run, data=args.data, resized=args.layout == "folders")
+        out = inside(args.run, f"robustness/{args.images.resolve().name}.json", source=args.run)
+        asked = Asked(data=args.data, trust_pickle=args.trust_pickle)
+        known = known_by(args.run, asked, resized=args.layout == "folders")
         if args.layout == "folders":
             scored = score_folder(args.images, known)
             values, top1 = asdict(scored), scored.top1
@@ -49,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             corruptions = score_corruptions(args.images, known, print)
             top1 = mean_top1(corruptions)
             values = {"top1": top1, "corruptions": [{**asdict(c), "top1": c.top1} for c in corruptions]}
-        with replacing(args.run / "robustness" / f"{args.images.resolve().name}.json") as temporary:
+        with replacing(out) as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         return fail(error)

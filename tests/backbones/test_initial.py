@@ -62,6 +62,6 @@ def test_a_task_that_asks_for_the_normalisation_first_reads_the_file_once(tmp_pa
     checkpoint = read_initial(init)
     init.path.unlink()
     report, normalisation = start_from(ViT(BEIT), init, checkpoint)
-    assert normalisation == normalisation_of(checkpoint) == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert normalisation == normalisation_of(init, checkpoint) == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert len(report.loaded) == len(ViT(BEIT).state_dict())
-    assert read_initial(None) is None and normalisation_of(None) == IMAGENET
+    assert read_initial(None) is None and normalisation_of(None, None) == IMAGENET

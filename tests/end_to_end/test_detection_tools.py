@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ def test_predictions_on_files_folders_and_patterns(
     entries = json.loads((out / "predictions.json").read_text())
     assert [Path(entry["image"]).name for entry in entries] == ["one.png", "one.png", "two.jpg"]
     assert [(entry["height"], entry["width"]) for entry in entries] == [(50, 80), (30, 30), (64, 40)]
-    assert sorted(path.name for path in out.glob("*.png")) == ["one-2.png", "one.png", "two.png"]
+    named = [entry["pictures"] for entry in entries]
+    assert named[0] == ["one.png"] and named[2] == ["two.png"] and re.fullmatch(r"one-[0-9a-f]{8}\.png", named[1][0])
+    assert {path.name for path in out.glob("*.png")} == {name for names in named for name in names}
     (tmp_path / "a" / "two.jpg").write_bytes(b"no image")
     capsys.readouterr()
     assert predict.main([*arguments, "--out", str(out)]) == 1

@@ -10,7 +10,7 @@ import torch
 import engine.loop
 from backbones.digest import file_sha256
 from engine.record import RunRecord, read_record
-from engine.reevaluate import Buildable, reevaluate
+from engine.reevaluate import Asked, Buildable, reevaluate
 from engine.resume import checkpoints
 from pretraining import beit_task, dvae_task
 from pretraining.beit_config import BEiTConfig
@@ -59,7 +59,7 @@ def whole_and_resumed(
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
     for name in records[1].pictures:
         assert (parts / name).stat().st_size > 0
-    assert reevaluate(parts, TASKS, data=None, split=None).metrics == records[1].metrics
+    assert reevaluate(parts, TASKS, Asked(), say=print).metrics == records[1].metrics
     return records[0]
 
 
