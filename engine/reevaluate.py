@@ -13,7 +13,8 @@ from engine.drawing import drawn
 from engine.evaluation import RESULTS_NAME, evaluate, write_results
 from engine.identity import NAME as IDENTITY_NAME
 from engine.image_file import allow_megapixels
-from engine.log import CSV_NAME, evaluation_lines
+from engine.log import evaluation_lines
+from engine.metrics_file import CSV_NAME
 from engine.record import RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record
 from engine.resume import checkpoints, load_model
 from engine.task import InitialWeights, Task
