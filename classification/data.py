@@ -23,6 +23,7 @@ from classification.config import Augmentation
 from engine.images import read_rgb
 from files.naming import SYSTEM, nearest, system_part
 
+MOST_SIDES = 64  # of a long image, in shorter sides, that evaluation looks at
 Sample = tuple[Tensor, int, str]  # image_CHW, label, image id
 Transform = Callable[[Image.Image], Tensor]
 
@@ -192,12 +193,26 @@ def eval_transform(size: tuple[int, int], crop_share: float, normalisation: Norm
     shorter = resized[0] if size[0] == size[1] else resized
     return v2.Compose(
         [
+            *([_NearCentre()] if isinstance(shorter, int) else []),
             v2.Resize(shorter, interpolation=v2.InterpolationMode.BICUBIC),
             v2.CenterCrop(size),
             v2.PILToTensor(),
             _Normalise(normalisation),
         ]
     )
+
+
+class _NearCentre:
+    """Cuts from an image that is all length what is far from the square in its centre, which is all that is kept.
+
+    Resized whole, an image of 1 x 5,000 pixels would take a gigabyte.
+    """
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        most = MOST_SIDES * min(image.size)
+        # an even number of pixels goes, so that the centre stays where it is
+        left, top = (max(0, (side - most) // 2) for side in image.size)
+        return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
 class _TensorCrop(v2.RandomResizedCrop):
