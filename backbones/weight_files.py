@@ -361,7 +361,10 @@ def _take_entry(path: Path, content: object, entries: Sequence[str]) -> tuple[st
             f"{path}: {absent}. It holds {held}. The weights could be "
             f"{' or '.join(nested)}; declare the source that has them there, or save that entry alone."
         )
-    raise ValueError(f"{path}: holds no tensors where weights lie. It holds {held or 'nothing'}.")
+    raise ValueError(
+        f"{path}: holds no tensors where weights lie. It holds {held or 'nothing'}. Save the model's state_dict() "
+        "at the top level, or in an entry of its own."
+    )
 
 
 def _tensor_count(value: object) -> int:

@@ -22,7 +22,17 @@ from torch import Tensor
 
 from backbones.checkpoint import HALF, Checkpoint
 from backbones.sources.huggingface_config import beside
-from backbones.sources.source import BEIT_ALONE, DECODER, Renamed, Source, join, listed, rename_each, whole
+from backbones.sources.source import (
+    BEIT_ALONE,
+    DECODER,
+    Renamed,
+    Source,
+    check_decoder,
+    join,
+    listed,
+    rename_each,
+    whole,
+)
 from backbones.sources.timm import PLAIN_BLOCK, require_norm, require_plain
 
 _WB = r"(weight|bias)"
@@ -101,6 +111,7 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
     decoder = "decoder_pred.weight" in state
     beit = any(name.endswith(BEIT_ALONE) for name in state)
     model, names = ("Beit", BEIT) if beit else ("ViTMAE", VIT_MAE) if decoder else ("ViT", VIT)
+    check_decoder(checkpoint.path, checkpoint.state)
     require_plain(checkpoint, names, f"transformers' {model}")
     if beit:
         require_norm(checkpoint, "transformers' Beit")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from backbones.checkpoint import Checkpoint
-from backbones.sources.source import Renamed, Source, rename_each, whole
+from backbones.sources.source import Renamed, Source, check_decoder, rename_each, whole
 from backbones.sources.timm import PLAIN, PLAIN_BLOCK, require_norm, require_plain
 
 _DECODER = rf"(decoder_embed|decoder_norm|decoder_pred)\.(weight|bias)|decoder_blocks\.\d+\.{PLAIN_BLOCK}"
@@ -35,6 +35,7 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
     Raises ValueError for what they have no place for, and without what they all have: class token, positions, a norm.
     """
+    check_decoder(checkpoint.path, checkpoint.state)
     require_plain(checkpoint, OFFICIAL, "the official MAE model")
     if missing := [what for name, what in _NEEDED.items() if name not in checkpoint.state]:
         raise ValueError(

@@ -196,6 +196,26 @@ def check_whole(state: Mapping[str, Tensor], architecture: ViTConfig) -> None:
         )
 
 
+def check_decoder(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError, for weights that are to be written, where a decoder in `state` is not whole.
+
+    Reading passes it over, since every task leaves the decoder out.
+    """
+    found = {name: tensor for name, tensor in state.items() if DECODER.fullmatch(name)}
+    if not found:
+        return
+    depth = len({name.split(".")[1] for name in found if name.startswith("decoder_blocks.")})
+    layers = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    parts = [f"decoder_blocks.{i}.{layer}" for i in range(max(1, depth)) for layer in layers]
+    parts += ["decoder_embed", "decoder_norm", "decoder_pred"]
+    needed = {"mask_token", "decoder_pos_embed", *(f"{part}.{leaf}" for part in parts for leaf in ("weight", "bias"))}
+    if absent := needed - found.keys():
+        raise ValueError(
+            f"{path}: its decoder is not whole: {len(absent)} tensors are absent ({listed(absent)}); leave it out "
+            "(--encoder-only), or take another copy."
+        )
+
+
 @lru_cache(maxsize=8)  # 24 ms for ViT-L, and a run reads its file more than once
 def _parameters(architecture: ViTConfig, *, class_token: bool, final_norm: bool) -> Mapping[str, Tensor]:
     with torch.device("meta"):  # shapes alone: no memory and no arithmetic

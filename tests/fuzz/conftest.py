@@ -51,7 +51,7 @@ def mutate_json(rng: random.Random, value: Any) -> Any:
         elif change == 5 and isinstance(parent, list):
             parent.insert(rng.randrange(len(parent) + 1), copy.deepcopy(old))
         elif change == 6 and isinstance(old, int | float) and not isinstance(old, bool):
-            parent[key] = rng.choice((-old, old * 10, old + 1, str(old), [old], float(old) + 0.5))
+            parent[key] = rng.choice((-old, old * 10, old + 1, str(old), [old], old + 0.5 if abs(old) < 2**63 else old))
         elif change == 7 and isinstance(old, list):
             parent[key] = rng.choice((old[:-1], [*old, *old], old[::-1], {"0": old}))
         elif change == 8 and isinstance(parent, dict):

@@ -329,3 +329,34 @@ def test_inspect_asks_for_trust_again_where_it_was_needed(tmp_path: Path, capsys
     assert main(["inspect", str(path), "--num-heads", "4", "--trust-pickle"]) == 0
     for line in capsys.readouterr().out.splitlines()[-2:]:
         assert " --trust-pickle" in line
+
+
+@pytest.mark.parametrize("absent", ["decoder_blocks.0.mlp.fc1.weight", "decoder_pred.weight", "mask_token"])
+def test_half_a_decoder_is_not_written(absent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    decoder = {f"decoder_blocks.0.{name}": t for name, t in ViT(TINY).blocks[0].state_dict().items()}
+    decoder |= {"mask_token": torch.ones(1, 1, 32), "decoder_pos_embed": torch.ones(1, 17, 32)}
+    for name, shape in (("embed", (32, 32)), ("norm", (32,)), ("pred", (192, 32))):
+        decoder |= {f"decoder_{name}.weight": torch.ones(shape), f"decoder_{name}.bias": torch.ones(shape[0])}
+    torch.save({"model": state() | decoder}, tmp_path / "full.pth")
+    torch.save({"model": {n: t for n, t in (state() | decoder).items() if n != absent}}, tmp_path / "half.pth")
+    for to, out in (("mae", "out.pth"), ("huggingface", "hub/model.safetensors")):
+        arguments = ["--source", "mae", *HEADS, "--to", to, "--out", str(tmp_path / out)]
+        assert main(["convert", str(tmp_path / "half.pth"), *arguments]) == 1
+        assert f"half.pth: its decoder is not whole: 1 tensors are absent ({absent})" in capsys.readouterr().err
+        assert main(["convert", str(tmp_path / "half.pth"), *arguments, "--encoder-only"]) == 0
+    assert (
+        main(
+            [
+                "convert",
+                str(tmp_path / "full.pth"),
+                "--source",
+                "mae",
+                *HEADS,
+                "--to",
+                "mae",
+                "--out",
+                str(tmp_path / "o.pth"),
+            ]
+        )
+        == 0
+    )
