@@ -1,0 +1,198 @@
+"""A run that is killed at any moment and resumed has the weights, metrics and files of an uninterrupted one."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine import loop
+from engine.loop import fit
+from engine.metrics_file import MetricsFile
+from engine.record import read_record
+from engine.resume import checkpoints
+from files.locking import LockedError, holding, locked
+
+TIMELESS = ("images_per_second", "data_wait")
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of the time of so small a run."""
+    monkeypatch.setattr("engine.loop.draw_curves", lambda *_: [])
+
+
+def kill_me(*_: Any, **__: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _in_training(task: Any, _: pytest.MonkeyPatch) -> None:
+    original, calls = task.model.forward, []
+
+    def forward(batch: Any) -> Any:
+        calls.append(1)
+        return kill_me() if len(calls) == 3 else original(batch)  # the second step, before any checkpoint
+
+    task.model.forward = forward
+
+
+def _in_a_checkpoint(step: int) -> Callable[[Any, pytest.MonkeyPatch], None]:
+    def arm(_: Any, patch: pytest.MonkeyPatch) -> None:
+        real = torch.save
+
+        def save(state: Any, path: Path) -> None:
+            real(state, path)
+            if state["progress"]["step"] == step:
+                path.write_bytes(path.read_bytes()[:1000])
+                kill_me()
+
+        patch.setattr(torch, "save", save)
+
+    return arm
+
+
+def _in_the_last_evaluation(task: Any, _: pytest.MonkeyPatch) -> None:
+    original, calls = task.predict, []
+
+    def predict(batch: Any) -> Any:
+        calls.append(1)
+        return kill_me() if len(calls) == 3 else original(batch)  # of steps 3, 6 and 7
+
+    task.predict = predict
+
+
+def _in_a_row_of_metrics(_: Any, patch: pytest.MonkeyPatch) -> None:
+    real = MetricsFile.add
+
+    def add(self: MetricsFile, step: int, values: Any) -> None:
+        real(self, step, values)
+        if step == 5:
+            with self._path.open("r+b") as file:
+                file.truncate(self._size - 7)
+            kill_me()
+
+    patch.setattr(MetricsFile, "add", add)
+
+
+def _before_the_results(_: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(loop, "write_results", kill_me)
+
+
+def _in_the_pictures(task: Any, _: pytest.MonkeyPatch) -> None:
+    task.draw = kill_me
+
+
+def _in_the_last_files(task: Any, _: pytest.MonkeyPatch) -> None:
+    task.finish = kill_me
+
+
+MOMENTS: dict[str, Callable[[Any, pytest.MonkeyPatch], None]] = {
+    "training": _in_training,
+    "first checkpoint": _in_a_checkpoint(2),
+    "second checkpoint": _in_a_checkpoint(4),
+    "row of metrics": _in_a_row_of_metrics,
+    "last checkpoint": _in_a_checkpoint(7),
+    "last evaluation": _in_the_last_evaluation,
+    "results": _before_the_results,
+    "pictures": _in_the_pictures,
+    "last files": _in_the_last_files,
+}
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Return the exit code of a forked process that does the work."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def rows(out: Path) -> list[list[str]]:
+    table = list(csv.reader((out / "metrics.csv").read_text().splitlines()))
+    return [row for row in table if row[1] not in TIMELESS]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_goes_on_as_if_nothing_had_been(
+    moment: str, toy_task: Any, toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = fit(toy_task(), toy_config, recipe="toy", out=whole)
+
+    def work() -> None:
+        task = toy_task()
+        MOMENTS[moment](task, monkeypatch)
+        fit(task, toy_config, recipe="toy", out=parts)
+
+    assert in_child(work) == -signal.SIGKILL
+    assert read_record(parts).status == "running" and holding(parts) == "free"
+    record = fit(toy_task(), toy_config, recipe="toy", out=parts, resume=True)
+    assert record.status == "completed" and record.evaluations == expected.evaluations
+    a, b = (torch.load(checkpoints(out)[-1], weights_only=True) for out in (whole, parts))
+    assert all(torch.equal(value, b["model"][name]) for name, value in a["model"].items())
+    moments = ((s["optimizer"]["state"][n][k] for n in (0, 1, 2, 3) for k in ("exp_avg", "exp_avg_sq")) for s in (a, b))
+    assert all(torch.equal(x, y) for x, y in zip(*moments, strict=True))
+    assert rows(whole) == rows(parts)
+    assert (whole / "results.jsonl").read_bytes() == (parts / "results.jsonl").read_bytes()
+    assert not list(parts.rglob(".*.part"))
+
+
+def test_a_second_process_is_refused_until_the_first_has_gone(toy_task: Any, toy_config: Any, tmp_path: Path) -> None:
+    with (
+        locked(tmp_path),
+        pytest.raises(LockedError, match=f"{tmp_path}: is being written to by process {os.getpid()}"),
+    ):
+        fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert fit(toy_task(), toy_config, recipe="toy", out=tmp_path).status == "completed"
+
+
+def test_loader_processes_of_a_killed_run_do_not_keep_its_folder(
+    toy_task: Any, toy_config: Any, tmp_path: Path
+) -> None:
+    config = replace(toy_config, run=replace(toy_config.run, workers=1))
+
+    def work() -> None:
+        task = toy_task()
+        original = task.model.forward
+        task.model.forward = lambda batch: kill_me() if checkpoints(tmp_path) else original(batch)
+        fit(task, config, recipe="toy", out=tmp_path)
+
+    assert in_child(work) == -signal.SIGKILL
+    assert fit(toy_task(), config, recipe="toy", out=tmp_path, resume=True).status == "completed"
+
+
+def test_a_run_on_a_full_disk_says_so_in_its_record(
+    toy_task: Any, toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second checkpoint on no new file can be written; the record is written over the old one."""
+    real_open, real_save = os.open, torch.save
+    full: list[int] = []
+
+    def save(state: Any, path: Path) -> None:
+        if state["progress"]["step"] == 4:
+            full.append(1)
+            raise OSError(28, "No space left on device")
+        real_save(state, path)
+
+    def open_(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
+        if full and flags & os.O_CREAT and str(path).startswith(str(tmp_path)):
+            raise OSError(28, "No space left on device")
+        return real_open(path, flags, mode, **more)
+
+    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr(os, "open", open_)
+    with pytest.raises(OSError, match=r"step-00000004\.pt: could not be written"):
+        fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
+    monkeypatch.undo()
+    record = read_record(tmp_path)
+    assert record.status == "failed" and "No space left" in str(record.error)
+    assert json.loads((tmp_path / "record.json").read_text())["ended"] is not None
