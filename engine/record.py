@@ -3,19 +3,29 @@
 import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from engine.config import as_json
 from engine.task import Weights
+from files.parsing import parse_json
 from files.sealing import sealed, unsealed
-from files.typed import from_json
+from files.typed import from_json, shown
 from files.writing import replacing
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
 WEIGHTS_NAME = "weights.txt"
 Status = Literal["running", "completed", "interrupted", "failed"]
+COUNTS = ("seed", "steps", "total_steps", "samples_seen", "train_images", "val_images")  # none of them below zero
+IN_PERCENT = (
+    "classification",
+    "supervised",
+    "detection",
+    "segmentation",
+    "knn",
+    "linear_features",
+)  # tasks all of whose metrics are in percent
 TRAINED = 3  # forward plus backward pass of what is trained, in forward passes: the usual estimate
 
 
@@ -170,13 +180,61 @@ def read_record(path: Path) -> RunRecord:
     path = path / RECORD_NAME if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such record; give the folder that a run wrote to.")
+    text = path.read_bytes()
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(text, path.name, surrogates=True)  # names of files that are no UTF-8
+        if b"\\u" in text:
+            json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise ValueError(f"schema version {version}, this code reads {SCHEMA_VERSION}")
+            raise ValueError(f"schema version {shown(version)}, this code reads {SCHEMA_VERSION}")
         record = from_json(RunRecord, unsealed(values, str(path)))
+        if faults := _faults(record):
+            raise ValueError("; ".join(faults))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable record ({error}).") from error
-    evaluations = tuple(from_json(Evaluation, e) if isinstance(e, dict) else e for e in record.evaluations)
-    return RunRecord(**{**record.__dict__, "evaluations": evaluations})
+    return record
+
+
+def _faults(record: RunRecord) -> list[str]:
+    """Return what no run can have written: numbers out of their range, paths out of the folder."""
+    counts = {name: getattr(record, name) for name in COUNTS} | {
+        f"cost.{name}": value for name, value in record.cost.__dict__.items() if value is not None
+    }
+    faults = [f"{name}: {shown(value)} is below zero" for name, value in counts.items() if value < 0]
+    if record.world_size < 1:
+        faults.append(f"world_size: {shown(record.world_size)} is below one")
+    at = {"metrics": record.metrics} | {f"evaluations[{i}]": e.metrics for i, e in enumerate(record.evaluations)}
+    if record.task in IN_PERCENT:
+        faults += [
+            f"{place}.{name}: {shown(value)} is no percentage"
+            for place, metrics in at.items()
+            for name, value in metrics.items()
+            if not (0 <= value <= 100.000001 or value != value or (value == -1 and record.task == "detection"))
+        ]
+    faults += [f"evaluations[{i}].step: {e.step} is below zero" for i, e in enumerate(record.evaluations) if e.step < 0]
+    names = [*record.pictures, *record.outputs, *([] if record.results_file is None else [record.results_file])]
+    faults += [f"{shown(name)} is no path inside the record's folder" for name in names if _leads_out(name)]
+    if record.normalisation is not None:
+        mean, std = record.normalisation.get("mean"), record.normalisation.get("std")
+        if len(record.normalisation) != 2 or not mean or not std or len(mean) != len(std) or min(std) <= 0:
+            faults.append(f"normalisation: {shown(record.normalisation)} is no mean and std above 0 of each channel")
+    return faults + _config_faults(record.config)
+
+
+def _config_faults(config: dict[str, Any]) -> list[str]:
+    """Return what tables could not read of the configuration of any task."""
+    run = config.get("run", {})
+    objects = {"run": run, "backbone": config.get("backbone", {})}
+    if isinstance(run, dict):
+        objects["run.optim"] = run.get("optim", {})
+    faults = [f"config.{name}: {shown(v)} is no object" for name, v in objects.items() if not isinstance(v, dict)]
+    share = config.get("label_share")
+    if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):
+        faults.append(f"config.label_share: {shown(share)} is no share above 0 and up to 1")
+    return faults
+
+
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not name or "\0" in name or path.is_absolute() or ".." in path.parts or bool(PureWindowsPath(name).drive)

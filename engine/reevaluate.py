@@ -125,7 +125,7 @@ def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked) -> Rebuilt:
     classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
     if classes != record.extra:
         raise ValueError(
-            f"{task.facts.data}: its classes are not those that {run} was trained on: "
+            f"{task.facts.data}: its classes are not those that {source} names as trained on: "
             f"{'; '.join(differences(record.extra, classes))}."
         )
     return Rebuilt(task, config.run, saved[-1], _read_by_the_record(config, record, asked))
@@ -194,13 +194,14 @@ def _initial_weights(record: RunRecord, config: Any, source: Path, *, trust_pick
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: the weights that the run started from are gone; their header states the normalisation of the "
-            f"pixels, which the record of before does not. Put back the file of sha256 {record.weights_sha256}."
+            f"pixels, which {source}, a record of before, does not. Put back the file of sha256 "
+            f"{record.weights_sha256}."
         )
     if path.is_file() and record.weights_sha256 is not None and (found := _sha256(path)) != record.weights_sha256:
         raise ValueError(
             f"{path}: is another file now (sha256 {found}) than the weights that the run started from "
-            f"({record.weights_sha256}); they state the normalisation of the pixels, which the record of before does "
-            "not. Put the file back."
+            f"({record.weights_sha256}); they state the normalisation of the pixels, which {source}, a record of "
+            "before, does not. Put the file back."
         )
     return replace(declared, trust_pickle=trust_pickle)
 

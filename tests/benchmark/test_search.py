@@ -20,7 +20,7 @@ def searched(record: Record, tmp_path: Path, values: dict[float, float | str | N
         if isinstance(value, str):
             write_record(folder, record("segmentation", "mae", 9, {}, status="failed", error=value))
         elif value is not None:
-            write_record(folder, record("segmentation", "mae", 9, {"miou": value, "macc": -value}))
+            write_record(folder, record("segmentation", "mae", 9, {"miou": value, "macc": 100 - value}))
     return Search(task="cars", arm="mae", seed=9, grid=tuple(grid), runs=(), out=tmp_path / "choice")
 
 
