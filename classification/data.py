@@ -22,6 +22,7 @@ from backbones.checkpoint import Normalisation
 from classification.config import Augmentation
 from engine.images import read_rgb
 from files.naming import SYSTEM, nearest, system_part
+from files.shared import shared_paths
 
 MOST_SIDES = 64  # of a long image, in shorter sides, that evaluation looks at
 Sample = tuple[Tensor, int, str]  # image_CHW, label, image id
@@ -121,6 +122,12 @@ def same_classes(train: ImageFolder, val: ImageFolder) -> str:
             f"only in train {missing[:5]}{nearest(extra, missing)}; make them the same (an empty folder counts)."
         )
     return f"{len(train.classes)} classes: {some(train.classes)}"
+
+
+def shared_note(train: ImageFolder, val: ImageFolder) -> list[str]:
+    """Return a note on the images that are in train and in val, by where they lie, if there are any."""
+    shared = shared_paths((path for path, _ in train.samples), (path for path, _ in val.samples))
+    return [f"{len(shared)} validation images are training images too ({some(shared, 3)})"] if shared else []
 
 
 def check_classes(train: ImageFolder) -> None:

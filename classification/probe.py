@@ -20,7 +20,7 @@ from backbones.initial import start_from
 from backbones.loading import LoadReport
 from backbones.vit import ViT
 from classification.config import Pooling
-from classification.data import LabelledImages, eval_transform, open_split, same_classes
+from classification.data import LabelledImages, eval_transform, open_split, same_classes, shared_note
 from classification.features import POOLINGS, Features, cache_key, cached_features, describe
 from classification.knn import NEIGHBOURS, nearest_classes
 from classification.linear_sweep import Sweep, sweep
@@ -86,6 +86,7 @@ def run_probes(
     vit.eval().requires_grad_(False)
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
     train_notes.insert(0, same_classes(train, val))
+    val_notes += shared_note(train, val)
     for line in report.lines() or ["RANDOM (no --init was given)"]:
         say(f"weights: {line}")
     fabric = make_fabric("auto")

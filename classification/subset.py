@@ -6,9 +6,13 @@ library's generator, and 1 % is a part of 10 %.
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+
+from files.naming import nearest
+from files.parsing import read_text
 
 Labelled = tuple[str, int]  # path, label
 
@@ -29,13 +33,11 @@ def share_of_classes(samples: Sequence[Labelled], root: Path, *, share: float, s
 def listed_images(samples: Sequence[Labelled], root: Path, list_file: Path) -> list[Labelled]:
     """Return the images that a file names, one a line, by name or by path below `root`, in the given order.
 
-    Raises FileNotFoundError or ValueError that names the lines which name no image, several, or one again.
+    Raises FileNotFoundError, or ValueError that names the lines which name no image, several, or one again.
     """
-    try:
-        lines = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{list_file}: not a text file ({error}); it should hold one image name a line.") from error
-    wanted = [line for line in lines if line]
+    # split at line ends alone: a name may hold what str.splitlines takes for one
+    lines = re.split(r"\r\n|\r|\n", read_text(list_file))
+    wanted = [line.strip() for line in lines if line.strip()]
     by_name: dict[str, list[str]] = defaultdict(list)
     for path, _ in samples:
         by_name[relative(path, root)].append(path)
@@ -47,7 +49,10 @@ def listed_images(samples: Sequence[Labelled], root: Path, list_file: Path) -> l
         ("come twice", [name for name, count in Counter(wanted).items() if count > 1]),
     ):
         if bad:
-            raise ValueError(f"{list_file}: {len(bad)} of {len(wanted)} lines {what} of {root}: {', '.join(bad[:3])}.")
+            meant = nearest(bad, (relative(path, root) for path, _ in samples)) if what == "name no image" else ""
+            raise ValueError(
+                f"{list_file}: {len(bad)} of {len(wanted)} lines {what} of {root}: {', '.join(bad[:3])}{meant}."
+            )
     if not wanted:
         raise ValueError(f"{list_file}: names no image.")
     kept = {by_name[name][0] for name in wanted}

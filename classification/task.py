@@ -23,6 +23,7 @@ from classification.data import (
     eval_transform,
     open_split,
     same_classes,
+    shared_note,
     some,
     train_transform,
 )
@@ -170,6 +171,7 @@ def assemble(
     freeze(config, backbone)
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
     train_notes.insert(0, same_classes(train, val))
+    val_notes += shared_note(train, val)
     train_notes += _use_part(train, config)
     size = config.backbone.image_size
     model = classifier(config, backbone, num_classes=len(train.classes))

@@ -1,5 +1,6 @@
 """JSON and YAML of any origin: whatever is wrong is a ValueError that names the file, and nothing takes all memory."""
 
+import codecs
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,13 @@ from typing import Any
 import yaml
 
 MOST_NODES = 100_000  # values of a YAML file once its aliases are written out
+_MARKS = (  # in this order: that of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -37,6 +45,24 @@ def parse_json(text: bytes, name: str, *, surrogates: bool = False) -> Any:
         size = f"it has {len(text):,} bytes and may be truncated" if text.strip() else "it is empty"
         raise ValueError(f"{name}: not valid JSON ({error}); {size}.") from error
     return content
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8, or in the UTF-16 or UTF-32 that its first bytes declare.
+
+    Raises OSError, and ValueError that names the file and the byte where it is in another encoding.
+    """
+    content = path.read_bytes()
+    declared = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(declared)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: byte {error.start:,} is no {declared.upper()} ({error.reason}); save it as text in UTF-8."
+        ) from error
+    if "\0" in text:
+        raise ValueError(f"{path}: holds zeros (a binary file, or UTF-16 undeclared); save it as text in UTF-8.")
+    return text
 
 
 def read_yaml(path: Path) -> Any:

@@ -11,10 +11,12 @@ from typing import Literal
 
 from engine.image_file import UnreadableImageError, say_need, upright_size
 from engine.images import EXTENSIONS
-from segmentation.classes import CLASS_LIST, Classes, read_class_list, read_object_info
+from files.naming import SYSTEM
+from files.shared import same_content
+from segmentation.classes import Classes, listed_classes, read_class_list, read_object_info
 from segmentation.labels import CONVERT, IGNORED, REFUSED, Coding, count_values, from_nought, from_one, read_label_map
-from segmentation.layout import LAYOUTS, check_count, numbered
-from segmentation.pairs import Pair, by_stem, missing_partners, some
+from segmentation.layout import LAYOUTS, check_count, nothing_counts, numbered
+from segmentation.pairs import Pair, by_stem, label_maps, missing_partners, some, system_images
 from segmentation.pictures import draw_sheet
 
 BYTES_PER_PIXEL = 7  # an image and its label map, decoded one after the other: 0.6 GB measured for 100 megapixels
@@ -83,6 +85,18 @@ def check_ade20k(
     for split in found:
         lines += _describe(split)
         faults += _faults(split, coding)
+        if split.pairs and not any(coding.table[value] != IGNORED for value in split.pixels if 0 <= value <= IGNORED):
+            faults.append(nothing_counts(split.name, [pair.labels for pair in split.pairs], coding))
+        folders = [root / kind / split.name for kind in ("images", labels)]
+        if system := [name for folder in folders for name in system_images(folder)]:
+            lines.append(f"  {len(system)} images {SYSTEM} left out: {some(system)}")
+    if len(found) == 2:
+        same = same_content(*([pair.image for pair in split.pairs] for split in found))
+        if same:
+            pairs_said = [f"{a.name} and {b.name}" for a, b in same]
+            lines.append(
+                f"{len(same)} images of {found[1].name} are in {found[0].name} too, byte by byte: {some(pairs_said, 3)}"
+            )
     lines += _histogram(found, classes, coding)
     faults += _from_nought_already(found, classes, layout)
     drawn = None
@@ -96,7 +110,7 @@ def check_ade20k(
 
 def _classes(root: Path, layout: str, found: Sequence[SplitFindings]) -> Classes:
     if layout == "folder":
-        return read_class_list(root / CLASS_LIST)
+        return read_class_list(listed_classes(root))
     if (listed := read_object_info(root)) is not None:
         return listed
     # nothing usable: two nameless classes, so that the numbers found can be shown
@@ -107,7 +121,7 @@ def _classes(root: Path, layout: str, found: Sequence[SplitFindings]) -> Classes
 def _scan(root: Path, name: str, labels: str, layout: str) -> SplitFindings:
     split = SplitFindings(name)
     images = by_stem(root / "images" / name, EXTENSIONS)
-    maps = by_stem(root / labels / name, (".png",))
+    maps = label_maps(root / labels / name, images.keys())
     split.alone, split.orphans = missing_partners(images, maps)
     for stem in sorted(images.keys() & maps.keys()):
         pair = Pair(images[stem].relative_to(root / "images" / name).as_posix(), images[stem], maps[stem])

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from files.parsing import read_text
 from files.writing import replacing
 from segmentation.host import ADE20KDataset, CityscapesDataset, COCOStuffDataset, PascalVOCDataset
 from segmentation.labels import Coding, coded, from_nought
 from segmentation.pairs import Pair, some
 
 CLASS_LIST = "classes.txt"
+LABEL_MAP = "labelmap.txt"  # CVAT's class list
+LABEL_MAP_HEAD = "#label:color_rgb:"
 Colour = tuple[int, int, int]
 # labelIds of the 19 classes that are trained on, in the order of their train ids (cityscapesScripts, helpers/labels.py)
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -78,7 +81,7 @@ def named_coding(classes: Classes, pairs: list[Pair], suffix: str, other: Coding
 
     Raises ValueError where only some have it.
     """
-    named = [pair.labels.name.endswith(suffix) for pair in pairs]
+    named = [pair.labels.stem.endswith(suffix) for pair in pairs]
     if any(named) and not all(named):
         without = next(pair.labels for pair, has in zip(pairs, named, strict=True) if not has)
         raise ValueError(f"{without}: lacks {suffix}, which other label maps of its split have; use one kind.")
@@ -92,8 +95,9 @@ def read_object_info(root: Path) -> Classes | None:
         return None
     if len(files) > 1:
         raise ValueError(f"{root}: holds {len(files)} class lists ({some([f.name for f in files])}); keep one.")
+    text = read_text(files[0])
     try:
-        rows = list(csv.DictReader(io.StringIO(text_of(files[0])), delimiter="\t"))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"))
         numbers, names = [int(row["Idx"]) for row in rows], tuple(row["Name"].strip() for row in rows)
     except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise ValueError(
@@ -107,15 +111,17 @@ def read_object_info(root: Path) -> Classes | None:
 def read_class_list(path: Path) -> Classes:
     """Return the classes of a `classes.txt`: a name a line, the first for label 0, a tab and #rrggbb behind it or not.
 
-    Raises FileNotFoundError, and ValueError for an empty list, a name twice, and colours that are not such or not all
-    there.
+    CVAT's labelmap.txt is read as well. Raises FileNotFoundError, and ValueError for an empty list, a name twice, and
+    colours that are not such or not all there.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such class list; write one name a line, the first for label 0. A tab and a colour such as "
             "#ff8000 may follow each."
         )
-    lines = [line for line in text_of(path).splitlines() if line.strip()]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    if path.name == LABEL_MAP or (lines and lines[0].replace(" ", "").startswith(LABEL_MAP_HEAD)):
+        lines = [_label_map_line(line, path) for line in lines if not line.lstrip().startswith("#")]
     if not lines:
         raise ValueError(f"{path}: lists no class; write one name a line, the first for label 0.")
     names, _, colours = zip(*(line.partition("\t") for line in lines), strict=True)
@@ -125,6 +131,12 @@ def read_class_list(path: Path) -> Classes:
     if not any(colour.strip() for colour in colours):
         return Classes(names, None)
     return Classes(names, tuple(_colour(colour.strip(), path) for colour in colours))
+
+
+def listed_classes(root: Path) -> Path:
+    """Return the path of the class list in `root`: classes.txt, or CVAT's where that alone is there."""
+    cvat = root / LABEL_MAP
+    return cvat if cvat.is_file() and not (root / CLASS_LIST).is_file() else root / CLASS_LIST
 
 
 def write_class_list(path: Path, classes: Classes) -> None:
@@ -143,12 +155,20 @@ def _of(dataset: type) -> Classes:
     return Classes(tuple(known["classes"]), tuple((r, g, b) for r, g, b in known["palette"]))
 
 
-def text_of(path: Path) -> str:
-    """Return the text of a list. Raises ValueError that names the file for one that is no UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not text in UTF-8 ({error}); save it as such.") from error
+def _label_map_line(line: str, path: Path) -> str:
+    """Return a line of CVAT's labelmap.txt, `name:red,green,blue:parts:actions`, as a line of a `classes.txt`."""
+    name, *rest = line.strip().rsplit(":", 3)
+    numbers = rest[0].split(",") if len(rest) == 3 and rest[0].strip() else []
+    known = [int(number) for number in numbers if re.fullmatch(r"\s*[0-9]{1,3}\s*", number)]
+    if (
+        not name.strip()
+        or len(rest) != 3
+        or len(known) != len(numbers)
+        or len(known) not in (0, 3)
+        or max(known, default=0) > 255
+    ):
+        raise ValueError(f"{path}: {line[:200]!r} is not name:red,green,blue:parts:actions, as CVAT writes it.")
+    return f"{name}\t#{bytes(known).hex()}" if known else name
 
 
 def _colour(text: str, path: Path) -> Colour:

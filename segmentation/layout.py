@@ -5,22 +5,28 @@ ade20k      images/{training,validation}/x.jpg, annotations/{training,validation
 cityscapes  leftImg8bit/{train,val}/CITY/x_leftImg8bit.png, gtFine/{train,val}/CITY/x_gtFine_labelTrainIds.png;
             without such files x_gtFine_labelIds.png, whose numbers are mapped
 voc         JPEGImages/x.jpg, SegmentationClass/x.png, ImageSets/Segmentation/{train,val}.txt: 0 background,
-            1 to 20 the other classes, 255 ignored
+            1 to 20 the other classes, 255 ignored; the classes of CVAT's labelmap.txt where there is one
 coco_stuff  images/{train2017,val2017}/x.jpg, annotations/{train2017,val2017}/x_labelTrainIds.png; without such files
             x.png, COCO-Stuff's own pixel maps, whose numbers are mapped
 folder      images/{train,val}/x.*, labels/{train,val}/x.png: 0 to N - 1 the classes, 255 ignored; classes.txt:
-            a name a line, the first for 0, a tab and #rrggbb behind it or not
+            a name a line, the first for 0, a tab and #rrggbb behind it or not; or CVAT's labelmap.txt
+
+Label maps may be .tif or .bmp in the place of .png.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from files.naming import inside
+from engine.images import UnreadableImageError
+from files.naming import SYSTEM, files_below, inside, nearest
+from files.parsing import read_text
+from files.shared import shared_paths
 from segmentation import classes as known
-from segmentation.classes import CLASS_LIST, Classes
+from segmentation.classes import Classes
 from segmentation.labels import (
     CONVERT,
     IGNORED,
@@ -28,12 +34,22 @@ from segmentation.labels import (
     Coding,
     LabelCensus,
     check_label,
+    count_values,
     from_nought,
     from_one,
     is_binary_mask,
+    read_label_map,
     take_census,
 )
-from segmentation.pairs import Pair, check_folders, check_partners, pair_folders, some
+from segmentation.pairs import (
+    LABEL_EXTENSIONS,
+    Pair,
+    check_folders,
+    check_partners,
+    pair_folders,
+    some,
+    system_images,
+)
 
 LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
 CENSUS_LIMIT = 2000  # label maps that are all read at the start; about ten seconds for photographs
@@ -52,6 +68,8 @@ class Layout:
     """Its classes; None where it does not list them."""
     coding: Callable[[Classes, list[Pair]], Coding]
     """Which numbers its label maps store, for its classes and the pairs of one split."""
+    folders: tuple[str, ...] = ()
+    """Folders in which every split has one of its own."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,7 @@ def open_folder(
     names = train or kind.train, val or kind.val
     parts = [kind.pairs(root, name) for name in names]
     listed = kind.classes(root)
-    censuses = []
+    censuses: list[LabelCensus] = []
     if listed is None or sum(len(pairs) for pairs in parts) <= CENSUS_LIMIT:
         censuses = [take_census(pair.labels for pair in pairs) for pairs in parts]
     notes = []
@@ -99,7 +117,33 @@ def open_folder(
     splits = [Split(name, tuple(pairs), kind.coding(listed, pairs)) for name, pairs in zip(names, parts, strict=True)]
     if censuses:
         notes += _audit(root, censuses, listed, [split.coding for split in splits])
+    for split in splits:
+        if not any(_scored(pair.labels, split.coding) for pair in split.pairs):
+            raise ValueError(nothing_counts(split.name, [pair.labels for pair in split.pairs], split.coding))
+        if system := [name for folder in kind.folders for name in system_images(root / folder / split.name)]:
+            notes.append(f"{split.name}: {len(system)} images {SYSTEM} left out ({some(system)})")
+    if shared := shared_paths(*([str(pair.image) for pair in split.pairs] for split in splits)):
+        notes.append(f"{len(shared)} images are in {names[0]} and in {names[1]} ({some(shared, 3)})")
     return SegmentationFolder(root, splits[0], splits[1], listed, tuple(notes))
+
+
+def nothing_counts(split: str, maps: Sequence[Path], coding: Coding) -> str:
+    """Return the message on a split in which every pixel is ignored."""
+    return (
+        f"{split}: in none of its {len(maps)} label maps ({maps[0]}, ...) does a pixel count: all are ignored "
+        f"or unreadable, so that nothing can be learnt or scored. The data set has {coding.says}."
+    )
+
+
+def _scored(path: Path, coding: Coding) -> bool:
+    """Whether a label map has a pixel that counts, or something wrong that is said where it is read."""
+    try:
+        values = count_values(read_label_map(path))
+    except UnreadableImageError:
+        return False
+    except ValueError:
+        return True
+    return any(not 0 <= value <= IGNORED or coding.table[value] != IGNORED for value in values)
 
 
 def check_count(root: Path, classes: Classes) -> None:
@@ -150,20 +194,47 @@ def _voc_pairs(root: Path, split: str) -> list[Pair]:
     if not listing.is_file():
         there = sorted(path.stem for path in listing.parent.glob("*.txt"))
         raise FileNotFoundError(f"{listing}: no such split; there are {some(there)}.")
-    names = known.text_of(listing).split()
-    if not names:
-        raise ValueError(f"{listing}: lists no image.")
-
-    def named(folder: str, name: str) -> Path:
-        return inside(root / folder, name, source=listing, links=True)
-
-    paths = {name: (named("JPEGImages", f"{name}.jpg"), named("SegmentationClass", f"{name}.png")) for name in names}
+    names = _voc_names(listing, root / "JPEGImages")
+    paths = {name: (root / "JPEGImages" / f"{name}.jpg", _voc_map(root, name)) for name in names}
     images = {name: image for name, (image, _) in paths.items() if os.path.isfile(image)}
     labels = {name: label for name, (_, label) in paths.items() if os.path.isfile(label)}
-    check_partners(images, labels, "JPEGImages/x.jpg", "SegmentationClass/x.png")
     if absent := [name for name in paths if name not in images]:
-        raise FileNotFoundError(f"{listing}: {len(absent)} of {len(names)} images are missing ({some(absent)}).")
+        meant = nearest([f"{name}.jpg" for name in absent], files_below(root / "JPEGImages"))
+        raise FileNotFoundError(
+            f"{listing}: {len(absent)} of {len(names)} images are missing ({some(absent)}) in "
+            f"{root / 'JPEGImages'}{meant}."
+        )
+    check_partners(images, labels, "JPEGImages/x.jpg", "SegmentationClass/x.*")
     return [Pair(image.name, image, label) for image, label in paths.values()]
+
+
+def _voc_map(root: Path, name: str) -> Path:
+    """Return the label map of an image: the PNG, or another lossless file that alone is there."""
+    paths = [root / "SegmentationClass" / f"{name}{ending}" for ending in LABEL_EXTENSIONS]
+    return next((path for path in paths if os.path.isfile(path)), paths[0])
+
+
+def _voc_names(listing: Path, images: Path) -> list[str]:
+    """Return the names that a list gives, one a line or several; a line that is an image's name as a whole is one.
+
+    Raises ValueError for a list that is empty, leads out of the folder, or has a column of -1, 0 and 1.
+    """
+    names: list[str] = []
+    for line in (line.strip() for line in re.split(r"\r\n|\r|\n", read_text(listing))):
+        parts = line.split()
+        if len(parts) > 1 and os.path.isfile(images / f"{line}.jpg"):
+            parts = [line]
+        elif len(parts) > 1 and parts[-1] in ("-1", "0", "1") and not os.path.isfile(images / f"{parts[-1]}.jpg"):
+            raise ValueError(
+                f"{listing}: {line[:200]!r} has a column behind the name, as VOC's lists of one class have (1 there, "
+                f"-1 not there, 0 difficult); keep the names alone, of all images by `cut -d' ' -f1 {listing.name}`."
+            )
+        names += parts
+    if not names:
+        raise ValueError(f"{listing}: lists no image.")
+    for name in names:
+        inside(images, f"{name}.jpg", source=listing, links=True)
+    return names
 
 
 LAYOUTS: dict[LayoutName, Layout] = {
@@ -171,6 +242,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
         train="training",
         val="validation",
         pairs=_ade20k_pairs,
+        folders=("images", "annotations"),
         classes=known.read_object_info,
         coding=lambda classes, _: from_one(len(classes.names)),
     ),
@@ -178,28 +250,33 @@ LAYOUTS: dict[LayoutName, Layout] = {
         train="train",
         val="val",
         pairs=_cityscapes_pairs,
+        folders=("leftImg8bit", "gtFine"),
         classes=lambda _: known.cityscapes(),
-        coding=lambda classes, pairs: known.named_coding(classes, pairs, "_labelTrainIds.png", known.cityscapes_ids()),
+        coding=lambda classes, pairs: known.named_coding(classes, pairs, "_labelTrainIds", known.cityscapes_ids()),
     ),
     "voc": Layout(
         train="train",
         val="val",
         pairs=_voc_pairs,
-        classes=lambda _: known.voc(),
+        classes=lambda root: (
+            known.read_class_list(root / known.LABEL_MAP) if (root / known.LABEL_MAP).is_file() else known.voc()
+        ),
         coding=lambda classes, _: from_nought(len(classes.names)),
     ),
     "coco_stuff": Layout(
         train="train2017",
         val="val2017",
         pairs=_coco_stuff_pairs,
+        folders=("images", "annotations"),
         classes=lambda _: known.coco_stuff(),
-        coding=lambda classes, pairs: known.named_coding(classes, pairs, "_labelTrainIds.png", known.coco_stuff_ids()),
+        coding=lambda classes, pairs: known.named_coding(classes, pairs, "_labelTrainIds", known.coco_stuff_ids()),
     ),
     "folder": Layout(
         train="train",
         val="val",
         pairs=_folder_pairs,
-        classes=lambda root: known.read_class_list(root / CLASS_LIST),
+        folders=("images", "labels"),
+        classes=lambda root: known.read_class_list(known.listed_classes(root)),
         coding=lambda classes, _: from_nought(len(classes.names)),
     ),
 }

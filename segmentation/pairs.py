@@ -1,10 +1,13 @@
 """Which image goes with which label map, by the names of the files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.images import EXTENSIONS
+from files.naming import files_below, nearest, system_part
+
+LABEL_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")  # none of which changes a number, as JPEG does
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,30 @@ def pair_folders(images: Path, labels: Path, suffixes: Sequence[tuple[str, str]]
     found = by_stem(images, EXTENSIONS)
     if not found:
         raise FileNotFoundError(f"{images}: holds no image file ({', '.join(EXTENSIONS)}).")
-    maps = by_stem(labels, (".png",))
+    wanted = {stem.removesuffix(of_image) + of_label for stem in found for of_image, of_label in suffixes}
+    maps = label_maps(labels, wanted)
     used = (pair for pair in suffixes if any(stem.endswith(pair[1]) for stem in maps))
     image_suffix, label_suffix = next(used, suffixes[0])
     named = {stem.removesuffix(label_suffix): path for stem, path in maps.items() if stem.endswith(label_suffix)}
     pictured = {stem.removesuffix(image_suffix): path for stem, path in found.items()}
-    check_partners(pictured, named, f"{images}/x{image_suffix}.*", f"{labels}/x{label_suffix}.png")
+    check_partners(pictured, named, f"{images}/x{image_suffix}.*", f"{labels}/x{label_suffix}.*")
     return [Pair(pictured[stem].relative_to(images).as_posix(), pictured[stem], named[stem]) for stem in sorted(named)]
+
+
+def label_maps(folder: Path, wanted: Collection[str]) -> dict[str, Path]:
+    """Return the label maps below a folder by their path without extension.
+
+    Those are the .png files; other lossless files are taken where there is no .png at all, or none for a stem `wanted`.
+    """
+    pngs = by_stem(folder, LABEL_EXTENSIONS[:1])
+    missing = [stem for stem in wanted if stem not in pngs]
+    others = by_stem(folder, LABEL_EXTENSIONS[1:]) if missing else {}
+    return pngs | {stem: others[stem] for stem in missing if stem in others} if pngs else others
+
+
+def system_images(folder: Path) -> list[str]:
+    """Return the images and label maps below a folder that are hidden or the system's, by their paths."""
+    return sorted(name for name in files_below(folder) if name.lower().endswith(EXTENSIONS) and system_part(name))
 
 
 def check_partners(images: Mapping[str, Path], labels: Mapping[str, Path], image: str, label: str) -> None:
@@ -51,8 +71,8 @@ def check_partners(images: Mapping[str, Path], labels: Mapping[str, Path], image
     if alone or orphans:
         raise ValueError(
             f"{len(alone)} of {len(images)} images have no label map ({some(alone)}) and {len(orphans)} of "
-            f"{len(labels)} label maps have no image ({some(orphans)}); {image} goes with {label}. Add or remove the "
-            "files named."
+            f"{len(labels)} label maps have no image ({some(orphans)}){nearest(alone, orphans)}; {image} goes with "
+            f"{label} ({', '.join(LABEL_EXTENSIONS)}). Add or remove the files named."
         )
 
 
@@ -68,10 +88,16 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
-    """Return the files below a folder by their path without extension. Raises ValueError where two would share one."""
+    """Return the files below a folder by their path without extension, without those of `system_images`.
+
+    Raises ValueError where two would share one.
+    """
     found: dict[str, Path] = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in extensions):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
+        below = path.relative_to(folder)
+        if system_part(below.as_posix()) is not None:
+            continue
+        stem = below.with_suffix("").as_posix()
         if stem in found:
             raise ValueError(f"{folder}: {found[stem].name} and {path.name} would share one label map; rename one.")
         found[stem] = path

@@ -59,6 +59,43 @@ def test_bad_lists_are_refused(tmp_path: Path, text: str, message: str) -> None:
         listed_images(SAMPLES, ROOT, tmp_path / "list.txt")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_in_declared_encodings(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "list.txt").write_bytes("ant/1.png\r\nbee/2.png\r\n".encode(encoding))
+    assert listed_images(SAMPLES, ROOT, tmp_path / "list.txt") == [SAMPLES[1], SAMPLES[32]]
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "differs"),
+    [
+        ("ANT/1.png", "ant/1.png", "case"),
+        ("ant\\\\1.png", "ant/1.png", "slashes"),
+        ("train/ant/1.png", "ant/1.png", "folder"),
+        ("./ant/1.png", "ant/1.png", "folder"),
+        ("ant/1.jpg", "ant/1.png", "ending"),
+    ],
+)
+def test_the_image_that_a_list_meant(tmp_path: Path, name: str, found: str, differs: str) -> None:
+    (tmp_path / "list.txt").write_text(name.replace("\\\\", "\\"))
+    with pytest.raises(ValueError, match=rf"there is '{found}', which differs in its {differs}\.$"):
+        listed_images(SAMPLES, ROOT, tmp_path / "list.txt")
+
+
+def test_a_list_of_one_class_is_refused(config: ClassificationConfig, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("ant/0.png\nant/1.png\n")
+    with pytest.raises(ValueError, match=r"one class, 'ant' \(none of the 2 other class folders\)"):
+        build_task(replace(config, train_list=str(tmp_path / "list.txt")), data=data, init=None)
+    (tmp_path / "list.txt").write_text("ant/0.png\nbee/1.png\n")
+    notes = build_task(replace(config, train_list=str(tmp_path / "list.txt")), data=data, init=None).facts.data_notes
+    assert notes[-1] == "train: 1 classes without an image in that part (cow)"
+
+
+def test_images_of_both_splits_are_said(config: ClassificationConfig, data: Path) -> None:
+    (data / "linked").symlink_to(data / "train")
+    notes = build_task(replace(config, val_split="linked"), data=data, init=None).facts.data_notes
+    assert notes[-1].startswith(f"6 validation images are training images too ({data}/linked/ant/0.png, ")
+
+
 def test_task_on_a_part(config: ClassificationConfig, data: Path, tmp_path: Path) -> None:
     task = build_task(replace(config, label_share=0.5), data=data, init=None)
     assert (task.facts.train_images, len(task.train_data), task.facts.val_images) == (3, 3, 3)
