@@ -17,6 +17,9 @@ from engine.images import read_rgb
 from files.writing import replacing
 
 PANEL_INCHES = 5.0
+LIGHT = 0.6  # luminance of a label's ground from which its letters are black
+LABEL_INCHES = 0.17  # height of a label
+LABEL_FROM = 0.75  # of the width: a label that begins further right ends at its box's right side
 MOST_SHARE = 4.0  # of a panel's sides
 MIN_SCORE = 0.3  # detections below it would cover the picture
 COLOURS = colormaps["tab20"].colors  # type: ignore[attr-defined]
@@ -95,10 +98,19 @@ def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[Any, str], si
     panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.5))
     label = drawn(names[item["category_id"]]) + (f" {item['score']:.2f}" if "score" in item else "")
     label += " (crowd)" if item.get("iscrowd") else ""
+    # at the upper and right edges of the image the label would be cut off: there it stands inside its box
+    line = size[0] * LABEL_INCHES / (PANEL_INCHES * _share(size[0] / size[1]))
+    inside, right = y < line, x > LABEL_FROM * size[1]
     panel.text(
-        x, y, label, fontsize=9, color="white", va="bottom", clip_on=True,
+        x + width if right else x, max(y, 0) if inside else y, label, fontsize=9, color=_ink(colour), clip_on=True,
+        va="top" if inside else "bottom", ha="right" if right else "left",
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
     )  # fmt: skip
+
+
+def _ink(colour: tuple[float, float, float]) -> str:
+    """Return black on light colours and white on dark ones (luminance of ITU-R BT.709)."""
+    return "black" if np.dot(colour, (0.2126, 0.7152, 0.0722)) > LIGHT else "white"
 
 
 def _share(height_by_width: float) -> float:

@@ -66,6 +66,24 @@ def test_predictions_on_files_folders_and_patterns(
     assert "no such image, folder, or pattern that matches a file" in capsys.readouterr().err
 
 
+def test_predictions_on_thin_images_and_names_of_no_text(
+    run: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """One image that cannot be read ends nothing, whatever its name."""
+    shapes = {"caf\udce9.png": (20, 30, 3), "$a$ $b.png": (12, 2400, 3), "c.png": (1, 5000, 3), "d.png": (1, 1, 3)}
+    for name, shape in shapes.items():
+        Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / name)
+    (tmp_path / "bad\udce9.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    assert (
+        predict.main([str(run), *(str(tmp_path / name) for name in (*shapes, "bad\udce9.png")), "--out", str(out)]) == 1
+    )
+    assert b".png: unreadable image" in capfdbinary.readouterr().out
+    entries = json.loads((out / "predictions.json").read_text())
+    assert [(entry["height"], entry["width"], 3) for entry in entries] == list(shapes.values())
+    assert len(list(out.glob("*.png"))) == len(shapes)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

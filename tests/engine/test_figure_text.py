@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from detection.draw import draw_detections
+from detection.draw import PANEL_INCHES, draw_detections, draw_objects
 from engine.figure_text import MOST, drawn
 
 NAMES = [
@@ -58,3 +58,17 @@ def test_a_class_called_like_a_formula_is_drawn(tmp_path: Path) -> None:
     found = [{"bbox": [2, 2, 9, 9], "category_id": 1, "score": 0.9}]
     draw_detections(tmp_path / "out.png", str(tmp_path / "a.png"), found=found, names={1: r"$\frac$"})
     assert (tmp_path / "out.png").stat().st_size > 1000
+
+
+def test_labels_of_boxes_at_the_edges_are_whole() -> None:
+    """Above, at the top and at the right of an image: no label leaves the panel."""
+    boxes = [[10, 60, 20, 20], [0, 0, 30, 30], [170, 50, 28, 20], [150, 0, 50, 40]]
+    figure = Figure(figsize=(PANEL_INCHES, PANEL_INCHES / 2), dpi=100)
+    panel = figure.add_axes((0, 0, 1, 1))
+    objects = [{"bbox": box, "category_id": 1, "score": 0.9} for box in boxes]
+    draw_objects(panel, np.zeros((100, 200, 3), np.uint8), objects, names={1: "traffic light"})
+    figure.draw_without_rendering()
+    assert len(panel.texts) == len(boxes)
+    for text in panel.texts:
+        extent = text.get_window_extent()
+        assert extent.x0 >= -1 and extent.x1 <= 501 and extent.y1 <= 251
