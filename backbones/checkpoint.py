@@ -180,5 +180,5 @@ def parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
             origin=None if origin is None else str(origin),
             notes=tuple(str(note) for note in header.get("notes", ())) + stamped,  # files from before have none
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # the last: numbers of any length
         raise ValueError(f"{path}: its header does not describe a ViT ({type(error).__name__}: {error}).") from error

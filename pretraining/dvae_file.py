@@ -87,7 +87,7 @@ def read_tokenizer(path: Path) -> OwnTokenizer:
             width=header.width,
         )
         model.load_state_dict({**file.tensors, "passed": model.passed})
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:  # a header may hold any number
         reason = " ".join(str(error).split())  # PyTorch's has a line for every tensor
         raise ValueError(f"{path}: its weights are not those of its header: {reason}") from error
     return OwnTokenizer(model, header, sha256={path.name: file.sha256})
