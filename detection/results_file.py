@@ -30,7 +30,7 @@ def read_detections(path: Path, store: Store, *, annotations: Path) -> list[dict
     if not isinstance(content, list):
         hint = " It looks like an annotation file." if isinstance(content, dict) and "annotations" in content else ""
         raise ValueError(f"{path}: not a COCO results file, which is a list of detections.{hint}")
-    sizes = dict(zip(store.arrays.image_id_I.tolist(), store.arrays.size_I2.tolist(), strict=True))
+    sizes = dict(zip(store.image_ids, store.arrays.size_I2.tolist(), strict=True))
     categories = {category.id: category.name for category in store.categories}
     found = []
     for number, raw in enumerate(content, start=1):
