@@ -3,6 +3,7 @@
 Where training stops at the first fault, this goes on to the next file, and every image is opened.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from detection.coco import CocoSplit, read_coco
-from detection.coco_file import some
+from detection.data import exchanged
 from detection.draw import draw_objects
+from detection.tally import some
 from engine.figure_text import drawn
 from engine.images import UnreadableImageError, read_rgb
 from files.writing import replacing
@@ -49,6 +51,7 @@ def check_coco(data: Path, *, files: Sequence[Path], sheet: Path) -> CocoCheck:
     lines: list[str] = []
     faults: list[str] = []
     splits: list[CocoSplit] = []
+    taken: dict[bytes, str] = {}
     for path in chosen:
         lines.append(f"{path}")
         try:
@@ -59,13 +62,17 @@ def check_coco(data: Path, *, files: Sequence[Path], sheet: Path) -> CocoCheck:
             continue
         splits.append(split)
         lines += _describe(split)
-        faults += _image_faults(split)
+        found, notes = _image_faults(split, taken)
+        faults += found
+        lines += notes
     if others := [split.annotations.name for split in splits if split.categories != splits[0].categories]:
         lines.append(
             f"{', '.join(others)}: other classes than {splits[0].annotations.name}; training and validation must have "
             "the same."
         )
-    lines += ["", "faults:" if faults else "no faults found", *(f"  {fault}" for fault in faults)]
+    noted = sum(line.startswith("  note: ") for line in lines)
+    fine = f"no faults found; see the {noted} notes above" if noted else "no faults found"
+    lines += ["", "faults:" if faults else fine, *(f"  {fault}" for fault in faults)]
     return CocoCheck(tuple(lines), tuple(faults), _draw_sheet(sheet, splits) if splits else None)
 
 
@@ -84,7 +91,7 @@ def _describe(split: CocoSplit) -> list[str]:
     height_I, width_I = arrays.size_I2.T
     lines = [
         f"  {len(split.store)} images in {split.folder}, {int((objects == 0).sum())} of them without an object "
-        "(validated on, not trained on)",
+        "(validated on, and trained on with --empty-images alone)",
         f"  {int(objects.sum())} objects ({int(objects.max())} in an image at most) and {crowds} crowds (not trained "
         "on, detections on them do not count)",
         f"  images of {_range(width_I)} x {_range(height_I)} pixels (width x height), "
@@ -95,7 +102,7 @@ def _describe(split: CocoSplit) -> list[str]:
     lines.append(f"  objects by COCO's sizes: {', '.join(sizes)} (below 32^2, below 96^2, larger; pixels of area)")
     masks = "every annotation has a mask" if split.masks else "no masks: boxes alone are trained and scored"
     lines.append(f"  {masks}")
-    lines += [f"  {note.removeprefix(split.name + ': ')}" for note in split.notes]
+    lines += [f"  note: {note.removeprefix(split.name + ': ')}" for note in split.notes]
     return [*lines, *_classes(split)]
 
 
@@ -112,9 +119,13 @@ def _classes(split: CocoSplit) -> list[str]:
     return [f"  {len(rows)} classes (id, name, objects)", *rows[:MOST_CLASSES], *more]
 
 
-def _image_faults(split: CocoSplit) -> list[str]:
-    """Return the unreadable images, which training counts and leaves out, and those of another size, which stop it."""
-    unreadable, other = [], []
+def _image_faults(split: CocoSplit, taken: dict[bytes, str]) -> tuple[list[str], list[str]]:
+    """Return the faults and notes of the images.
+
+    Faults are unreadable images, which training counts and leaves out, and those of another size, which stop it; notes
+    are images that another split has too, by their content. `taken` is where each content was first seen, and grows.
+    """
+    unreadable, other, both = [], [], []
     for number in range(len(split.store)):
         image = split.store.image(number)
         path = split.folder / image["file_name"]
@@ -123,16 +134,26 @@ def _image_faults(split: CocoSplit) -> list[str]:
         except UnreadableImageError as error:
             unreadable.append(f"{image['file_name']} ({error.reason})")
             continue
+        content = hashlib.sha256(path.read_bytes()).digest()
+        first = taken.setdefault(content, str(split.annotations))
+        if first != str(split.annotations):
+            both.append(f"{image['file_name']}, also in {Path(first).name}")
         if (height, width) != (image["height"], image["width"]):
             stated = f"{image['width']}x{image['height']}"
-            turned = ", turned by its EXIF orientation" if (width, height) == (image["height"], image["width"]) else ""
-            other.append(f"{image['file_name']} is {width}x{height}, stated {stated}{turned}")
+            hint = exchanged(path) if (width, height) == (image["height"], image["width"]) else ""
+            other.append(f"{image['file_name']} is {width}x{height}, stated {stated}.{hint}")
     faults = []
     if unreadable:
         faults.append(f"{split.annotations}: {len(unreadable)} images cannot be read: {some(unreadable)}")
     if other:
         faults.append(f"{split.annotations}: {len(other)} images have another size than stated: {some(other)}")
-    return faults
+    notes = []
+    if both:
+        notes.append(
+            f"  note: images that another file lists too, by their content: {len(both)} of {len(split.store)} "
+            f"({some(both)}); scores of images that are trained on mean nothing"
+        )
+    return faults, notes
 
 
 def _range(values: np.ndarray) -> str:

@@ -17,8 +17,9 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from backbones.digest import file_sha256
-from detection.coco_file import read_file, some
+from detection.coco_file import read_file
 from detection.store import Category, Store, open_store, stored_source, write_store
+from detection.tally import said, some
 from engine.cache import cache_folder
 from files.naming import files_below, nearest
 
@@ -64,6 +65,11 @@ class Records(Sequence[dict[str, Any]]):
     def objects(self) -> np.ndarray:
         """Annotations per image that are no crowds."""
         return self._store.objects_I[self._chosen]
+
+    @property
+    def empty(self) -> np.ndarray:
+        """Whether an image has no annotation at all, not even a crowd."""
+        return np.asarray(np.diff(self._store.arrays.annotation_I) == 0)[self._chosen]
 
     @property
     def image_classes(self) -> np.ndarray:
@@ -159,13 +165,12 @@ def read_coco(path: Path, *, data: Path, split: str) -> CocoSplit:
             f"{path}: {store.with_mask} of {total} annotations have a segmentation. Give all of "
             "them one to train masks, or remove `segmentation` from all to train boxes alone."
         )
-    defects = [f"{defect.what}: {defect.count} ({some(defect.examples, defect.count)})" for defect in store.defects]
     return CocoSplit(
         name=split,
         annotations=path,
         store=store,
         folder=image_folder(store, path=path, data=data, split=split),
-        notes=tuple(f"{split}: {note}" for note in (*defects, *notes)),
+        notes=tuple(f"{split}: {note}" for note in (*map(said, store.defects), *notes)),
     )
 
 
@@ -181,6 +186,29 @@ def check_same_categories(train: CocoSplit, val: CocoSplit) -> None:
         )
 
 
+def images_of_both(train: CocoSplit, val: CocoSplit) -> tuple[str, ...]:
+    """Return a note of the validation images that are trained on too, by their paths, or nothing."""
+    taken = set(_places(train))
+    both = [name for name, place in zip(_names(val), _places(val), strict=True) if place in taken]
+    return (f"images that are trained on too: {len(both)} of {len(val.store)} ({some(both)})",) if both else ()
+
+
+def _names(split: CocoSplit) -> list[str]:
+    return [name.decode("utf-8") for name in split.store.arrays.name_I.tolist()]
+
+
+def _places(split: CocoSplit) -> list[str]:
+    """Return what is equal for images of one path; links to folders are followed."""
+    real: dict[str, str] = {}
+    places = []
+    for name in _names(split):
+        parent, _, last = name.rpartition("/")
+        if parent not in real:
+            real[parent] = os.path.realpath(split.folder / parent)
+        places.append(f"{real[parent]}/{last}")
+    return places
+
+
 def with_note(split: CocoSplit, note: str) -> CocoSplit:
     """Return the split with one more thing said of it."""
     return replace(split, notes=(*split.notes, note))
@@ -190,12 +218,19 @@ def image_folder(store: Store, *, path: Path, data: Path, split: str) -> Path:
     """Return the first folder that has the first image; raises FileNotFoundError where images are missing."""
     names = [name.decode("utf-8") for name in store.arrays.name_I.tolist()]
     candidates = [data / split, data, path.parent]
-    folder = next((c for c in candidates if (c / names[0]).is_file()), data / split)
+    folder = next((c for c in candidates if _within(c, names[0]) and os.path.isfile(c / names[0])), data / split)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: no such folder; looked for {names[0]}, the first image of {path.name}, in "
             f"{', '.join(str(c) for c in candidates)}; {data} holds {_listing(data)}."
         )
+    for image_id, name in zip(store.image_ids, names, strict=True):
+        if not _within(folder, name):
+            raise ValueError(
+                f"{path}: image {str(image_id)[:100]} has file_name {name[:200]!r}, which is not a path "
+                f"inside {folder}; "
+                "names must stay below the folder (links may lead elsewhere)."
+            )
     # one listing per folder: asking for 118,287 files one by one takes seconds
     places = [name.rpartition("/") for name in names]
     listed = {parent: _files(folder / parent) for parent in {parent for parent, _, _ in places}}
@@ -235,8 +270,16 @@ def _cached(path: Path) -> tuple[Store, tuple[str, ...]]:
         return store, (*notes, f"annotations not cached, so that every start reads them again: {error}")
 
 
+def _within(folder: Path, name: str) -> bool:
+    """Whether a name stays below a folder by its letters; links are data's own affair."""
+    if not name.startswith("/") and ".." not in name:  # nearly all
+        return True
+    path = os.path.normpath(os.path.join(os.path.abspath(folder), name))
+    return ".." not in name.split("/") and path.startswith(os.path.join(os.path.abspath(folder), ""))
+
+
 def _files(folder: Path) -> set[str]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return set()
     with os.scandir(folder) as entries:
         return {entry.name for entry in entries if entry.is_file()}

@@ -97,6 +97,9 @@ class DetectionConfig:
     """Range of the random scale in training, 1 being the image that fills the square (large-scale jitter)."""
     flip: bool = True
     """Mirror half of the training images left to right."""
+    empty_images: bool = False
+    """Train on images without any annotation too, in which everything is background (detectron2's
+    DATALOADER.FILTER_EMPTY_ANNOTATIONS turned off); images with crowds alone stay left out."""
     repeat_threshold: float = 0.0
     """Images with a class that fewer than this share of images has come more than once in a pass over the data (LVIS,
     arXiv 1908.03195, appendix B.2, takes 0.001); 0 repeats none."""

@@ -13,10 +13,14 @@ import torch
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes
+from PIL import Image
 
 from detection.coco import CocoSplit, Records
 from detection.repeat import repeat_factors, repeated
+from engine.image_file import ORIENTATION
 from engine.images import read_rgb
+
+ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 class JitterScale(T.ResizeScale):
@@ -126,9 +130,13 @@ def train_data(
     scale_jitter: tuple[float, float],
     flip: bool,
     masks: bool,
+    empty_images: bool = False,
     repeats: Repeats | None = None,
 ) -> tuple[DetectionData, tuple[str, ...]]:
-    """Return the images that have an object other than a crowd, and notes of those that have none and of repeats."""
+    """Return the images that have an object other than a crowd, and notes of those that have none and of repeats.
+
+    With `empty_images` those without any annotation are among them.
+    """
     low, high = scale_jitter
     if not 0 < low <= high:
         raise ValueError(f"scale_jitter {scale_jitter} must be two positive factors in ascending order.")
@@ -146,11 +154,13 @@ def train_data(
         recompute_boxes=masks,
     )
     records = split.records
-    used = np.flatnonzero(records.objects)
-    if not len(used):
-        raise ValueError(f"{split.annotations}: every object is a crowd; there is nothing to train on.")
-    empty = len(records) - len(used)
-    notes = [f"{split.name}: images without an object, not trained on: {empty} of {len(records)}"] if empty else []
+    has_object = records.objects > 0
+    used = np.flatnonzero(has_object | (records.empty if empty_images else False))
+    notes = []
+    if unused := len(records) - len(used):
+        notes.append(f"{split.name}: images without an object, not trained on: {unused} of {len(records)}")
+    if negatives := len(used) - int(has_object.sum()):
+        notes.append(f"{split.name}: images without an object, trained on as background: {negatives} of {len(records)}")
     chosen = records[used]
     if repeats is not None:
         factor_I = repeat_factors(
@@ -213,9 +223,17 @@ def _decoded(masks: list[dict[str, Any]], image_shape: tuple[int, int]) -> BitMa
 def _check_size(record: dict[str, Any], image_HW3: np.ndarray) -> None:
     found, stated = image_HW3.shape[:2], (record["height"], record["width"])
     if found != stated:
-        turned = found == stated[::-1]
-        hint = " The file's EXIF orientation turns it; annotate the upright image." if turned else ""
+        hint = exchanged(Path(record["file_name"])) if found == stated[::-1] else ""
         raise ValueError(
             f"{record['file_name']}: the image is {found[1]}x{found[0]} pixels (width x height), its "
             f"annotation file says {stated[1]}x{stated[0]}.{hint}"
         )
+
+
+def exchanged(path: Path) -> str:
+    """Return why the upright image has the stated width as its height: its EXIF orientation, or the annotations."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(ORIENTATION) in ON_ITS_SIDE
+    if turned:
+        return " The file's EXIF orientation turns it; annotate the upright image."
+    return " The annotations have width and height exchanged; the file has no EXIF orientation that turns it."

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detection.coco_file import some
 from detection.matches import Kind
 from detection.run_lengths import checked_runs
 from detection.store import Store
+from detection.tally import some
 from files.parsing import read_json
 
 REQUIRED = ("image_id", "category_id", "score")

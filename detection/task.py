@@ -24,7 +24,7 @@ from backbones.param_groups import (
 )
 from backbones.vit import ViT
 from detection.backbone import pyramid_on
-from detection.coco import CocoSplit, annotation_file, check_same_categories, read_coco, with_note
+from detection.coco import CocoSplit, annotation_file, check_same_categories, images_of_both, read_coco, with_note
 from detection.config import DetectionConfig, Exemption
 from detection.configs.mask_rcnn import mask_rcnn
 from detection.data import Repeats, image_sample, train_data, val_data
@@ -90,6 +90,7 @@ class DetectionTask:
             scale_jitter=config.scale_jitter,
             flip=config.flip,
             masks=self.masks,
+            empty_images=config.empty_images,
             repeats=Repeats(threshold=config.repeat_threshold, seed=derive(config.run.seed, "repeat"))
             if config.repeat_threshold
             else None,
@@ -229,6 +230,9 @@ def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | No
     val = read_coco(annotation_file(data, config.val_split, config.val_json), data=data, split=config.val_split)
     if train.annotations == val.annotations:
         val = with_note(val, "training and validation use the same annotations")
+    else:
+        for note in images_of_both(train, val):
+            val = with_note(val, f"{val.name}: {note}")
     check_same_categories(train, val)
     if not val.records.objects.any():
         raise ValueError(f"{val.annotations}: every object is a crowd; there is nothing to validate on.")

@@ -24,6 +24,8 @@ class Args(TrainArgs):
     """Folder of the training images, and name of their annotations; train2017 unless given."""
     val_split: str | None = None
     """Folder of the validation images, and name of their annotations; val2017 unless given."""
+    empty_images: bool = False
+    """Train on images without objects too, as background; they are left out unless given."""
     train_json: Path | None = None
     """Training annotations, instead of annotations/instances_<train split>.json."""
     val_json: Path | None = None

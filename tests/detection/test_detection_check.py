@@ -35,7 +35,8 @@ def test_counts_and_defects(tmp_path: Path) -> None:
     write(tmp_path, "val", [{"image_id": 1}])
     found = check_coco(tmp_path, files=(), sheet=tmp_path / "sheet.png")
     text = "\n".join(found.lines)
-    assert found.faults == () and found.lines[-1] == "no faults found"
+    assert found.faults == () and found.lines[-1] == "no faults found; see the 2 notes above"
+    assert "note: images that another file lists too, by their content: 3 of 3 (1.png, also in instances_train" in text
     assert f"3 images in {tmp_path / 'train'}, 2 of them without an object" in text
     assert "1 objects (1 in an image at most) and 1 crowds" in text
     assert "images of 64 x 48 pixels (width x height), 1 sizes" in text
@@ -53,7 +54,10 @@ def test_faults_of_images_are_all_listed(tmp_path: Path) -> None:
     found = check_coco(tmp_path, files=(), sheet=tmp_path / "sheet.png")
     assert len(found.faults) == 2
     assert "1 images cannot be read: 1.png (cannot identify" in found.faults[0]
-    assert "have another size than stated: 2.png is 48x64, stated 64x48, turned by its EXIF" in found.faults[1]
+    assert (
+        "have another size than stated: 2.png is 48x64, stated 64x48. The annotations have width and height exchanged"
+        in found.faults[1]
+    )
     assert found.sheet is not None and found.sheet.is_file()
 
 

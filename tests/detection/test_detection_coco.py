@@ -70,8 +70,8 @@ def test_bad_boxes_are_counted_and_dropped_or_clipped(tmp_path: Path) -> None:
             annotation(1),
             annotation(2, bbox=[10, 10, 0, 5]),
             annotation(3, bbox=[64, 0, 10, 10]),
-            annotation(4, bbox=[60, 40, 10, 20]),
-            annotation(5, bbox=[54, 38, 10.5, 10.5]),  # within COCO's own rounding
+            annotation(4, bbox=[60, 40, 10, 20], segmentation=[[60, 40, 64, 40, 64, 48, 60, 48]], area=32),
+            annotation(5, bbox=[54, 38, 10.5, 10.5], segmentation=[[54, 38, 64, 38, 64, 48]], area=50),
             annotation(6, segmentation=[[1, 1, 2, 2]]),
             annotation(7, image=99),
         ],
@@ -308,7 +308,7 @@ def mixed_annotations() -> list[dict[str, Any]]:
     return [
         annotation(1),
         annotation(2, image=2, segmentation=[*SQUARE, [1, 1, 2, 2, 3, 1.25]]),
-        annotation(3, image=2, segmentation=counts, iscrowd=1),
+        annotation(3, image=2, segmentation=counts, iscrowd=1, bbox=[0, 0, 1, 10], area=10),
         annotation(4, bbox=[0, 0, 0, 1]),
     ]
 
@@ -340,7 +340,7 @@ def test_a_pickled_store_is_its_path(tmp_path: Path, cached: Path) -> None:
 def test_a_changed_file_is_read_again(tmp_path: Path, cached: Path) -> None:
     path = write(tmp_path, mixed_annotations())
     read_coco(path, data=tmp_path, split="train")
-    write(tmp_path, [annotation(1), annotation(2)])
+    write(tmp_path, [annotation(1), annotation(2, bbox=[10, 10, 19, 20])])
     split = read_coco(path, data=tmp_path, split="train")
     assert len(split.store.arrays.area_A) == 2
     assert "annotations changed since they were cached; read again" in split.notes[-1]
