@@ -98,8 +98,12 @@ def test_masks_without_a_pixel_and_far_away(read: Read) -> None:
     twice = [good()[0]["segmentation"][0] * 2]  # what is drawn twice is erased
     far = [[1e9, 1e9, 2e9, 1e9, 2e9, 2e9]]
     split = read(
-        [*good()[1:], {**good()[0], "segmentation": sliver}, item(90, 2, 0, 30, segmentation=twice)]
-        + [item(91, 2, 0, 30, segmentation=far)]
+        [
+            *good()[1:],
+            {**good()[0], "segmentation": sliver},
+            item(90, 2, 0, 30, segmentation=twice),
+            item(91, 2, 0, 30, segmentation=far),
+        ]
     )
     assert split.notes == (
         "train: masks without a pixel in their image, dropped: 2 (annotation 3 of 1.png, annotation 90 of 2.png)",

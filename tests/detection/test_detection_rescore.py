@@ -107,7 +107,7 @@ def test_nothing_to_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         paths = write(tmp_path, truth(crowd=1), detections)
         assert evaluate.main(["coco", "--annotations", str(paths[0]), "--detections", str(paths[1])]) == 1
         said = capsys.readouterr()
-        assert f"{paths[0]}: none of its 3 annotations counts: each is a crowd" in said.err and not said.out
+        assert f"{paths[0]}: each of its 3 annotations that can be used is a crowd" in said.err and not said.out
 
 
 def test_what_some_detections_lack_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

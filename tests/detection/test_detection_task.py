@@ -285,5 +285,5 @@ def test_a_validation_split_of_crowds(small_config: DetectionConfig, few_scenes:
         annotation["iscrowd"] = 1
     path = tmp_path / "crowds.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"crowds\.json: every object is a crowd; there is nothing to validate on"):
+    with pytest.raises(ValueError, match=r"crowds\.json: each of its 12 annotations that can be used is a crowd"):
         build_task(replace(small_config, val_json=str(path)), data=few_scenes.coco, init=None)
