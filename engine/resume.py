@@ -5,6 +5,7 @@ checkpoint holds whole tensors, however the run that wrote it was spread over pr
 every part of a file and does not look at it when it reads; `read_checkpoint` does.
 """
 
+import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -89,13 +90,23 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def save(out: Path, *, state: dict[str, Any], progress: Progress, keep_last: int) -> Path:
-    """Write a checkpoint atomically, then delete all but the last `keep_last`; return its path."""
+    """Write a checkpoint atomically, then delete all but the last `keep_last`; return its path.
+
+    Where checkpoints/ is a link to a folder outside of `out`, only what this process has written there is deleted: in a
+    foreign run's folder it may lead to the checkpoints of another run.
+    """
     path = out / FOLDER / f"step-{progress.step:08d}.pt"
     with replacing(path) as temporary:
         torch.save({**state, "progress": progress.__dict__}, temporary)
+    _written.add(path)
+    linked = os.path.realpath(path.parent) != os.path.join(os.path.realpath(out), FOLDER)
     for old in checkpoints(out)[:-keep_last]:
-        old.unlink()
+        if old in _written or not linked:
+            old.unlink()
     return path
+
+
+_written: set[Path] = set()  # checkpoints of this process
 
 
 def load_model(path: Path, model: nn.Module) -> int:

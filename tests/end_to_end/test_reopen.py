@@ -13,6 +13,7 @@ import torch
 from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.config import FAMILY
 from backbones.vit import ViT
+from engine import resume
 from engine.record import read_record, write_record
 from scenes.layouts import ScenesIndex
 from tools import evaluate, export_onnx, predict, reconstruct, robustness, train_cls
@@ -157,3 +158,14 @@ def test_a_configuration_of_wrong_types_is_refused(run: Path, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert f"{run / 'record.json'}: " in said
     assert "config.run.seed: 'x' is no whole number" in said and "config.crop_share: None is no finite number" in said
+
+
+def test_checkpoints_behind_a_link_are_deleted_by_their_writer_alone(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "step-00000001.pt").write_bytes(b"of another run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(other)
+    for step in (2, 3, 4):
+        resume.save(tmp_path / "run", state={}, progress=resume.Progress(step=step), keep_last=1)
+    assert sorted(path.name for path in other.iterdir()) == ["step-00000001.pt", "step-00000004.pt"]
