@@ -20,7 +20,7 @@ CAPTION = (
 DIFFERENCE_CAPTION = (
     "{0} minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
     "seeds and test images, p of no difference, exact p by permutation of the seeds (with the smallest that so many "
-    "seeds can give), p after Holm's correction over the tasks, verdict on `{0} is better`. No images: the interval "
+    'seeds can give), p after Holm\'s correction over the tasks, verdict on "{0} is better". No images: the interval '
     "speaks of the seeds alone. The verdicts are on the first metric of each task."
 )
 PUBLISHED_CAPTION = (

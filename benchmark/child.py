@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from engine.share import Share
+from files.locking import locked
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130
@@ -56,7 +57,8 @@ def _run(main: Callable[[list[str]], int], argv: list[str], name: str, log: Path
     print(f"--- {name}: {' '.join(argv)}")
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     try:
-        code = main(argv)
+        with locked(log.parent, shared=True):  # by which the next suite sees a run that outlives a killed one
+            code = main(argv)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except SystemExit as leaving:  # the command-line parser leaves so

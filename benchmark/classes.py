@@ -1,5 +1,7 @@
 """Scores per class of every arm, from the per_class.csv that detection and segmentation runs leave."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from benchmark.cells import DASH, Grid, signed, title
@@ -10,26 +12,27 @@ NAME = "per_class.csv"
 SCORES = {"detection": "box_ap", "lvis": "box_ap", "segmentation": "iou"}  # the column of per_class.csv that is shown
 
 
-def class_grids(comparison: Comparison) -> list[Grid]:
+def class_grids(comparison: Comparison, notes: list[str]) -> list[Grid]:
     """Return a table per line: mean score of every class and arm over seeds, the largest gain of the claim's arm first.
 
-    A task without such a file is left out. Raises ValueError for a file without the columns, which it names.
+    A task without such a file is left out; so is a file that cannot be read, with a line in `notes`.
     """
-    found = (_class_grid(comparison, line) for line in comparison.lines if line.kind in SCORES)
+    found = (_class_grid(comparison, line, notes) for line in comparison.lines if line.kind in SCORES)
     return [grid for grid in found if grid is not None]
 
 
-def _class_grid(comparison: Comparison, line: Line) -> Grid | None:
+def _class_grid(comparison: Comparison, line: Line, notes: list[str]) -> Grid | None:
     column = SCORES[line.kind]
     scores: dict[str, list[pd.Series]] = {}
     for item in comparison.store.completed:
         path = item.folder / NAME
         if item.line != line or not path.is_file():
             continue
-        table = pd.read_csv(path, dtype={"name": str}, keep_default_na=False, na_values={column: [""]})
-        if missing := {"name", column} - set(table.columns):
-            raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; run the evaluation again.")
-        scores.setdefault(item.arm, []).append(table.set_index("name")[column])
+        try:
+            scores.setdefault(item.arm, []).append(_scores(path, column))
+        except (ValueError, OSError) as error:
+            notes.append(f"Scores of classes left out: {error}")
+    scores = {arm: each for arm, each in scores.items() if each}
     if not scores:
         return None
     arms = [arm for arm in comparison.arms if arm in scores]
@@ -48,6 +51,18 @@ def _class_grid(comparison: Comparison, line: Line) -> Grid | None:
             for label, values in zip(means.index, means.to_numpy().tolist(), strict=True)
         ),
     )
+
+
+def _scores(path: Path, column: str) -> pd.Series:
+    try:
+        table = pd.read_csv(path, dtype={"name": str, column: float}, keep_default_na=False, na_values={column: [""]})
+    except ValueError as error:  # of pandas, without the file
+        raise ValueError(f"{path}: {error}") from error
+    if missing := {"name", column} - set(table.columns):
+        raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; run the evaluation again.")
+    if (twice := table["name"].duplicated()).any():
+        raise ValueError(f"{path}: {table['name'][twice].iloc[0]!r} comes twice; run the evaluation again.")
+    return table.set_index("name")[column]
 
 
 def _cell(value: float, *, sign: bool) -> str:

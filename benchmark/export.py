@@ -1,6 +1,7 @@
 """The comparison as Markdown, LaTeX (booktabs), tidy CSV, JSON or a page; equal records give equal bytes."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 from tabulate import tabulate
 
+from benchmark import escape
 from benchmark.cells import (
     DASH,
     FULL_SCALE_TITLE,
@@ -21,6 +23,7 @@ from benchmark.cells import (
     result_grid,
 )
 from benchmark.contrast import Contrast
+from benchmark.escape import markdown, markdown_line, plain
 from benchmark.html import to_html
 from benchmark.published import PublishedCheck
 from benchmark.scaling import scaling_grid, scaling_points, write_scaling
@@ -48,6 +51,8 @@ _LATEX = {
     "<": r"$<$",
     ">": r"$>$",
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "[": "{[}",  # behind the end of a row it would be an argument, as would a star
+    "*": "{*}",
 }
 
 
@@ -61,7 +66,7 @@ def to_markdown(comparison: Comparison) -> str:
 def to_latex(comparison: Comparison) -> str:
     """Return tables for a document with the booktabs and graphicx packages; verdicts and records follow as comments."""
     tables = [_latex_table(grid) for grid in _grids(comparison).values()]
-    remarks = [f"% {' '.join(line.split())}" for line in (*verdicts(comparison), *record_lines(comparison))]
+    remarks = [f"% {plain(line)}" for line in (*verdicts(comparison), *record_lines(comparison))]
     return "\n\n".join(["% needs \\usepackage{booktabs,graphicx}", *tables, "\n".join(remarks)]) + "\n"
 
 
@@ -87,12 +92,18 @@ def to_json(comparison: Comparison) -> str:
         "verdicts": verdicts(comparison),
         "records": record_lines(comparison),
     }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Return one number per line: table, task, metric, arm, statistic, seed, n, value, note."""
-    return to_frame(comparison).to_csv(index=False, lineterminator="\n")
+    """Return one number per line: table, task, metric, arm, statistic, seed, n, value, note.
+
+    A text that a spreadsheet would compute has a single quote before it.
+    """
+    frame = to_frame(comparison)
+    for name in frame.columns.difference(["seed", "n", "value"]):
+        frame[name] = [escape.csv(cell) if isinstance(cell, str) else cell for cell in frame[name]]
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def to_frame(comparison: Comparison) -> pd.DataFrame:
@@ -150,7 +161,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def escape_latex(text: str) -> str:
     """Return the text with LaTeX's special characters escaped, signed numbers in math and a lone dash as an en dash."""
-    escaped = "".join(_LATEX.get(character, character) for character in text)
+    escaped = "".join(_LATEX.get(character, character) for character in plain(text))
     escaped = re.sub(rf"(?<!\S){DASH}(?!\S)", "--", escaped)
     return re.sub(r"(?<![\w.])([+-])(?=\d)", r"$\1$", escaped)
 
@@ -169,6 +180,14 @@ def _grids(comparison: Comparison) -> dict[str, Grid]:
     return grids
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _row(row: Row) -> dict[str, Any]:
     values = as_json(row)
     return {"task": row.task, "kind": values.pop("line")["kind"], **values}
@@ -180,18 +199,14 @@ def _summary(row: Row, arm: str) -> dict[str, Any] | None:
 
 
 def _md_grid(title: str, grid: Grid) -> str:
-    head = [_md_cell(text) for text in grid.head]
-    rows = [[_md_cell(text) for text in row] for row in grid.rows]
-    return "\n\n".join([f"## {title}", grid.caption, tabulate(rows, head, tablefmt="pipe", disable_numparse=True)])
-
-
-def _md_cell(text: str) -> str:
-    # a bar ends the cell, and < opens a tag
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    head = [markdown(text) for text in grid.head]
+    rows = [[markdown(text) for text in row] for row in grid.rows]
+    caption = markdown_line(grid.caption)
+    return "\n\n".join([f"## {title}", caption, tabulate(rows, head, tablefmt="pipe", disable_numparse=True)])
 
 
 def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {' '.join(line.split())}" for line in lines)
+    return "\n".join(f"- {markdown_line(line)}" for line in lines)
 
 
 def _latex_table(grid: Grid) -> str:

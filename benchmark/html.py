@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 from benchmark.cells import (
     DASH,
@@ -19,6 +20,7 @@ from benchmark.cells import (
     title,
 )
 from benchmark.classes import class_grids
+from benchmark.escape import visible
 from benchmark.report_pictures import (
     MOST_LINES,
     cost_picture,
@@ -43,13 +45,14 @@ RUNS_CAPTION = "Every record that was read, in the order of the folders."
 def to_html(comparison: Comparison, *, images: bool = True) -> str:
     """Return the page: verdicts, tables, pictures of every arm on the same images, and where each number is from.
 
-    Without `images` the page holds charts alone, no picture that shows an image of the data. Raises
-    OSError or ValueError for a file of a run that cannot be read.
+    Without `images` the page holds charts alone, no picture that shows an image of the data. A curve, a picture or
+    scores of classes that cannot be read are left out, and said.
     """
     *tasks, overall = verdicts(comparison)
-    classes = class_grids(comparison)
-    pictures = _pictures(comparison) if images else []
-    curves = curves_picture(comparison)
+    notes: list[str] = []
+    classes = class_grids(comparison, notes)
+    pictures = _pictures(comparison, notes) if images else []
+    curves = curves_picture(comparison, notes)
     published, full_scale = published_grid(comparison), full_scale_grid(comparison)
     scaling = scaling_picture(comparison)
     wanted = {
@@ -66,7 +69,7 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template(TEMPLATE).render(
+    page = environment.get_template(TEMPLATE).render(
         title=_title(comparison),
         claim=title(comparison.claim),
         overall=overall,
@@ -87,10 +90,11 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
         per_class=classes,
         pictures=pictures,
         images=images,
-        records=record_lines(comparison),
+        records=[*record_lines(comparison), *notes],
         runs=_runs(comparison),
         configs=_configs(comparison),
     )
+    return visible(page)
 
 
 def _title(comparison: Comparison) -> str:
@@ -98,20 +102,28 @@ def _title(comparison: Comparison) -> str:
     return f"Does {first} transfer better than {'supervised pre-training' if second == 'supervised' else second}?"
 
 
-def _pictures(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
+def _pictures(comparison: Comparison, notes: list[str]) -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:
     """Return (task, [(name, [(arm, data URL)])]): reconstructions first, then what every arm predicts."""
     shown = []
     completed = comparison.store.completed
     for line in (None, *comparison.lines):  # what pre-training by pixels reconstructs has no line
         mine = [item for item in completed if item.line == line and (line is not None or item.record.task == "mae")]
         found = [
-            (name, [("" if line is None else title(arm), embedded(path)) for arm, path in paths])
+            (name, [("" if line is None else title(arm), url) for arm, path in paths if (url := _url(path, notes))])
             for name, paths in same_pictures(mine, comparison.arms)
             if not name.endswith("curves.png")
         ][:PICTURES_PER_TASK]
         if found:
             shown.append(("Reconstructions" if line is None else line.label.capitalize(), found))
     return shown
+
+
+def _url(path: str, notes: list[str]) -> str | None:
+    try:
+        return embedded(path)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PIL: SyntaxError of a PNG
+        notes.append(f"Picture left out: {path}: {error}")
+        return None
 
 
 def _runs(comparison: Comparison) -> Grid:

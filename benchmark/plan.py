@@ -4,13 +4,14 @@ Without such a file a folder of records is compared as it is, by `benchmark.line
 """
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from benchmark.full_scale import FullScale, FullScaleRow
+from benchmark.full_scale import FullScale
 from engine.config import as_json
+from files.parsing import read_json
 from files.typed import from_json
 from files.writing import replacing
 
@@ -108,15 +109,6 @@ def planned_at(plans: dict[Path, Plan], folder: Path) -> tuple[Path | None, Plan
 
 def _read(path: Path) -> Plan:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        runs = tuple(from_json(Planned, run) for run in values.pop("runs"))
-        plan = Plan(**from_json(Plan, values).__dict__ | {"runs": runs})
-        if plan.published is None:
-            return plan
-        rows = tuple(from_json(FullScaleRow, row) for row in values["published"]["rows"])
-        return replace(plan, published=replace(plan.published, rows=rows))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: not a readable plan ({error}); it has {', '.join(f.name for f in fields(Plan))}. Remove it; "
-            "the study writes it anew."
-        ) from error
+        return from_json(Plan, read_json(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable plan ({error}). Remove it; the study writes it anew.") from error

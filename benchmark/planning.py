@@ -43,7 +43,7 @@ class Prepared:
         _ = self.runs
 
     def write_plan(self) -> None:
-        """Write what the report needs to know, and a copy of the study, to the folder."""
+        """Write what the report needs to know, and a copy of the study, to the folder, which is locked."""
         self.out.mkdir(parents=True, exist_ok=True)
         write_plan(self.out, self._matrix(self._lengths).plan(self.runs))
         with replacing(self.out / COPY) as temporary:

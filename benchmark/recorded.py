@@ -9,7 +9,9 @@ from benchmark.matrix import FILE_ARCHITECTURE, Run
 from benchmark.search import is_settled
 from benchmark.store import file_sha256
 from engine.config import differences
-from engine.record import RunRecord, read_record
+from engine.record import RECORD_NAME, RunRecord, read_record
+from files.naming import inside
+from files.parsing import parse_json
 
 
 def record_of(run: Run) -> RunRecord | None:
@@ -24,7 +26,24 @@ def is_finished(run: Run, record: RunRecord | None) -> bool:
     """Return whether a run has said all that it will; in a search that is also a loss that became infinite."""
     if record is None:
         return False
-    return is_settled(record) if run.phase == "search" else record.status == "completed"
+    if run.phase == "search":
+        return is_settled(record)
+    return record.status == "completed" and not spoilt_outputs(run, record)
+
+
+def spoilt_outputs(run: Run, record: RunRecord) -> list[str]:
+    """Return a line for each file of weights that a run has left, by its record, and that is gone or cut."""
+    found = []
+    for name in record.outputs:
+        if not name.endswith(".safetensors"):
+            continue
+        try:
+            path = inside(run.records[-1], name, source=run.records[-1] / RECORD_NAME)
+            if not _is_whole(path):
+                found.append(f"{path}: is cut off or no safetensors file")
+        except (OSError, ValueError) as error:
+            found.append(str(error))
+    return found
 
 
 def other_settings(run: Run, record: RunRecord, config: Callable[[list[str]], dict[str, Any]]) -> list[str]:
@@ -37,8 +56,28 @@ def other_settings(run: Run, record: RunRecord, config: Callable[[list[str]], di
         found.append(f"data: {record.data} -> {run.data}")
     weights = file_sha256(run.init) if run.init is not None else None
     if record.weights_sha256 != weights:
-        found.append(f"weights_sha256: {_short(record.weights_sha256)} -> {_short(weights)}")
+        found.append(
+            f"weights_sha256: {_short(record.weights_sha256)} -> {_short(weights)}"
+            + ("" if run.init is None else f", which is {run.init} now; with the file of before the run stays valid")
+        )
     return found
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a safetensors file has as many bytes as its header says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= size - 8:
+            return False
+        header = parse_json(file.read(length), str(path))
+    if not isinstance(header, dict):
+        return False
+    try:
+        ends = [item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"]
+        return bool(size == 8 + length + max(ends, default=0))
+    except (LookupError, TypeError):
+        return False
 
 
 def _short(digest: str | None) -> str:

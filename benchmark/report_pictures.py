@@ -4,6 +4,7 @@ Every picture is returned as a data URL, so that a page needs no other file.
 """
 
 import base64
+import csv
 from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
@@ -18,6 +19,8 @@ from benchmark.table import ArmCost, Comparison, Row
 from engine.curves import read_series
 from engine.figure_text import drawn
 from engine.metrics_file import CSV_NAME
+from engine.record import RECORD_NAME
+from files.naming import inside
 
 # Okabe and Ito's colours, told apart by colour-blind readers; further arms take the rest in order
 COLOURS = ("#999999", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -50,10 +53,10 @@ def differences_picture(comparison: Comparison) -> str | None:
     return _png(figure)
 
 
-def curves_picture(comparison: Comparison) -> str | None:
+def curves_picture(comparison: Comparison, notes: list[str]) -> str | None:
     """Return the summed training loss by step, a panel per task, of the first MOST_LINES runs of each arm.
 
-    None where no run has a metrics.csv. Raises ValueError for one that is none.
+    None where no run has a metrics.csv. One that cannot be read is left out, with a line in `notes`.
     """
     tasks: dict[str, list[tuple[str, list[int], list[float]]]] = {}
     counted: Counter[tuple[str, str]] = Counter()
@@ -63,7 +66,11 @@ def curves_picture(comparison: Comparison) -> str | None:
         path, key = item.folder / CSV_NAME, (item.line.label, item.arm)
         if counted[key] == MOST_LINES or not path.is_file():
             continue
-        series = read_series(path)
+        try:
+            series = read_series(path)
+        except (ValueError, OSError, csv.Error) as error:
+            notes.append(f"Curve left out: {error}")
+            continue
         if LOSS in series:
             counted[key] += 1
             tasks.setdefault(item.line.label, []).append((item.arm, *series[LOSS]))
@@ -117,9 +124,17 @@ def same_pictures(stored: Sequence[Stored], arms: Sequence[str]) -> list[tuple[s
         return []
     most = max(by_seed.items(), key=lambda pair: (len(pair[1]), -pair[0]))[1]
     chosen = sorted(most, key=lambda item: arms.index(item.arm))
-    names = [[name for name in item.record.pictures if (item.folder / name).is_file()] for item in chosen]
+    names = [[name for name in item.record.pictures if _is_own(item, name)] for item in chosen]
     shared = [name for name in names[0] if all(name in others for others in names)]
     return [(name, [(item.arm, str(item.folder / name)) for item in chosen]) for name in shared]
+
+
+def _is_own(item: Stored, name: str) -> bool:
+    """Whether a record's picture is there and lies in its run's folder; what leads out of it is not shown."""
+    try:
+        return inside(item.folder, name, source=item.folder / RECORD_NAME).is_file()
+    except (ValueError, OSError):
+        return False
 
 
 def _draw_cost(panel: Axes, row: Row, costs: dict[str, float | None], comparison: Comparison) -> None:

@@ -19,6 +19,8 @@ from benchmark.store import Stored
 from engine.confusion import areas_of, resampled_scores
 from engine.evaluation import read_results
 from engine.matching import AveragePrecision
+from engine.record import RECORD_NAME
+from files.naming import inside
 
 RESAMPLES = 1000
 SEED = 0  # of the resamples: equal records give equal tables
@@ -69,7 +71,7 @@ def resample(line: Line, runs: Sequence[Stored], resamples: int = RESAMPLES) -> 
             if not all(np.isfinite(value_R).all() for value_R in drawn.values()):
                 raise ValueError(f"{item.folder}: some resamples of its images hold nothing to score")
             values[item.folder], ids = drawn, mine
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             reason = f"no {error} in a line" if isinstance(error, KeyError) else str(error)
             problems[reason] = problems.get(reason, 0) + 1
     said = tuple(reason if count == 1 else f"{reason} ({count} runs)" for reason, count in problems.items())
@@ -125,9 +127,12 @@ RESAMPLERS: dict[str, Callable[[Lines], Resampler]] = {
 
 
 def _open(line: Line, item: Stored) -> tuple[list[str], Resampler]:
-    if item.record.results_file is None or not (item.folder / item.record.results_file).is_file():
+    if item.record.results_file is None:
         raise ValueError(f"{line.label}: no per-image results beside the record")
-    results = read_results(item.folder / item.record.results_file, sha256=item.record.results_sha256)
+    path = inside(item.folder, item.record.results_file, source=item.folder / RECORD_NAME)
+    if not path.is_file():
+        raise ValueError(f"{line.label}: no per-image results beside the record")
+    results = read_results(path, sha256=item.record.results_sha256)
     if len(results) < 2:
         raise ValueError(f"{item.folder}: {len(results)} images; a resample needs two or more")
     return [result.image_id for result in results], RESAMPLERS[line.kind]([result.values for result in results])

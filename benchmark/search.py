@@ -5,13 +5,13 @@ ones the smallest; a rate at which the loss became infinite is worse than any ot
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engine.config import as_json
 from engine.record import RunRecord, read_record
+from files.parsing import read_json
 from files.typed import from_json
 from files.writing import replacing
 
@@ -129,10 +129,8 @@ def read_choice(folder: Path) -> Choice | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        tried: Sequence[Tried] = [from_json(Tried, item) for item in values.pop("tried")]
-        return Choice(**values, tried=tuple(tried))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return from_json(Choice, read_json(path))
+    except ValueError as error:
         raise ValueError(f"{path}: not a readable choice ({error}); remove it, the study writes it anew.") from error
 
 

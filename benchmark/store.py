@@ -9,9 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from benchmark.lines import CHECKPOINT_NAME, Line, arm_of, line_of
+from benchmark.plan import NAME as PLAN_NAME
 from benchmark.plan import Plan, Planned, planned_at, read_plans
 from benchmark.search import Choice, read_choice
 from engine.record import RECORD_NAME, RunRecord, read_record
+from files.naming import inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ class Store:
 def open_store(root: Path) -> Store:
     """Return the records below `root`, in the order of their folders.
 
-    Raises FileNotFoundError where there is none, ValueError for a plan or a choice that cannot be read.
+    Raises FileNotFoundError where there is none, ValueError for a plan that cannot be read.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; give one that holds runs.")
@@ -89,7 +91,10 @@ def open_store(root: Path) -> Store:
             continue
         if planned is not None:
             absent.pop(planned, None)
-        stored.append(_stored(path.parent, record, top, planned))
+        try:
+            stored.append(_stored(path.parent, record, top, planned))
+        except (ValueError, OSError) as error:
+            unreadable.append(str(error))
     if not stored and not unreadable:
         raise FileNotFoundError(f"{root}: no {RECORD_NAME} below it; give a folder that holds runs.")
     return Store(
@@ -133,7 +138,9 @@ def _stored(folder: Path, record: RunRecord, top: Path | None, planned: Planned 
     else:
         arm = planned.arm or arm_of(record)
         line = line_of(record, planned.task) if planned.phase == "transfer" else None
-        choice = read_choice(top / planned.choice) if top is not None and planned.choice is not None else None
+        choice = None
+        if top is not None and planned.choice is not None:
+            choice = read_choice(inside(top, planned.choice, source=top / PLAN_NAME))
     return Stored(
         folder=folder,
         record=record,

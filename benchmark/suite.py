@@ -1,6 +1,5 @@
 """Carry out a matrix of runs: skip what is recorded, resume what was interrupted, go on when one fails."""
 
-import fcntl
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ from benchmark.recorded import is_finished, other_settings, record_of
 from benchmark.search import Choice, choose
 from benchmark.study import RATE_FLAG
 from engine.share import shares
+from files.locking import LockedError, locked
 
-LOCK = ".lock"
 POLL = 0.5  # seconds between looks at the runs
 STOPPED_BEFORE = "stopped before"
 
@@ -45,12 +44,13 @@ class Suite:
         self._at_work: list[Attempt] = []
         self._chosen: list[Choice] = []
 
-    def carry_out(self, runs: Sequence[Run], folder: Path) -> list[Outcome]:
+    def carry_out(self, runs: Sequence[Run]) -> list[Outcome]:
         """Return how each run ended, in order; after a stop request the rest is `not run`.
 
-        Runs start in order, as soon as what they build on has ended. Raises ValueError where another suite works in
-        `folder`.
+        Runs start in order, as soon as what they build on has ended. Raises ValueError where a run that a killed suite
+        left is still saving. Call with `folder` locked.
         """
+        _see_none_left(runs)
         estimate = Estimate(runs, at_once=len(self._free))
         for run in runs:
             if is_finished(run, record_of(run)):
@@ -64,7 +64,7 @@ class Suite:
             if outcome.error != STOPPED_BEFORE:
                 screen.end(number, outcome.run, _said(outcome))
 
-        with _locked(folder), self._handled(), Screen(self.console, len(runs)) as screen, self._leaving_none_behind():
+        with self._handled(), Screen(self.console, len(runs)) as screen, self._leaving_none_behind():
             while waiting or self._at_work:
                 for number, run in [*waiting.items()]:
                     if (outcome := self._start(number, run, outcomes, screen, estimate)) is not None:
@@ -87,8 +87,8 @@ class Suite:
             return Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
         estimate = Estimate([run])
         with (
-            _locked(folder, shared=True),
-            _locked(run.logs / name),
+            locked(folder, shared=True),
+            locked(run.logs / name),
             Screen(self.console, 1) as screen,
             self._leaving_none_behind(),
         ):
@@ -213,6 +213,18 @@ class Suite:
             attempt.signal(number)
 
 
+def _see_none_left(runs: Sequence[Run]) -> None:
+    """Raise ValueError where a run of a suite that was killed still holds the logs (benchmark.child)."""
+    for logs in {run.logs for run in runs}:
+        try:
+            with locked(logs):
+                pass
+        except LockedError as error:
+            raise ValueError(
+                f"{logs.parent}: a run that a killed benchmark left is still saving; wait, or give another --out."
+            ) from error
+
+
 def _said(outcome: Outcome) -> str:
     if outcome.status == "recorded":
         return f"recorded already, skipped{_remark(outcome)}"
@@ -223,19 +235,3 @@ def _said(outcome: Outcome) -> str:
 
 def _remark(outcome: Outcome) -> str:
     return f"; this rate is out of the question: {outcome.error}" if outcome.error else ""
-
-
-@contextmanager
-def _locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on the folder; a run that outlives a killed suite holds it too, until it has saved."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    with path.open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"{folder}: another benchmark is at work here, or a run that it left is still saving; "
-                "wait for it, or give another --out."
-            ) from error
-        yield

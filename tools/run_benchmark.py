@@ -23,9 +23,11 @@ from rich.console import Console
 from benchmark.outlook import dry_run_text, status_text
 from benchmark.planning import Prepared, prepare
 from benchmark.report import closing_report
+from benchmark.slurm import FOLDER as SLURM_FOLDER
 from benchmark.slurm import submit
 from benchmark.suite import Suite, exit_code
 from engine.launch import fail, parse
+from files.locking import locked
 from tools.study_job import StudyJob
 from tools.study_tools import TOOLS
 
@@ -73,10 +75,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.dry_run:
             print(dry_run_text(made.study.name, made.runs, made.checked, made.out))
             return 0
-        made.write_plan()
         if args.launcher == "slurm":
-            job = StudyJob(out=made.out.resolve(), root=made.root.resolve(), gpus=made.study.cluster.gpus)
-            print(submit(made, Suite(TOOLS, Console()), job))
+            print(_handed_in(made))
             return 0
         return _here(made, args.at_once, shlex.join(argv or sys.argv[1:]), start)
     except (ValueError, OSError) as error:
@@ -85,11 +85,28 @@ def main(argv: list[str] | None = None) -> int:
 
 def _here(made: Prepared, at_once: int, command: str, start: float) -> int:
     suite = Suite(TOOLS, Console(), at_once=at_once)
-    outcomes = suite.carry_out(made.runs, made.out)
-    print(closing_report(made.out, outcomes, seconds=time.monotonic() - start))
+    with locked(made.out) as note:
+        _say(note)
+        made.write_plan()
+        outcomes = suite.carry_out(made.runs)
+        print(closing_report(made.out, outcomes, seconds=time.monotonic() - start))
     if suite.stopped:
         print(f"Stopped. Continue with: python tools/run_benchmark.py {command}")
     return exit_code(outcomes, stopped=suite.stopped)
+
+
+def _handed_in(made: Prepared) -> str:
+    job = StudyJob(out=made.out.resolve(), root=made.root.resolve(), gpus=made.study.cluster.gpus)
+    # beside the jobs of an earlier call, which hold the folder in the same way, but beside no other such command
+    with locked(made.out, shared=True) as note, locked(made.out / SLURM_FOLDER):
+        _say(note)
+        made.write_plan()
+        return submit(made, Suite(TOOLS, Console()), job)
+
+
+def _say(note: str | None) -> None:
+    if note is not None:
+        print(note, file=sys.stderr)
 
 
 if __name__ == "__main__":

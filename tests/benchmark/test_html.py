@@ -1,7 +1,7 @@
 """The page: self-contained, escaped, with every number of the tables, and pictures of all arms on one image."""
 
 import base64
-import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -103,14 +103,14 @@ def test_wide_pictures_are_made_small(tmp_path: Path) -> None:
 def test_classes_by_gain_and_one_without_a_score(runs: Path) -> None:
     scores = {"random": "a,10.0,1\nb,20.0,1\n", "supervised": "a,30.0,1\nb,40.0,1\n", "mae": "a,31.0,1\nb,45.5,1\n"}
     comparison = compare(open_store(runs))
-    assert class_grids(comparison) == []
+    assert class_grids(comparison, []) == []
     for item in comparison.store.completed:
         if item.record.task == "segmentation":
             rows = scores[item.record.weights_source]
             if item.record.weights_source == "random" and item.record.seed == 1:
                 rows = "a,12.0,1\nb,,1\n"
             (item.folder / "per_class.csv").write_text(f"name,iou,acc\n{rows}", encoding="utf-8")
-    (grid,) = class_grids(comparison)
+    (grid,) = class_grids(comparison, [])
     assert grid.head == ("class", "random init", "supervised", "MAE", "MAE - supervised")
     assert grid.rows[0] == ("b", "-", "40.00", "45.50", "+5.50")
     assert grid.rows[1][0] == "a" and grid.rows[1][2:] == ("30.00", "31.00", "+1.00")
@@ -120,5 +120,12 @@ def test_a_table_of_classes_without_its_column_is_named(runs: Path) -> None:
     comparison = compare(open_store(runs))
     item = next(item for item in comparison.store.completed if item.record.task == "detection")
     (item.folder / "per_class.csv").write_text("name,ap\na,1\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=re.escape(f"{item.folder / 'per_class.csv'}: no column box_ap")):
-        class_grids(comparison)
+    (item.folder / "metrics.csv").write_text("step,name,value\n1,loss,0.5\n2,lo", encoding="utf-8")
+    page = to_html(comparison)
+    assert f"Scores of classes left out: {item.folder}/per_class.csv: no column box_ap" in page
+    assert f"Curve left out: {item.folder}/metrics.csv: line 3 is no step, name and value" in page
+    stray = item.folder.parent / "elsewhere.png"
+    Image.new("RGB", (8, 8)).save(stray)
+    for name in (str(stray), "../elsewhere.png"):
+        outside = replace(item, record=replace(item.record, pictures=(name,)))
+        assert same_pictures([outside], comparison.arms) == []

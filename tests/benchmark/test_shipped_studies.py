@@ -41,3 +41,11 @@ def test_shipped_studies_pass_their_checks(name: str, folders: tuple[str, ...], 
     study.refuse()
     assert len(study.runs) == runs
     assert f"{runs} runs" in dry_run_text(name, study.runs, study.checked, study.out)
+
+
+def test_configurations_are_those_of_the_recipes(tmp_path: Path) -> None:
+    for run in prepare("demo", TOOLS, studies=run_benchmark.STUDIES, out=tmp_path, seeds=(7,)).runs:
+        tool = TOOLS[run.tool]
+        if tool.config is not None:
+            seed = tool.config([*run.argv])["run"]["seed"]
+            assert seed == (0 if run.tool == "pretrain" else 7)

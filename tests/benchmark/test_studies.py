@@ -294,7 +294,7 @@ def test_a_study_searches_then_transfers_with_the_winner(
 ) -> None:
     study = made(tools=fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0, "none": 1.0}))
     screen = io.StringIO()
-    outcomes = Suite(study.tools, Console(file=screen, width=200)).carry_out(study.runs, study.out)
+    outcomes = Suite(study.tools, Console(file=screen, width=200)).carry_out(study.runs)
     assert {outcome.status for outcome in outcomes} == {"completed"}
     chosen = {name: read_record(tmp_path / f"out/cars-{name}-seed1").config for name in ("random", "mae")}
     assert {name: config["run"]["optim"]["base_lr"] for name, config in chosen.items()} == {
@@ -312,7 +312,7 @@ def test_a_search_without_result_holds_back_its_own_transfers_alone(
 ) -> None:
     tools = fake_tools(record, {"0.0001": 10.0, "none": 1.0})  # 0.0002 raises KeyError
     study = made(tools=tools)
-    outcomes = {o.run.name: o for o in Suite(tools, Console(file=io.StringIO())).carry_out(study.runs, study.out)}
+    outcomes = {o.run.name: o for o in Suite(tools, Console(file=io.StringIO())).carry_out(study.runs)}
     assert outcomes["search-cars-mae-lr0.0002"].status == "failed"
     held = outcomes["cars-mae-seed0"]
     assert (held.status, held.error) == ("not run", "needs the search run lr0.0002, which has no record")

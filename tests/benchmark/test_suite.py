@@ -1,6 +1,5 @@
 """The suite with fake tools, each in a forked process of its own: it skips, resumes, goes on, and says so."""
 
-import fcntl
 import hashlib
 import io
 import os
@@ -18,11 +17,12 @@ from rich.console import Console
 from benchmark.attempt import Outcome
 from benchmark.matrix import Run
 from benchmark.planning import prepare
-from benchmark.progress import Estimate, clock, time_left
+from benchmark.progress import Estimate
 from benchmark.report import closing_report
 from benchmark.suite import Suite, exit_code
 from engine.record import RunRecord, read_record, write_record
 from engine.stop import StopRequest, stop_requests
+from files.locking import locked
 from tools import run_benchmark
 from tools.study_tools import TOOLS
 
@@ -31,6 +31,11 @@ Record = Callable[..., RunRecord]
 
 def flag(argv: Sequence[str], name: str) -> str | None:
     return argv[list(argv).index(name) + 1] if name in argv else None
+
+
+def weights(name: str) -> bytes:
+    header = f'{{"__metadata__": {{"name": "{name}"}}}}'.encode()
+    return len(header).to_bytes(8, "little") + header
 
 
 SCENES = ["scenes-pretrain", "scenes-transfer"]
@@ -84,7 +89,7 @@ class FakeTools:
             if code is not None:
                 return code
         if outputs:
-            (out / outputs[0]).write_text(f"weights of {arm}")
+            (out / outputs[0]).write_bytes(weights(f"weights of {arm}"))
         if leaves_record:
             write_record(out, record)
         return 0
@@ -106,7 +111,7 @@ class Passed:
     def __init__(self, tools: FakeTools, runs: Sequence[Run], out: Path, *, at_once: int = 1) -> None:
         screen = io.StringIO()
         suite = Suite(tools.suite_tools, Console(file=screen, width=200), at_once=at_once)
-        self.outcomes = suite.carry_out(runs, out)
+        self.outcomes = suite.carry_out(runs)
         self.code = exit_code(self.outcomes, stopped=suite.stopped)
         self.stopped = suite.stopped
         self.screen = screen.getvalue()
@@ -328,7 +333,7 @@ def test_a_stop_reaches_all_runs_at_work(tools: FakeTools, tmp_path: Path) -> No
 def test_finished_runs_of_other_settings_are_not_taken(tools: FakeTools, tmp_path: Path) -> None:
     runs, out = demo(tmp_path), tmp_path / "demo"
     Passed(tools, runs, out)
-    (out / "pretrain-mae/backbone.safetensors").write_text("weights of another pre-training")
+    (out / "pretrain-mae/backbone.safetensors").write_bytes(weights("weights of another pre-training"))
     odd = [
         replace(run, argv=("other", *run.argv[1:])) if run.name == "segmentation-random-seed0" else run for run in runs
     ]
@@ -342,13 +347,32 @@ def test_finished_runs_of_other_settings_are_not_taken(tools: FakeTools, tmp_pat
         assert again.of(f"{task}-supervised-seed0").status == "recorded"
 
 
-def test_two_suites_in_one_folder_are_refused(tools: FakeTools, tmp_path: Path) -> None:
+def test_a_pretraining_without_its_weights_is_run_again(tools: FakeTools, tmp_path: Path) -> None:
+    runs, out = demo(tmp_path), tmp_path / "demo"
+    Passed(tools, runs, out)
+    tools.called()
+    (out / "pretrain-mae/backbone.safetensors").unlink()
+    file = out / "pretrain-supervised/backbone.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    again = Passed(tools, runs, out)
+    assert again.code == 0  # the same weights came out, so the transfers stay
+    assert tools.called() == [*SCENES, "pretrain-supervised resumed", "pretrain-mae resumed"]
+    assert again.of("detection-mae-seed0").status == "recorded"
+
+
+def test_two_suites_in_one_folder_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "demo"
-    out.mkdir()
-    with (out / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another benchmark is at work here"):
-            Passed(tools, demo(tmp_path), out)
+    with locked(out):
+        assert run_benchmark.main(["demo", "--out", str(out)]) == 1
+    assert f"{out}: is being written to by process {os.getpid()} on " in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_a_run_that_a_killed_suite_left_is_waited_for(tools: FakeTools, tmp_path: Path) -> None:
+    with locked(tmp_path / "demo/logs", shared=True), pytest.raises(ValueError, match="left is still saving; wait"):
+        Passed(tools, demo(tmp_path), tmp_path / "demo")
 
 
 def test_no_run_no_table(tools: FakeTools, tmp_path: Path) -> None:
@@ -357,27 +381,6 @@ def test_no_run_no_table(tools: FakeTools, tmp_path: Path) -> None:
     assert passed.code == 1 and passed.of("detection-random-seed0").error == "needs scenes-transfer"
     report = closing_report(tmp_path / "demo", passed.outcomes, seconds=1)
     assert report.startswith("No run has completed") and "13 without a result" in report
-
-
-def test_estimate_learns_from_timed_runs(tmp_path: Path) -> None:
-    runs = demo(tmp_path)
-    estimate = Estimate(runs)
-    seconds = {run.name: run.seconds or 0.0 for run in runs}
-    guessed = sum(seconds.values())
-    assert estimate.left() == pytest.approx(guessed)
-    estimate.timed(runs[0], 2 * seconds[runs[0].name])  # twice as slow as guessed: so is the rest
-    assert estimate.left() == pytest.approx(2 * (guessed - seconds[runs[0].name]))
-    assert estimate.left({runs[2].name: 50.0}) == pytest.approx(2 * (guessed - seconds[runs[0].name]) - 50)
-    side_by_side = Estimate(runs, at_once=2)
-    assert side_by_side.left() == pytest.approx(guessed / 2)
-    for run in runs[:-1]:
-        side_by_side.leave_out(run)
-    assert side_by_side.left() == seconds[runs[-1].name]  # one run takes what it takes
-    unknown = Estimate([replace(runs[4], seconds=None), replace(runs[5], seconds=None, name="other")])
-    assert unknown.left() is None and time_left(None) == "time left not known yet"
-    unknown.timed(runs[4], 7.0)
-    assert unknown.left() == 7.0  # of the same kind
-    assert (clock(59.6), clock(3725)) == ("1:00", "1:02:05")
 
 
 def test_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -390,11 +393,3 @@ def test_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert run_benchmark.main(["demo", "--at-once", "2", "--launcher", "slurm", "--out", str(tmp_path / "x")]) == 1
     assert "error: --at-once is for --launcher local; `cluster: {at_once: N}`" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
-
-
-def test_configurations_are_those_of_the_recipes(tmp_path: Path) -> None:
-    for run in demo(tmp_path, (7,)):
-        tool = TOOLS[run.tool]
-        if tool.config is not None:
-            seed = tool.config([*run.argv])["run"]["seed"]
-            assert seed == (0 if run.tool == "pretrain" else 7)
