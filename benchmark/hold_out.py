@@ -8,12 +8,15 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from files.naming import system_part
+from files.parsing import read_json
+from files.writing import READABLE
 
 Layout = Literal["ade20k", "folder"]
 NOTE = "held_out.json"
@@ -43,13 +46,25 @@ def hold_out(wanted: HoldOut, out: Path) -> str:
         if (out / NOTE).is_file() and (out / NOTE).read_text(encoding="utf-8") == note:
             return f"{out}: there already."
         raise ValueError(f"{out}: holds something else than {wanted.share:g} of {wanted.data}; remove that folder.")
-    temporary = out.with_name(f".{out.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    counts = {"train_cls": _classes, "train_det": _coco, "train_seg": _maps}[wanted.tool](wanted, temporary)
-    (temporary / NOTE).write_text(note, encoding="utf-8")
-    os.replace(temporary, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # a new folder of a name that nobody can foresee
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:READABLE]}.", suffix=".part", dir=out.parent))
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        counts = {"train_cls": _classes, "train_det": _coco, "train_seg": _maps}[wanted.tool](wanted, temporary)
+        (temporary / NOTE).write_text(note, encoding="utf-8")
+        os.replace(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     return f"{out}: {counts[0]} images to train on, {counts[1]} held out."
+
+
+def _umask() -> int:
+    """Return the mask of new files' permissions, which can be read by setting it alone."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def held_out_names(names: Sequence[str], share: float) -> set[str]:
@@ -82,7 +97,13 @@ def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
     path = wanted.train_json or wanted.data / "annotations" / f"instances_{split}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotations; give --train-json or --train-split.")
-    whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    whole: dict[str, Any] = read_json(path)
+    if not isinstance(whole, dict) or not all(isinstance(whole.get(name), list) for name in ("images", "annotations")):
+        raise ValueError(f"{path}: no COCO annotations; it needs lists of images and annotations.")
+    for name, key in (("images", "id"), ("annotations", "image_id")):
+        for number, item in enumerate(whole[name]):
+            if not isinstance(item, dict) or not isinstance(item.get(key), int | str):
+                raise ValueError(f"{path}: {name}[{number}] has no {key}.")
     away = held_out_names([str(image["id"]) for image in whole["images"]], wanted.share)
     for name, inside in (("train2017", False), ("val2017", True)):
         images = [image for image in whole["images"] if (str(image["id"]) in away) == inside]

@@ -13,10 +13,12 @@ from tabulate import tabulate
 from benchmark.checks import Checked
 from benchmark.matrix import Run
 from benchmark.progress import clock
-from benchmark.recorded import record_of
+from benchmark.recorded import record_of, spoilt_outputs
 from benchmark.search import is_settled
+from files.locking import holding
 
-STATES = ("completed", "interrupted", "failed", "killed or still running", "not started")
+RUNNING = {"held": "running", "free": "killed", "unknown": "killed or still running"}
+STATES = ("completed", "interrupted", "failed", "killed or still running", "killed", "running", "not started")
 ADAMW_BYTES = 12  # float32 weight and two moments of each parameter in a resumable checkpoint
 BLOCK = 12  # parameters of a ViT block, in squares of its width
 
@@ -101,14 +103,18 @@ def state_of(run: Run) -> str:
     record = record_of(run)
     if record is None:
         return "not started" if not run.log.is_file() else f"failed before its first step, see {run.log}"
+    if spoilt := spoilt_outputs(run, record) if record.status == "completed" else []:
+        return f"failed: {spoilt[0].rstrip('.')}; it is run again"
+    if spoilt := spoilt_outputs(run, record) if record.status == "completed" else []:
+        return f"failed: {spoilt[0].rstrip('.')}; it is run again"
     if record.status == "completed":
         primary = record.metrics.get(record.primary_metric)
         return "completed" + ("" if primary is None else f": {record.primary_metric} {primary:.4g}")
     if run.phase == "search" and is_settled(record):
         return "completed: the loss became infinite at this rate"
     step = f"at step {record.steps} of {record.total_steps}"
-    if record.status == "running":
-        return f"killed or still running {step}"
+    if record.status == "running":  # what its record cannot know: whether its process is still there
+        return f"{RUNNING[holding(run.out)]} {step}"
     return f"{record.status} {step}" + (f": {record.error}" if record.error else "")
 
 

@@ -16,7 +16,7 @@ Files are written to a temporary folder that is renamed at the end, so a folder 
 import hashlib
 import io
 import json
-import os
+import secrets
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from files.parsing import read_json
+from files.writing import READABLE
 from scenes.classes import IGNORE, SEMANTIC_NAMES, STUFF, THINGS
 from scenes.config import IDS_PER_SPLIT, SPLITS, VERSION, ScenesConfig, Split, image_id, split_seed
 from scenes.polygons import mask_to_polygons
@@ -69,7 +71,7 @@ def write_scenes(out: Path, config: ScenesConfig) -> ScenesIndex:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _open_same(out, config)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    partial = out.with_name(f".{out.name[:READABLE]}.{secrets.token_hex(4)}.part")
     partial.mkdir()
     try:
         files = _Files(partial)
@@ -134,7 +136,9 @@ def _open_same(out: Path, config: ScenesConfig) -> ScenesIndex:
             f"{out} is not empty and has no scenes.json, so it is no finished folder of scenes; "
             "pass a new folder, or remove this one."
         )
-    record = json.loads(path.read_bytes())
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("digest"), str):
+        raise ValueError(f"{path}: not the note of a folder of scenes; remove {out}, and the scenes are made anew.")
     wanted = json.loads(_json_bytes({"version": VERSION, "config": asdict(config)}))
     found = {"version": record.get("version"), "config": record.get("config")}
     if found != wanted:
