@@ -17,6 +17,7 @@ from files.parsing import read_json
 
 REQUIRED = ("image_id", "category_id", "score")
 SHAPES: dict[Kind, str] = {"bbox": "bbox", "segm": "segmentation"}
+MOST_EXACT = 2**53  # from here on floats are not every whole number
 MOST_SHOWN = 200  # characters of a value in a message
 
 
@@ -52,10 +53,13 @@ def _checked(
         value = raw[key]
         if not isinstance(value, int | float | str) or isinstance(value, bool) or value not in listed:
             alike = isinstance(value, str) == isinstance(next(iter(listed)), str)
+            hint = "" if alike else ": a number is another id than the same number as text"
             raise ValueError(
                 f"has {key} {_shown(value)}; the annotations do not list {_shown(value)}. {annotations} has "
-                f"{some(map(repr, listed))}{'' if alike else ': a number is another id than the same number as text'}."
+                f"{some(map(_shown, listed))}{hint}."
             )
+        if isinstance(value, float) and abs(value) >= MOST_EXACT:
+            raise ValueError(f"has {key} {value!r}, a float that stands for several whole numbers; write it as one.")
     score = _number(raw["score"])
     if score is None:
         raise ValueError(f"has score {_shown(raw['score'])}; it must be a finite number.")

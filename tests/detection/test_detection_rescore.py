@@ -129,3 +129,18 @@ def test_the_annotations_in_the_place_of_detections(tmp_path: Path) -> None:
     annotations, detections = write(tmp_path, truth(), truth())
     with pytest.raises(ValueError, match=r"is a list of detections\. It looks like an annotation file"):
         score_files(annotations, detections)
+
+
+def test_an_id_as_a_float_that_is_rounded(tmp_path: Path) -> None:
+    """2.0**62 may have been 2**62 + 1, which is another image."""
+    annotations, found = truth(), perfect()
+    for item in (*annotations["annotations"], *found):
+        item["image_id"] += 2**62
+    for image in annotations["images"]:
+        image["id"] += 2**62
+    assert score_files(*write(tmp_path, annotations, found)).scores["box"].summary["ap"] == 100
+    found[0]["image_id"] = float(2**62 + 1)
+    annotations["images"][0]["id"] = annotations["annotations"][0]["image_id"] = 2**62
+    annotations["annotations"][1]["image_id"] = 2**62
+    with pytest.raises(ValueError, match=r"detection 1 has image_id 4\.61\S+, a float that stands for several whole"):
+        score_files(*write(tmp_path, annotations, found))
