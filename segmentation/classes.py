@@ -103,6 +103,8 @@ def read_object_info(root: Path) -> Classes | None:
         raise ValueError(
             f"{files[0]}: not a tab-separated class list with columns Idx and Name ({error!r})."
         ) from error
+    if not rows or "" in names:
+        raise ValueError(f"{files[0]}: {'names a class with nothing' if rows else 'lists no class'}.")
     if numbers != list(range(1, len(rows) + 1)):
         raise ValueError(f"{files[0]}: column Idx must count 1, 2, 3, ... up to {len(rows)}; found {numbers[:10]}.")
     return Classes(names, ade20k().palette if len(names) == 150 else None)
@@ -126,6 +128,8 @@ def read_class_list(path: Path) -> Classes:
         raise ValueError(f"{path}: lists no class; write one name a line, the first for label 0.")
     names, _, colours = zip(*(line.partition("\t") for line in lines), strict=True)
     names = tuple(name.strip() for name in names)
+    if "" in names:
+        raise ValueError(f"{path}: line {names.index('') + 1} of those that are not empty has a colour and no name.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path}: lists {some(twice)} more than once.")
     if not any(colour.strip() for colour in colours):

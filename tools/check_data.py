@@ -3,9 +3,10 @@
     python tools/check_data.py coco coco/
     python tools/check_data.py coco mine/ --annotations mine/train.json mine/val.json
     python tools/check_data.py ade20k ade20k/
+    python tools/check_data.py classes imagenet/
 
-Writes a contact sheet (--sheet, check_data.png unless given); the exit code is 1 where training would be refused or
-stopped.
+The first two forms write a contact sheet (--sheet, check_data.png unless given); the exit code is 1 where training
+would be refused or stopped.
 """
 
 from dataclasses import dataclass
@@ -46,21 +47,43 @@ class Ade20k:
     """Read images of up to so many megapixels; 179 unless given."""
 
 
-Form = Annotated[Coco, tyro.conf.subcommand("coco")] | Annotated[Ade20k, tyro.conf.subcommand("ade20k")]
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """A folder of images per class."""
+
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder that holds train/<class>/ and val/<class>/."""
+    val_split: str = "val"
+    """Folder of the validation images, beside train/."""
+    max_megapixels: int | None = None
+    """Read images of up to so many megapixels; 179 unless given."""
+
+
+Form = (
+    Annotated[Coco, tyro.conf.subcommand("coco")]
+    | Annotated[Ade20k, tyro.conf.subcommand("ade20k")]
+    | Annotated[Classes, tyro.conf.subcommand("classes")]
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 nothing to mend, 1 faults or failed."""
-    args: Coco | Ade20k = parse(Form, argv, doc=__doc__)  # type: ignore[arg-type]
+    args: Coco | Ade20k | Classes = parse(Form, argv, doc=__doc__)  # type: ignore[arg-type]
     try:
         allow_megapixels(args.max_megapixels)
-        lines, faults, sheet = _coco(args) if isinstance(args, Coco) else _ade20k(args)
+        lines, faults, sheet = _look(args)
     except (ValueError, OSError) as error:
         return fail(error)
     print("\n".join(lines))
     if sheet is not None:
         print(f"contact sheet: {sheet}")
     return 1 if faults else 0
+
+
+def _look(args: Coco | Ade20k | Classes) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
+    if isinstance(args, Coco):
+        return _coco(args)
+    return _ade20k(args) if isinstance(args, Ade20k) else _classes(args)
 
 
 def _coco(args: Coco) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
@@ -75,6 +98,13 @@ def _ade20k(args: Ade20k) -> tuple[tuple[str, ...], tuple[str, ...], Path | None
 
     found = check_ade20k(args.data, sheet=args.sheet, layout=args.layout)
     return found.lines, found.faults, found.sheet
+
+
+def _classes(args: Classes) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
+    from classification.check import check_folders  # here, so that the other forms need not wait for timm
+
+    found = check_folders(args.data, val_split=args.val_split)
+    return found.lines, found.faults, None
 
 
 if __name__ == "__main__":
