@@ -134,3 +134,23 @@ class _Marker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "bit", "fault"),
+    [
+        ("mae", b"PK\x01\x02...", 0x80, "zip file version"),  # the version that is needed to extract
+        ("augreg", b"PK\x01\x02...", 0x80, "zip file version"),
+        ("mae", b"_rebuild_tensor_v2", 1, r"_rebuild_tensor_v3\(\) missing 1 required"),  # another function
+    ],
+)
+def test_damage_that_others_parsers_do_not_expect(
+    source: str, place: bytes, bit: int, fault: str, samples: dict[str, Any], tmp_path: Path
+) -> None:
+    path = samples[source].write(tmp_path / "file")
+    whole = bytearray(path.read_bytes())
+    at = whole.index(place.rstrip(b".")) + len(place) - 1
+    whole[at] ^= bit
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=rf"file\.\w+: .*{fault}"):
+        samples[source].read(path)
