@@ -12,6 +12,7 @@ from typing import Literal
 from benchmark.full_scale import FullScale
 from engine.config import as_json
 from files.parsing import read_json
+from files.sealing import sealed, unsealed
 from files.typed import from_json
 from files.writing import replacing
 
@@ -75,7 +76,7 @@ def write_plan(root: Path, plan: Plan) -> Path:
     wanted = {(run.phase, run.task, run.arm, run.kind) for run in plan.runs if run.phase == "transfer"}
     earlier = _read(path).runs if path.is_file() else ()
     kept = [run for run in earlier if run.folder not in here and (run.phase, run.task, run.arm, run.kind) in wanted]
-    whole = {**as_json(plan), "runs": [as_json(run) for run in (*plan.runs, *kept)]}
+    whole = sealed({**as_json(plan), "runs": [as_json(run) for run in (*plan.runs, *kept)]})
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return path
@@ -109,6 +110,11 @@ def planned_at(plans: dict[Path, Plan], folder: Path) -> tuple[Path | None, Plan
 
 def _read(path: Path) -> Plan:
     try:
-        return from_json(Plan, read_json(path))
+        values = read_json(path)
+        plan = from_json(Plan, unsealed(values, str(path)) if isinstance(values, dict) else values)
+        for name in ("claim", "against"):
+            if plan.arms and getattr(plan, name) not in plan.arms:
+                raise ValueError(f"{name}: {getattr(plan, name)!r} is none of its arms")
+        return plan
     except ValueError as error:
         raise ValueError(f"{path}: not a readable plan ({error}). Remove it; the study writes it anew.") from error

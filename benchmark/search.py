@@ -12,6 +12,7 @@ from typing import Literal
 from engine.config import as_json
 from engine.record import RunRecord, read_record
 from files.parsing import read_json
+from files.sealing import sealed, unsealed
 from files.typed import from_json
 from files.writing import replacing
 
@@ -110,10 +111,14 @@ def choose(search: Search) -> Choice:
         rate=best.rate,
         tried=tuple(tried),
     )
-    path = search.out / NAME
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(as_json(choice), indent=1) + "\n", encoding="utf-8")
+    write_choice(search.out, choice)
     return choice
+
+
+def write_choice(folder: Path, choice: Choice) -> None:
+    """Write `folder/choice.json`."""
+    with replacing(folder / NAME) as temporary:
+        temporary.write_text(json.dumps(sealed(as_json(choice)), indent=1) + "\n", encoding="utf-8")
 
 
 def is_settled(record: RunRecord | None) -> bool:
@@ -129,7 +134,8 @@ def read_choice(folder: Path) -> Choice | None:
     if not path.is_file():
         return None
     try:
-        return from_json(Choice, read_json(path))
+        values = read_json(path)
+        return from_json(Choice, unsealed(values, str(path)) if isinstance(values, dict) else values)
     except ValueError as error:
         raise ValueError(f"{path}: not a readable choice ({error}); remove it, the study writes it anew.") from error
 

@@ -180,7 +180,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
 def _arms(store: Store, stored: Sequence[Stored]) -> tuple[str, ...]:
     """Return the arms in their order: a study's own, or the usual three and what else was found."""
     first = tuple(dict.fromkeys(arm for plan in store.plans for arm in plan.arms)) or ARMS
-    return (*first, *sorted({item.arm for item in stored} - set(first)))
+    return (*first, *sorted(({item.arm for item in stored} | {store.plan.claim}) - set(first)))
 
 
 def _lines(store: Store, transfers: Sequence[Stored]) -> tuple[Line, ...]:
