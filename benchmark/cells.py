@@ -10,6 +10,7 @@ from benchmark.published import PublishedCheck
 from benchmark.stats import Summary
 from benchmark.store import Store
 from benchmark.table import ArmCost, Comparison, Row
+from engine.record import standing
 
 DASH = "-"
 TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE", "beit": "BEiT", "moco_v3": "MoCo v3"}
@@ -194,7 +195,7 @@ def record_lines(comparison: Comparison) -> list[str]:
     for item in store.incomplete:
         record = item.record
         why = f": {record.error}" if record.error else ""
-        status = "killed or still running" if record.status == "running" else record.status
+        status = standing(item.folder, record)
         lines.append(f"Left out, {status} at step {record.steps} of {record.total_steps}: {item.folder}{why}")
     lines += [f"Left out, not readable: {text}" for text in store.unreadable]
     lines += [f"Left out, in the study's folder but not one of its runs: {text}" for text in store.unplanned]

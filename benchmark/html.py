@@ -35,6 +35,7 @@ from benchmark.store import Stored
 from benchmark.table import Comparison
 from benchmark.verdict import verdicts
 from engine.config import as_json
+from engine.record import standing
 
 TEMPLATE = "report.html.j2"
 PICTURES_PER_TASK = 3
@@ -139,7 +140,7 @@ def _run(item: Stored, root: Path) -> tuple[str, ...]:
     record = item.record
     return (
         str(item.folder.relative_to(root)),
-        record.status,
+        standing(item.folder, record),
         record.task,
         record.recipe,
         title(item.arm),

@@ -15,9 +15,8 @@ from benchmark.matrix import Run
 from benchmark.progress import clock
 from benchmark.recorded import record_of, spoilt_outputs
 from benchmark.search import is_settled
-from files.locking import holding
+from engine.record import standing
 
-RUNNING = {"held": "running", "free": "killed", "unknown": "killed or still running"}
 STATES = ("completed", "interrupted", "failed", "killed or still running", "killed", "running", "not started")
 ADAMW_BYTES = 12  # float32 weight and two moments of each parameter in a resumable checkpoint
 BLOCK = 12  # parameters of a ViT block, in squares of its width
@@ -113,9 +112,7 @@ def state_of(run: Run) -> str:
     if run.phase == "search" and is_settled(record):
         return "completed: the loss became infinite at this rate"
     step = f"at step {record.steps} of {record.total_steps}"
-    if record.status == "running":  # what its record cannot know: whether its process is still there
-        return f"{RUNNING[holding(run.out)]} {step}"
-    return f"{record.status} {step}" + (f": {record.error}" if record.error else "")
+    return f"{standing(run.out, record)} {step}" + (f": {record.error}" if record.error else "")
 
 
 def _outlook(mine: Sequence[Run], checked: Checked) -> Outlook:

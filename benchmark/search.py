@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.config import as_json
-from engine.record import RunRecord, read_record
+from engine.record import RunRecord, read_record, standing
 from files.parsing import read_json
 from files.sealing import sealed, unsealed
 from files.typed import from_json
@@ -90,7 +90,7 @@ def choose(search: Search) -> Choice:
             raise ValueError(f"needs the search run {folder.name}, which has no record") from error
         if not is_settled(record):
             why = f" ({record.error})" if record.error else ""
-            raise ValueError(f"needs the search run {folder.name}, which is {record.status}{why}")
+            raise ValueError(f"needs the search run {folder.name}, which is {standing(folder, record)}{why}")
         records.append(record)
         tried.append(Tried(rate=rate, value=_value(record)))
     scored = [item for item in tried if item.value is not None]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from engine.config import as_json
 from engine.task import Weights
+from files.locking import Holding, holding
 from files.parsing import parse_json
 from files.sealing import sealed, unsealed
 from files.typed import from_json, shown
@@ -166,6 +167,18 @@ def _written_over(path: Path, content: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+def standing(folder: Path, record: RunRecord) -> str:
+    """Return the status of the run in `folder` in words; a killed run cannot write its own, but its lock is gone."""
+    if record.status != "running":
+        return record.status
+    held: dict[Holding, str] = {
+        "held": "running",
+        "free": "killed",
+        "unknown": "killed or still running",
+    }
+    return held[holding(folder)]
 
 
 def write_weights_report(folder: Path, weights: Weights) -> None:

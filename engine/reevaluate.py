@@ -15,7 +15,7 @@ from engine.identity import NAME as IDENTITY_NAME
 from engine.image_file import allow_megapixels
 from engine.log import evaluation_lines
 from engine.metrics_file import CSV_NAME
-from engine.record import RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record
+from engine.record import RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record, standing
 from engine.resume import checkpoints, load_model
 from engine.task import InitialWeights, Task
 from files.naming import distinct_stems, inside
@@ -107,7 +107,7 @@ def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked) -> Rebuilt:
     saved = checkpoints(run)
     if not saved:
         raise FileNotFoundError(
-            f"{run}: holds no checkpoint to evaluate (status {record.status}, step {record.steps})."
+            f"{run}: holds no checkpoint to evaluate (status {standing(run, record)}, step {record.steps})."
         )
     try:
         config = from_json(tasks[record.task].config, record.config, place="config")

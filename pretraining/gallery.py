@@ -15,7 +15,7 @@ from backbones.loading import load_checkpoint
 from backbones.sources.read import Declared, read_checkpoint
 from backbones.vit import ViT
 from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
-from engine.record import RECORD_NAME, RunRecord, read_record
+from engine.record import RECORD_NAME, RunRecord, read_record, standing
 from engine.resume import checkpoints, load_model
 from engine.seeding import seeded
 from files.typed import from_json
@@ -100,12 +100,12 @@ def open_run(run: Path, *, trust_tokenizer: bool = False) -> Shown:
         if not (path := run / "backbone.safetensors").is_file():
             raise FileNotFoundError(
                 f"{path}: no such file; a run of pre-training writes it at its end, and this one is of {record.task} "
-                f"({record.status} at step {record.steps} of {record.total_steps}). A tokenizer has no ViT."
+                f"({standing(run, record)} at step {record.steps} of {record.total_steps}). A tokenizer has no ViT."
             )
         return open_file(path, Declared(source="own"), Decoder())
     saved = checkpoints(run)
     if not saved:
-        raise FileNotFoundError(f"{run}: holds no checkpoint (status {record.status}, step {record.steps}).")
+        raise FileNotFoundError(f"{run}: holds no checkpoint (status {standing(run, record)}, step {record.steps}).")
     config = from_json(MAEConfig, record.config)
     a = config.encoder
     normalisation = config.normalisation or _normalisation(run, record)

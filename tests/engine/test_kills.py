@@ -16,7 +16,7 @@ import torch
 from engine import loop
 from engine.loop import fit
 from engine.metrics_file import MetricsFile
-from engine.record import read_record
+from engine.record import read_record, standing
 from engine.resume import checkpoints
 from files.locking import LockedError, holding, locked
 
@@ -196,3 +196,13 @@ def test_a_run_on_a_full_disk_says_so_in_its_record(
     record = read_record(tmp_path)
     assert record.status == "failed" and "No space left" in str(record.error)
     assert json.loads((tmp_path / "record.json").read_text())["ended"] is not None
+
+
+def test_a_record_says_running_while_its_process_lives(toy_task: Any, toy_config: Any, tmp_path: Path) -> None:
+    record = replace(fit(toy_task(), toy_config, recipe="toy", out=tmp_path), status="running")
+    assert standing(tmp_path, record) == "killed"
+    with locked(tmp_path):
+        assert standing(tmp_path, record) == "running"
+    (tmp_path / ".lock").unlink()  # of a run before there were locks
+    assert standing(tmp_path, record) == "killed or still running"
+    assert standing(tmp_path, replace(record, status="completed")) == "completed"
