@@ -136,8 +136,8 @@ def override(config: C, args: TrainArgs) -> C:
         run = replace(run, optim=replace(run.optim, base_lr=args.base_lr))
     if args.max_per_device is not None:
         run = replace(run, accumulate=micro_batches(run.batch_size, args.max_per_device, processes()))
-    own = {f.name for f in fields(args)} - {f.name for f in fields(TrainArgs)}
-    given = {name: value for name in own if (value := getattr(args, name)) is not None and value is not False}
+    own = [field for field in fields(args) if field.name not in {f.name for f in fields(TrainArgs)}]
+    given = {field.name: value for field in own if (value := getattr(args, field.name)) != field.default}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     changed = _taken(plain, config)
     changed |= {name: replace(part, **_taken(plain, part)) for name in PARTS if (part := getattr(config, name, None))}
