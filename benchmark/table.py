@@ -41,7 +41,7 @@ class Row:
 
     def summary(self, arm: str) -> Summary | None:
         """Return mean and deviation of an arm over its seeds."""
-        return summarise(list(self.values[arm].values()))
+        return summarise(list(self.values.get(arm, {}).values()))
 
     @property
     def primary(self) -> bool:

@@ -146,7 +146,37 @@ def _open_same(out: Path, config: ScenesConfig) -> ScenesIndex:
             f"{out} holds other scenes: found {json.dumps(found)}, asked for {json.dumps(wanted)}; "
             "pass a new folder, the same settings, or remove this one."
         )
+    if _digest(out, config) != record["digest"]:
+        raise ValueError(
+            f"{out}: its files are not those that were written (the digest of scenes.json is of others): one is "
+            "damaged, missing or was changed. Remove that folder, and the same scenes are made anew."
+        )
     return ScenesIndex(root=out, config=config, digest=record["digest"])
+
+
+def _digest(out: Path, config: ScenesConfig) -> str:
+    """Return the digest of the files of a finished folder, in the order in which they were written."""
+    found = hashlib.sha256()
+    pictured = {path.stem: path for path in sorted((out / "imagenet").glob("*/*/*.jpg"))}
+    for split in SPLITS:
+        classify, dense = config.counts.classify(split), config.counts.dense(split)
+        for index in range(max(classify, dense)):
+            stem = f"{image_id(split, index):012d}"
+            if index < classify:
+                _take(found, out, pictured.get(stem, out / "imagenet" / f"{stem}.jpg"))
+            if index < dense:
+                _take(found, out, out / f"coco/{split.coco}/{stem}.jpg")
+                _take(found, out, out / f"ade20k/images/{split.ade20k}/{stem}.jpg")
+                _take(found, out, out / f"ade20k/annotations/{split.ade20k}/{stem}.png")
+        _take(found, out, out / f"coco/annotations/instances_{split.coco}.json")
+    _take(found, out, out / f"ade20k/objectInfo{len(SEMANTIC_NAMES)}.txt")
+    return found.hexdigest()
+
+
+def _take(found: Any, out: Path, path: Path) -> None:
+    content = path.read_bytes() if path.is_file() else b""
+    found.update(f"{path.relative_to(out).as_posix()} {len(content)}\n".encode())
+    found.update(content)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

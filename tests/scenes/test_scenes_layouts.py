@@ -1,6 +1,7 @@
 """Written scenes: byte for byte repeatable, disjoint splits, readable by the hosts' own readers."""
 
 import json
+import random
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,22 @@ def test_finished_folder_is_left_alone(index: ScenesIndex) -> None:
     before = {path: path.stat().st_mtime_ns for path in index.root.rglob("*")}
     assert write_scenes(index.root, CONFIG) == index
     assert {path: path.stat().st_mtime_ns for path in index.root.rglob("*")} == before
+
+
+def test_a_flip_of_any_file_is_seen(index: ScenesIndex) -> None:
+    rng = random.Random(0)
+    files = sorted(path for path in index.root.rglob("*") if path.is_file() and path.name != "contact_sheet.png")
+    for path in rng.sample(files, 12):
+        content = path.read_bytes()
+        place = rng.randrange(len(content))
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises((ValueError, OSError), match=index.root.name):
+            write_scenes(index.root, CONFIG)
+        path.unlink()
+        with pytest.raises((ValueError, OSError), match=index.root.name):
+            write_scenes(index.root, CONFIG)
+        path.write_bytes(content)
+    assert write_scenes(index.root, CONFIG) == index
 
 
 def test_another_seed_gives_another_digest(index: ScenesIndex, tmp_path: Path) -> None:
