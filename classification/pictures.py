@@ -48,9 +48,9 @@ def draw_answer(picture: Path, image: Path, *, classes: Sequence[str], probabili
     shown, bars = figure.subplots(1, 2)
     shown.imshow(read_rgb(image))
     shown.axis("off")
-    drawn = bars.barh(range(len(classes)), probabilities, color="steelblue")
+    shares = bars.barh(range(len(classes)), probabilities, color="steelblue")
     texts = [f"{drawn(name)} {share:.0%}" for name, share in zip(classes, probabilities, strict=True)]
-    bars.bar_label(drawn, texts, padding=3)
+    bars.bar_label(shares, texts, padding=3)
     bars.invert_yaxis()
     bars.set_xlim(0, 1.6)
     bars.axis("off")
