@@ -95,6 +95,9 @@ def open_store(root: Path) -> Store:
             stored.append(_stored(path.parent, record, top, planned))
         except (ValueError, OSError) as error:
             unreadable.append(str(error))
+    if not stored and not unreadable and unplanned:
+        each = ", ".join(str(folder / PLAN_NAME) for folder in plans)
+        raise FileNotFoundError(f"{root}: none of its {len(unplanned)} records is of a run that {each} has planned.")
     if not stored and not unreadable:
         raise FileNotFoundError(f"{root}: no {RECORD_NAME} below it; give a folder that holds runs.")
     return Store(
