@@ -17,7 +17,7 @@ from benchmark.cells import title
 from benchmark.store import Stored
 from benchmark.table import ArmCost, Comparison, Row
 from engine.curves import read_series
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from engine.metrics_file import CSV_NAME
 from engine.record import RECORD_NAME
 from files.naming import inside
@@ -45,9 +45,9 @@ def differences_picture(comparison: Comparison) -> str | None:
         each = [*item.per_seed.values()]
         panel.plot(each, [place] * len(each), "|", color="black", markersize=7, alpha=0.6)
     panel.axvline(0, color="black", linewidth=0.8)
-    names = [drawn(f"{i.task} {i.metric}, against {title(i.reference)}", most=100) for i in reversed(items)]
+    names = [label_text(f"{i.task} {i.metric}, against {title(i.reference)}", most=100) for i in reversed(items)]
     panel.set_yticks(range(len(items)), names, fontsize=8)
-    panel.set_xlabel(f"{drawn(title(comparison.claim))} minus the other arm, percentage points", fontsize=8)
+    panel.set_xlabel(f"{label_text(title(comparison.claim))} minus the other arm, percentage points", fontsize=8)
     panel.tick_params(axis="x", labelsize=8)
     panel.grid(axis="x", alpha=0.3)
     return _png(figure)
@@ -80,7 +80,7 @@ def curves_picture(comparison: Comparison, notes: list[str]) -> str | None:
     for panel, (task, lines) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
         named = set()
         for arm, steps, values in lines:
-            label = None if arm in named else drawn(title(arm))
+            label = None if arm in named else label_text(title(arm))
             named.add(arm)
             panel.plot(steps, values, color=_colour(comparison, arm), linewidth=1.1, alpha=0.8, label=label)
         _dress(panel, f"{task}: training loss", "step")
@@ -150,7 +150,7 @@ def _draw_cost(panel: Axes, row: Row, costs: dict[str, float | None], comparison
             fmt="o",
             capsize=3,
             color=_colour(comparison, arm),
-            label=drawn(title(arm)),
+            label=label_text(title(arm)),
         )
 
 
@@ -165,7 +165,7 @@ def _colour(comparison: Comparison, arm: str) -> str:
 
 
 def _dress(panel: Axes, title: str, below: str) -> None:
-    panel.set_title(drawn(title), fontsize=9)
+    panel.set_title(label_text(title), fontsize=9)
     panel.set_xlabel(below, fontsize=8)
     panel.tick_params(labelsize=8)
     panel.grid(alpha=0.3)

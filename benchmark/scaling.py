@@ -18,7 +18,7 @@ from benchmark.lines import CHECKPOINT_NAME
 from benchmark.report_pictures import COLOURS, png_bytes
 from benchmark.stats import Summary, summarise
 from benchmark.table import Comparison
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from files.writing import replacing
 
 RANDOM = "random"
@@ -157,7 +157,7 @@ def _sizes(panel: Axes, points: Sequence[Point], methods: Sequence[str]) -> None
     length = max(lengths, key=lambda passes: (lengths[passes], passes))
     for method in methods:
         mine = [point for point in points if point.method == method and point.passes in (length, 0)]
-        _line(panel, mine, lambda point: point.parameters / 1e6, methods.index(method), drawn(title(method)), "o")
+        _line(panel, mine, lambda point: point.parameters / 1e6, methods.index(method), label_text(title(method)), "o")
     panel.set_xscale("log")
     panel.set_xticks(sorted({point.parameters / 1e6 for point in points}))
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
@@ -173,7 +173,7 @@ def _lengths(panel: Axes, points: Sequence[Point], methods: Sequence[str]) -> No
     for number, size in enumerate(sizes):
         for method in methods:
             mine = [point for point in points if (point.method, point.parameters) == (method, size)]
-            label = f"{drawn(title(method))}, {size / 1e6:.2g} M"
+            label = f"{label_text(title(method))}, {size / 1e6:.2g} M"
             if method != RANDOM:
                 marker = MARKERS[number % len(MARKERS)]
                 _line(panel, mine, lambda point: point.passes / 1e3, methods.index(method), label, marker)
@@ -210,7 +210,7 @@ def _line(
 
 
 def _dress(panel: Axes, point: Point, below: str) -> None:
-    panel.set_title(drawn(f"{point.task}: {point.metric} (%)"), fontsize=9)
+    panel.set_title(label_text(f"{point.task}: {point.metric} (%)"), fontsize=9)
     panel.set_xlabel(below, fontsize=8)
     panel.tick_params(labelsize=8)
     panel.grid(alpha=0.3)

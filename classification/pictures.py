@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from classification.data import LabelledImages
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from engine.images import UnreadableImageError, read_rgb
 from engine.task import ImageResult
 from files.writing import replacing
@@ -32,7 +32,7 @@ def draw_predictions(
         except UnreadableImageError:
             continue
         label, answer = classes[result.values["label"]], classes[result.values["top5"][0]]
-        text = f"{drawn(label, most=30)}\n{drawn(answer, most=24)} {result.values['probability']:.0%}"
+        text = f"{label_text(label, most=30)}\n{label_text(answer, most=24)} {result.values['probability']:.0%}"
         axes.set_title(text, fontsize=8, color="black" if label == answer else "crimson")
     for axes in figure.axes:
         axes.axis("off")
@@ -49,7 +49,7 @@ def draw_answer(picture: Path, image: Path, *, classes: Sequence[str], probabili
     shown.imshow(read_rgb(image))
     shown.axis("off")
     shares = bars.barh(range(len(classes)), probabilities, color="steelblue")
-    texts = [f"{drawn(name)} {share:.0%}" for name, share in zip(classes, probabilities, strict=True)]
+    texts = [f"{label_text(name)} {share:.0%}" for name, share in zip(classes, probabilities, strict=True)]
     bars.bar_label(shares, texts, padding=3)
     bars.invert_yaxis()
     bars.set_xlim(0, 1.6)

@@ -15,7 +15,7 @@ from detection.coco import CocoSplit, read_coco
 from detection.data import exchanged
 from detection.draw import draw_objects
 from detection.tally import some
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from engine.images import UnreadableImageError, read_rgb
 from files.writing import replacing
 
@@ -178,7 +178,7 @@ def _draw_sheet(path: Path, splits: Sequence[CocoSplit]) -> Path:
         panel.set_axis_off()
     for panel, (split, number) in zip(panels, chosen, strict=False):
         image = split.store.image(number)
-        panel.set_title(drawn(f"{split.name}: {image['file_name']}", keep="end"), fontsize=7)
+        panel.set_title(label_text(f"{split.name}: {image['file_name']}", keep="end"), fontsize=7)
         try:
             image_HW3 = np.asarray(read_rgb(split.folder / image["file_name"]))
         except UnreadableImageError:

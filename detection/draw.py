@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from engine.images import read_rgb
 from files.writing import replacing
 
@@ -96,7 +96,7 @@ def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[Any, str], si
         )
     x, y, width, height = item["bbox"]
     panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.5))
-    label = drawn(names[item["category_id"]]) + (f" {item['score']:.2f}" if "score" in item else "")
+    label = label_text(names[item["category_id"]]) + (f" {item['score']:.2f}" if "score" in item else "")
     label += " (crowd)" if item.get("iscrowd") else ""
     # at the upper and right edges of the image the label would be cut off: there it stands inside its box
     line = size[0] * LABEL_INCHES / (PANEL_INCHES * _share(size[0] / size[1]))

@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from detection.score import CocoScores
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from files.writing import replacing
 
 MOST_NAMED = 20  # classes with a colour and a name; more are drawn in grey
@@ -28,7 +28,7 @@ def draw_precision(path: Path, scores: dict[str, CocoScores]) -> Path:
         for place, number in enumerate(ranked):
             colour = colormaps["tab20"](place % 20) if named else "0.8"
             name = one.class_names[number]
-            label = f"{drawn(name)} {one.class_ap[name]:.1f}" if named else None
+            label = f"{label_text(name)} {one.class_ap[name]:.1f}" if named else None
             panel.plot(RECALL, one.precision50_KR[number], color=colour, linewidth=1, label=label)
         mean_R = one.precision50_KR[present].mean(axis=0)
         panel.plot(RECALL, mean_R, color="black", linewidth=2, label=f"all {one.summary['ap']:.1f}")

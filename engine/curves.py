@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from engine.metrics_file import VALIDATION, parse_rows
 from files.writing import replacing
 
@@ -75,12 +75,12 @@ def _draw(panel: Axes, lines: Series, title: str, *, logarithmic: bool) -> None:
             marker="." if len(steps) < 30 else None,
             color="black" if total else None,
             linewidth=1.6 if total else 1.0,
-            label=drawn(name),
+            label=label_text(name),
         )
     every = [value for _, values in lines.values() for value in values]
     if logarithmic and every and 0 < 10 * min(every) <= max(every):  # within a decade the axis has hardly a number
         panel.set_yscale("log")
-    panel.set_title(drawn(title), fontsize=10)
+    panel.set_title(label_text(title), fontsize=10)
     panel.set_xlabel("step")
     panel.grid(alpha=0.3)
     if len(lines) > 1 or title == "validation":

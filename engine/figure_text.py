@@ -7,7 +7,7 @@ NO_LETTERS = 0x2E80  # from here on (East Asia, symbols) the font of the figures
 REPLACEMENT = "\ufffd"
 
 
-def drawn(name: object, *, most: int = MOST, keep: Literal["start", "end"] = "start") -> str:
+def label_text(name: object, *, most: int = MOST, keep: Literal["start", "end"] = "start") -> str:
     """Return a name as text for matplotlib: one line, of at most `most` characters, that shows what is written.
 
     matplotlib takes two dollar signs for a formula, which is drawn as such or stops the drawing, leaves labels that

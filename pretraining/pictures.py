@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backbones.checkpoint import Normalisation
 from backbones.config import Grid
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from files.writing import replacing
 from pretraining.mae import MaskedAutoencoder, patchify, unpatchify
 from pretraining.target import PCATarget, patch_statistics, visible_statistics
@@ -148,7 +148,7 @@ def name_rows(cells: Any, names: Sequence[str]) -> None:
     """Write beside each row of axes the name of its image, the end of it where it is long; nothing without names."""
     for row, name in zip(cells, names, strict=bool(names)):
         place = {"rotation": "vertical", "ha": "right", "va": "center", "transform": row[0].transAxes}
-        row[0].text(-0.03, 0.5, drawn(name, most=LONGEST, keep="end"), fontsize=6, **place)
+        row[0].text(-0.03, 0.5, label_text(name, most=LONGEST, keep="end"), fontsize=6, **place)
 
 
 def pixels(image_CHW: Tensor, normalisation: Normalisation) -> Any:

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from engine.images import read_reduced
 from files.writing import replacing
 from segmentation.convert import write_labels
@@ -80,7 +80,7 @@ def draw_overlay(
     axes.axis("off")
     if reduced := drawn_at((width, height)):
         axes.set_title(f"{width} x {height}{reduced}", fontsize=8)
-    labels = [f"{drawn(names[i].split(',')[0])} {pixels_C[i] / class_HW.size:.0%}" for i in shown]
+    labels = [f"{label_text(names[i].split(',')[0])} {pixels_C[i] / class_HW.size:.0%}" for i in shown]
     patches = [Patch(facecolor=palette_C3[i] / 255, label=text) for i, text in zip(shown, labels, strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     with replacing(path) as temporary:

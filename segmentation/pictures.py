@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from engine.figure_text import drawn
+from engine.figure_text import label_text
 from engine.image_file import UnreadableImageError
 from engine.images import MOST_DRAWN, read_reduced
 from engine.task import ImageResult
@@ -44,13 +44,13 @@ def draw_predictions(
         pictures = image_HWC, colour(label_HW, data.palette), colour(prediction_HW, data.palette)
         for axes, picture in zip(row, pictures, strict=True):
             axes.imshow(picture, interpolation="nearest")
-        row[0].set_title(drawn(result.image_id, keep="end"), fontsize=8)
+        row[0].set_title(label_text(result.image_id, keep="end"), fontsize=8)
         row[1].set_title("label", fontsize=8)
         row[2].set_title("prediction", fontsize=8)
         shown |= set(np.unique(label_HW)) | set(np.unique(prediction_HW))
     for axes in grid.flat:
         axes.axis("off")
-    patches = [Patch(facecolor=data.palette[i] / 255, label=drawn(names[i])) for i in sorted(shown - {IGNORED})]
+    patches = [Patch(facecolor=data.palette[i] / 255, label=label_text(names[i])) for i in sorted(shown - {IGNORED})]
     if IGNORED in shown:
         patches.append(Patch(facecolor="black", label="ignored"))
     figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=7, frameon=False)
@@ -76,7 +76,7 @@ def draw_confusion(path: Path, total_CC: np.ndarray, names: Sequence[str], *, mo
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(shown, cmap="Blues", vmin=0, vmax=100)
-    short = [drawn(names[number].split(",")[0], most=30) for number in chosen]
+    short = [label_text(names[number].split(",")[0], most=30) for number in chosen]
     axes.set_xticks(range(len(chosen)), short, rotation=90, fontsize=8)
     axes.set_yticks(range(len(chosen)), short, fontsize=8)
     for (row, column), value in np.ndenumerate(shown):
@@ -127,10 +127,14 @@ def draw_sheet(
         picture[class_HW == REFUSED] = MAGENTA
         left.imshow(image)
         right.imshow(picture, interpolation="nearest")
-        left.set_title(f"{drawn(pair.image_id, keep='end')}  {width} x {height}{drawn_at((width, height))}", fontsize=7)
-        right.set_title(drawn(pair.labels.name, keep="end"), fontsize=7)
+        left.set_title(
+            f"{label_text(pair.image_id, keep='end')}  {width} x {height}{drawn_at((width, height))}", fontsize=7
+        )
+        right.set_title(label_text(pair.labels.name, keep="end"), fontsize=7)
     named = [number for number, _ in shown.most_common() if number not in (IGNORED, REFUSED)][:MOST_NAMED]
-    patches = [Patch(facecolor=palette[i] / 255, label=drawn(classes.names[i].split(",")[0])) for i in sorted(named)]
+    patches = [
+        Patch(facecolor=palette[i] / 255, label=label_text(classes.names[i].split(",")[0])) for i in sorted(named)
+    ]
     patches += [Patch(facecolor="black", label="ignored")] if IGNORED in shown else []
     patches += [Patch(facecolor="magenta", label="no class")] if REFUSED in shown else []
     figure.legend(handles=patches, loc="outside lower center", ncols=4 * columns, fontsize=7, frameon=False)

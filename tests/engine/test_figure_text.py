@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from detection.draw import PANEL_INCHES, draw_detections, draw_objects
-from engine.figure_text import MOST, drawn
+from engine.figure_text import MOST, label_text
 
 NAMES = [
     "$a$",
@@ -27,30 +27,30 @@ NAMES = [
 
 
 def test_what_is_drawn() -> None:
-    shown = [drawn(name) for name in NAMES]
+    shown = [label_text(name) for name in NAMES]
     assert shown[:2] == [r"\$a\$", r"\\$5\$ or \$\frac\$"]
     assert shown[3:6] == [" _hidden_", "caf\ufffd.jpg", "a b c "]
-    assert shown[6] == "x" * (MOST - 3) + "..." and drawn("folder/" * 20 + "1.jpg", keep="end").endswith(
+    assert shown[6] == "x" * (MOST - 3) + "..." and label_text("folder/" * 20 + "1.jpg", keep="end").endswith(
         "/folder/1.jpg"
     )
-    assert shown[7:] == ["?", ""] and drawn(7) == "7"
+    assert shown[7:] == ["?", ""] and label_text(7) == "7"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_place_of_a_figure_takes_it(name: str) -> None:
     figure = Figure(layout="constrained")
     axes = figure.subplots()
-    axes.set_title(drawn(name))
-    axes.set_yticks([0], [drawn(name, most=30)])
-    axes.text(0, 0, drawn(name))
-    legend = axes.legend(handles=[Patch(label=drawn(name))])
+    axes.set_title(label_text(name))
+    axes.set_yticks([0], [label_text(name, most=30)])
+    axes.text(0, 0, label_text(name))
+    legend = axes.legend(handles=[Patch(label=label_text(name))])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure.draw_without_rendering()
     assert len(legend.get_texts()) == 1
     # nothing is a formula: the text that is laid out is the name itself
     text, formula = axes.title._preprocess_math(axes.title.get_text())
-    assert not formula and text.replace(" ", "")[:3] == drawn(name).replace("\\$", "$").replace(" ", "")[:3]
+    assert not formula and text.replace(" ", "")[:3] == label_text(name).replace("\\$", "$").replace(" ", "")[:3]
 
 
 def test_a_class_called_like_a_formula_is_drawn(tmp_path: Path) -> None:
