@@ -234,8 +234,6 @@ def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | No
         for note in images_of_both(train, val):
             val = with_note(val, f"{val.name}: {note}")
     check_same_categories(train, val)
-    if not val.records.objects.any():
-        raise ValueError(f"{val.annotations}: every object is a crowd; there is nothing to validate on.")
     return DetectionTask(config, train=train, val=val, data=data, init=init)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from detection.tally import Tally, some
+from detection.tally import Tally, said
 
 FEW = 4  # boxes, below which nothing is concluded from most of them
 NEAR = 2.0  # pixels between a mask and the box of it
@@ -95,9 +95,7 @@ def no_object(path: Path, *, images: int, crowds: int, tally: Tally) -> ValueErr
             f"{path}: each of its {crowds} annotations that can be used is a crowd (iscrowd 1); there is nothing to "
             "train on or to score. Crowds are regions of many objects; give single objects iscrowd 0."
         )
-    lost = "; ".join(
-        f"{defect.what}: {defect.count} ({some(defect.examples, defect.count)})" for defect in tally.defects()
-    )
+    lost = "; ".join(map(said, tally.defects()))
     return ValueError(f"{path}: holds {images} images and no annotation that can be used{': ' * bool(lost)}{lost}.")
 
 
