@@ -14,6 +14,7 @@ from benchmark.study_file import read_study, study_text
 from files.writing import replacing
 
 COPY = "study.yaml"
+TRUST = ("trust_pickle", "trust_tokenizer_pickle")  # flags that let a file run code
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,11 @@ def prepare(
     out: Path | None = None,
     root: Path | None = None,
     seeds: tuple[int, ...] | None = None,
+    trust_pickle: bool = False,
 ) -> Prepared:
     """Return the study that `name` is: a file, or the name of one in `studies`, with what overrides the file.
+
+    `trust_pickle` is the command line's word that pickles which the file names may run.
 
     Raises FileNotFoundError or ValueError for a name that is none, and for what is wrong in the file.
     """
@@ -81,10 +85,25 @@ def prepare(
             there = ", ".join(sorted(other.stem for other in studies.glob("*.yaml")))
             raise ValueError(f"no study is called {name!r}; there are: {there}. Or give a file, NAME.yaml.")
     study = read_study(path, {tool: known.flags for tool, known in tools.items()})
+    if not trust_pickle:
+        _check_trust(study, path)
     if seeds is not None:
         _check_seeds(study, seeds)
         study = replace(study, seeds=seeds)
     return Prepared(study, path.name, out or Path("runs") / study.name, root or Path(study.data), tools)
+
+
+def _check_trust(study: Study, path: Path) -> None:
+    """Raise ValueError where the file says of a pickle that it is trusted: a file may be somebody else's."""
+    places = {f"arms.{arm.label}": (*arm.declared, *(arm.pretrain.flags if arm.pretrain else ())) for arm in study.arms}
+    places |= {f"tokenizers.{tokenizer.name}": tokenizer.train.flags for tokenizer in study.tokenizers}
+    for place, flags in places.items():
+        for flag in flags:
+            if flag.name in TRUST and flag.value not in (False, ("False",)):
+                raise ValueError(
+                    f"{path.name}: {place}.{flag.name}: a pickle can run any code while it is read, and the word of a "
+                    "file is not enough for that; where you trust its origin, give --trust-pickle as well."
+                )
 
 
 def _check_seeds(study: Study, seeds: tuple[int, ...]) -> None:

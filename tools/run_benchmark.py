@@ -52,6 +52,8 @@ class Args:
     """Print how far each run is, from the records alone, and run nothing."""
     launcher: Literal["local", "slurm"] = "local"
     """Run here, or hand the runs to SLURM as arrays that wait for each other."""
+    trust_pickle: bool = False
+    """Read the pickles that the file declares as trusted; they can run any code while they are read."""
     at_once: int = 1
     """Runs side by side on this machine, each with its share of the cores and one of the GPUs in turn."""
 
@@ -67,7 +69,15 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(
                 "--at-once is for --launcher local; `cluster: {at_once: N}` in the study file says it for SLURM."
             )
-        made = prepare(args.study, TOOLS, studies=STUDIES, out=args.out, root=args.data, seeds=args.seeds)
+        made = prepare(
+            args.study,
+            TOOLS,
+            studies=STUDIES,
+            out=args.out,
+            root=args.data,
+            seeds=args.seeds,
+            trust_pickle=args.trust_pickle,
+        )
         if args.status:
             print(status_text(made.study.name, made.runs))
             return 0
@@ -76,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
             print(dry_run_text(made.study.name, made.runs, made.checked, made.out))
             return 0
         if args.launcher == "slurm":
-            print(_handed_in(made))
+            print(_handed_in(made, args.trust_pickle))
             return 0
         return _here(made, args.at_once, shlex.join(argv or sys.argv[1:]), start)
     except (ValueError, OSError) as error:
@@ -95,8 +105,10 @@ def _here(made: Prepared, at_once: int, command: str, start: float) -> int:
     return exit_code(outcomes, stopped=suite.stopped)
 
 
-def _handed_in(made: Prepared) -> str:
-    job = StudyJob(out=made.out.resolve(), root=made.root.resolve(), gpus=made.study.cluster.gpus)
+def _handed_in(made: Prepared, trust_pickle: bool) -> str:
+    job = StudyJob(
+        out=made.out.resolve(), root=made.root.resolve(), gpus=made.study.cluster.gpus, trust_pickle=trust_pickle
+    )
     # beside the jobs of an earlier call, which hold the folder in the same way, but beside no other such command
     with locked(made.out, shared=True) as note, locked(made.out / SLURM_FOLDER):
         _say(note)

@@ -24,12 +24,21 @@ class StudyJob:
     """Folder that the study's paths start from, absolute."""
     gpus: int
     """Processes of a training run; with more than one torchrun starts them."""
+    trust_pickle: bool = False
+    """Whether the command line that handed the study in trusts the pickles that the study declares."""
     suite: Suite | None = None
 
     def __call__(self, name: str) -> str:
         """Carry out a run and return how it ended. Raises RuntimeError where it has no result."""
         tools = TOOLS if self.gpus < 2 else {key: _by_torchrun(key, tool, self.gpus) for key, tool in TOOLS.items()}
-        made = prepare(str(self.out / COPY), tools, studies=self.out, out=self.out, root=self.root)
+        made = prepare(
+            str(self.out / COPY),
+            tools,
+            studies=self.out,
+            out=self.out,
+            root=self.root,
+            trust_pickle=self.trust_pickle,
+        )
         self.suite = Suite(tools, Console())
         outcome = self.suite.carry_one(name, made.runs, self.out)
         if not outcome.good:

@@ -1,0 +1,31 @@
+"""A study file cannot make pickles run: the command line has to say so too."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.planning import Prepared, prepare
+from tools.study_tools import TOOLS
+
+ARM = "theirs: {init: w.pkl, init_source: detectron2, trust_pickle: true}"
+TOKENS = "theirs: {pretrain: {recipe: tiny_beit, data: photos, tokenizer: d, trust_tokenizer_pickle: true}}"
+
+
+def study(folder: Path, arm: str, *, trust_pickle: bool) -> Prepared:
+    file = folder / "mine.yaml"
+    file.write_text(
+        f"name: mine\ndata: root\narms:\n  random: random\n  {arm}\nseeds: [0, 1]\n"
+        "tasks:\n  birds: {tool: train_cls, recipe: tiny, data: birds}\ncompare: {claim: theirs, against: random}\n"
+    )
+    return prepare(str(file), TOOLS, studies=folder, out=folder / "out", root=folder, trust_pickle=trust_pickle)
+
+
+@pytest.mark.parametrize(("arm", "flag"), [(ARM, "trust_pickle"), (TOKENS, "trust_tokenizer_pickle")])
+def test_the_word_of_a_file_is_not_enough(arm: str, flag: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"^mine\.yaml: arms\.theirs\.{flag}: .* give --trust-pickle as well"):
+        study(tmp_path, arm, trust_pickle=False)
+    assert study(tmp_path, arm, trust_pickle=True).study.arms[1].label == "theirs"
+
+
+def test_a_file_that_trusts_nothing_needs_no_word(tmp_path: Path) -> None:
+    assert study(tmp_path, ARM.replace("true", "false"), trust_pickle=False).study.arms[1].init == "w.pkl"
