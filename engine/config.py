@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Set
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -164,6 +164,22 @@ NOT_IDENTITY = frozenset(
 def as_json(config: Any) -> dict[str, Any]:
     """Return a dataclass as nested plain values."""
     return asdict(config)
+
+
+def with_defaults(values: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Return what `as_json` made of a configuration before some fields were there, with the defaults of these.
+
+    `config` is any configuration of the same kind, as it is now.
+    """
+    filled = dict(values)
+    for f in fields(config):
+        now = getattr(config, f.name)
+        if f.name in filled:
+            if is_dataclass(now) and isinstance(filled[f.name], dict):
+                filled[f.name] = with_defaults(filled[f.name], now)
+        elif f.default is not MISSING:
+            filled[f.name] = as_json(f.default) if is_dataclass(f.default) else f.default
+    return filled
 
 
 def differences(

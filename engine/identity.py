@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine.config import NOT_IDENTITY, differences
+from engine.config import NOT_IDENTITY, differences, with_defaults
 from engine.resume import checkpoints
 from engine.task import Facts
 from files.parsing import read_json
@@ -51,8 +51,11 @@ def read_identity(path: Path) -> dict[str, Any]:
     return unsealed(identity, str(path))
 
 
-def check_folder(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
-    """Raise ValueError where `out` is no folder, or holds another run than the one to be resumed."""
+def check_folder(out: Path, identity: dict[str, Any], *, resume: bool, config: Any = None) -> None:
+    """Raise ValueError where `out` is no folder, or holds another run than the one to be resumed.
+
+    A field of `config`, the dataclass in `identity`, that the run was begun without counts as its default.
+    """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; --out names a folder.")
     path = out / NAME
@@ -71,6 +74,8 @@ def check_folder(out: Path, identity: dict[str, Any], *, resume: bool) -> None:
         raise ValueError(
             f"{error} The folder cannot be resumed without it; restore it, or give another --out."
         ) from error
+    if config is not None and isinstance(old.get("config"), dict):
+        old = _plain({**old, "config": with_defaults(old["config"], config)})
     if found := differences(old, _plain(identity)):
         raise ValueError(
             f"{out}: holds a run with another configuration, so it cannot be resumed with this one: "

@@ -67,12 +67,12 @@ def fit(
     run: RunConfig = config.run
     facts = task.facts
     identity = identity_of(recipe, as_json(config), facts)
-    check_folder(out, identity, resume=resume)
+    check_folder(out, identity, resume=resume, config=config)
     fabric = make_fabric(run.precision, run.strategy)
     named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
     session = _Session(task, config, named, out, fabric, resume=resume)
     # after all that may refuse the run, so that a refusal leaves nothing; the folder may have changed since
-    with occupied(out, fabric, lambda: check_folder(out, identity, resume=resume)) as problems:
+    with occupied(out, fabric, lambda: check_folder(out, identity, resume=resume, config=config)) as problems:
         if fabric.is_global_zero:
             write_weights_report(out, facts.weights)
             write_identity(out, identity)

@@ -1,6 +1,7 @@
 """The one record of a run, `record.json`: all that tables read."""
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -209,12 +210,18 @@ def read_record(path: Path) -> RunRecord:
     return record
 
 
+MOST = 2**63 - 1  # of a count: tables hold 64 bits
+
+
 def _faults(record: RunRecord) -> list[str]:
     """Return what no run can have written: numbers out of their range, paths out of the folder."""
     counts = {name: getattr(record, name) for name in COUNTS} | {
         f"cost.{name}": value for name, value in record.cost.__dict__.items() if value is not None
     }
     faults = [f"{name}: {shown(value)} is below zero" for name, value in counts.items() if value < 0]
+    faults += [
+        f"{name}: {shown(value)} is beyond {MOST:,}" for name, value in counts.items() if MOST < value < math.inf
+    ]
     if record.world_size < 1:
         faults.append(f"world_size: {shown(record.world_size)} is below one")
     at = {"metrics": record.metrics} | {f"evaluations[{i}]": e.metrics for i, e in enumerate(record.evaluations)}

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import Duration, as_json, differences
+from engine.config import Duration, as_json, differences, with_defaults
 from engine.identity import run_id
 from engine.launch import micro_batches
 from engine.loop import fit
@@ -129,3 +129,12 @@ def test_a_batch_that_devices_cannot_share() -> None:
         micro_batches(64, 8, 3)
     with pytest.raises(ValueError, match="--max-per-device 0: it must be at least 1"):
         micro_batches(64, 0, 1)
+
+
+def test_a_field_that_came_later_counts_as_its_default(toy_config) -> None:
+    config = toy_config
+    old = as_json(config)
+    del old["run"]["max_megapixels"], old["run"]["schedule"]["gamma"]
+    assert with_defaults(old, config) == as_json(config)
+    del old["run"]["batch_size"]  # it has no default, so it stays a difference
+    assert "batch_size" not in with_defaults(old, config)["run"]
