@@ -27,15 +27,15 @@ from engine.device import make_fabric
 from engine.drawing import drawn
 from engine.evaluation import Evaluated, evaluate, write_results
 from engine.finite import NonFiniteError, non_finite
-from engine.identity import check_folder, identity_of, run_id, write_identity
+from engine.identity import check_folder, identity_of, run_id
 from engine.introduction import doubts, introduction
 from engine.log import RunLog, duration
 from engine.meter import Meter
 from engine.metrics_file import CSV_NAME, Mark, MetricsFile
-from engine.occupation import PICTURES, occupied
+from engine.occupation import PICTURES, begin, occupied
 from engine.optim import build_optimizer, set_lr
 from engine.processes import from_all, on_any
-from engine.record import RunRecord, Status, write_record, write_weights_report
+from engine.record import RunRecord, Status, write_record
 from engine.recording import Named, Recorder, now, relative
 from engine.resume import Progress, Trained
 from engine.schedule import lr_factor
@@ -74,8 +74,7 @@ def fit(
     # after all that may refuse the run, so that a refusal leaves nothing; the folder may have changed since
     with occupied(out, fabric, lambda: check_folder(out, identity, resume=resume, config=config)) as problems:
         if fabric.is_global_zero:
-            write_weights_report(out, facts.weights)
-            write_identity(out, identity)
+            begin(out, task, identity)
         fabric.barrier()
         with stop_requests() as stop:
             return session.run(stop, problems)

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 
+from engine.identity import write_identity
 from engine.processes import from_first
+from engine.record import write_weights_report
 from engine.resume import FOLDER
+from engine.task import Task, WritesStart
 from files.locking import locked
 from files.writing import remove_leftovers
 
@@ -32,3 +36,11 @@ def occupied(out: Path, fabric: Fabric, check: Callable[[], None]) -> Iterator[l
             return [*([note] if note else []), *([removed] if left else [])]
 
         yield from_first(fabric, take)
+
+
+def begin(out: Path, task: Task, identity: dict[str, Any]) -> None:
+    """Write what a run's folder begins with: the report of its weights, the state that it goes on from, config.json."""
+    write_weights_report(out, task.facts.weights)
+    if isinstance(task, WritesStart):
+        task.write_start(out)
+    write_identity(out, identity)

@@ -179,6 +179,14 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class WritesStart(Protocol):
+    """What a task has besides that can go on from the training state of other code."""
+
+    def write_start(self, out: Path) -> None:
+        """Write the checkpoint in `out` that the run goes on from; nothing where it is under way, or begins anew."""
+
+
+@runtime_checkable
 class ActsAfterSteps(Protocol):
     """What a task has besides where its model changes otherwise than by the optimiser: a momentum encoder follows."""
 

@@ -14,7 +14,6 @@ OUT/backbone.safetensors, which the tools of the three tasks take as --init, and
 from a run of the official MAE code; like any run it is continued with --resume where it was stopped.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from pretraining.moco_flags import MoCoFlags
 from pretraining.recipes import RECIPES
 from pretraining.statistics import with_statistics
 from pretraining.statistics_flags import StatisticsFlags
-from pretraining.task import MAETask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def build(config: Any, *, data: Path, init: InitialWeights | None) -> Task:
         args: Args = parse(Args, argv, doc=None)
-        task = build_task(config, data=data, init=init, trust_tokenizer=bool(args.trust_tokenizer_pickle))
-        if isinstance(task, MAETask) and os.environ.get("RANK", "0") == "0":
-            task.write_start(args.out)
-        return task
+        return build_task(config, data=data, init=init, trust_tokenizer=bool(args.trust_tokenizer_pickle))
 
     def adopt(config: Any, init: InitialWeights | None) -> Any:
         args: Args = parse(Args, argv, doc=None)

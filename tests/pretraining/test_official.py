@@ -14,6 +14,7 @@ from torch.amp import GradScaler
 
 import pretraining.task
 from engine.config import Duration, OptimConfig, ScheduleConfig
+from engine.device import make_fabric
 from engine.optim import build_optimizer, set_lr
 from engine.record import read_record
 from engine.resume import Trained, checkpoints, load_latest
@@ -164,7 +165,7 @@ def test_the_next_step_is_the_official_one(config: MAEConfig, data: Path, tmp_pa
     # a run as the loop builds it, restored by the loop's own code
     fresh = pretraining.task.build_task(replace(config, resume_from=None), data=data, init=None)
     ours = build_optimizer(fresh.param_groups(config.run.optim), config.run.optim, peak_lr=RATE)
-    progress, problems = load_latest(out, Trained(model=fresh.model, optimizer=ours))
+    progress, problems = load_latest(out, Trained(model=fresh.model, optimizer=ours), make_fabric("32-true"))
     assert progress is not None and (progress.step, problems) == (6, [])
 
     for number in (6, 7):
@@ -278,6 +279,8 @@ def test_float16_starts_with_a_scaler(config: MAEConfig, data: Path, tmp_path: P
         task.write_start(out)
         ours = build_optimizer(task.param_groups(half.run.optim), half.run.optim, peak_lr=RATE, scaled_loss=True)
         restored = GradScaler("cpu", init_scale=2.0)
-        progress, problems = load_latest(out, Trained(model=task.model, optimizer=ours, scaler=restored))
+        progress, problems = load_latest(
+            out, Trained(model=task.model, optimizer=ours, scaler=restored), make_fabric("32-true")
+        )
         assert progress is not None and problems == []
         assert restored.get_scale() == scale

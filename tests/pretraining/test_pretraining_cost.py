@@ -100,6 +100,7 @@ def test_a_record_without_the_frozen_part_is_read(mae_config: MAEConfig, data: P
     file = tmp_path / "run" / RECORD_NAME
     values = json.loads(file.read_text())
     assert values["cost"].pop("frozen_flops_per_image") == 0
+    del values["sha256"]  # records of then had none
     file.write_text(json.dumps(values))
     cost = read_record(file).cost
     assert cost.frozen_flops_per_image == 0

@@ -170,7 +170,7 @@ def test_labels_all_ignored(write_folder) -> None:
 
 def test_empty_class_list(write_folder) -> None:
     folder = write_folder(names=())
-    with pytest.raises(ValueError, match=r"0 class\(es\); segmentation needs 2 to 254"):
+    with pytest.raises(ValueError, match=r"objectInfo0\.txt: lists no class"):
         open_folder(folder)
 
 
