@@ -1,22 +1,16 @@
 """What a thread finds out of a weights file while it is read: whether it is whole, and its SHA-256."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from threading import Thread
 from typing import BinaryIO
 
+from files.digest import sha256_of
+
 Version = tuple[int, int, int, int]
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return _sha256(file)
 
 
 def version_of(stat: os.stat_result) -> Version:
@@ -76,17 +70,10 @@ def _begin(opened: _Opened) -> "Future[str]":
         try:
             with os.fdopen(os.dup(opened.descriptor), "rb") as file:
                 file.seek(0)
-                result.set_result(_sha256(file))
+                result.set_result(sha256_of(file))
         except OSError as error:
             result.set_exception(error)
 
     # daemon: a program that ends on an error must not wait for a digest that no one asks for
     Thread(target=run, name="sha256", daemon=True).start()
     return result
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()

@@ -7,9 +7,9 @@ from typing import Any
 
 from benchmark.matrix import FILE_ARCHITECTURE, Run
 from benchmark.search import is_settled
-from benchmark.store import file_sha256
 from engine.config import differences
 from engine.record import RECORD_NAME, RunRecord, read_record
+from files.digest import file_sha256
 from files.naming import inside
 from files.parsing import parse_json
 

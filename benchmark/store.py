@@ -1,6 +1,5 @@
 """Every record below a folder, and what could not be read."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from benchmark.plan import NAME as PLAN_NAME
 from benchmark.plan import Plan, Planned, planned_at, read_plans
 from benchmark.search import Choice, read_choice
 from engine.record import RECORD_NAME, RunRecord, read_record
+from files.digest import file_sha256
 from files.naming import inside
 
 
@@ -124,15 +124,6 @@ def frame(stored: Sequence[Stored]) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=["folder", "status", "task", "recipe", "weights", "seed", "metric", "value"]
     ).sort_values(["folder", "metric"], ignore_index=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _stored(folder: Path, record: RunRecord, top: Path | None, planned: Planned | None) -> Stored:

@@ -16,11 +16,11 @@ from typing import Any, overload
 import numpy as np
 from detectron2.structures import BoxMode
 
-from backbones.digest import file_sha256
 from detection.coco_file import read_file
 from detection.store import Category, Store, open_store, stored_source, write_store
 from detection.tally import said, some
 from engine.cache import cache_folder
+from files.digest import file_sha256
 from files.naming import files_below, nearest
 
 CACHED_FROM = 16 * 2**20  # bytes of JSON

@@ -13,11 +13,10 @@ import torch
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes
-from PIL import Image
 
 from detection.coco import CocoSplit, Records
 from detection.repeat import repeat_factors, repeated
-from engine.image_file import ORIENTATION
+from engine.image_file import ORIENTATION, opened
 from engine.images import read_rgb
 
 ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -232,7 +231,7 @@ def _check_size(record: dict[str, Any], image_HW3: np.ndarray) -> None:
 
 def exchanged(path: Path) -> str:
     """Return why the upright image has the stated width as its height: its EXIF orientation, or the annotations."""
-    with Image.open(path) as image:
+    with opened(path, str(path)) as image:
         turned = image.getexif().get(ORIENTATION) in ON_ITS_SIDE
     if turned:
         return " The file's EXIF orientation turns it; annotate the upright image."

@@ -1,6 +1,5 @@
 """Evaluating a finished or interrupted run again: its last checkpoint, on its own or another split."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from engine.metrics_file import CSV_NAME
 from engine.record import RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record, standing
 from engine.resume import checkpoints, load_model
 from engine.task import InitialWeights, Task
+from files.digest import file_sha256
 from files.naming import distinct_stems, inside
 from files.typed import from_json
 from files.writing import replacing
@@ -197,18 +197,10 @@ def _initial_weights(record: RunRecord, config: Any, source: Path, *, trust_pick
             f"pixels, which {source}, a record of before, does not. Put back the file of sha256 "
             f"{record.weights_sha256}."
         )
-    if path.is_file() and record.weights_sha256 is not None and (found := _sha256(path)) != record.weights_sha256:
+    if path.is_file() and record.weights_sha256 is not None and (found := file_sha256(path)) != record.weights_sha256:
         raise ValueError(
             f"{path}: is another file now (sha256 {found}) than the weights that the run started from "
             f"({record.weights_sha256}); they state the normalisation of the pixels, which {source}, a record of "
             "before, does not. Put the file back."
         )
     return replace(declared, trust_pickle=trust_pickle)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.checksum import check_records
-from backbones.digest import file_sha256
 from backbones.weight_files import ZIP
+from files.digest import file_sha256
 
 ENCODER, DECODER = "encoder.pkl", "decoder.pkl"
 URL = "https://cdn.openai.com/dall-e"

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 import backbones.checkpoint
 from backbones.checkpoint import FORMAT, Normalisation, write_checkpoint
 from backbones.config import ViTConfig
-from backbones.digest import file_sha256
 from backbones.loading import Fit, load_checkpoint
 from backbones.position import resize_patches, resize_position
 from backbones.sources.read import Declared, read_checkpoint
 from backbones.vit import ViT
+from files.digest import file_sha256
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))
 

@@ -10,10 +10,11 @@ import pytest
 
 from benchmark.cells import record_lines, signed
 from benchmark.plan import Plan
-from benchmark.store import file_sha256, frame, open_store
+from benchmark.store import frame, open_store
 from benchmark.table import Comparison, Row, compare
 from benchmark.verdict import overall_verdict, own_task_verdict, task_verdict, verdicts
 from engine.record import RunRecord
+from files.digest import file_sha256
 
 
 def comparison_of(study: Any) -> Comparison:

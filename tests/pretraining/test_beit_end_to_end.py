@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import engine.loop
-from backbones.digest import file_sha256
 from engine.record import RunRecord, read_record
 from engine.reevaluate import Asked, Buildable, reevaluate
 from engine.resume import checkpoints
+from files.digest import file_sha256
 from pretraining import beit_task, dvae_task
 from pretraining.beit_config import BEiTConfig
 from pretraining.dvae_config import DVAEConfig

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from backbones.digest import file_sha256
+from files.digest import file_sha256
 from pretraining.dvae import DiscreteVAE
 from pretraining.dvae_file import FORMAT, OwnTokenizer, TokenizerHeader, read_tokenizer, write_tokenizer
 from pretraining.tokenizer import check_grid, open_tokenizer
