@@ -1,10 +1,12 @@
 """mmpretrain's ViTs: backbones, classifiers and pre-training checkpoints of its `VisionTransformer` and `BEiTViT`.
 
-Names are those of mmseg's `MAE` and `BEiT` (backbones/sources/mmseg.py), and a `ln2` outside the layers is the norm of
-averaged patches, our `fc_norm`. Heads, necks (MAE's decoder among them) and index buffers are dropped. A file does not
+Names are those of its v1.2.0 (models/backbones/vision_transformer.py and beit.py, models/utils/attention.py,
+models/selfsup/), which are mmseg's of `MAE` and `BEiT` (backbones/sources/mmseg.py); a `ln2` outside the layers is the
+norm of averaged patches, our `fc_norm`. Heads, necks (MAE's decoder among them), index buffers and what else
+pre-training keeps beside its backbone (MoCo v3's average, BEiT's tokenizer and mask token) are dropped. A file does not
 say how its pixels were normalised, so two sources share these names: `mmpretrain` has ImageNet's constants (its MAE,
 MoCo v3 and DeiT), `mmpretrain_half` has 0.5 (its ViTs from AugReg, and BEiT); `data_preprocessor` of the config that
-made the file tells which to declare. Its layer scale of plain ViTs (`attn.gamma1`) is refused.
+made the file tells which to declare. The layer scale of its plain ViTs (`attn.gamma1.weight`) is refused.
 """
 
 import re
@@ -20,6 +22,9 @@ from backbones.sources.source import BEIT_ALONE, POSITIONS, Renamed, Source, ren
 DROP = (
     (r"(.*\.)?relative_position_index", "an index, made anew for every grid"),
     (r"(head|neck)\..*", "a head or neck, of another task"),
+    (r"momentum_encoder\..*", "MoCo v3's average of backbone and neck"),
+    (r"target_generator\..*", "the tokenizer that BEiT learned from"),
+    (r"(backbone\.)?mask_token", "stands for masked patches in pre-training alone"),
 )
 
 

@@ -134,6 +134,19 @@ def test_mmpretrains_pixels_are_declared(samples: dict[str, Any], tmp_path: Path
     assert torch.equal(found.state["fc_norm.weight"], sample.tensors["backbone.ln1.weight"])
 
 
+def test_what_mmpretrains_pretraining_keeps_beside_the_backbone(samples: dict[str, Any], tmp_path: Path) -> None:
+    """models/selfsup: `mocov3.py` averages Sequential(backbone, neck), `beit.py` has a tokenizer and a mask token."""
+    sample = samples["mmpretrain"]
+    beside = {"momentum_encoder.steps": torch.tensor(3), "momentum_encoder.module.1.fc0.weight": torch.ones(2, 2)}
+    beside |= {"momentum_encoder.module.0." + n.removeprefix("backbone."): t + 1 for n, t in sample.tensors.items()}
+    beside |= {"target_generator.blocks.input.w": torch.ones(2, 3, 7, 7), "backbone.mask_token": torch.ones(1, 1, 8)}
+    found = sample.read(sample.with_tensors(sample.tensors | beside).write(tmp_path / "whole"))
+    alone = sample.read(sample.write(tmp_path / "alone"))
+    assert found.state.keys() == alone.state.keys()
+    assert all(torch.equal(found.state[name], tensor) for name, tensor in alone.state.items())
+    assert {line.split(":")[0] for line in found.dropped} >= beside.keys()
+
+
 @pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool])
 def test_a_parameter_of_whole_numbers(kind: torch.dtype, samples: dict[str, Any], tmp_path: Path) -> None:
     name = "backbone.net.blocks.1.attn.rel_pos_h"
