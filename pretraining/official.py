@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from backbones.loading import LoadReport
+from backbones.sources.source import Renamed
+from backbones.sources.wrappers import rename_unwrapped
 from backbones.weight_files import open_weight_file, take_weights
 from engine import resume
 from engine.average import Average
@@ -54,14 +56,12 @@ class OfficialRun:
 def read_official(path: Path) -> OfficialRun:
     """Return a run of the official code. Raises ValueError or FileNotFoundError where the file holds no such thing."""
     opened = open_weight_file(path)
-    official = take_weights(opened, entries=("model",)).tensors
+    tensors = take_weights(opened, entries=("model",)).tensors
     opened.check()
-    if "decoder_pred.weight" not in official:
-        raise ValueError(
-            f"{path}: holds no decoder (decoder_pred and others), so pre-training cannot go on from it. Start a new "
-            "run from its encoder with --init FILE --init-source mae (own, for a backbone.safetensors), or give the "
-            "file with the decoder; a run of this project goes on with --resume."
-        )
+    try:
+        official = rename_unwrapped(_with_decoder, tensors).state
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     content: Mapping[str, Any] = opened.content if isinstance(opened.content, Mapping) else {}
     optimizer, scaler = content.get("optimizer"), content.get("scaler")
     moments = _moments(path, official, optimizer) if isinstance(optimizer, Mapping) else {}
@@ -151,6 +151,17 @@ def write_start(
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     progress = Progress(step=first_step(found, run, images=images), started=started)
     return resume.save(out, state=state, progress=progress, keep_last=run.keep_last)
+
+
+def _with_decoder(tensors: Mapping[str, Tensor]) -> Renamed:
+    """Return the tensors as they are, in their order. Raises ValueError where there is no decoder among them."""
+    if "decoder_pred.weight" not in tensors:
+        raise ValueError(
+            "holds no decoder (decoder_pred and others), so pre-training cannot go on from it. Start a new "
+            "run from its encoder with --init FILE --init-source mae (own, for a backbone.safetensors), or give the "
+            "file with the decoder; a run of this project goes on with --resume."
+        )
+    return Renamed(state=dict(tensors))
 
 
 def _named(groups: list[ParamGroupLike]) -> list[tuple[str, torch.nn.Parameter]]:

@@ -20,6 +20,7 @@ from engine.record import read_record
 from engine.resume import Trained, checkpoints, load_latest
 from engine.schedule import lr_factor
 from pretraining.config import MAEConfig
+from pretraining.official import read_official
 from pretraining.mae import patchify
 from pretraining.official import read_official
 from tools import pretrain
@@ -216,6 +217,19 @@ def test_a_published_file_starts_at_step_0(config: MAEConfig, data: Path, tmp_pa
     ]
     task.write_start(tmp_path / "run")
     assert [p.name for p in checkpoints(tmp_path / "run")] == ["step-00000000.pt"]
+
+
+@pytest.mark.parametrize("before", ["module.", "_orig_mod.", "module._orig_mod.", "model.module.", "model.encoder."])
+def test_wrappers_are_taken_off(before: str, config: MAEConfig, data: Path, tmp_path: Path) -> None:
+    """Of DistributedDataParallel, torch.compile and Lightning, in any nesting; AdamW's numbers follow the order."""
+    model, _, _ = saved(tmp_path / "plain.pth")
+    plain = read_official(tmp_path / "plain.pth")
+    wrapped = {before + name: tensor for name, tensor in model.state_dict().items()}
+    saved(tmp_path / "checkpoint-1.pth", model=wrapped)
+    found = read_official(tmp_path / "checkpoint-1.pth")
+    assert list(found.model) == list(plain.model) and found.moments.keys() == plain.moments.keys() != set()
+    assert all(torch.equal(found.model[name], tensor) for name, tensor in plain.model.items())
+    assert pretraining.task.build_task(config, data=data, init=None).facts.weights.lines()
 
 
 def test_what_differs_is_noted(config: MAEConfig, data: Path, tmp_path: Path) -> None:
