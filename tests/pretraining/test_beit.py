@@ -98,8 +98,7 @@ def test_loss_and_accuracy_by_hand() -> None:
 def test_untrained_model_knows_nothing() -> None:
     one = model()
     nn.init.zeros_(one.lm_head.weight)
-    loss = one(a_batch())["cross_entropy"]
-    assert float(loss.detach()) == pytest.approx(math.log(12), rel=1e-6)
+    assert float(one(a_batch())["cross_entropy"].detach()) == pytest.approx(math.log(12), rel=1e-6)
 
 
 def test_loss_is_that_of_the_hidden_patches() -> None:
@@ -107,7 +106,7 @@ def test_loss_is_that_of_the_hidden_patches() -> None:
     image_BCHW, pixel_BCHW, mask_BN, _ = batch = a_batch(3)
     token_BN = one.tokenizer.tokens(pixel_BCHW).flatten(1)
     logits = one.lm_head(one.encode(image_BCHW, mask_BN))
-    by_hand = [-logits[b, n].log_softmax(dim=0)[token_BN[b, n]] for b in range(3) for n in range(16) if mask_BN[b, n]]
+    by_hand = [-logits[b, n].log_softmax(dim=0)[token_BN[b, n]] for b, n in mask_BN.nonzero().tolist()]
     assert len(by_hand) == 18
     torch.testing.assert_close(one(batch)["cross_entropy"], torch.stack(by_hand).mean())  # float32, order of summing
 
@@ -119,8 +118,8 @@ def test_prediction_never_sees_hidden_pixels() -> None:
     other = torch.where(hidden, torch.randn_like(image_BCHW), image_BCHW)
     made, again = (one.predict(image, pixel_BCHW, mask_BN).logit_BMV for image in (image_BCHW, other))
     assert torch.equal(made, again)
-    seen = one.predict(torch.where(hidden, image_BCHW, other + 1), pixel_BCHW, mask_BN).logit_BMV
-    assert not torch.equal(made, seen)
+    visible_BCHW = torch.where(hidden, image_BCHW, other + 1)
+    assert not torch.equal(made, one.predict(visible_BCHW, pixel_BCHW, mask_BN).logit_BMV)
 
 
 def test_who_learns() -> None:
