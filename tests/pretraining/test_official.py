@@ -20,7 +20,6 @@ from engine.record import read_record
 from engine.resume import Trained, checkpoints, load_latest
 from engine.schedule import lr_factor
 from pretraining.config import MAEConfig
-from pretraining.official import read_official
 from pretraining.mae import patchify
 from pretraining.official import read_official
 from tools import pretrain
