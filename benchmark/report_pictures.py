@@ -18,6 +18,7 @@ from benchmark.store import Stored
 from benchmark.table import ArmCost, Comparison, Row
 from engine.curves import read_series
 from engine.figure_text import label_text
+from engine.image_file import opened
 from engine.metrics_file import CSV_NAME
 from engine.record import RECORD_NAME
 from files.naming import inside
@@ -102,8 +103,8 @@ def cost_picture(comparison: Comparison) -> str | None:
 
 
 def embedded(path: str) -> str:
-    """Return a picture file as a JPEG no wider than WIDEST, as a data URL. Raises OSError that names the file."""
-    with Image.open(path) as picture:
+    """Return a picture file as a JPEG no wider than WIDEST, as a data URL. Raises UnreadableImageError."""
+    with opened(path, path) as picture:
         small = picture.convert("RGB")
     if small.width > WIDEST:
         small = small.resize((WIDEST, round(small.height * WIDEST / small.width)), Image.Resampling.LANCZOS)

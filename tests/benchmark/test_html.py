@@ -16,6 +16,7 @@ from benchmark.html import to_html
 from benchmark.report_pictures import WIDEST, embedded, same_pictures
 from benchmark.store import open_store
 from benchmark.table import compare
+from engine.image_file import VARIABLE, UnreadableImageError
 from engine.record import read_record, write_record
 from tools import export_tables
 
@@ -98,6 +99,16 @@ def test_wide_pictures_are_made_small(tmp_path: Path) -> None:
     Image.new("RGB", (3 * WIDEST, 300)).save(tmp_path / "wide.png")
     data = base64.b64decode(embedded(str(tmp_path / "wide.png")).partition(",")[2])
     assert Image.open(BytesIO(data)).size == (WIDEST, 100)
+
+
+@pytest.mark.filterwarnings("ignore:Image size:PIL.Image.DecompressionBombWarning")
+def test_pictures_that_cannot_be_read_are_named_with_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "1")
+    Image.new("1", (1500, 1000)).save(tmp_path / "large.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "large.png").read_bytes()[:60])
+    for name, reason in (("large", "more than 1 megapixels"), ("cut", "unreadable image")):
+        with pytest.raises(UnreadableImageError, match=rf"{name}\.png: .*{reason}"):
+            embedded(str(tmp_path / f"{name}.png"))
 
 
 def test_classes_by_gain_and_one_without_a_score(runs: Path) -> None:
