@@ -4,8 +4,9 @@ ade20k      images/{training,validation}/x.jpg, annotations/{training,validation
             objectInfo<N>.txt: tab-separated with columns Idx and Name (without it N is the highest label)
 cityscapes  leftImg8bit/{train,val}/CITY/x_leftImg8bit.png, gtFine/{train,val}/CITY/x_gtFine_labelTrainIds.png;
             without such files x_gtFine_labelIds.png, whose numbers are mapped
-voc         JPEGImages/x.jpg, SegmentationClass/x.png, ImageSets/Segmentation/{train,val}.txt: 0 background,
-            1 to 20 the other classes, 255 ignored; the classes of CVAT's labelmap.txt where there is one
+voc         JPEGImages/x.jpg (or another ending where one file alone has the name), SegmentationClass/x.png,
+            ImageSets/Segmentation/{train,val}.txt: 0 background, 1 to 20 the other classes, 255 ignored; the classes of
+            CVAT's labelmap.txt where there is one
 coco_stuff  images/{train2017,val2017}/x.jpg, annotations/{train2017,val2017}/x_labelTrainIds.png; without such files
             x.png, COCO-Stuff's own pixel maps, whose numbers are mapped
 folder      images/{train,val}/x.*, labels/{train,val}/x.png: 0 to N - 1 the classes, 255 ignored; classes.txt:
@@ -14,16 +15,13 @@ folder      images/{train,val}/x.*, labels/{train,val}/x.png: 0 to N - 1 the cla
 Label maps may be .tif or .bmp in the place of .png.
 """
 
-import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engine.images import UnreadableImageError
-from files.naming import SYSTEM, files_below, inside, nearest
-from files.parsing import read_text
+from files.naming import SYSTEM
 from files.shared import shared_paths
 from segmentation import classes as known
 from segmentation.classes import Classes
@@ -41,15 +39,8 @@ from segmentation.labels import (
     read_label_map,
     take_census,
 )
-from segmentation.pairs import (
-    LABEL_EXTENSIONS,
-    Pair,
-    check_folders,
-    check_partners,
-    pair_folders,
-    some,
-    system_images,
-)
+from segmentation.pairs import Pair, check_folders, pair_folders, some, system_images
+from segmentation.voc import voc_notes, voc_pairs
 
 LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
 CENSUS_LIMIT = 2000  # label maps that are all read at the start; about ten seconds for photographs
@@ -70,6 +61,8 @@ class Layout:
     """Which numbers its label maps store, for its classes and the pairs of one split."""
     folders: tuple[str, ...] = ()
     """Folders in which every split has one of its own."""
+    notes: Callable[[Path, str], list[str]] = lambda _root, _split: []
+    """What people should know of the list of a split."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +113,7 @@ def open_folder(
     for split in splits:
         if not any(_scored(pair.labels, split.coding) for pair in split.pairs):
             raise ValueError(nothing_counts(split.name, [pair.labels for pair in split.pairs], split.coding))
+        notes += kind.notes(root, split.name)
         if system := [name for folder in kind.folders for name in system_images(root / folder / split.name)]:
             notes.append(f"{split.name}: {len(system)} images {SYSTEM} left out ({some(system)})")
     if shared := shared_paths(*([str(pair.image) for pair in split.pairs] for split in splits)):
@@ -188,55 +182,6 @@ def _folder_pairs(root: Path, split: str) -> list[Pair]:
     return pair_folders(root / "images" / split, root / "labels" / split)
 
 
-def _voc_pairs(root: Path, split: str) -> list[Pair]:
-    check_folders(root, ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"), "voc")
-    listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-    if not listing.is_file():
-        there = sorted(path.stem for path in listing.parent.glob("*.txt"))
-        raise FileNotFoundError(f"{listing}: no such split; there are {some(there)}.")
-    names = _voc_names(listing, root / "JPEGImages")
-    paths = {name: (root / "JPEGImages" / f"{name}.jpg", _voc_map(root, name)) for name in names}
-    images = {name: image for name, (image, _) in paths.items() if os.path.isfile(image)}
-    labels = {name: label for name, (_, label) in paths.items() if os.path.isfile(label)}
-    if absent := [name for name in paths if name not in images]:
-        meant = nearest([f"{name}.jpg" for name in absent], files_below(root / "JPEGImages"))
-        raise FileNotFoundError(
-            f"{listing}: {len(absent)} of {len(names)} images are missing ({some(absent)}) in "
-            f"{root / 'JPEGImages'}{meant}."
-        )
-    check_partners(images, labels, "JPEGImages/x.jpg", "SegmentationClass/x.*")
-    return [Pair(image.name, image, label) for image, label in paths.values()]
-
-
-def _voc_map(root: Path, name: str) -> Path:
-    """Return the label map of an image: the PNG, or another lossless file that alone is there."""
-    paths = [root / "SegmentationClass" / f"{name}{ending}" for ending in LABEL_EXTENSIONS]
-    return next((path for path in paths if os.path.isfile(path)), paths[0])
-
-
-def _voc_names(listing: Path, images: Path) -> list[str]:
-    """Return the names that a list gives, one a line or several; a line that is an image's name as a whole is one.
-
-    Raises ValueError for a list that is empty, leads out of the folder, or has a column of -1, 0 and 1.
-    """
-    names: list[str] = []
-    for line in (line.strip() for line in re.split(r"\r\n|\r|\n", read_text(listing))):
-        parts = line.split()
-        if len(parts) > 1 and os.path.isfile(images / f"{line}.jpg"):
-            parts = [line]
-        elif len(parts) > 1 and parts[-1] in ("-1", "0", "1") and not os.path.isfile(images / f"{parts[-1]}.jpg"):
-            raise ValueError(
-                f"{listing}: {line[:200]!r} has a column behind the name, as VOC's lists of one class have (1 there, "
-                f"-1 not there, 0 difficult); keep the names alone, of all images by `cut -d' ' -f1 {listing.name}`."
-            )
-        names += parts
-    if not names:
-        raise ValueError(f"{listing}: lists no image.")
-    for name in names:
-        inside(images, f"{name}.jpg", source=listing, links=True)
-    return names
-
-
 LAYOUTS: dict[LayoutName, Layout] = {
     "ade20k": Layout(
         train="training",
@@ -257,7 +202,8 @@ LAYOUTS: dict[LayoutName, Layout] = {
     "voc": Layout(
         train="train",
         val="val",
-        pairs=_voc_pairs,
+        pairs=voc_pairs,
+        notes=voc_notes,
         classes=lambda root: (
             known.read_class_list(root / known.LABEL_MAP) if (root / known.LABEL_MAP).is_file() else known.voc()
         ),

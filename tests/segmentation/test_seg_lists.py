@@ -1,6 +1,7 @@
 """Lists and names as others write them: encodings, CVAT's class list, VOC's columns, names that differ a little."""
 
 import re
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -84,6 +85,28 @@ def test_voc_names_with_spaces_and_columns(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"train\.txt: '2007_000001 -1' has a column behind the name, .*keep the names"
     ):
+        open_folder(root, "voc")
+
+
+def test_voc_names_that_stand_twice_are_counted(tmp_path: Path) -> None:
+    root = voc(tmp_path)
+    (root / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_000001\n2007_000003\n2007_000001\n")
+    folder = open_folder(root, "voc")
+    assert [pair.image_id for pair in folder.train.pairs] == ["2007_000001.jpg", "2007_000003.jpg"]
+    assert "train: 1 names stand more than once in the list, taken once (2007_000001)" in folder.notes
+    assert not any(note.startswith("val: ") and "more than once" in note for note in folder.notes)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpeg"])
+def test_voc_images_of_other_endings(tmp_path: Path, ending: str) -> None:
+    root = voc(tmp_path)
+    image = root / "JPEGImages" / "2007_000001.jpg"
+    shutil.copy(image, image.with_suffix(ending))
+    assert [pair.image_id for pair in open_folder(root, "voc").train.pairs] == [image.name]  # as ever
+    image.unlink()
+    assert [pair.image_id for pair in open_folder(root, "voc").train.pairs] == [f"2007_000001{ending}"]
+    shutil.copy(image.with_suffix(ending), image.with_suffix(".bmp"))
+    with pytest.raises(ValueError, match=r"train\.txt: '2007_000001' may be each of .*2007_000001\.bmp.*; keep one"):
         open_folder(root, "voc")
 
 
