@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from backbones.checkpoint import Normalisation
 from classification.config import Augmentation
-from classification.data import eval_transform, train_transform
+from classification.data import MOST_SIDES, eval_transform, train_transform
 
 Views = Literal["none", "fixed_crop", "random_crop", "color_jitter"]
 View = Callable[[Image.Image], Tensor]
@@ -37,10 +37,59 @@ def training_view(
     if kind == "fixed_crop":
         resized = [math.floor(side / CROP_SHARE) for side in size]
         shorter = resized[:1] if size[0] == size[1] else resized
-        steps = [v2.Resize(shorter, interpolation=bicubic), v2.RandomCrop(size)]
+        steps = [_FixedCrop(shorter, size)]
     else:
         steps = [v2.RandomResizedCrop(size, scale=scale, interpolation=bicubic), v2.ColorJitter(JITTER, JITTER, JITTER)]
     return v2.Compose([*steps, *([v2.RandomHorizontalFlip()] if flip else []), *normalised(normalisation)])
+
+
+class _FixedCrop:
+    """v2.Resize (bicubic) and v2.RandomCrop; of an image that is all length only what the crop shows is resized.
+
+    Resized whole, an image of 1 x 5,000 pixels would take a gigabyte.
+    """
+
+    def __init__(self, shorter: list[int], size: tuple[int, int]) -> None:
+        """`shorter` is v2.Resize's size, `size` height and width of the crop in pixels."""
+        self.resize = v2.Resize(shorter, interpolation=v2.InterpolationMode.BICUBIC)
+        self.crop = v2.RandomCrop(size)
+        self.shorter = shorter
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if len(self.shorter) > 1 or not is_long(image):
+            cropped: Image.Image = self.crop(self.resize(image))
+            return cropped
+        height, width = resized_size(image, self.shorter[0])
+        place = self.crop.make_params([torch.empty(3, height, width, device="meta")])  # draws as it does of an image
+        box = (place["left"], place["top"], place["left"] + place["width"], place["top"] + place["height"])
+        return resized_part(image, (height, width), box)
+
+
+def is_long(image: Image.Image) -> bool:
+    """Whether an image is longer than MOST_SIDES of its shorter sides, so that it is not to be enlarged whole."""
+    return max(image.size) > MOST_SIDES * min(image.size)
+
+
+def resized_size(image: Image.Image, shorter: int) -> tuple[int, int]:
+    """Return height and width of the image once its shorter side is resized to `shorter`, as v2.Resize rounds them."""
+    resized = v2.functional.resize(torch.empty(3, image.height, image.width, device="meta"), [shorter])
+    return resized.shape[1], resized.shape[2]
+
+
+def resized_part(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """Return the part `box` (left, top, right, bottom) of the image resized (bicubic) to `size` (height, width).
+
+    Only the pixels that it is made of are resized. The weights of Pillow's filter are equal to some 1e-6, so that a
+    level of 255 may be rounded otherwise; in tests none is.
+    """
+    factors = image.width / size[1], image.height / size[0]
+    place = [side * factor for side, factor in zip(box, (*factors, *factors), strict=True)]
+    margin = [math.ceil(2 * max(factor, 1)) + 1 for factor in factors]  # the cubic reaches two pixels of the coarser
+    left, top = (max(0, math.floor(place[axis]) - margin[axis]) for axis in (0, 1))
+    right, bottom = (min(image.size[axis], math.ceil(place[2 + axis]) + margin[axis]) for axis in (0, 1))
+    part = image.crop((left, top, right, bottom))
+    within = (place[0] - left, place[1] - top, min(place[2] - left, part.width), min(place[3] - top, part.height))
+    return part.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.BICUBIC, box=within)
 
 
 def normalised(normalisation: Normalisation) -> list[Any]:

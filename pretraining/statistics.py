@@ -4,7 +4,8 @@ They are computed once, before the first step, and are part of the run's configu
 reads them there, and the backbone's file states them to whoever loads it.
 
 Every image counts alike, whatever its size: it is resized as for evaluation, shorter side to resolution / CROP_SHARE,
-and taken whole, since training crops come from all of it. With m and s the means of an image's pixels and of their
+and taken whole, since training crops come from all of it; one that is all length piece by piece, PIECES at most, evenly
+spaced. With m and s the means of an image's pixels and of their
 squares, from 0 to 1, the mean is E[m] and the deviation sqrt(E[s] - E[m]^2), rounded to DIGITS. Of more than SAMPLE
 images a fixed random choice is taken, the same for every seed of the run; an image's mean deviates by 0.15 or so from
 that of all, which the sample brings to 0.0015. Axis letters: C channels, V values of a byte.
@@ -12,7 +13,7 @@ that of all, which the sample brings to 0.0015. Axis letters: C channels, V valu
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,18 +25,20 @@ from torchvision.transforms import v2
 
 from backbones.checkpoint import Normalisation
 from classification.config import ClassificationConfig
+from classification.data import MOST_SIDES
 from engine.identity import NAME, check_folder, read_identity
-from engine.images import ImageSource, UnreadableImageError, open_images
+from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.log import evaluation_lines
 from engine.task import InitialWeights
 from files.typed import from_json
-from pretraining.augment import CROP_SHARE
+from pretraining.augment import CROP_SHARE, is_long, resized_part, resized_size
 from pretraining.beit_config import BEiTConfig
 from pretraining.config import MAEConfig
 from pretraining.moco_config import MoCoConfig
 
 SAMPLE = 10_000  # images; some minutes of one process on photographs, less with --workers
 DIGITS = 4
+PIECES = 64  # of a long image, each of MOST_SIDES shorter sides
 
 C = TypeVar("C", MAEConfig, BEiTConfig, MoCoConfig, ClassificationConfig)
 
@@ -114,9 +117,10 @@ def measure(
     return Statistics(normalisation=normalisation, images=read, of=len(images), unreadable=tuple(unreadable))
 
 
-def moments(image: Image.Image) -> np.ndarray:
-    """Return the means (2, C) of an RGB image's pixels, from 0 to 1, and of their squares."""
-    share_CV = np.array(image.histogram()).reshape(3, 256) / (image.width * image.height)
+def moments(pieces: Iterable[Image.Image]) -> np.ndarray:
+    """Return the means (2, C) of the pixels of an RGB image, given in pieces, from 0 to 1, and of their squares."""
+    count_CV = sum(np.array(piece.histogram()).reshape(3, 256) for piece in pieces)
+    share_CV = count_CV / np.sum(count_CV, axis=1, keepdims=True)
     level_V = np.arange(256) / 255
     return np.stack([share_CV @ level_V, share_CV @ level_V**2])
 
@@ -135,7 +139,19 @@ class _Samples(Dataset[tuple[np.ndarray, str]]):
             image = self.images.read(int(self.chosen[number]))
         except UnreadableImageError as error:
             return np.zeros((2, 3)), str(error)
-        return moments(v2.functional.resize(image, [self.shorter], v2.InterpolationMode.BICUBIC)), ""
+        return moments(_pieces(image, self.shorter)), ""
+
+
+def _pieces(image: Image.Image, shorter: int) -> Iterator[Image.Image]:
+    """Yield the image with its shorter side resized to `shorter`, in pieces where it is all length."""
+    if not is_long(image):
+        yield v2.functional.resize(image, [shorter], v2.InterpolationMode.BICUBIC)
+        return
+    height, width = size = resized_size(image, shorter)
+    step = MOST_SIDES * shorter
+    for begin in evenly_spaced(range(0, max(size), step), PIECES):
+        end = min(begin + step, max(size))
+        yield resized_part(image, size, (begin, 0, end, height) if width > height else (0, begin, width, end))
 
 
 def _nothing(_: str) -> None:
