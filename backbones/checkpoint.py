@@ -7,9 +7,8 @@ backbones/loading.py puts one into a ViT.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,6 +16,8 @@ from torch import Tensor
 from backbones.checksum import BLANK, FIELD, stamp
 from backbones.config import ViTConfig
 from backbones.vit import ViT
+from files.parsing import parse_json
+from files.typed import from_json
 from files.writing import replacing
 
 UNSTAMPED = (
@@ -152,8 +153,8 @@ class Header:
     architecture: ViTConfig
     source: str
     normalisation: Normalisation
-    origin: str | None
-    notes: tuple[str, ...]
+    origin: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
@@ -166,19 +167,13 @@ def parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
             "says what it looks like."
         )
     try:
-        header: dict[str, Any] = json.loads(metadata[FORMAT])
-        stated: dict[str, Any] = header["architecture"]
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stated.items()}
-        architecture = ViTConfig(**values)
-        normalisation = Normalisation(**{name: tuple(v) for name, v in header["normalisation"].items()})
-        origin = header.get("origin")
-        stamped = () if FIELD in header else (UNSTAMPED,)
-        return Header(
-            architecture=architecture,
-            source=str(header["source"]),
-            normalisation=normalisation,
-            origin=None if origin is None else str(origin),
-            notes=tuple(str(note) for note in header.get("notes", ())) + stamped,  # files from before have none
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # the last: numbers of any length
-        raise ValueError(f"{path}: its header does not describe a ViT ({type(error).__name__}: {error}).") from error
+        stated = parse_json(metadata[FORMAT].encode(), FORMAT, surrogates=True)  # a note may name a file
+        known = {f.name for f in fields(Header)}
+        if isinstance(stated, dict):  # other fields are those of a later version
+            header = from_json(Header, {name: value for name, value in stated.items() if name in known})
+        else:
+            header = from_json(Header, stated)
+    except ValueError as error:
+        raise ValueError(f"{path}: its header does not describe a ViT ({error}).") from error
+    # files from before have no checksum
+    return header if FIELD in stated else replace(header, notes=(*header.notes, UNSTAMPED))

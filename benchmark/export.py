@@ -27,9 +27,11 @@ from benchmark.escape import markdown, markdown_line, plain
 from benchmark.html import to_html
 from benchmark.published import PublishedCheck
 from benchmark.scaling import scaling_grid, scaling_points, write_scaling
+from benchmark.store import Store, files_read
 from benchmark.table import OWN_TASK, ArmCost, Comparison, Row
 from benchmark.verdict import verdicts
 from engine.config import as_json
+from files.naming import refuse_overwriting
 from files.writing import replacing
 
 Format = Literal["md", "csv", "json", "latex", "html", "scaling"]
@@ -150,6 +152,12 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
     if scaling_points(comparison):
         paths += write_scaling(folder / SCALING_NAME, to_scaling(comparison), comparison)
     return paths
+
+
+def write_export(path: Path, text: str, store: Store) -> Path:
+    """Write an export atomically and return its path. Raises ValueError where it would be written over what is read."""
+    refuse_overwriting([path], files_read(store))
+    return write_text(path, text)
 
 
 def write_text(path: Path, text: str) -> Path:

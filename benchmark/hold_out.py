@@ -9,13 +9,15 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from files.naming import system_part
+from files.naming import refuse_overwriting, refuse_within, system_part
 from files.parsing import read_json
+from files.typed import from_json
 from files.writing import READABLE
 
 Layout = Literal["ade20k", "folder"]
@@ -35,12 +37,41 @@ class HoldOut:
     layout: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class CocoImage:
+    """Of an image of a COCO file, what a division needs."""
+
+    id: int | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoAnnotation:
+    """Of an annotation of a COCO file, what a division needs."""
+
+    image_id: int | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoIds:
+    """Of a COCO file, what a division needs."""
+
+    images: tuple[CocoImage, ...]
+    annotations: tuple[CocoAnnotation, ...]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for ids that come twice, also as a number and its text: images are chosen by that text."""
+        ids = Counter(str(image.id) for image in self.images)
+        if twice := [name for name, count in ids.items() if count > 1]:
+            raise ValueError(f"images: id {twice[0]!r} comes {ids[twice[0]]} times ({len(twice)} such ids)")
+
+
 def hold_out(wanted: HoldOut, out: Path) -> str:
     """Write `out` in the layout that the tool reads, training images and held-out ones as its two usual splits.
 
     Returns a sentence with the counts; nothing is done where `out` holds the same already. Raises FileNotFoundError or
     ValueError for data that cannot be split, and where `out` holds something else.
     """
+    _refuse_over_images(wanted, out)
     note = json.dumps({name: str(value) for name, value in asdict(wanted).items()}, indent=1)
     if out.exists():
         if (out / NOTE).is_file() and (out / NOTE).read_text(encoding="utf-8") == note:
@@ -58,6 +89,17 @@ def hold_out(wanted: HoldOut, out: Path) -> str:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return f"{out}: {counts[0]} images to train on, {counts[1]} held out."
+
+
+def _refuse_over_images(wanted: HoldOut, out: Path) -> None:
+    """Raise ValueError where `out` is the data, or lies among the images that are divided."""
+    refuse_overwriting([out], [wanted.data, *([wanted.train_json] if wanted.train_json else [])])
+    if wanted.tool != "train_seg":
+        usual = "train" if wanted.tool == "train_cls" else "train2017"
+        refuse_within(out, [wanted.data / (wanted.train_split or usual)])
+    elif wanted.layout is None or wanted.layout in LABELS:
+        maps, train, _ = LABELS[wanted.layout or "ade20k"]
+        refuse_within(out, [wanted.data / kind / (wanted.train_split or train) for kind in ("images", maps)])
 
 
 def _umask() -> int:
@@ -98,12 +140,10 @@ def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotations; give --train-json or --train-split.")
     whole: dict[str, Any] = read_json(path)
-    if not isinstance(whole, dict) or not all(isinstance(whole.get(name), list) for name in ("images", "annotations")):
-        raise ValueError(f"{path}: no COCO annotations; it needs lists of images and annotations.")
-    for name, key in (("images", "id"), ("annotations", "image_id")):
-        for number, item in enumerate(whole[name]):
-            if not isinstance(item, dict) or not isinstance(item.get(key), int | str):
-                raise ValueError(f"{path}: {name}[{number}] has no {key}.")
+    try:
+        from_json(CocoIds, _picked(whole))
+    except ValueError as error:
+        raise ValueError(f"{path}: no COCO annotations that can be divided ({error}).") from error
     away = held_out_names([str(image["id"]) for image in whole["images"]], wanted.share)
     for name, inside in (("train2017", False), ("val2017", True)):
         images = [image for image in whole["images"] if (str(image["id"]) in away) == inside]
@@ -114,6 +154,19 @@ def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
         target.write_text(json.dumps(part), encoding="utf-8")
         _link(_folder(wanted.data / split), out / name)
     return len(whole["images"]) - len(away), len(away)
+
+
+def _picked(whole: Any) -> Any:
+    """Return of a COCO file what CocoIds has: other fields are kept as they are."""
+    if not isinstance(whole, dict):
+        return whole
+    found: dict[str, Any] = {}
+    for name, key in (("images", "id"), ("annotations", "image_id")):
+        if isinstance(whole.get(name), list):
+            found[name] = [{k: v for k, v in i.items() if k == key} if isinstance(i, dict) else i for i in whole[name]]
+        elif name in whole:
+            found[name] = whole[name]
+    return found
 
 
 def _maps(wanted: HoldOut, out: Path) -> tuple[int, int]:

@@ -90,6 +90,6 @@ def _unnamed(record: RunRecord, kind: Kind) -> list[str]:
     parts: list[str] = [kind]
     config = record.config
     if kind == "classification" and config.get("protocol", "finetune") != "finetune":
-        blocks = f" {config['tuned_blocks']:g}" if config["protocol"] == "partial" else ""
+        blocks = f" {config.get('tuned_blocks', 1):g}" if config["protocol"] == "partial" else ""
         parts.append(f"{config['protocol']}{blocks}")
     return parts

@@ -8,9 +8,10 @@ from pathlib import Path
 from benchmark.attempt import Tool
 from benchmark.checks import Checked, budget, problems, refuse
 from benchmark.matrix import Matrix, Run
-from benchmark.plan import write_plan
+from benchmark.plan import NAME, write_plan
 from benchmark.study import Flag, Study
 from benchmark.study_file import read_study, study_text
+from files.naming import refuse_overwriting
 from files.writing import replacing
 
 COPY = "study.yaml"
@@ -76,7 +77,8 @@ def prepare(
 
     `trust_pickle` is the command line's word that pickles which the file names may run.
 
-    Raises FileNotFoundError or ValueError for a name that is none, and for what is wrong in the file.
+    Raises FileNotFoundError or ValueError for a name that is none, for what is wrong in the file, and where the study's
+    copy in its folder would be written over a file that is no such copy.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -85,12 +87,15 @@ def prepare(
             there = ", ".join(sorted(other.stem for other in studies.glob("*.yaml")))
             raise ValueError(f"no study is called {name!r}; there are: {there}. Or give a file, NAME.yaml.")
     study = read_study(path, {tool: known.flags for tool, known in tools.items()})
+    folder = out or Path("runs") / study.name
+    if path.read_text(encoding="utf-8", errors="replace") != study_text(study):  # else it is the copy itself
+        refuse_overwriting([folder / COPY, folder / NAME], [path])
     if not trust_pickle:
         _check_trust(study, path)
     if seeds is not None:
         _check_seeds(study, seeds)
         study = replace(study, seeds=seeds)
-    return Prepared(study, path.name, out or Path("runs") / study.name, root or Path(study.data), tools)
+    return Prepared(study, path.name, folder, root or Path(study.data), tools)
 
 
 def _check_trust(study: Study, path: Path) -> None:

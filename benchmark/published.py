@@ -14,12 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmark.lines import arm_of
 from benchmark.stats import Summary, summarise
 from benchmark.store import Stored
 from benchmark.study import RATE_FLAG
+from files.parsing import parse_yaml
+from files.typed import from_json
 
 PATH = Path(__file__).with_name("published.yaml")
 BLOCK_FIELDS = {"recipe", "task", "data", "val_images", "backbone", "tolerance", "tolerance_reason", "source", "rows"}
@@ -83,12 +83,13 @@ class PublishedCheck:
 def published_rows(path: Path = PATH) -> tuple[Published, ...]:
     """Return the published numbers. Raises ValueError that names the block or row that is not complete."""
     rows = []
-    for block in yaml.safe_load(path.read_text(encoding="utf-8")):
+    for block in parse_yaml(path.read_bytes(), path.name):
         _complete(path, block, BLOCK_FIELDS, optional=set())
         shared = {name: value for name, value in block.items() if name != "rows"}
         for row in block["rows"]:
             _complete(path, row, ROW_FIELDS, optional=ROW_OPTIONS)
-            rows.append(Published(**{"block": block["recipe"], **shared, **row}))
+            place = f"{path.name}: {row['arm']} of {block['recipe']}"
+            rows.append(from_json(Published, {"block": block["recipe"], **shared, **row}, place=place))
     keys = [(row.recipe, row.arm, row.metric) for row in rows if row.recipe != NO_RECIPE]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:

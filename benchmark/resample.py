@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmark.lines import Line
+from benchmark.result_lines import MATCHES, LineError, answers, confusions, matches
 from benchmark.store import Stored
 from engine.confusion import areas_of, resampled_scores
 from engine.evaluation import read_results
@@ -26,8 +27,6 @@ RESAMPLES = 1000
 SEED = 0  # of the resamples: equal records give equal tables
 CHUNK = 4_000_000  # multiplicities held at a time
 TOLERANCE = 1e-4  # percent points between a record's metric and the same from its results file
-
-MATCHES = {"box_matches": "box_ap", "mask_matches": "mask_ap"}  # field of a line -> metric
 
 Lines = Sequence[dict[str, Any]]
 
@@ -89,7 +88,7 @@ def multiplicities(images: int, resamples: int, seed: int = SEED) -> Iterator[np
 
 def top1(lines: Lines) -> Resampler:
     """Return the resampler of classification: top1 and top5 in percent."""
-    hit_NM = np.array([[x["label"] == x["top5"][0], x["label"] in x["top5"]] for x in lines], dtype=np.float64)
+    hit_NM = np.array([[x.label == x.top5[0], x.label in x.top5] for x in answers(lines)], dtype=np.float64)
 
     def of(times_RN: np.ndarray) -> dict[str, np.ndarray]:
         share_RM = 100 * (times_RN @ hit_NM) / times_RN.sum(axis=1, keepdims=True)
@@ -100,7 +99,7 @@ def top1(lines: Lines) -> Resampler:
 
 def miou(lines: Lines) -> Resampler:
     """Return the resampler of segmentation: miou, macc and aacc in percent."""
-    parts = [line["confusion"] for line in lines]
+    parts = [line.confusion for line in confusions(lines)]
     # classes that are nowhere have no IoU, so the largest number that occurs is enough
     classes = 1 + max((max(row[:2]) for rows in parts for row in rows), default=0)
     areas = areas_of(parts, classes)
@@ -112,7 +111,7 @@ def ap(lines: Lines) -> Resampler:
     held = [name for name in MATCHES if all(name in line for line in lines)]
     if not held:
         raise ValueError("detection: the results files hold no matches")
-    precision = {MATCHES[name]: AveragePrecision([line[name] for line in lines]) for name in held}
+    precision = {MATCHES[name]: AveragePrecision(matches(lines, name)) for name in held}
     return lambda times_RN: {metric: one.of(times_RN) for metric, one in precision.items()}
 
 
@@ -135,7 +134,10 @@ def _open(line: Line, item: Stored) -> tuple[list[str], Resampler]:
     results = read_results(path, sha256=item.record.results_sha256)
     if len(results) < 2:
         raise ValueError(f"{item.folder}: {len(results)} images; a resample needs two or more")
-    return [result.image_id for result in results], RESAMPLERS[line.kind]([result.values for result in results])
+    try:
+        return [result.image_id for result in results], RESAMPLERS[line.kind]([result.values for result in results])
+    except LineError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _check(item: Stored, resampler: Resampler, images: int) -> None:

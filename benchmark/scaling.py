@@ -17,8 +17,10 @@ from benchmark.cells import DASH, Grid, title
 from benchmark.lines import CHECKPOINT_NAME
 from benchmark.report_pictures import COLOURS, png_bytes
 from benchmark.stats import Summary, summarise
+from benchmark.store import files_read
 from benchmark.table import Comparison
 from engine.figure_text import label_text
+from files.naming import refuse_overwriting
 from files.writing import replacing
 
 RANDOM = "random"
@@ -132,6 +134,7 @@ def write_scaling(path: Path, text: str, comparison: Comparison) -> tuple[Path, 
     """
     _wanted(comparison)
     picture = path.with_suffix(".png")
+    refuse_overwriting([path, picture], files_read(comparison.store))
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     with replacing(picture) as temporary:

@@ -129,8 +129,15 @@ class Section:
             self.wrong(key, f"{twice[0]} comes twice; give each once")
 
     def choice(self, key: str, options: Collection[T], default: T | None = None) -> T:
-        """Return one of the options; where it is none of them they are listed, and None comes back."""
+        """Return one of the options; where it is none of them they are listed, and None comes back.
+
+        Where there are no options None comes back too: these were refused before.
+        """
         listed = ", ".join(map(str, options))
+        if not options:  # nothing can be said of the choice, and what is wrong with the options is said already
+            self.known.add(key)
+            self.values.pop(key, None)
+            return cast(T, None)
         if not self.has(key):
             if default is None:
                 self.wrong(key, f"missing; it is one of {listed}")

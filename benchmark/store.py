@@ -10,10 +10,13 @@ import pandas as pd
 from benchmark.lines import CHECKPOINT_NAME, Line, arm_of, line_of
 from benchmark.plan import NAME as PLAN_NAME
 from benchmark.plan import Plan, Planned, planned_at, read_plans
+from benchmark.search import NAME as CHOICE_NAME
 from benchmark.search import Choice, read_choice
 from engine.record import RECORD_NAME, RunRecord, read_record
 from files.digest import file_sha256
 from files.naming import inside
+
+READ = ("config.json", "metrics.csv", "results.jsonl", "weights.txt", "study.yaml")  # beside records and plans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,15 @@ def open_store(root: Path) -> Store:
         absent=tuple(absent),
         plans=tuple(plans.values()),
     )
+
+
+def files_read(store: Store) -> list[Path]:
+    """Return the files below a store's folder that an export may read: it must be written over none of them."""
+    names = {RECORD_NAME, PLAN_NAME, CHOICE_NAME, *READ}
+    found = [path for path in store.root.rglob("*") if path.name in names]
+    for item in store.stored:
+        found += [item.folder / name for name in (*item.record.pictures, *item.record.outputs)]
+    return found
 
 
 def frame(stored: Sequence[Stored]) -> pd.DataFrame:

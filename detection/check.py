@@ -17,6 +17,7 @@ from detection.draw import draw_objects
 from detection.tally import some
 from engine.figure_text import label_text
 from engine.images import UnreadableImageError, read_rgb
+from files.naming import refuse_overwriting
 from files.writing import replacing
 
 SIDES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}  # COCO's, in pixels of area
@@ -37,7 +38,8 @@ class CocoCheck:
 def check_coco(data: Path, *, files: Sequence[Path], sheet: Path) -> CocoCheck:
     """Return what the annotation files of a data set hold, and write a contact sheet of their images.
 
-    Without `files` all instances_*.json in data/annotations are looked at; raises FileNotFoundError for none.
+    Without `files` all instances_*.json in data/annotations are looked at; raises FileNotFoundError for none, and
+    ValueError for a sheet over an image or an annotation file.
     """
     if not data.is_dir():
         raise FileNotFoundError(
@@ -60,6 +62,8 @@ def check_coco(data: Path, *, files: Sequence[Path], sheet: Path) -> CocoCheck:
             faults.append(str(error))
             lines.append("  cannot be read; see the faults")
             continue
+        images = [split.folder / name.decode() for name in split.store.arrays.name_I.tolist()]
+        refuse_overwriting([sheet], [*chosen, *images])
         splits.append(split)
         lines += _describe(split)
         found, notes = _image_faults(split, taken)

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
@@ -13,13 +13,18 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 import tyro
 
 from engine.config import Duration, Precision, RunConfig
+from engine.evaluation import RESULTS_NAME
 from engine.finite import NonFiniteError
+from engine.identity import NAME as IDENTITY_NAME
 from engine.image_file import allow_megapixels
 from engine.loop import EXIT_CODES, fit
+from engine.metrics_file import CSV_NAME
 from engine.processes import processes
 from engine.recipe import departures
+from engine.record import RECORD_NAME, WEIGHTS_NAME
 from engine.seeding import derive, seed_all
 from engine.task import InitialWeights, Task
+from files.naming import refuse_overwriting, refuse_within
 
 
 class TaskConfig(Protocol):
@@ -31,6 +36,11 @@ class TaskConfig(Protocol):
 
 C = TypeVar("C", bound=TaskConfig)
 PARTS = ("augment",)  # of a task's configuration: their fields have flags as its own have
+# what a run writes to its folder: of every task, and of some
+RUN_FILES = (
+    *(RECORD_NAME, IDENTITY_NAME, WEIGHTS_NAME, CSV_NAME, RESULTS_NAME),
+    *("backbone.safetensors", "tokenizer.safetensors", "train_list.txt", "detections.json", "per_class.csv"),
+)
 Build = Callable[..., Task]  # build(config, *, data: Path, init: InitialWeights | None) -> Task
 
 
@@ -186,6 +196,7 @@ def run_tool(
     names = "\n".join(f"  {name}: {(recipe.__doc__ or '-').splitlines()[0]}" for name, recipe in recipes.items())
     args = parse(cls, argv, doc=f"{(doc or '').strip()}\n\nRecipes:\n{names}")
     try:
+        refuse_over_inputs(args)
         config, init = override(choose_recipe(recipes, args.recipe), args), initial_weights(args)
         if adopt is not None:
             config = adopt(config, init)
@@ -206,12 +217,30 @@ def train(args: TrainArgs, config: C, build: Build, *, departures: tuple[str, ..
         allow_megapixels(config.run.max_megapixels)
         seed_all(derive(config.run.seed, "weights"))
         task = build(config, data=args.data, init=initial_weights(args))
+        refuse_among_images(args.out, args.data, (task.facts.train_split, task.facts.val_split))
         record = fit(
             task, config, recipe=args.recipe, out=args.out, resume=args.resume, departures=departures, arm=args.arm
         )
     except (ValueError, OSError, NonFiniteError) as error:
         return fail(error)
     return EXIT_CODES[record.status]
+
+
+def refuse_over_inputs(args: TrainArgs) -> None:
+    """Raise ValueError where --out is the folder of the data, or has a file's name that another flag reads."""
+    read = [value for f in fields(args) if f.name != "out" and isinstance(value := getattr(args, f.name), Path)]
+    refuse_overwriting([args.out, *(args.out / name for name in RUN_FILES)], read)
+
+
+def refuse_among_images(out: Path, data: Path, splits: Sequence[str]) -> None:
+    """Raise ValueError where `out` is or lies in a folder of `data` that is called as a split, and so is searched.
+
+    A run's folder of that name beside the splits is none of them.
+    """
+    top, here = Path(os.path.realpath(data)), Path(os.path.realpath(out))
+    names = {Path(split).name for split in splits}
+    between = [path for path in (here, *here.parents) if top in path.parents and path.name in names]
+    refuse_within(out, [path for path in between if path.is_dir() and not (path / IDENTITY_NAME).exists()])
 
 
 def initial_weights(args: TrainArgs) -> InitialWeights | None:

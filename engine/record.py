@@ -252,6 +252,11 @@ def _config_faults(config: dict[str, Any]) -> list[str]:
     share = config.get("label_share")
     if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):
         faults.append(f"config.label_share: {shown(share)} is no share above 0 and up to 1")
+    protocol, blocks = config.get("protocol", ""), config.get("tuned_blocks", 1)
+    if not isinstance(protocol, str):
+        faults.append(f"config.protocol: {shown(protocol)} is no text")
+    if isinstance(blocks, bool) or not isinstance(blocks, int | float) or not 0 < blocks <= MOST:
+        faults.append(f"config.tuned_blocks: {shown(blocks)} is no number above 0")
     return faults
 
 

@@ -65,6 +65,18 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             raise ValueError(f"{path}: would be written over {taken}, which is read; give another --out.")
 
 
+def refuse_within(out: Path, folders: Iterable[Path]) -> None:
+    """Raise ValueError where a file or folder `out` is one of `folders` or lies in one, links followed.
+
+    What is written there would be taken for an input the next time. To be called before anything is written.
+    """
+    real = Path(os.path.realpath(out))
+    above = {_place(path) for path in (real, *real.parents)}
+    for folder in folders:
+        if _place(folder) in above:
+            raise ValueError(f"{out}: would be written into {folder}, which is read; give another --out.")
+
+
 def distinct_stems(stems: Sequence[str], identities: Sequence[str], *, endings: Sequence[str] = (".png",)) -> list[str]:
     """Return a file stem for each of N things such that stem + ending is another name for every thing and ending.
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from backbones.checksum import BLANK, FIELD, stamp
 from backbones.weight_files import read_weight_file
+from files.parsing import parse_json
+from files.typed import from_json
 from files.writing import replacing
 from pretraining.dvae import DiscreteVAE
 
@@ -100,8 +102,9 @@ def _header(path: Path, metadata: Mapping[str, str]) -> TokenizerHeader:
             "); give the tokenizer.safetensors that a run of tiny_dvae or small_dvae wrote."
         )
     try:
-        content = json.loads(metadata[FORMAT])
-        content.pop(FIELD, None)  # files from before have none
-        return TokenizerHeader(**content)
-    except (AttributeError, TypeError, ValueError) as error:
+        content = parse_json(metadata[FORMAT].encode(), FORMAT)
+        if isinstance(content, dict):
+            content.pop(FIELD, None)  # files from before have none
+        return from_json(TokenizerHeader, content)
+    except ValueError as error:
         raise ValueError(f"{path}: its header does not describe a tokenizer ({error}).") from error

@@ -18,6 +18,7 @@ from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open
 from engine.record import RECORD_NAME, RunRecord, read_record, standing
 from engine.resume import checkpoints, load_model
 from engine.seeding import seeded
+from files.naming import refuse_within
 from files.typed import from_json
 from pretraining.augment import validation_view
 from pretraining.config import MAEConfig
@@ -141,14 +142,13 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     """Write the pictures that the model can give of the images below `folder`, files or in tar shards.
 
     Raises what `open_images` raises, ValueError where no image can be read or none is asked for, where `folder` is a
-    file, and for a model of other than 3 channels.
+    file or holds `out`, and for a model of other than 3 channels.
     """
     if options.images < 1:
         raise ValueError(f"--count is {options.images}; at least 1 image is drawn.")
     if folder.is_file():
         raise ValueError(f"{folder}: is a file, and a folder of images is needed, such as {folder.parent}.")
-    if out.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"--out {out}: lies in {folder}, where the next call would take the pictures for images.")
+    refuse_within(out, [folder])
     encoder = shown.encoder.eval()
     a = encoder.architecture
     if a.in_chans != 3:

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from files.parsing import read_json
+from files.typed import from_json
 from files.writing import READABLE
 from scenes.classes import IGNORE, SEMANTIC_NAMES, STUFF, THINGS
 from scenes.config import IDS_PER_SPLIT, SPLITS, VERSION, ScenesConfig, Split, image_id, split_seed
@@ -59,6 +60,18 @@ class ScenesIndex:
     def ade20k(self) -> Path:
         """Folder with images/ and annotations/."""
         return self.root / "ade20k"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What scenes.json says of its folder."""
+
+    version: int
+    config: dict[str, Any]
+    digest: str
+    """SHA-256 over all files."""
+    stuff: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()
 
 
 def write_scenes(out: Path, config: ScenesConfig) -> ScenesIndex:
@@ -136,22 +149,25 @@ def _open_same(out: Path, config: ScenesConfig) -> ScenesIndex:
             f"{out} is not empty and has no scenes.json, so it is no finished folder of scenes; "
             "pass a new folder, or remove this one."
         )
-    record = read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get("digest"), str):
-        raise ValueError(f"{path}: not the note of a folder of scenes; remove {out}, and the scenes are made anew.")
+    try:
+        note = from_json(Note, read_json(path))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: not the note of a folder of scenes ({error}); remove {out}, and the scenes are made anew."
+        ) from error
     wanted = json.loads(_json_bytes({"version": VERSION, "config": asdict(config)}))
-    found = {"version": record.get("version"), "config": record.get("config")}
+    found = {"version": note.version, "config": note.config}
     if found != wanted:
         raise FileExistsError(
             f"{out} holds other scenes: found {json.dumps(found)}, asked for {json.dumps(wanted)}; "
             "pass a new folder, the same settings, or remove this one."
         )
-    if _digest(out, config) != record["digest"]:
+    if _digest(out, config) != note.digest:
         raise ValueError(
             f"{out}: its files are not those that were written (the digest of scenes.json is of others): one is "
             "damaged, missing or was changed. Remove that folder, and the same scenes are made anew."
         )
-    return ScenesIndex(root=out, config=config, digest=record["digest"])
+    return ScenesIndex(root=out, config=config, digest=note.digest)
 
 
 def _digest(out: Path, config: ScenesConfig) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from engine.image_file import UnreadableImageError, say_need, upright_size
 from engine.images import EXTENSIONS
-from files.naming import SYSTEM
+from files.naming import SYSTEM, refuse_overwriting
 from files.shared import same_content
 from segmentation.classes import Classes, listed_classes, read_class_list, read_object_info
 from segmentation.labels import CONVERT, IGNORED, REFUSED, Coding, count_values, from_nought, from_one, read_label_map
@@ -70,9 +70,12 @@ def check_ade20k(
     """Return what the data set in `root` holds; write a contact sheet to `sheet` where it is given.
 
     `folder` checks images/, labels/ and classes.txt instead. Raises FileNotFoundError where no split is there, and
-    ValueError for a class list that cannot be read.
+    ValueError for a class list that cannot be read and for a sheet over what is read.
     """
     kind, labels = LAYOUTS[layout], FOLDERS[layout]
+    if sheet is not None:
+        read = [path for name in ("images", labels) for path in (root / name).rglob("*") if path.is_file()]
+        refuse_overwriting([sheet], [*read, *root.glob("*.txt")])
     found = [_scan(root, name, labels, layout) for name in (kind.train, kind.val) if (root / "images" / name).is_dir()]
     if not found:
         kind.pairs(root, kind.train)  # says what was looked for and what is there

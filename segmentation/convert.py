@@ -10,6 +10,7 @@ from PIL import Image
 
 from engine.image_file import check_sums, opened, raw_mode
 from engine.images import find_images
+from files.naming import refuse_within
 from files.writing import replacing
 from segmentation.classes import Classes, read_class_list
 from segmentation.labels import IGNORED
@@ -76,8 +77,9 @@ def convert_colours(source: Path, out: Path, palette: Path, *, ignore: tuple[int
     """Write `out/x.png`, an index map, for every mask `source/x.*`, and return the paths.
 
     `palette` is a `classes.txt` with colours. Raises ValueError that names the first mask that cannot be converted, and
-    before anything is written for a file that exists and for two masks that would become one.
+    before anything is written for an `out` within `source`, a file that exists, and two masks that would become one.
     """
+    refuse_within(out, [source])
     classes = read_class_list(palette)
     targets: dict[Path, Path] = {}
     for path in find_images(source):

@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 
 from benchmark.cells import record_lines
-from benchmark.export import EXPORTS, Format, write_text
+from benchmark.export import EXPORTS, Format, write_export
 from benchmark.html import to_html
 from benchmark.resample import RESAMPLES
 from benchmark.scaling import write_scaling
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         elif args.format == "scaling":
             print(*write_scaling(args.out, text, comparison), sep="\n")
         else:
-            print(write_text(args.out, text))
+            print(write_export(args.out, text, comparison.store))
         if args.format == "csv":  # numbers alone: what was left out is said beside them
             print("\n".join(record_lines(comparison)), file=sys.stderr)
     except (ValueError, OSError) as error:

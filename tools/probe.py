@@ -20,8 +20,9 @@ from backbones.config import FAMILY
 from backbones.initial import with_architecture
 from classification.config import Pooling
 from classification.probe import ProbeConfig, run_probes
-from engine.launch import fail, parse
+from engine.launch import fail, parse, refuse_among_images
 from engine.task import InitialWeights
+from files.naming import refuse_overwriting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(Args, argv, doc=__doc__)
     try:
         config = config_of(args)
+        cache = args.cache or args.out / "features"
+        for folder in (args.out, cache):
+            refuse_overwriting([folder], [args.data] if args.init is None else [args.data, args.init])
+            refuse_among_images(folder, args.data, ("train", args.val_split))
         init = None
         if args.init is not None:
             init = InitialWeights(
@@ -91,7 +96,6 @@ def main(argv: list[str] | None = None) -> int:
         elif args.init_architecture == "file":
             raise ValueError("--init-architecture file: no weights to take it from; give --init FILE.")
         config = with_architecture(config, init)
-        cache = args.cache or args.out / "features"
         records = run_probes(config, data=args.data, init=init, out=args.out, cache=cache, say=print)
     except (ValueError, OSError) as error:
         return fail(error)

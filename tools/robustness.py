@@ -19,7 +19,7 @@ from classification.robustness import mean_top1, score_corruptions, score_folder
 from classification.trained import known_by
 from engine.launch import fail, parse
 from engine.reevaluate import Asked
-from files.naming import inside
+from files.naming import inside, refuse_within
 from files.writing import replacing
 
 
@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(Args, argv, doc=__doc__)
     try:
         out = inside(args.run, f"robustness/{args.images.resolve().name}.json", source=args.run)
+        refuse_within(out, [args.images])
         asked = Asked(data=args.data, trust_pickle=args.trust_pickle)
         known = known_by(args.run, asked, resized=args.layout == "folders")
         if args.layout == "folders":

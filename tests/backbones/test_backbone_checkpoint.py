@@ -281,8 +281,8 @@ def rewritten(path: Path, header: dict[str, object], **changes: Tensor | None) -
 @pytest.mark.parametrize(
     ("header", "changes", "message"),
     [
-        ({"depth": 2.5}, {}, r"does not describe a ViT \(ValueError: depth is 2\.5; it must be a whole number"),
-        ({"position": "rotary"}, {}, "position is 'rotary'; there are: sincos, learned, none"),
+        ({"depth": 2.5}, {}, r"does not describe a ViT \(architecture\.depth: 2\.5 is no whole number"),
+        ({"position": "rotary"}, {}, "architecture.position: 'rotary' is none of sincos, learned, none"),
         ({"depth": 10**7}, {}, "the weights have 2 blocks, and the architecture says 10000000"),
         ({"image_size": [8 * 10**12] * 2, "position": "learned"}, {}, "no ViT can be so large"),
         ({"image_size": [64, 32]}, {}, r"other shape 1 \(pos_embed \(1, 17, 16\) for \(1, 33, 16\)\)"),

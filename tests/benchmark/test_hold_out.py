@@ -10,6 +10,28 @@ import pytest
 from benchmark.hold_out import HoldOut, held_out_names, hold_out
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], r"\[\] is no object with the fields of CocoIds"),
+        ({"images": {}}, r"images: {} is no list; CocoIds needs annotations"),
+        (
+            {"images": [{"id": 1.5}, {}, 7], "annotations": [{"image_id": None, "bbox": 3}]},
+            r"images\[0\]\.id: 1\.5 is no whole number; .*images\[1\]: CocoImage needs id, .*images\[2\]: 7 is no "
+            r"object .*annotations\[0\]\.image_id: None is no",
+        ),
+        ({"images": [{"id": 1}, {"id": "1"}, {"id": 2}], "annotations": []}, r"images: id '1' comes 2 times \(1 such"),
+    ],
+)
+def test_a_coco_file_is_typed_with_all_faults_at_once(content: Any, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "annotations/instances_train2017.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"instances_train2017\.json: no COCO annotations .*{said}"):
+        hold_out(HoldOut(tool="train_det", data=tmp_path, share=0.5), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_share_of_the_names_is_held_out() -> None:
     names = [f"{number}.jpg" for number in range(100)]
     away = held_out_names(names, 0.2)

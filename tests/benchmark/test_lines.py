@@ -16,7 +16,7 @@ from benchmark.search import Choice, Tried
 from benchmark.store import open_store
 from benchmark.table import compare
 from engine.config import as_json
-from engine.record import RunRecord
+from engine.record import RunRecord, read_record, write_record
 
 Record = Callable[..., RunRecord]
 
@@ -40,12 +40,28 @@ def test_an_arm_is_its_label_else_what_made_its_weights(record: Record) -> None:
             Line("classification, partial 0.5, 1 % of labels", "classification", share=0.01),
         ),
         ({"label_share": 1.0}, {"top1": 1.0}, Line("classification", "classification")),
+        ({"protocol": "partial"}, {"top1": 1.0}, Line("classification, partial 1", "classification")),  # the default
     ],
 )
 def test_protocols_and_shares_have_lines_of_their_own(
     record: Record, changes: dict[str, Any], metrics: dict[str, float], line: Line
 ) -> None:
     assert line_of(record("classification", "mae", 0, metrics, config=changes)) == line
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        ({"protocol": "partial", "tuned_blocks": "x"}, "config.tuned_blocks: 'x' is no number above 0"),
+        ({"protocol": ["partial"], "tuned_blocks": None}, "config.protocol: .* is no text; config.tuned_blocks: None"),
+    ],
+)
+def test_what_lines_read_of_a_configuration_is_typed(
+    record: Record, tmp_path: Path, config: dict[str, Any], fault: str
+) -> None:
+    write_record(tmp_path, record("classification", "mae", 0, {"top1": 1.0}, config=config))
+    with pytest.raises(ValueError, match=rf"record\.json: not a readable record .*{fault}"):
+        read_record(tmp_path)
 
 
 def test_lines_of_probes_and_lvis(record: Record) -> None:

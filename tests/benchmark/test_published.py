@@ -1,5 +1,6 @@
 """Published rows: complete, recipes apart, and a check that a measured run has to pass."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from benchmark.export import to_csv, to_json, to_latex, to_markdown
 from benchmark.lines import METRICS
-from benchmark.published import NO_RECIPE, check_published, published_rows
+from benchmark.published import NO_RECIPE, PATH, check_published, published_rows
 from benchmark.search import Choice, Tried
 from benchmark.store import Stored, open_store
 from benchmark.table import compare
@@ -53,6 +54,14 @@ def test_rows_are_complete_and_two_coco_recipes_are_apart() -> None:
         assert row.recipe == NO_RECIPE or row.recipe in RECIPES[row.task], row.recipe
         assert row.block in RECIPES[row.task]
         assert 0 < row.tolerance < 2 < row.value < 100
+
+
+def test_a_row_is_typed_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    text = PATH.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"value: [0-9.]+", "value: much", text, count=1), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"mine\.yaml: \w+ of \w+\.value: 'much' is no finite number"):
+        published_rows(path)
 
 
 def test_a_run_outside_of_the_tolerance_is_flagged(study: Any, record: Callable[..., RunRecord]) -> None:

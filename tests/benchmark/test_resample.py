@@ -67,7 +67,16 @@ def test_ap_is_resampled_from_matches(study: Any, record: Any) -> None:
     [
         (answers([1, 1, 1, 1]), 75.0, "top1 of the results file is 100.0000, of the record 75.0000"),
         (answers([1, 0, 1]), 66.6666667, "holds other images than"),
-        ([{"label": 1}] * 4, 75.0, "no 'top5' in a line"),
+        (
+            [{"label": 1}] * 4,
+            75.0,
+            "results.jsonl: line 1: Answers needs top5, which is not there; line 2: Answers needs",
+        ),
+        (
+            [{"label": 1, "top5": ["1"]}, {"label": True, "top5": []}] * 2,
+            75.0,
+            "line 1.top5[0]: '1' is no whole number; line 2.label: True is no",
+        ),
         ([], 75.0, "0 images"),
     ],
 )
@@ -81,6 +90,36 @@ def test_what_cannot_be_resampled_is_said(study: Any, record: Any, lines: Any, t
     row = next(row for row in comparison.rows if row.metric == "top1")
     assert len(row.contrasts) == 2 and all(item.images is None for item in row.contrasts)
     assert any(reason in text for text in comparison.not_resampled), comparison.not_resampled
+
+
+WHOLE = {"objects": [[0, 1]], "detections": [[0, 0.9, 1023, 0]]}
+
+
+@pytest.mark.parametrize(
+    ("task", "line", "reason"),
+    [
+        ("detection", {"box_matches": {**WHOLE, "objects": [[0, 1.5]]}}, "line 2.box_matches.objects[0][1]: 1.5 is no"),
+        ("detection", {"box_matches": {**WHOLE, "objects": [[0, True]]}}, "objects[0][1]: True is no whole number"),
+        ("detection", {"box_matches": {**WHOLE, "objects": [[0]]}}, "objects[0]: [0] is no list of 2"),
+        ("detection", {"box_matches": {"objects": []}}, "line 2.box_matches: Matches needs detections"),
+        ("detection", {"box_matches": [1]}, "line 2.box_matches: [1] is no object"),
+        ("detection", {"box_matches": {**WHOLE, "detections": [[0, "x", 3, 0]]}}, "detections[0][1]: 'x' is no finite"),
+        ("detection", {"box_matches": {**WHOLE, "detections": [[0, 0.5, 1024, 0]]}}, "[0, 0.5, 1024, 0] is no class"),
+        ("detection", {"box_matches": {**WHOLE, "detections": [[-1, 0.5, 1, 0]]}}, "[-1, 0.5, 1, 0] is no class with"),
+        ("segmentation", {"confusion": [[0, 10**12, 5]]}, "[0, 1000000000000, 5] is no pair of classes"),
+        ("segmentation", {"confusion": [[0, 0.5, 5]]}, "line 2.confusion[0][1]: 0.5 is no whole number"),
+    ],
+)
+def test_lines_are_typed(study: Any, record: Any, task: Any, line: dict[str, Any], reason: str) -> None:
+    """Before they are computed with: numpy would round a fraction, and a class of 10^12 would take all memory."""
+    good = {"detection": {"box_matches": WHOLE}, "segmentation": {"confusion": [[0, 0, 5]]}}[task]
+    metric = {"detection": "box_ap", "segmentation": "miou"}[task]
+    add(study, record, "mae", 0, [good, good], task, **{metric: 100.0})
+    add(study, record, "random", 0, [good, line], task, **{metric: 100.0})
+    drawn = resample(Line(task, task), open_store(study.root).stored, 20)
+    assert drawn.images == 2 and [*drawn.values_R] == [study.root / f"{task}-mae-0"]
+    assert len(drawn.problems) == 1 and str(study.root / f"{task}-random-0/results.jsonl") in drawn.problems[0]
+    assert reason in drawn.problems[0], drawn.problems
 
 
 def test_without_matches_detection_falls_back_on_seeds(study: Any, record: Any) -> None:

@@ -63,5 +63,7 @@ def test_no_winner_without_results(record: Record, tmp_path: Path, values: dict[
 
 def test_an_unreadable_choice_is_named(tmp_path: Path) -> None:
     (tmp_path / "choice.json").write_text('{"tried": 3}')
-    with pytest.raises(ValueError, match=r"choice\.json: not a readable choice"):
+    with pytest.raises(
+        ValueError, match=r"choice\.json: not a readable choice \(tried: 3 is no list; Choice needs arm, "
+    ):
         read_choice(tmp_path)

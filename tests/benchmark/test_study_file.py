@@ -230,3 +230,14 @@ def studies(draw: st.DrawFn) -> Study:
 @given(studies())
 def test_round_trip(study: Study) -> None:
     assert parse(study_text(study)) == study
+
+
+@pytest.mark.parametrize("arms", ["", "arms: 3", "arms: {}", "arms: [a, b]", "arms: {a b: random}"])
+def test_a_choice_among_arms_that_are_none_is_no_second_error(arms: str) -> None:
+    text = f"name: mine\nseeds: [0]\n{arms}\ncompare: {{claim: x}}\n"
+    with pytest.raises(ValueError, match="arms") as raised:
+        parse_study(text + "tasks: {b: {tool: train_cls, recipe: small, data: d}}\n", "s.yaml", VOCABULARY)
+    assert "one of ." not in str(raised.value), raised.value
+    with pytest.raises(ValueError, match="arms") as raised:
+        parse_study(text.replace("claim: x", ""), "s.yaml", VOCABULARY)
+    assert "one of ." not in str(raised.value), raised.value

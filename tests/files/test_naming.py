@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from files.naming import LONGEST, distinct_stems, files_below, inside, nearest, refuse_overwriting
+from files.naming import LONGEST, distinct_stems, files_below, inside, nearest, refuse_overwriting, refuse_within
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\0b", "C:\\x", "away", "away/x"])
@@ -37,6 +37,16 @@ def test_an_output_over_an_input_is_refused_by_any_path_to_it(tmp_path: Path) ->
         refuse_overwriting([tmp_path / "link" / "a.png"], [tmp_path / "a.png"])
     with pytest.raises(ValueError, match="would be written over"):
         refuse_overwriting([tmp_path / "link" / "new.png"], [tmp_path / "new.png"])
+
+
+def test_a_folder_of_outputs_within_an_input_is_refused_by_any_path_to_it(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    refuse_within(tmp_path / "images-2", [tmp_path / "images", tmp_path / "none"])
+    refuse_within(tmp_path, [tmp_path / "images"])
+    for out in ("images", "images/new", "link/new/newer", "new/../images/new"):
+        with pytest.raises(ValueError, match=r"would be written into .*images, which is read; give another --out"):
+            refuse_within(tmp_path / out, [tmp_path / "images"])
 
 
 def test_stems_are_kept_where_they_can_be() -> None:

@@ -301,7 +301,7 @@ def test_refused_folders_and_counts(
     assert "--count is -3" in refused(run, photographs, "--count", -3)
     image = photographs / "holiday" / "0.png"
     assert f"{image}: is a file, and a folder of images is needed, such as {image.parent}" in refused(run, image)
-    assert f"lies in {tmp_path}, where the next call would take the pictures for images" in refused(run, tmp_path)
+    assert f"would be written into {tmp_path}, which is read; give another --out" in refused(run, tmp_path)
     assert f"{run}: is a run, which knows its weights" in refused(run, photographs, "--target", "pixels")
     assert f"{photographs}: holds no record.json, so it is no run" in refused(photographs, photographs)
     checkpoint = checkpoints(run)[-1]

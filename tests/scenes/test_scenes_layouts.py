@@ -204,6 +204,22 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        ([], "[] is no object with the fields of Note"),
+        ({"version": "1", "config": 3}, "version: '1' is no whole number; config: 3 is no object; Note needs digest"),
+    ],
+)
+def test_the_note_is_typed_with_all_faults_at_once(note: object, said: str, tmp_path: Path) -> None:
+    (tmp_path / "scenes.json").write_text(json.dumps(note))
+    with pytest.raises(
+        ValueError, match=re.escape(f"{tmp_path / 'scenes.json'}: not the note of a folder of scenes (")
+    ) as e:
+        write_scenes(tmp_path, ScenesConfig())
+    assert said in str(e.value)
+
+
 def test_scenes_json_names_all(index: ScenesIndex) -> None:
     record = json.loads((index.root / "scenes.json").read_text())
     assert record["config"]["seed"] == 5
