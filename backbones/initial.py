@@ -1,35 +1,14 @@
 """The weights that a run starts from, from the user's declaration to a ViT that holds them."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from backbones.checkpoint import IMAGENET, Checkpoint, Normalisation
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import RANDOM, Fit, LoadReport, load_checkpoint
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
-
-
-class Declaration(Protocol):
-    """A weights file and what the user says of it; engine.task.InitialWeights is one."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def num_heads(self) -> int | None: ...
-    @property
-    def image_size(self) -> tuple[int, int] | None: ...
-    @property
-    def trust_pickle(self) -> bool: ...
-    @property
-    def resize_patch(self) -> bool: ...
-    @property
-    def architecture(self) -> Literal["recipe", "file"]: ...
-    @property
-    def normalisation(self) -> dict[str, tuple[float, ...]] | None: ...
 
 
 class HasBackbone(Protocol):
@@ -42,7 +21,7 @@ class HasBackbone(Protocol):
 C = TypeVar("C", bound=HasBackbone)
 
 
-def with_architecture(config: C, init: Declaration | None) -> C:
+def with_architecture(config: C, init: InitialWeights | None) -> C:
     """Return the configuration with the file's ViT in place of the recipe's where that was declared.
 
     The image size stays the recipe's, and so do windows and relative positions where the file has none; tokens and
@@ -50,7 +29,7 @@ def with_architecture(config: C, init: Declaration | None) -> C:
     """
     if init is None or init.architecture == "recipe":
         return config
-    recipe, found = config.backbone, _read(init).architecture
+    recipe, found = config.backbone, read_checkpoint(init).architecture
     if found.in_chans != recipe.in_chans:
         raise ValueError(
             f"{init.path}: weights for images of {found.in_chans} channels, and the data are read with "
@@ -69,15 +48,15 @@ def with_architecture(config: C, init: Declaration | None) -> C:
         raise ValueError(f"{init.path}: its architecture does not go with the recipe's: {error}") from error
 
 
-def read_initial(init: Declaration | None) -> Checkpoint | None:
+def read_initial(init: InitialWeights | None) -> Checkpoint | None:
     """Return the declared weights, None for random ones and where a checkpoint of the run takes their place.
 
     Raises what reading raises.
     """
-    return None if init is None or init.normalisation is not None else _read(init)
+    return None if init is None or init.normalisation is not None else read_checkpoint(init)
 
 
-def normalisation_of(init: Declaration | None, checkpoint: Checkpoint | None) -> Normalisation:
+def normalisation_of(init: InitialWeights | None, checkpoint: Checkpoint | None) -> Normalisation:
     """Return what the weights normalise pixels with, ImageNet's mean and deviation for random ones.
 
     `checkpoint` is what `read_initial` gave.
@@ -88,7 +67,7 @@ def normalisation_of(init: Declaration | None, checkpoint: Checkpoint | None) ->
 
 
 def start_from(
-    vit: ViT, init: Declaration | None, checkpoint: Checkpoint | None = None
+    vit: ViT, init: InitialWeights | None, checkpoint: Checkpoint | None = None
 ) -> tuple[LoadReport, Normalisation]:
     """Put the declared weights into `vit`, or leave its random ones, and return the report and the normalisation.
 
@@ -100,14 +79,5 @@ def start_from(
         return RANDOM, IMAGENET
     if init.normalisation is not None:
         return LoadReport(path=None, source=init.source), normalisation_of(init, None)
-    checkpoint = checkpoint or _read(init)
+    checkpoint = checkpoint or read_checkpoint(init)
     return load_checkpoint(vit, checkpoint, Fit(resize_patch=init.resize_patch)), checkpoint.normalisation
-
-
-def _read(init: Declaration) -> Checkpoint:
-    return read_checkpoint(
-        init.path,
-        Declared(
-            source=init.source, num_heads=init.num_heads, image_size=init.image_size, trust_pickle=init.trust_pickle
-        ),
-    )

@@ -16,8 +16,9 @@ from harness import machine
 from backbones import digest
 from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 
 
@@ -37,7 +38,7 @@ def main() -> None:
 
         def by_us(path: Path, source: str, *, sha256: bool) -> None:
             digest._begin.cache_clear()
-            checkpoint = read_checkpoint(path, Declared(source=source))
+            checkpoint = read_checkpoint(InitialWeights(path=path, source=source))
             load_checkpoint(vit, checkpoint)
             if sha256:
                 assert checkpoint.sha256

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.initial import start_from
 from backbones.loading import LoadReport
 from backbones.vit import ViT
@@ -32,7 +33,7 @@ from engine.evaluation import write_results
 from engine.identity import run_id, write_identity
 from engine.provenance import git_commit, library_versions
 from engine.record import Cost, Evaluation, RunRecord, write_record
-from engine.task import ImageResult, InitialWeights
+from engine.task import ImageResult
 
 LEADING_NEIGHBOURS = 20
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 
 from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.declaration import InitialWeights
 from backbones.initial import start_from
 from backbones.param_groups import ParamGroup, head_groups, param_groups
 from backbones.vit import ViT
@@ -35,7 +36,7 @@ from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.export import Exportable, Normalised
 from engine.images import read_rgb
-from engine.task import Facts, ImageResult, InitialWeights
+from engine.task import Facts, ImageResult
 from files.writing import replacing
 
 Batch = tuple[Tensor, Tensor, list[str]]

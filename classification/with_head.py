@@ -7,13 +7,14 @@ from torch import nn
 from torchvision.datasets import ImageFolder
 
 from backbones.checkpoint import Checkpoint, Normalisation
+from backbones.declaration import InitialWeights
 from backbones.initial import start_from
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from classification.data import LabelledImages
 from classification.heads import Classifier
 from engine.images import UnreadableImageError
-from engine.task import ImageResult, InitialWeights
+from engine.task import ImageResult
 
 
 def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:
@@ -22,10 +23,7 @@ def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:
     `fc_norm` means a head on the mean of the patch tokens, the final norm a head on the class token (the heads of timm,
     MAE, BEiT and DeiT). Raises ValueError where there is no head, or one that two tokens share (distillation).
     """
-    declared = Declared(
-        source=init.source, num_heads=init.num_heads, image_size=init.image_size, trust_pickle=init.trust_pickle
-    )
-    checkpoint = read_checkpoint(init.path, declared)
+    checkpoint = read_checkpoint(init)
     _check_head(checkpoint)
     state = checkpoint.state
     pooled = "fc_norm.weight" in state

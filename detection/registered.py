@@ -22,12 +22,12 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from backbones.config import FAMILY, ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.initial import start_from
 from backbones.pyramid import even_taps
 from backbones.vit import ViT
 from detection.backbone import FourTapPyramid, ViTPyramid, pyramid_on
 from detection.config import Norm, Pyramid
-from engine.task import InitialWeights
 
 
 def vit_backbone(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.checkpoint import Normalisation
+from backbones.declaration import InitialWeights
 from backbones.initial import start_from
 from backbones.param_groups import (
     Exempt,
@@ -45,7 +46,7 @@ from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.export import Exportable, Normalised
 from engine.seeding import derive
-from engine.task import Facts, ImageData, ImageResult, InitialWeights
+from engine.task import Facts, ImageData, ImageResult
 from files.naming import distinct_stems
 
 PICTURES = 6

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 
 from lightning_fabric import Fabric
 
+from backbones.param_groups import ParamGroup
 from engine.average import Average
 from engine.config import RunConfig
 from engine.device import device_name
 from engine.optim import group_table
 from engine.recording import Named, precision_name
-from engine.task import ParamGroupLike, Task
+from engine.task import Task
 
 
 def introduction(
@@ -18,7 +19,7 @@ def introduction(
     named: Named,
     fabric: Fabric,
     *,
-    groups: Sequence[ParamGroupLike],
+    groups: Sequence[ParamGroup],
     average: Average | None,
     steps: int,
     peak_lr: float,

@@ -12,18 +12,20 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import tyro
 
+from backbones.declaration import InitialWeights
 from engine.config import Duration, Precision, RunConfig
 from engine.evaluation import RESULTS_NAME
 from engine.finite import NonFiniteError
 from engine.identity import NAME as IDENTITY_NAME
 from engine.image_file import allow_megapixels
+from engine.init_flags import InitFlags
 from engine.loop import EXIT_CODES, fit
 from engine.metrics_file import CSV_NAME
 from engine.processes import processes
 from engine.recipe import departures
 from engine.record import RECORD_NAME, WEIGHTS_NAME
 from engine.seeding import derive, seed_all
-from engine.task import InitialWeights, Task
+from engine.task import Task
 from files.naming import refuse_overwriting, refuse_within
 
 
@@ -45,7 +47,7 @@ Build = Callable[..., Task]  # build(config, *, data: Path, init: InitialWeights
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainArgs:
+class TrainArgs(InitFlags):
     """Flags shared by the training tools."""
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
@@ -54,22 +56,6 @@ class TrainArgs:
     """Folder of the data set."""
     out: Path
     """Folder that the run writes to; it must be new, or the run's own with --resume."""
-    init: Path | None = None
-    """Weights of a ViT to start from; absent means random weights."""
-    init_source: str = "own"
-    """Family of the weights file: own, mae, timm, augreg, beit, moco_v3, moco_v3_momentum, dino, dino_student,
-    huggingface, detectron2, mmseg, mmpretrain, mmpretrain_half."""
-    init_heads: int | None = None
-    """Attention heads of the weights, where neither the file nor a published width tells."""
-    init_image_size: tuple[int, int] | None = None
-    """Height and width in pixels that the position table of the weights was made for, where it is not square."""
-    init_resize_patch: bool = False
-    """Resample the patch projection to the recipe's patch size, as ViTDet does for H/14."""
-    init_architecture: Literal["recipe", "file"] = "recipe"
-    """Whose ViT is built: the recipe's, or that of the weights (width, depth, patches, layer scale, biases, relative
-    positions) at the recipe's image size."""
-    trust_pickle: bool = False
-    """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
     seed: int | None = None
     """Seed of everything random; the recipe's unless given."""
     steps: int | None = None
@@ -197,7 +183,7 @@ def run_tool(
     args = parse(cls, argv, doc=f"{(doc or '').strip()}\n\nRecipes:\n{names}")
     try:
         refuse_over_inputs(args)
-        config, init = override(choose_recipe(recipes, args.recipe), args), initial_weights(args)
+        config, init = override(choose_recipe(recipes, args.recipe), args), args.weights()
         if adopt is not None:
             config = adopt(config, init)
         elif args.init_architecture != "recipe":
@@ -216,7 +202,7 @@ def train(args: TrainArgs, config: C, build: Build, *, departures: tuple[str, ..
     try:
         allow_megapixels(config.run.max_megapixels)
         seed_all(derive(config.run.seed, "weights"))
-        task = build(config, data=args.data, init=initial_weights(args))
+        task = build(config, data=args.data, init=args.weights())
         refuse_among_images(args.out, args.data, (task.facts.train_split, task.facts.val_split))
         record = fit(
             task, config, recipe=args.recipe, out=args.out, resume=args.resume, departures=departures, arm=args.arm
@@ -241,25 +227,6 @@ def refuse_among_images(out: Path, data: Path, splits: Sequence[str]) -> None:
     names = {Path(split).name for split in splits}
     between = [path for path in (here, *here.parents) if top in path.parents and path.name in names]
     refuse_within(out, [path for path in between if path.is_dir() and not (path / IDENTITY_NAME).exists()])
-
-
-def initial_weights(args: TrainArgs) -> InitialWeights | None:
-    """Return what the flags declare. Raises ValueError for a declaration without a file."""
-    declared: dict[str, Any] = {
-        "source": args.init_source,
-        "num_heads": args.init_heads,
-        "image_size": args.init_image_size,
-        "trust_pickle": args.trust_pickle,
-        "resize_patch": args.init_resize_patch,
-        "architecture": args.init_architecture,
-    }
-    if args.init is not None:
-        return InitialWeights(path=args.init, **declared)
-    nothing = InitialWeights(path=Path())
-    given = [name for name, value in declared.items() if value != getattr(nothing, name)]
-    if given:
-        raise ValueError(f"{', '.join(given)} of the initial weights declared, but no file; give --init FILE.")
-    return None
 
 
 def fail(error: BaseException) -> int:

@@ -9,11 +9,11 @@ from lightning_fabric import Fabric
 
 from engine.identity import write_identity
 from engine.processes import from_first
-from engine.record import write_weights_report
+from engine.record import WEIGHTS_NAME
 from engine.resume import FOLDER
 from engine.task import Task, WritesStart
 from files.locking import locked
-from files.writing import remove_leftovers
+from files.writing import remove_leftovers, replacing
 
 PICTURES = "pictures"
 
@@ -40,7 +40,9 @@ def occupied(out: Path, fabric: Fabric, check: Callable[[], None]) -> Iterator[l
 
 def begin(out: Path, task: Task, identity: dict[str, Any]) -> None:
     """Write what a run's folder begins with: the report of its weights, the state that it goes on from, config.json."""
-    write_weights_report(out, task.facts.weights)
+    if lines := task.facts.weights.all_lines():  # none of random ones
+        with replacing(out / WEIGHTS_NAME) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if isinstance(task, WritesStart):
         task.write_start(out)
     write_identity(out, identity)

@@ -7,12 +7,12 @@ import torch
 from timm.optim import Lars
 from torch.optim import AdamW, Optimizer
 
+from backbones.param_groups import ParamGroup
 from engine.config import OptimConfig
-from engine.task import ParamGroupLike
 
 
 def build_optimizer(
-    groups: Sequence[ParamGroupLike], optim: OptimConfig, *, peak_lr: float, scaled_loss: bool = False
+    groups: Sequence[ParamGroup], optim: OptimConfig, *, peak_lr: float, scaled_loss: bool = False
 ) -> Optimizer:
     """Return the optimiser over the groups; each torch group carries `lr_scale`, its share of the schedule's rate.
 
@@ -42,7 +42,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def group_table(groups: Sequence[ParamGroupLike], peak_lr: float) -> list[str]:
+def group_table(groups: Sequence[ParamGroup], peak_lr: float) -> list[str]:
     """Return lines `layer, peak lr, weight decay, tensors, parameters`, one per group."""
     lines = [f"{'layer':>5}  {'peak lr':>9}  {'weight decay':>12}  {'tensors':>7}  {'parameters':>12}"]
     for g in groups:

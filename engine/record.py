@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from engine.config import as_json
-from engine.task import Weights
 from files.locking import Holding, holding
 from files.parsing import parse_json
 from files.sealing import sealed, unsealed
@@ -180,13 +179,6 @@ def standing(folder: Path, record: RunRecord) -> str:
         "unknown": "killed or still running",
     }
     return held[holding(folder)]
-
-
-def write_weights_report(folder: Path, weights: Weights) -> None:
-    """Write `folder/weights.txt`, a line for every tensor of the initial weights; nothing for random ones."""
-    if lines := weights.all_lines():
-        with replacing(folder / WEIGHTS_NAME) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_record(path: Path) -> RunRecord:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from backbones.declaration import InitialWeights
 from engine.config import RunConfig, differences
 from engine.device import make_fabric
 from engine.drawing import drawn
@@ -16,7 +17,7 @@ from engine.log import evaluation_lines
 from engine.metrics_file import CSV_NAME
 from engine.record import RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record, standing
 from engine.resume import checkpoints, load_model
-from engine.task import InitialWeights, Task
+from engine.task import Task
 from files.digest import file_sha256
 from files.naming import distinct_stems, inside
 from files.typed import from_json

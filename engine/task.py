@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from backbones.declaration import InitialWeights
+from backbones.loading import LoadReport
+from backbones.param_groups import ParamGroup
 from engine.config import OptimConfig
 
 
@@ -26,76 +29,12 @@ class ImageData(Protocol):
         """A name for messages and per-image results that people can find the image by."""
 
 
-class ParamGroupLike(Protocol):
-    """One group of parameters with its own rate and weight decay (backbones.param_groups makes them)."""
-
-    @property
-    def layer(self) -> int: ...
-    @property
-    def lr_scale(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def params(self) -> tuple[nn.Parameter, ...]: ...
-
-
 @dataclass(frozen=True)
 class ImageResult:
     """What the model said of one validation image, as plain JSON values; enough to compute the metrics again."""
 
     image_id: str
     values: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class InitialWeights:
-    """A weights file to start from, and what the user says of it."""
-
-    path: Path
-    source: str = "own"
-    """Family of the file: own, mae, timm, beit, ..."""
-    num_heads: int | None = None
-    """Attention heads, where neither the file nor a published width tells."""
-    image_size: tuple[int, int] | None = None
-    """Height and width in pixels that the position table was made for, where it is not square."""
-    trust_pickle: bool = False
-    """Read a pickle, which can run any code while it is read."""
-    resize_patch: bool = False
-    """Resample the patch projection to the recipe's patch size."""
-    architecture: Literal["recipe", "file"] = "recipe"
-    """Whose ViT is built: the recipe's, or the file's at the recipe's image size."""
-    normalisation: dict[str, tuple[float, ...]] | None = None
-    """Mean and std of the pixels, where a run's record states them: the file is then not read, since a checkpoint of
-    the run takes its place."""
-
-    def options(self) -> dict[str, Any]:
-        """Return what a record keeps of the declaration; trust is a matter of the command line alone."""
-        names = ("source", "num_heads", "image_size", "resize_patch", "architecture")
-        return {name: getattr(self, name) for name in names}
-
-
-class Weights(Protocol):
-    """What a backbone started from (backbones.loading.LoadReport is one)."""
-
-    @property
-    def source(self) -> str:
-        """`random`, or what made the weights."""
-
-    @property
-    def path(self) -> str | None:
-        """The file, None for random weights."""
-
-    @property
-    def sha256(self) -> str | None:
-        """Of the file."""
-
-    def lines(self) -> list[str]:
-        """What became of its tensors, for people."""
-
-    def all_lines(self) -> list[str]:
-        """A line for every tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +49,7 @@ class Facts:
     val_images: int
     architecture: dict[str, Any]
     """Of the backbone."""
-    weights: Weights
+    weights: LoadReport
     """What the backbone started from."""
     init: InitialWeights | None
     """What was declared of it."""
@@ -162,7 +101,7 @@ class Task(Protocol):
     def collate(self, samples: Sequence[Any]) -> Any:
         """A batch from samples; the loop moves its tensors to the device."""
 
-    def param_groups(self, optim: OptimConfig) -> Sequence[ParamGroupLike]:
+    def param_groups(self, optim: OptimConfig) -> Sequence[ParamGroup]:
         """Every trainable parameter in exactly one group."""
 
     def predict(self, batch: Any) -> list[ImageResult]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.declaration import InitialWeights
 from backbones.initial import start_from
 from backbones.param_groups import ParamGroup, exempt_vectors_and_embeddings, param_groups
 from backbones.vit import ViT
@@ -19,7 +20,7 @@ from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images import evenly_spaced
 from engine.seeding import derive, seeded
-from engine.task import Facts, ImageResult, InitialWeights
+from engine.task import Facts, ImageResult
 from pretraining.beit import Batch, MaskedImageModel, initialise_encoder
 from pretraining.beit_config import BEiTConfig
 from pretraining.beit_data import CentreCrop, Images, MaskedViews, RandomCrop

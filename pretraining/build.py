@@ -9,8 +9,9 @@ import pretraining.dvae_task
 import pretraining.moco_task
 import pretraining.supervised
 import pretraining.task
+from backbones.declaration import InitialWeights
 from classification.config import ClassificationConfig
-from engine.task import InitialWeights, Task
+from engine.task import Task
 from pretraining.beit_config import BEiTConfig
 from pretraining.config import MAEConfig
 from pretraining.dvae_config import DVAEConfig

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import Normalisation
+from backbones.declaration import InitialWeights
 from backbones.loading import RANDOM
 from backbones.param_groups import ParamGroup, exempt_vectors
 from classification.config import Augmentation
@@ -16,7 +17,7 @@ from classification.data import eval_transform, train_transform
 from engine.config import OptimConfig, as_json
 from engine.cost import count_flops
 from engine.images import evenly_spaced
-from engine.task import Facts, ImageResult, InitialWeights
+from engine.task import Facts, ImageResult
 from pretraining.beit_data import CROP_SHARE, Images
 from pretraining.dvae import Batch, DiscreteVAE
 from pretraining.dvae_config import DVAEConfig

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import IMAGENET, Checkpoint, Normalisation
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.record import RECORD_NAME, RunRecord, read_record, standing
@@ -103,7 +104,7 @@ def open_run(run: Path, *, trust_tokenizer: bool = False) -> Shown:
                 f"{path}: no such file; a run of pre-training writes it at its end, and this one is of {record.task} "
                 f"({standing(run, record)} at step {record.steps} of {record.total_steps}). A tokenizer has no ViT."
             )
-        return open_file(path, Declared(source="own"), Decoder())
+        return open_file(InitialWeights(path=path), Decoder())
     saved = checkpoints(run)
     if not saved:
         raise FileNotFoundError(f"{run}: holds no checkpoint (status {standing(run, record)}, step {record.steps}).")
@@ -121,12 +122,12 @@ def open_run(run: Path, *, trust_tokenizer: bool = False) -> Shown:
     return Shown(model.encoder, model, normalisation)
 
 
-def open_file(path: Path, declared: Declared, decoder: Decoder) -> Shown:
+def open_file(declared: InitialWeights, decoder: Decoder) -> Shown:
     """Return the model of a weights file, with its decoder where it has one.
 
     Raises what reading raises, and ValueError where it has a decoder and `decoder.target` is not stated.
     """
-    checkpoint = read_checkpoint(path, declared)
+    checkpoint = read_checkpoint(declared)
     encoder = ViT(
         checkpoint.architecture,
         class_token="cls_token" in checkpoint.state,
@@ -185,14 +186,15 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     return Gallery(tuple(pictures), tuple(notes))
 
 
-def open_any(path: Path, declared: Declared, decoder: Decoder, *, trust_tokenizer: bool = False) -> Shown:
-    """Return the model of a run's folder or of a file.
+def open_any(declared: InitialWeights, decoder: Decoder, *, trust_tokenizer: bool = False) -> Shown:
+    """Return the model of a run's folder, of which nothing is to be declared, or of a file.
 
     Raises what those raise, ValueError for a folder that is no run, for what a run says of itself, and for one of its
     checkpoints.
     """
+    path = declared.path
     if (path / RECORD_NAME).is_file():
-        if declared != Declared(source="own") or decoder != Decoder():
+        if declared != InitialWeights(path=path) or decoder != Decoder():
             raise ValueError(
                 f"{path}: is a run, which knows its weights; --source, --num-heads, --target and --decoder-heads are "
                 "for a file of weights. Leave them out."
@@ -203,7 +205,7 @@ def open_any(path: Path, declared: Declared, decoder: Decoder, *, trust_tokenize
     run = path.parent.parent
     if path in checkpoints(run):
         raise ValueError(f"{path}: is a checkpoint of the run {run}; give that folder, its last one is taken.")
-    return open_file(path, declared, decoder)
+    return open_file(declared, decoder)
 
 
 def _with_decoder(checkpoint: Checkpoint, encoder: ViT, decoder: Decoder) -> MaskedAutoencoder:
@@ -239,7 +241,7 @@ def _normalisation(run: Path, record: RunRecord) -> Normalisation:
     """Return what the run normalised pixels with."""
     backbone = run / "backbone.safetensors"
     if backbone.is_file():
-        return read_checkpoint(backbone).normalisation
+        return read_checkpoint(InitialWeights(path=backbone)).normalisation
     if record.weights_path is None or record.weights_source == "mae":
         return IMAGENET
     raise FileNotFoundError(f"{backbone}: no such file yet; it says what pixels are normalised with.")

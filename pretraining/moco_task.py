@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.declaration import InitialWeights
 from backbones.initial import start_from
 from backbones.param_groups import ParamGroup, exempt_nothing, param_groups
 from backbones.vit import ViT
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images import evenly_spaced
-from engine.task import Facts, ImageResult, InitialWeights
+from engine.task import Facts, ImageResult
 from pretraining.augment import validation_view
 from pretraining.collapse import effective_rank, feature_spread
 from pretraining.feature_pictures import class_features, draw_neighbours

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from backbones.loading import LoadReport
+from backbones.param_groups import ParamGroup
 from backbones.sources.source import Renamed
 from backbones.sources.wrappers import rename_unwrapped
 from backbones.weight_files import open_weight_file, take_weights
@@ -29,7 +30,6 @@ from engine.config import RunConfig
 from engine.identity import NAME as IDENTITY
 from engine.optim import build_optimizer
 from engine.resume import Progress, Trained
-from engine.task import ParamGroupLike
 from pretraining.mae import MaskedAutoencoder
 
 FROZEN = ("pos_embed", "decoder_pos_embed")
@@ -164,7 +164,7 @@ def _with_decoder(tensors: Mapping[str, Tensor]) -> Renamed:
     return Renamed(state=dict(tensors))
 
 
-def _named(groups: list[ParamGroupLike]) -> list[tuple[str, torch.nn.Parameter]]:
+def _named(groups: list[ParamGroup]) -> list[tuple[str, torch.nn.Parameter]]:
     return [pair for group in groups for pair in zip(group.names, group.params, strict=True)]
 
 

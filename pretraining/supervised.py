@@ -6,10 +6,10 @@ ViT's final norm and fixed positions, so that its checkpoint holds the same para
 
 from pathlib import Path
 
+from backbones.declaration import InitialWeights
 from backbones.vit import ViT
 from classification.config import ClassificationConfig
 from classification.task import ClassificationTask, assemble
-from engine.task import InitialWeights
 
 
 def build_task(config: ClassificationConfig, *, data: Path, init: InitialWeights | None) -> ClassificationTask:

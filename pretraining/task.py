@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.declaration import InitialWeights
 from backbones.initial import start_from
 from backbones.param_groups import ParamGroup, exempt_vectors, param_groups
 from backbones.vit import ViT
@@ -16,7 +17,7 @@ from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images import UnreadableImageError, evenly_spaced
 from engine.seeding import derive, seeded
-from engine.task import Facts, ImageResult, InitialWeights
+from engine.task import Facts, ImageResult
 from pretraining.augment import View, training_view, validation_view
 from pretraining.config import MAEConfig
 from pretraining.data import MaskedImages, Sample

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
@@ -44,7 +45,7 @@ class MAETransferViT(nn.Module):
         self.taps = tuple(taps)
         self.vit = ViT(config, final_norm=False, drop_path=drop_path)
         if init is not None:
-            load_checkpoint(self.vit, read_checkpoint(Path(init)))
+            load_checkpoint(self.vit, read_checkpoint(InitialWeights(path=Path(init))))
         self.frozen = frozen
         if frozen:
             self.vit.requires_grad_(False)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.checkpoint import Normalisation
+from backbones.declaration import InitialWeights
 from backbones.initial import normalisation_of, read_initial, start_from
 from backbones.loading import LoadReport
 from backbones.param_groups import ParamGroup
@@ -23,7 +24,7 @@ from engine.cost import count_flops
 from engine.export import Exportable, Normalised
 from engine.image_file import say_need
 from engine.processes import processes
-from engine.task import Facts, ImageResult, InitialWeights
+from engine.task import Facts, ImageResult
 from segmentation.answers import as_values, draw_overlay, from_values, write_index
 from segmentation.backbone import MAETransferViT
 from segmentation.config import SegmentationConfig

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from backbones.checkpoint import HALF, IMAGENET, Checkpoint, write_state
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.sources import SOURCES
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 
 HEADS = 2
@@ -59,7 +60,7 @@ class Sample:
 
     def read(self, path: Path, source: str | None = None) -> Checkpoint:
         """What the family's source, or another, makes of the file at `path`."""
-        return read_checkpoint(path, Declared(source=source or self.source, num_heads=HEADS))
+        return read_checkpoint(InitialWeights(path=path, source=source or self.source, num_heads=HEADS))
 
 
 def weight_samples() -> dict[str, Sample]:

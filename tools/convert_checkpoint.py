@@ -14,70 +14,71 @@ from typing import Annotated
 
 import tyro
 
+from backbones.declaration import Family, Heads, InitialWeights, TableSize, TrustPickle
 from backbones.loading import by_rule
 from backbones.public import markdown_table
 from backbones.sources import SOURCES
 from backbones.sources.convert import Changes, changed, write_as, written
 from backbones.sources.inspect import inspect_file
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from engine.launch import fail, parse
 from files.naming import refuse_overwriting
 
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 
 
-# from the table, so that a family cannot be left out
-Family = Annotated[str, tyro.conf.arg(help=f"Family of the file: {', '.join(SOURCES)}.")]
+# from the table, so that a format cannot be left out
 Format = Annotated[
     str, tyro.conf.arg(help=f"Format to write: {', '.join(n for n, source in SOURCES.items() if source.restore)}.")
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect:
-    """Say what a weights file looks like: contents, architecture, digests, the command to load it."""
+class FileFlags:
+    """What the user says of a weights file."""
 
     file: File
     """A weights file of any family."""
-    num_heads: int | None = None
-    """Attention heads, where neither the file nor a published width tells."""
-    image_size: tuple[int, int] | None = None
-    """Height and width in pixels that the position table was made for, where it is not square."""
-    trust_pickle: bool = False
-    """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
+    num_heads: Heads = None
+    image_size: TableSize = None
+    trust_pickle: TrustPickle = False
+
+    def declared(self, source: str = "own") -> InitialWeights:
+        """Return it for those who read the file."""
+        return InitialWeights(
+            path=self.file,
+            source=source,
+            num_heads=self.num_heads,
+            image_size=self.image_size,
+            trust_pickle=self.trust_pickle,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(FileFlags):
+    """Say what a weights file looks like: contents, architecture, digests, the command to load it."""
 
     def run(self) -> None:
-        declared = Declared(num_heads=self.num_heads, image_size=self.image_size, trust_pickle=self.trust_pickle)
-        found = inspect_file(self.file, declared)
+        found = inspect_file(self.declared())
         print("\n".join(found.lines()))
         if found.failure:
             raise ValueError(f"{self.file}: {found.failure}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileDeclared(Declared):
-    """What the user says of a weights file."""
-
-    source: Family = "own"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convert:
+class Convert(FileFlags):
     """Write a weights file in another format."""
 
-    file: File
-    """A weights file of the family --source."""
+    source: Family = "own"
     out: Path
     """File to write; one that is there is replaced, but for FILE itself."""
     to: Format = "own"
-    declared: tyro.conf.OmitArgPrefixes[FileDeclared] = field(default_factory=FileDeclared)
-    """What FILE is."""
     changes: tyro.conf.OmitArgPrefixes[Changes] = field(default_factory=Changes)
     """What becomes of the weights on the way."""
 
     def run(self) -> None:
         refuse_overwriting(written(self.to, self.out), [self.file])
-        read = read_checkpoint(self.file, self.declared)
+        read = read_checkpoint(self.declared(self.source))
         checkpoint, lines = changed(read, self.changes)
         lines += write_as(checkpoint, self.to, self.out)
         print(f"{self.out}: {len(checkpoint.state)} tensors, format {self.to}")

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbones.checkpoint import Normalisation
+from backbones.declaration import Heads, InitialWeights, TrustPickle
 from classification.data import LabelledImages, eval_transform, open_split
 from classification.heads import Classifier
 from classification.with_head import classifier_of, top_answers, top_scores
 from engine.device import make_fabric
 from engine.launch import fail, parse
-from engine.task import InitialWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,8 @@ class Args:
     """Folder of the data set."""
     init_source: str = "timm"
     """Family of the weights file, among those whose files hold a head: timm, augreg, mae, beit, huggingface."""
-    init_heads: int | None = None
-    """Attention heads of the weights, where neither the file nor a published width tells."""
-    trust_pickle: bool = False
-    """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
+    init_heads: Heads = None
+    trust_pickle: TrustPickle = False
     split: str = "val"
     """Folder of the images, below --data."""
     crop_share: float = 224 / 256

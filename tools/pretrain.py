@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backbones.declaration import InitialWeights
 from classification.config import Resize
 from engine.launch import parse, run_tool
-from engine.task import InitialWeights, Task
+from engine.task import Task
 from pretraining.beit_flags import BEiTFlags
 from pretraining.build import build_task
 from pretraining.crop_flags import CropFlags

@@ -12,7 +12,7 @@ weights, images (names, sizes, times) and transform: 2 * depth * width * 2 bytes
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -20,13 +20,13 @@ from backbones.config import FAMILY
 from backbones.initial import with_architecture
 from classification.config import Pooling
 from classification.probe import ProbeConfig, run_probes
+from engine.init_flags import InitFlags
 from engine.launch import fail, parse, refuse_among_images
-from engine.task import InitialWeights
 from files.naming import refuse_overwriting
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(InitFlags):
     """Flags of probing."""
 
     backbone: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BACKBONE")]
@@ -35,17 +35,6 @@ class Args:
     """Folder that holds train/<class>/ and val/<class>/."""
     out: Path
     """Folder to write to."""
-    init: Path | None = None
-    """Weights of the ViT; absent means random weights."""
-    init_source: str = "own"
-    """Family of the weights file: own, mae, timm, augreg, beit, moco_v3, moco_v3_momentum, dino, dino_student,
-    huggingface, detectron2, mmseg, mmpretrain, mmpretrain_half."""
-    init_heads: int | None = None
-    """Attention heads of the weights, where neither the file nor a published width tells."""
-    init_architecture: Literal["recipe", "file"] = "recipe"
-    """Whose ViT is built: the one that is named, or that of the weights at its image size."""
-    trust_pickle: bool = False
-    """Read a pickle, which can run any code while it is read: for files of a trusted origin alone."""
     image_size: int | None = None
     """Side of the square in pixels; the ViT's usual one unless given."""
     pooling: Pooling = "class"
@@ -79,22 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
     try:
-        config = config_of(args)
+        config, init = config_of(args), args.weights()
         cache = args.cache or args.out / "features"
         for folder in (args.out, cache):
             refuse_overwriting([folder], [args.data] if args.init is None else [args.data, args.init])
             refuse_among_images(folder, args.data, ("train", args.val_split))
-        init = None
-        if args.init is not None:
-            init = InitialWeights(
-                path=args.init,
-                source=args.init_source,
-                num_heads=args.init_heads,
-                trust_pickle=args.trust_pickle,
-                architecture=args.init_architecture,
-            )
-        elif args.init_architecture == "file":
-            raise ValueError("--init-architecture file: no weights to take it from; give --init FILE.")
         config = with_architecture(config, init)
         records = run_probes(config, data=args.data, init=init, out=args.out, cache=cache, say=print)
     except (ValueError, OSError) as error:

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from backbones.sources.read import Declared
+from backbones.declaration import Family, Heads, InitialWeights
 from engine.launch import fail, parse
 from pretraining.gallery import Decoder, Options, make_gallery, open_any
 from pretraining.masking import Sampling
@@ -44,10 +44,8 @@ class Args:
     """Images drawn, evenly spaced in the folder."""
     seed: int = 0
     """Seed of the masks."""
-    source: str = "own"
-    """Family of the weights file: own, mae, huggingface, ... (as --init-source of the training tools)."""
-    num_heads: int | None = None
-    """Attention heads of the weights, where neither the file nor a published width tells."""
+    source: Family = "own"
+    num_heads: Heads = None
     target: Literal["pixels", "normalised"] | None = None
     """What the decoder of a weights file predicts; a run knows it."""
     decoder_heads: int = 16
@@ -67,10 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         seed=args.seed,
     )
     try:
-        declared = Declared(source=args.source, num_heads=args.num_heads)
         shown = open_any(
-            args.model,
-            declared,
+            InitialWeights(path=args.model, source=args.source, num_heads=args.num_heads),
             Decoder(heads=args.decoder_heads, target=args.target),
             trust_tokenizer=args.trust_tokenizer_pickle,
         )

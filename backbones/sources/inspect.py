@@ -5,18 +5,18 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from backbones.checkpoint import FORMAT, Checkpoint
 from backbones.config import FAMILY, ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.position import sincos_table
 from backbones.public import PublicCheckpoint, find_public
 from backbones.relpos import CLASS_ROWS
 from backbones.sources import SOURCES
-from backbones.sources.read import Declared, interpret
+from backbones.sources.read import interpret
 from backbones.sources.source import DECODER, HEAD, SUGGESTION, listed
 from backbones.weight_files import WeightFile, open_weight_file, take_weights
 
@@ -35,7 +35,7 @@ class Inspection:
 
     file: WeightFile
     md5: str
-    declared: Declared
+    declared: InitialWeights
     """What was said of it; its source is not looked at."""
     candidates: dict[str, Checkpoint]
     """By source, those whose names fit the whole file."""
@@ -101,9 +101,9 @@ class Inspection:
         return ["it holds:", *shown, *(f"  {', '.join(names)}: {why}" for why, names in reasons.items())]
 
 
-def inspect_file(path: Path, declared: Declared | None = None) -> Inspection:
+def inspect_file(declared: InitialWeights) -> Inspection:
     """Return what the file looks like, as every source; of `declared` the rest is used. Raises what reading raises."""
-    declared = declared or Declared()
+    path = declared.path
     opened = open_weight_file(path, trust_pickle=declared.trust_pickle)
     opened.check()
     candidates: dict[str, Checkpoint] = {}
@@ -143,7 +143,7 @@ def inspect_file(path: Path, declared: Declared | None = None) -> Inspection:
     )
 
 
-def _can_be_declared(file: WeightFile, declared: Declared) -> bool:
+def _can_be_declared(file: WeightFile, declared: InitialWeights) -> bool:
     """Whether the source takes the file with some number of heads and some image size, where none was declared."""
     heads = [declared.num_heads] if declared.num_heads is not None else [None, 1]
     sizes = [declared.image_size] if declared.image_size is not None else [None, *_sizes(file.tensors)]
@@ -249,7 +249,7 @@ def training_flags(architectures: Iterable[ViTConfig]) -> str:
     return "" if names <= IN_RECIPES else FROM_FILE
 
 
-def commands(checkpoint: Checkpoint, declared: Declared, flags: str = "") -> list[str]:
+def commands(checkpoint: Checkpoint, declared: InitialWeights, flags: str = "") -> list[str]:
     """Return the commands that train from a file and that convert it; `flags` are more flags of training."""
     file = shlex.quote(str(checkpoint.path))
     source = "" if declared.source == "own" else f" --source {declared.source}"

@@ -1,9 +1,7 @@
 """From a weights file of a declared source to a Checkpoint in our names."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from backbones.checkpoint import FORMAT, Checkpoint, parse_header
+from backbones.declaration import InitialWeights
 from backbones.sources import SOURCES
 from backbones.sources.architecture import infer_architecture
 from backbones.sources.own import read_own
@@ -12,23 +10,9 @@ from backbones.sources.wrappers import rename_unwrapped
 from backbones.weight_files import WeightFile, open_weight_file, take_weights
 
 
-@dataclass(frozen=True, kw_only=True)
-class Declared:
-    """What the user says of a weights file; nothing of it is guessed."""
-
-    source: str = "own"
-    """Family of the file: own, mae, timm, beit, ..."""
-    num_heads: int | None = None
-    """Attention heads, where neither the file nor a published width tells."""
-    image_size: tuple[int, int] | None = None
-    """Height and width in pixels that the position table was made for, where it is not square."""
-    trust_pickle: bool = False
-    """Read a pickle, which can run any code while it is read."""
-
-
-def read_checkpoint(path: Path, declared: Declared | None = None) -> Checkpoint:
-    """Return the weights in `path`. Raises FileNotFoundError, or ValueError where it is not what was declared."""
-    declared = declared or Declared()
+def read_checkpoint(declared: InitialWeights) -> Checkpoint:
+    """Return the weights that are declared. Raises FileNotFoundError, or ValueError where the file is another."""
+    path = declared.path
     if declared.source not in SOURCES:
         raise ValueError(f"no source is called {declared.source!r}; there are: {', '.join(sorted(SOURCES))}.")
     opened = open_weight_file(path, trust_pickle=declared.trust_pickle)
@@ -37,7 +21,7 @@ def read_checkpoint(path: Path, declared: Declared | None = None) -> Checkpoint:
     return interpret(take_weights(opened, entries=SOURCES[declared.source].entries), declared)
 
 
-def interpret(file: WeightFile, declared: Declared) -> Checkpoint:
+def interpret(file: WeightFile, declared: InitialWeights) -> Checkpoint:
     """Return the weights of a file that was read with the entries of the declared source. Raises ValueError."""
     source, path = SOURCES[declared.source], file.path
     if source.name == "own":

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 import backbones.checkpoint
 from backbones.checkpoint import FORMAT, Normalisation, write_checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import Fit, load_checkpoint
 from backbones.position import resize_patches, resize_position
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from files.digest import file_sha256
 
@@ -45,7 +46,7 @@ def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "b.safetensors"
     constants = Normalisation(mean=(0.5, 0.25, 0.1), std=(0.3, 0.2, 0.1))
     write_checkpoint(path, vit, source="supervised", normalisation=constants)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(InitialWeights(path=path))
     assert (checkpoint.source, checkpoint.normalisation, checkpoint.prefix) == ("supervised", constants, 1)
     assert checkpoint.architecture == TINY
     assert checkpoint.sha256 == file_sha256(path)
@@ -62,7 +63,7 @@ def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
 
 
 def test_resizing_is_reported(written: Path) -> None:
-    checkpoint = read_checkpoint(written)
+    checkpoint = read_checkpoint(InitialWeights(path=written))
     wide = ViT(TINY.at(48, 64))
     report = load_checkpoint(wide, checkpoint)
     assert report.resized == ("pos_embed: 4x4 -> 6x8 patches, bicubic",)
@@ -73,7 +74,7 @@ def test_resizing_is_reported(written: Path) -> None:
 
 
 def test_what_a_task_has_no_use_for_is_dropped_aloud(written: Path) -> None:
-    checkpoint = read_checkpoint(written)
+    checkpoint = read_checkpoint(InitialWeights(path=written))
     vit = ViT(TINY, class_token=False, final_norm=False)
     report = load_checkpoint(vit, checkpoint)
     assert sorted(report.dropped) == [
@@ -93,16 +94,16 @@ def test_missing_parameters_are_refused(tmp_path: Path) -> None:
     vit = randomised(ViT(TINY))
     before = {name: tensor.clone() for name, tensor in vit.state_dict().items()}
     with pytest.raises(ValueError, match=message):
-        load_checkpoint(vit, read_checkpoint(path))
+        load_checkpoint(vit, read_checkpoint(InitialWeights(path=path)))
     assert all(torch.equal(tensor, before[name]) for name, tensor in vit.state_dict().items())
 
     write_checkpoint(path, ViT(TINY, class_token=False), source="mae")
     with pytest.raises(ValueError, match="has no class token, which this task's ViT needs"):
-        load_checkpoint(ViT(TINY), read_checkpoint(path))
+        load_checkpoint(ViT(TINY), read_checkpoint(InitialWeights(path=path)))
 
 
 def test_unexpected_parameters_are_refused(written: Path) -> None:
-    checkpoint = read_checkpoint(written)
+    checkpoint = read_checkpoint(InitialWeights(path=written))
     extra = {**checkpoint.state, **{f"blocks.0.gamma_{i}": torch.ones(16) for i in range(7)}}
     message = re.escape("unexpected 7 (blocks.0.gamma_0, ") + ".*gamma_4, and 2 more.*Hint: .* needs layer_scale"
     with pytest.raises(ValueError, match=message):
@@ -118,14 +119,14 @@ def test_other_architecture_is_named(written: Path) -> None:
         f"{written}: a checkpoint of another architecture: embed_dim 16 (recipe: 32), depth 2 (recipe: 3). Take the"
     )
     with pytest.raises(ValueError, match=message):
-        load_checkpoint(wanted, read_checkpoint(written))
+        load_checkpoint(wanted, read_checkpoint(InitialWeights(path=written)))
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors: no such file"):
-        read_checkpoint(tmp_path / "nowhere.safetensors")
+        read_checkpoint(InitialWeights(path=tmp_path / "nowhere.safetensors"))
     with pytest.raises(ValueError, match="is a folder"):
-        read_checkpoint(tmp_path)
+        read_checkpoint(InitialWeights(path=tmp_path))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
@@ -133,7 +134,7 @@ def test_truncated_file(written: Path, share: float) -> None:
     content = written.read_bytes()
     written.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ValueError, match=r"backbone\.safetensors: (is empty|cannot be read to its end)"):
-        read_checkpoint(written)
+        read_checkpoint(InitialWeights(path=written))
 
 
 class Trap:
@@ -154,7 +155,7 @@ def test_no_code_of_the_file_runs(tmp_path: Path) -> None:
     torch.save({"model": Trap(mark)}, tmp_path / "b.pth")
     for name in ("a.pkl", "b.pth"):
         with pytest.raises(ValueError, match=f"{name}: "):
-            read_checkpoint(tmp_path / name)
+            read_checkpoint(InitialWeights(path=tmp_path / name))
     assert not mark.exists()
 
 
@@ -162,17 +163,17 @@ def test_not_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("these are no weights, but it is longer than eight bytes")
     with pytest.raises(ValueError, match=r"notes\.txt: is no weight file"):
-        read_checkpoint(path)
+        read_checkpoint(InitialWeights(path=path))
 
 
 def test_foreign_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.ones(2)}, path)
     with pytest.raises(ValueError, match=r"model\.safetensors: .*without this project's header .*found none"):
-        read_checkpoint(path)
+        read_checkpoint(InitialWeights(path=path))
     save_file({"weight": torch.ones(2)}, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=rf"expected '{FORMAT}', found \['format'\]"):
-        read_checkpoint(path)
+        read_checkpoint(InitialWeights(path=path))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -183,7 +184,7 @@ def test_diverged_weights_are_refused(tmp_path: Path, value: float) -> None:
     write_checkpoint(tmp_path / "b.safetensors", vit, source="mae")
     message = r"1 with NaN or infinite values: norm\.weight"
     with pytest.raises(ValueError, match=message):
-        read_checkpoint(tmp_path / "b.safetensors")
+        read_checkpoint(InitialWeights(path=tmp_path / "b.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_equal_weights_make_equal_files(tmp_path: Path) -> None:
 def test_header_of_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / "odd", metadata={FORMAT: '{"architecture": {"depht": 3}}'})
     with pytest.raises(ValueError, match=r"odd: its header does not describe a ViT"):
-        read_checkpoint(tmp_path / "odd")
+        read_checkpoint(InitialWeights(path=tmp_path / "odd"))
 
 
 @pytest.mark.parametrize(
@@ -254,17 +255,19 @@ def test_constants_are_one_per_channel(tmp_path: Path, written: Path) -> None:
         write_checkpoint(tmp_path / "grey.safetensors", grey, source="mae")
     assert not (tmp_path / "grey.safetensors").exists()
     write_checkpoint(tmp_path / "grey.safetensors", grey, source="mae", normalisation=Normalisation((0.4,), (0.2,)))
-    assert read_checkpoint(tmp_path / "grey.safetensors").normalisation == Normalisation((0.4,), (0.2,))
+    assert read_checkpoint(InitialWeights(path=tmp_path / "grey.safetensors")).normalisation == Normalisation(
+        (0.4,), (0.2,)
+    )
     with pytest.raises(ValueError, match="images of 3 channels, and the normalisation has constants for 1"):
-        replace(read_checkpoint(written), normalisation=Normalisation((0.4,), (0.2,)))
+        replace(read_checkpoint(InitialWeights(path=written)), normalisation=Normalisation((0.4,), (0.2,)))
 
 
 def test_a_declaration_against_the_header_is_refused(written: Path) -> None:
     with pytest.raises(ValueError, match=r"backbone\.safetensors: num_heads was declared as 4, and the file tells 2"):
-        read_checkpoint(written, Declared(num_heads=4))
+        read_checkpoint(InitialWeights(path=written, num_heads=4))
     with pytest.raises(ValueError, match=r"image_size was declared as \(16, 64\), and the file tells \(32, 32\)"):
-        read_checkpoint(written, Declared(image_size=(16, 64)))
-    assert read_checkpoint(written, Declared(num_heads=2, image_size=(32, 32))).architecture == TINY
+        read_checkpoint(InitialWeights(path=written, image_size=(16, 64)))
+    assert read_checkpoint(InitialWeights(path=written, num_heads=2, image_size=(32, 32))).architecture == TINY
 
 
 def rewritten(path: Path, header: dict[str, object], **changes: Tensor | None) -> Path:
@@ -296,11 +299,11 @@ def test_a_header_that_its_weights_do_not_bear_out(
     written: Path, header: dict[str, object], changes: dict[str, Tensor | None], message: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"backbone\.safetensors: .*{message}"):
-        read_checkpoint(rewritten(written, header, **changes))
+        read_checkpoint(InitialWeights(path=rewritten(written, header, **changes)))
 
 
 def test_what_cannot_be_resized_is_named(written: Path) -> None:
-    checkpoint = read_checkpoint(written)
+    checkpoint = read_checkpoint(InitialWeights(path=written))
     odd = replace(checkpoint, state={**checkpoint.state, "pos_embed": torch.ones(1, 18, 16)})
     with pytest.raises(
         ValueError, match=r"backbone\.safetensors: pos_embed: position table has 18 rows, which is not 1"
@@ -311,7 +314,7 @@ def test_what_cannot_be_resized_is_named(written: Path) -> None:
 def test_tokens_that_a_task_has_no_use_for(tmp_path: Path) -> None:
     distilled = replace(TINY, distilled=True)
     write_checkpoint(tmp_path / "two.safetensors", randomised(ViT(distilled)), source="deit")
-    checkpoint = read_checkpoint(tmp_path / "two.safetensors")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "two.safetensors"))
     vit = ViT(TINY, class_token=False, final_norm=False)
     dropped = load_checkpoint(vit, checkpoint).dropped
     assert [line.partition(":")[0] for line in dropped if line.startswith("pos_embed")] == [
@@ -321,13 +324,13 @@ def test_tokens_that_a_task_has_no_use_for(tmp_path: Path) -> None:
     assert torch.equal(vit.pos_embed, checkpoint.state["pos_embed"][:, 2:])
     write_checkpoint(tmp_path / "one.safetensors", ViT(TINY), source="mae")
     with pytest.raises(ValueError, match="the file has no distillation token, which this task's ViT needs"):
-        load_checkpoint(ViT(distilled), read_checkpoint(tmp_path / "one.safetensors"))
+        load_checkpoint(ViT(distilled), read_checkpoint(InitialWeights(path=tmp_path / "one.safetensors")))
 
 
 def test_half_precision_is_resized_in_single(tmp_path: Path) -> None:
     state = {name: tensor.half() for name, tensor in randomised(ViT(TINY)).state_dict().items()}
     torch.save({"model": state}, tmp_path / "half.pth")
-    checkpoint = read_checkpoint(tmp_path / "half.pth", Declared(source="mae", num_heads=2))
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "half.pth", source="mae", num_heads=2))
     vit = ViT(replace(TINY.at(96, 64), patch_size=16))
     load_checkpoint(vit, checkpoint, Fit(resize_patch=True))
     positions = resize_position(state["pos_embed"].float(), (4, 4), (6, 4), prefix=1)
@@ -338,6 +341,8 @@ def test_half_precision_is_resized_in_single(tmp_path: Path) -> None:
 
 def test_a_ratio_that_rounds_to_the_same_width_is_the_same(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "b.safetensors", ViT(replace(TINY, mlp_ratio=43 / 16)), source="mae")
-    load_checkpoint(ViT(replace(TINY, mlp_ratio=2.69)), read_checkpoint(tmp_path / "b.safetensors"))
+    load_checkpoint(
+        ViT(replace(TINY, mlp_ratio=2.69)), read_checkpoint(InitialWeights(path=tmp_path / "b.safetensors"))
+    )
     with pytest.raises(ValueError, match=r"another architecture: mlp_ratio 2\.6875 \(recipe: 4\.0\)"):
-        load_checkpoint(ViT(TINY), read_checkpoint(tmp_path / "b.safetensors"))
+        load_checkpoint(ViT(TINY), read_checkpoint(InitialWeights(path=tmp_path / "b.safetensors")))

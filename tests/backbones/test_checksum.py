@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from backbones.checkpoint import FORMAT, UNSTAMPED, write_checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.convert import write_as
 from backbones.sources.inspect import inspect_file
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 
 TINY = ViTConfig(embed_dim=8, depth=1, num_heads=2, patch_size=4, image_size=(8, 8))
@@ -45,9 +46,9 @@ def test_the_number_by_hand(own: Path) -> None:
 
 
 def test_damage_to_our_file(own: Path) -> None:
-    kernel = read_checkpoint(own).state["patch_embed.proj.weight"].numpy().tobytes()
+    kernel = read_checkpoint(InitialWeights(path=own)).state["patch_embed.proj.weight"].numpy().tobytes()
     damaged(own, kernel, 40)
-    checkpoint = read_checkpoint(own)  # the threads are at work
+    checkpoint = read_checkpoint(InitialWeights(path=own))  # the threads are at work
     vit = ViT(TINY)
     before = {name: tensor.clone() for name, tensor in vit.state_dict().items()}
     message = r"backbone\.safetensors: is not what was written: its checksum differs, so it is damaged\. Fetch"
@@ -58,13 +59,13 @@ def test_damage_to_our_file(own: Path) -> None:
         with pytest.raises(ValueError, match=message):
             write_as(checkpoint, target, own.with_name(name))
     with pytest.raises(ValueError, match=message):
-        inspect_file(own)
+        inspect_file(InitialWeights(path=own))
     assert [file.name for file in own.parent.iterdir()] == [own.name]
 
 
 def test_damage_to_a_number_of_our_header(own: Path) -> None:
     damaged(own, b"0.485", 4)  # the pixels' mean becomes 0.484
-    checkpoint = read_checkpoint(own)
+    checkpoint = read_checkpoint(InitialWeights(path=own))
     assert checkpoint.normalisation.mean[0] == 0.484
     with pytest.raises(ValueError, match=r"backbone\.safetensors: is not what was written"):
         load_checkpoint(ViT(TINY), checkpoint)
@@ -76,10 +77,10 @@ def test_our_files_of_before(own: Path) -> None:
     del header["crc32"]
     state = load_file(own)
     save_file(state, own.with_name("old.safetensors"), metadata={FORMAT: json.dumps(header)})
-    checkpoint = read_checkpoint(own.with_name("old.safetensors"))
+    checkpoint = read_checkpoint(InitialWeights(path=own.with_name("old.safetensors")))
     load_checkpoint(ViT(TINY), checkpoint)
     assert checkpoint.notes == (UNSTAMPED,)
-    assert read_checkpoint(own).notes == ()
+    assert read_checkpoint(InitialWeights(path=own)).notes == ()
 
 
 @pytest.mark.parametrize("trusted", [False, True])
@@ -87,7 +88,7 @@ def test_damage_to_a_file_of_pytorch(trusted: bool, tmp_path: Path, samples: dic
     path = samples["mae"].write(tmp_path / "mae")
     damaged(path, samples["mae"].tensors["cls_token"].numpy().tobytes(), 4)
     torch.load(path, weights_only=True)  # sees nothing
-    checkpoint = read_checkpoint(path, Declared(source="mae", num_heads=2, trust_pickle=trusted))
+    checkpoint = read_checkpoint(InitialWeights(path=path, source="mae", num_heads=2, trust_pickle=trusted))
     with pytest.raises(ValueError, match=r"mae\.pth: is not what was written, so it is damaged \(Bad CRC-32"):
         load_checkpoint(ViT(checkpoint.architecture), checkpoint)
 
@@ -97,7 +98,7 @@ def test_a_damaged_pickle_is_not_run(tmp_path: Path) -> None:
     torch.save({"model": {"a": torch.full((9,), 1.5)}, "marker": _Marker(tmp_path / "made")}, path)
     damaged(path, struct.pack("<9f", *[1.5] * 9))
     with pytest.raises(ValueError, match=r"run\.pth: is not what was written"):
-        read_checkpoint(path, Declared(source="mae", trust_pickle=True))
+        read_checkpoint(InitialWeights(path=path, source="mae", trust_pickle=True))
     assert not (tmp_path / "made").exists()
 
 

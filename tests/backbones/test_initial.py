@@ -7,9 +7,9 @@ import pytest
 
 from backbones.checkpoint import IMAGENET, Normalisation, write_checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.initial import normalisation_of, read_initial, start_from, with_architecture
 from backbones.vit import ViT
-from engine.task import InitialWeights
 
 RECIPE = ViTConfig(
     embed_dim=64, depth=2, num_heads=2, patch_size=8, image_size=(64, 64), window_size=4, global_blocks=(1,),

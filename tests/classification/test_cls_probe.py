@@ -14,6 +14,7 @@ from PIL import Image
 
 from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.vit import ViT
 from classification.data import LabelledImages, eval_transform, open_split
 from classification.features import Features, cache_key, cached_features, every_depth
@@ -23,7 +24,6 @@ from classification.probe import ProbeConfig, run_probes
 from engine.device import make_fabric
 from engine.evaluation import read_results
 from engine.record import read_record
-from engine.task import InitialWeights
 from tools import probe
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))

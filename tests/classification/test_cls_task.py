@@ -9,11 +9,12 @@ from PIL import Image
 
 import pretraining.supervised
 from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.declaration import InitialWeights
 from backbones.vit import ViT
 from classification.config import Augmentation, ClassificationConfig
 from classification.recipes import RECIPES
 from classification.task import ClassificationTask, build_task
-from engine.task import ImageResult, InitialWeights
+from engine.task import ImageResult
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torchvision.datasets import ImageFolder
 
 from backbones.checkpoint import Normalisation
+from backbones.declaration import InitialWeights
 from classification.data import eval_transform
 from classification.robustness import Known, mean_top1, score_corruptions, score_folder
 from classification.with_head import classifier_of, top_answers, top_scores
 from engine.images import find_images
-from engine.task import InitialWeights
 from tools import eval_cls, robustness, train_cls
 
 CLASSES = 7

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.declaration import InitialWeights
 from backbones.vit import ViT
 from detection.config import DetectionConfig
 from detection.recipes import RECIPES
@@ -22,7 +23,7 @@ from engine.config import as_json
 from engine.loop import fit
 from engine.matching import ap_from_matches
 from engine.seeding import seed_all
-from engine.task import ImageResult, InitialWeights
+from engine.task import ImageResult
 from files.typed import from_json
 from scenes.layouts import ScenesIndex
 from tools.train_det import main

@@ -9,11 +9,11 @@ import torch
 
 from backbones.checkpoint import IMAGENET, write_checkpoint
 from backbones.config import FAMILY, ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.position import resize_patches, resize_position
 from backbones.vit import ViT
 from detection.config import DetectionConfig
 from detection.task import build_task
-from engine.task import InitialWeights
 from scenes.layouts import ScenesIndex
 from tools.train_det import main
 

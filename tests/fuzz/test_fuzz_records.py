@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from backbones.declaration import InitialWeights
 from classification.recipes import RECIPES
 from engine.config import as_json
 from engine.record import SCHEMA_VERSION, Cost, Evaluation, RunRecord, read_record
 from engine.reevaluate import Asked, Buildable, rebuild
-from engine.task import InitialWeights
 
 CONFIG = RECIPES["tiny"]()
 COST = Cost(

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backbones.checkpoint import FORMAT, Checkpoint
+from backbones.declaration import InitialWeights
 from backbones.loading import LoadReport, load_checkpoint
 from backbones.sources.inspect import inspect_file
-from backbones.sources.read import Declared
 from backbones.vit import ViT
 from tests.weight_samples import HEADS, Sample
 
@@ -181,7 +181,7 @@ def is_said(name: str, report: LoadReport) -> bool:
 
 def check_inspection(path: Path) -> None:
     """What is named as a source loads the file with what is printed; where none is, the reason is said."""
-    found = inspect_file(path, Declared(num_heads=HEADS))
+    found = inspect_file(InitialWeights(path=path, num_heads=HEADS))
     found.lines()
     assert found.failure or found.candidates
     for name, candidate in found.candidates.items():

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 
 from backbones.checkpoint import Checkpoint, Normalisation
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.convert import write_as
 from backbones.sources.detectron2 import NET, rename
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 
-DECLARED = Declared(source="detectron2")
+DECLARED = partial(InitialWeights, source="detectron2")
 DEPTH = 4
 
 
@@ -81,7 +83,7 @@ def assert_same(made: Tensor, expected: Tensor) -> None:
 
 
 def test_architecture_is_concluded_from_lengths(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(pth_file(Detector(vitdet()), tmp_path / "model.pth"), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=pth_file(Detector(vitdet()), tmp_path / "model.pth")))
     assert checkpoint.architecture == ViTConfig(
         embed_dim=32,
         depth=DEPTH,
@@ -101,7 +103,7 @@ def test_architecture_is_concluded_from_lengths(tmp_path: Path) -> None:
 @pytest.mark.parametrize("windows", [True, False], ids=["windows", "whole image"])
 def test_maps_and_gradients_equal(grid: tuple[int, int], windows: bool, tmp_path: Path) -> None:
     theirs = vitdet(windows=windows)
-    ours = ours_of(read_checkpoint(pth_file(Detector(theirs), tmp_path / "model.pth"), DECLARED))
+    ours = ours_of(read_checkpoint(DECLARED(path=pth_file(Detector(theirs), tmp_path / "model.pth"))))
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(2, 3, 8 * grid[0], 8 * grid[1], generator=generator)
     expected = theirs(image)["last_feat"]
@@ -122,7 +124,7 @@ def test_every_tap_equals(tmp_path: Path) -> None:
     taps: list[Tensor] = []
     for block in theirs.blocks:
         block.register_forward_hook(lambda _, inputs, map_BhwD: taps.append(map_BhwD.permute(0, 3, 1, 2)))
-    ours = ours_of(read_checkpoint(pth_file(Detector(theirs), tmp_path / "model.pth"), DECLARED))
+    ours = ours_of(read_checkpoint(DECLARED(path=pth_file(Detector(theirs), tmp_path / "model.pth"))))
     image = torch.randn(1, 3, 64, 40)
     with torch.no_grad():
         theirs(image)
@@ -132,8 +134,8 @@ def test_every_tap_equals(tmp_path: Path) -> None:
 
 def test_without_relative_positions_and_without_the_class_row(tmp_path: Path) -> None:
     theirs = vitdet(windows=False, rel_pos=False, class_row=False)
-    declared = Declared(source="detectron2", num_heads=4)
-    checkpoint = read_checkpoint(pth_file(Detector(theirs), tmp_path / "model.pth"), declared)
+    path = pth_file(Detector(theirs), tmp_path / "model.pth")
+    checkpoint = read_checkpoint(DECLARED(path=path, num_heads=4))
     assert not any("pos_embed" in line for line in checkpoint.dropped)
     image = torch.randn(1, 3, 40, 64)
     with torch.no_grad():
@@ -144,8 +146,8 @@ def test_pickle_of_the_zoo_needs_trust(tmp_path: Path) -> None:
     theirs = vitdet()
     path = zoo_file(Detector(theirs), tmp_path / "model_final.pkl")
     with pytest.raises(ValueError, match=r"is a pickle.*Pass --trust-pickle only for a file of a trusted origin"):
-        read_checkpoint(path, DECLARED)
-    checkpoint = read_checkpoint(path, Declared(source="detectron2", trust_pickle=True))
+        read_checkpoint(DECLARED(path=path))
+    checkpoint = read_checkpoint(InitialWeights(path=path, source="detectron2", trust_pickle=True))
     assert torch.equal(checkpoint.state["blocks.1.attn.rel_pos_h"], theirs.blocks[1].attn.rel_pos_h)
 
 
@@ -153,7 +155,7 @@ def test_training_checkpoint_of_detectron2(tmp_path: Path) -> None:
     detector = Detector(vitdet())
     optimizer = torch.optim.AdamW(detector.parameters())
     DetectionCheckpointer(detector, str(tmp_path), optimizer=optimizer).save("model_0000009", iteration=9)
-    checkpoint = read_checkpoint(tmp_path / "model_0000009.pth", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "model_0000009.pth"))
     rules = {line.partition(": ")[2] for line in checkpoint.dropped}
     assert rules == {
         "the feature pyramid, of another task",
@@ -170,7 +172,7 @@ def test_pixel_statistics_are_the_normalisation(tmp_path: Path) -> None:
     detector = Detector(vitdet())
     detector.register_buffer("pixel_mean", torch.tensor([51.0, 102.0, 153.0]).view(3, 1, 1))
     detector.register_buffer("pixel_std", torch.tensor([25.5, 51.0, 255.0]).view(3, 1, 1))
-    checkpoint = read_checkpoint(pth_file(detector, tmp_path / "model.pth"), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=pth_file(detector, tmp_path / "model.pth")))
     assert checkpoint.normalisation == Normalisation((0.2, 0.4, 0.6), (0.1, 0.2, 1.0))
 
 
@@ -182,7 +184,7 @@ def test_weights_for_bgr_are_turned_to_rgb(mean: list[float], tmp_path: Path) ->
     std = torch.tensor([57.375, 57.12, 58.395]).view(3, 1, 1)
     detector.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1))
     detector.register_buffer("pixel_std", std)
-    checkpoint = read_checkpoint(pth_file(detector, tmp_path / "model.pth"), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=pth_file(detector, tmp_path / "model.pth")))
     assert checkpoint.notes == ("patch_embed.proj.weight: channels turned from BGR, which pixel_mean shows, to RGB",)
     constants = checkpoint.normalisation
     assert constants.mean == pytest.approx([value / 255 for value in reversed(mean)])
@@ -209,7 +211,7 @@ def test_weights_for_bgr_are_turned_to_rgb(mean: list[float], tmp_path: Path) ->
 def test_refused_pixel_statistics(buffers: dict[str, Tensor], message: str, tmp_path: Path) -> None:
     torch.save({"model": {**Detector(vitdet()).state_dict(), **buffers}}, tmp_path / "model.pth")
     with pytest.raises(ValueError, match=rf"model\.pth: .*{message}"):
-        read_checkpoint(tmp_path / "model.pth", DECLARED)
+        read_checkpoint(DECLARED(path=tmp_path / "model.pth"))
 
 
 def test_round_trip_through_detectron2(tmp_path: Path) -> None:
@@ -217,7 +219,9 @@ def test_round_trip_through_detectron2(tmp_path: Path) -> None:
     with torch.no_grad():
         theirs.pos_embed[:, 0] = 0  # the unused row comes back as zeros
     write_as(
-        read_checkpoint(pth_file(Detector(theirs), tmp_path / "in.pth"), DECLARED), "detectron2", tmp_path / "out.pth"
+        read_checkpoint(DECLARED(path=pth_file(Detector(theirs), tmp_path / "in.pth"))),
+        "detectron2",
+        tmp_path / "out.pth",
     )
     state = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
     again = Detectron2ViT(
@@ -277,12 +281,12 @@ def test_pretrained_weights_become_detectron2s(tmp_path: Path) -> None:
 def test_refused_files(changes: dict[str, Tensor], message: str, tmp_path: Path) -> None:
     torch.save({"model": {**Detector(vitdet()).state_dict(), **changes}}, tmp_path / "model.pth")
     with pytest.raises(ValueError, match=message):
-        read_checkpoint(tmp_path / "model.pth", DECLARED)
+        read_checkpoint(DECLARED(path=tmp_path / "model.pth"))
 
 
 def test_another_source_refuses_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="read as source 'mae'"):
-        read_checkpoint(pth_file(Detector(vitdet()), tmp_path / "model.pth"), Declared(source="mae"))
+        read_checkpoint(InitialWeights(path=pth_file(Detector(vitdet()), tmp_path / "model.pth"), source="mae"))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +299,7 @@ def test_another_source_refuses_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_refused_to_write(name: str, message: str, tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(pth_file(Detector(vitdet()), tmp_path / "model.pth"), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=pth_file(Detector(vitdet()), tmp_path / "model.pth")))
     checkpoint.state[name] = torch.zeros(1)
     with pytest.raises(ValueError, match=message):
         write_as(checkpoint, "detectron2", tmp_path / "out.pth")

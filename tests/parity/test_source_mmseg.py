@@ -1,6 +1,7 @@
 """mmsegmentation's backbones: taps and gradients equal to its MAE, BEiT and VisionTransformer, and strict ways back."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,15 @@ from torch import Tensor, nn
 
 from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.convert import write_as
 from backbones.sources.mmseg import rename
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from segmentation.host import MODELS
 
-DECLARED = Declared(source="mmseg", num_heads=4)
+DECLARED = partial(InitialWeights, source="mmseg", num_heads=4)
 TAPS = (0, 2, 3)
 TINY = {
     "patch_size": 8,
@@ -93,7 +95,7 @@ def assert_taps_equal(ours: ViT, theirs: nn.Module, image: Tensor, tolerance: fl
 @pytest.mark.parametrize("make", [mae, beit, plain])
 def test_taps_and_gradients_equal(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     theirs = make()
-    ours = ours_of(read_checkpoint(runner_file(theirs, tmp_path), DECLARED))
+    ours = ours_of(read_checkpoint(DECLARED(path=runner_file(theirs, tmp_path))))
     made, expected = ours.feature_maps(picture(), TAPS), theirs.double()(picture())
     generator = torch.Generator().manual_seed(2)
     for one, other in zip(made, expected, strict=True):
@@ -111,8 +113,7 @@ def test_taps_and_gradients_equal(make: Callable[[], nn.Module], tmp_path: Path)
 @pytest.mark.parametrize("make", [mae, beit])
 def test_grid_that_is_no_square(make: Callable[..., nn.Module], tmp_path: Path) -> None:
     theirs = make(img_size=(24, 40))
-    declared = Declared(source="mmseg", num_heads=4, image_size=(24, 40))
-    checkpoint = read_checkpoint(runner_file(theirs, tmp_path), declared)
+    checkpoint = read_checkpoint(DECLARED(path=runner_file(theirs, tmp_path), image_size=(24, 40)))
     assert checkpoint.architecture.grid == (3, 5)
     assert_taps_equal(ours_of(checkpoint), theirs.double(), picture(24, 40))
 
@@ -120,21 +121,21 @@ def test_grid_that_is_no_square(make: Callable[..., nn.Module], tmp_path: Path) 
 @pytest.mark.parametrize("size", [(48, 24), (64, 64), (37, 50)])  # the last is no multiple of the patch
 def test_other_image_sizes_of_vision_transformer(size: tuple[int, int], tmp_path: Path) -> None:
     theirs = plain()
-    ours = ours_of(read_checkpoint(runner_file(theirs, tmp_path), DECLARED))
+    ours = ours_of(read_checkpoint(DECLARED(path=runner_file(theirs, tmp_path))))
     # ours resamples the positions in float32 whatever the weights are: some 1e-7 of a value
     assert_taps_equal(ours, theirs.double(), picture(*size), tolerance=1e-6)
 
 
 def test_patch_projection_without_a_bias(tmp_path: Path) -> None:
     theirs = plain(patch_bias=False)
-    checkpoint = read_checkpoint(runner_file(theirs, tmp_path), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=runner_file(theirs, tmp_path)))
     assert torch.equal(checkpoint.state["patch_embed.proj.bias"], torch.zeros(32))
     assert checkpoint.notes == ("patch_embed.proj.bias: 0, the file has none (patch_bias=False)",)
     assert_taps_equal(ours_of(checkpoint), theirs.double(), picture())
 
 
 def test_dropped_by_rule(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(runner_file(beit(num_layers=1, out_indices=[0]), tmp_path), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=runner_file(beit(num_layers=1, out_indices=[0]), tmp_path)))
     head = "a neck or head, of another task"
     assert checkpoint.dropped == (
         "backbone.layers.0.attn.relative_position_index: an index, made anew for every grid",
@@ -161,7 +162,7 @@ def test_round_trip(make: Callable[..., nn.Module], final_norm: bool, tmp_path: 
     again = make(final_norm=final_norm, img_size=32)
     for parameter in again.parameters():
         nn.init.zeros_(parameter)
-    again.load_state_dict(restored(read_checkpoint(tmp_path / "bare.pth", DECLARED), tmp_path), strict=True)
+    again.load_state_dict(restored(read_checkpoint(DECLARED(path=tmp_path / "bare.pth")), tmp_path), strict=True)
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
 
@@ -213,16 +214,16 @@ def test_ours_becomes_mmsegs(make: Callable[[], nn.Module], changes: dict[str, o
 def test_refused_names(changes: dict[str, Tensor], message: str, tmp_path: Path) -> None:
     torch.save({"state_dict": {**Segmentor(plain()).state_dict(), **changes}}, tmp_path / "model.pth")
     with pytest.raises(ValueError, match=message):
-        read_checkpoint(tmp_path / "model.pth", DECLARED)
+        read_checkpoint(DECLARED(path=tmp_path / "model.pth"))
 
 
 def test_a_file_of_another_source_is_refused(tmp_path: Path) -> None:
     _, checkpoint = our_checkpoint(tmp_path)
     torch.save({"state_dict": checkpoint.state}, tmp_path / "timm.pth")
     with pytest.raises(ValueError, match=r"read as source 'mmseg'.*blocks\.0\.attn\.proj\.bias"):
-        read_checkpoint(tmp_path / "timm.pth", DECLARED)
+        read_checkpoint(DECLARED(path=tmp_path / "timm.pth"))
     with pytest.raises(ValueError, match="read as source 'timm'"):
-        read_checkpoint(runner_file(plain(), tmp_path), Declared(source="timm", num_heads=4))
+        read_checkpoint(InitialWeights(path=runner_file(plain(), tmp_path), source="timm", num_heads=4))
 
 
 @pytest.mark.parametrize(

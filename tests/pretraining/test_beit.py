@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import classification.task
 from backbones.checkpoint import IMAGENET
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.initial import with_architecture
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
@@ -24,7 +25,7 @@ from classification.config import ClassificationConfig
 from engine.config import as_json
 from engine.data import eval_batches
 from engine.loop import fit
-from engine.task import ImageResult, InitialWeights
+from engine.task import ImageResult
 from files.typed import from_json
 from pretraining.beit import STD, MaskedImageModel, TokenPrediction, initialise_encoder
 from pretraining.beit_config import BEiTConfig
@@ -262,7 +263,7 @@ def test_task(config: BEiTConfig, data: Path, tmp_path: Path, tokenizer_file: Pa
     assert 0 <= metrics["token_accuracy"] <= 100
     paths = [*task.draw(results, tmp_path), *task.finish(tmp_path)]
     assert [p.name for p in paths] == ["tokens.png", "backbone.safetensors"]
-    checkpoint = read_checkpoint(paths[1])
+    checkpoint = read_checkpoint(InitialWeights(path=paths[1]))
     assert (checkpoint.source, checkpoint.architecture, checkpoint.normalisation) == ("beit", TINY, IMAGENET)
     assert checkpoint.state.keys() == dict(task.model.encoder.named_parameters()).keys()
 

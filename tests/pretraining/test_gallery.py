@@ -3,6 +3,7 @@
 import math
 import tarfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import pretraining.task
 from backbones.attention import Attention
 from backbones.checkpoint import IMAGENET
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.position import sincos_table
-from backbones.sources.read import Declared
 from backbones.vit import ViT
 from engine.loop import fit
 from engine.record import read_record, write_record
@@ -127,7 +128,7 @@ def test_gallery_of_a_run(
     config = replace(mae_config, **changes)
     task = pretraining.task.build_task(config, data=data, init=None)
     fit(task, config, recipe="tiny", out=tmp_path / "run")
-    shown = open_any(tmp_path / "run", Declared(source="own"), Decoder())
+    shown = open_any(InitialWeights(path=tmp_path / "run"), Decoder())
     assert shown.autoencoder is not None
     for name, value in task.model.state_dict().items():
         assert torch.equal(shown.autoencoder.state_dict()[name], value), name
@@ -153,7 +154,7 @@ def test_gallery_of_shards(mae_config: MAEConfig, data: Path, photographs: Path,
             shard.addfile(tarfile.TarInfo(f"{image.stem}.cls"))
     task = pretraining.task.build_task(mae_config, data=data, init=None)
     task.finish(tmp_path / "run")
-    shown = open_any(tmp_path / "run" / "backbone.safetensors", Declared(source="own"), Decoder())
+    shown = open_any(InitialWeights(path=tmp_path / "run" / "backbone.safetensors"), Decoder())
     (photographs / "holiday").rename(photographs / "holiday.tar")  # the names stand in the pictures
     of_files = make_gallery(shown, photographs, tmp_path / "files", Options(images=3))
     of_shards = make_gallery(shown, path.parent, tmp_path / "out", Options(images=3))
@@ -171,7 +172,7 @@ def test_without_a_decoder(mae_config: MAEConfig, data: Path, photographs: Path,
     task = pretraining.task.build_task(config, data=data, init=None)
     task.finish(tmp_path / "run")
     path = tmp_path / "run" / "backbone.safetensors"
-    made = make_gallery(open_any(path, Declared(source="own"), Decoder()), photographs, tmp_path / "out", Options())
+    made = make_gallery(open_any(InitialWeights(path=path), Decoder()), photographs, tmp_path / "out", Options())
     assert {p.name for p in made.pictures} == ALWAYS - {"positions.png"}
     assert [note for note in made.notes if not note.startswith("left out")] == [
         "reconstructions: the weights have no decoder; give a run of MAE, or a file that has one",
@@ -183,14 +184,14 @@ def test_an_official_file_with_decoder(mae_config: MAEConfig, data: Path, photog
     task = pretraining.task.build_task(mae_config, data=data, init=None)
     state = {name.removeprefix("encoder."): tensor for name, tensor in task.model.state_dict().items()}
     torch.save({"model": state}, tmp_path / "full.pth")
-    declared = Declared(source="mae", num_heads=2)
+    declared = partial(InitialWeights, source="mae", num_heads=2)
     with pytest.raises(ValueError, match=r"full\.pth: no tensor tells .* --target pixels .* --target normalised"):
-        open_file(tmp_path / "full.pth", declared, Decoder(heads=3))
+        open_file(declared(path=tmp_path / "full.pth"), Decoder(heads=3))
     with pytest.raises(
         ValueError, match=r"full\.pth: its decoder is 12 wide, which 16 .* do not divide; say --decoder-h"
     ):
-        open_file(tmp_path / "full.pth", declared, Decoder(target="normalised"))
-    shown = open_file(tmp_path / "full.pth", declared, Decoder(heads=3, target="normalised"))
+        open_file(declared(path=tmp_path / "full.pth"), Decoder(target="normalised"))
+    shown = open_file(declared(path=tmp_path / "full.pth"), Decoder(heads=3, target="normalised"))
     assert shown.autoencoder is not None
     image, noise = torch.randn(1, 3, 32, 32), torch.rand(1, 16)
     expected = task.model.reconstruct(image, noise).prediction_BNP
@@ -207,7 +208,7 @@ def test_gallery_of_another_method(mae_config: MAEConfig, data: Path, photograph
     config = MoCoConfig(backbone=mae_config.backbone, run=mae_config.run, hidden=24, width=8)
     task = pretraining.moco_task.build_task(config, data=data, init=None)
     fit(task, config, recipe="tiny_moco_v3", out=tmp_path / "run")
-    shown = open_any(tmp_path / "run", Declared(source="own"), Decoder())
+    shown = open_any(InitialWeights(path=tmp_path / "run"), Decoder())
     assert shown.autoencoder is None
     made = make_gallery(shown, photographs, tmp_path / "out", Options())
     assert {p.name for p in made.pictures} == ALWAYS

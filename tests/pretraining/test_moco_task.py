@@ -10,6 +10,7 @@ from PIL import Image
 
 import classification.task
 import pretraining.moco_task
+from backbones.declaration import InitialWeights
 from backbones.sources.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.config import Duration
@@ -17,7 +18,7 @@ from engine.finite import NonFiniteError
 from engine.loop import fit
 from engine.record import read_record
 from engine.resume import checkpoints
-from engine.task import ActsAfterSteps, InitialWeights
+from engine.task import ActsAfterSteps
 from pretraining.config import MAEConfig
 from pretraining.moco_config import MoCoConfig
 from pretraining.recipes import RECIPES
@@ -115,7 +116,7 @@ def test_resume_is_exact_and_the_backbone_is_read(
     assert {"val_loss", "feature_spread", "feature_rank"} == set(record.metrics)
 
     path = tmp_path / "run" / "backbone.safetensors"
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(InitialWeights(path=path))
     assert checkpoint.source == "moco_v3"
     for name, value in checkpoint.state.items():  # the trained encoder, its patch projection included
         assert torch.equal(value, whole[f"base.encoder.{name}"])

@@ -15,6 +15,7 @@ import pretraining.supervised
 import pretraining.task
 from backbones.checkpoint import Normalisation
 from backbones.config import Position
+from backbones.declaration import InitialWeights
 from backbones.sources.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.images import UnreadableImageError
@@ -22,7 +23,6 @@ from engine.launch import override, parse
 from engine.loop import fit
 from engine.record import read_record
 from engine.resume import checkpoints, load_model
-from engine.task import InitialWeights
 from pretraining.augment import Views, training_view
 from pretraining.config import MAEConfig
 from pretraining.data import MaskedImages
@@ -146,7 +146,7 @@ def test_ends_in_a_checkpoint_that_classification_reads(
         vit, paths = supervised.model.backbone, supervised.finish(tmp_path / "run")
         assert supervised.name == "supervised"
     assert [p.name for p in paths] == ["backbone.safetensors"]
-    assert read_checkpoint(paths[0]).source == kind
+    assert read_checkpoint(InitialWeights(path=paths[0])).source == kind
 
     wide = replace(class_config, backbone=class_config.backbone.at(48, 32))
     for config in (class_config, wide):
@@ -229,7 +229,7 @@ def test_positions(position: Position, mae_config: MAEConfig, data: Path, tmp_pa
     assert "decoder_pos_embed" in trained
     assert ("encoder.pos_embed" in trained) == (position == "learned")
     fit(task, config, recipe="tiny", out=tmp_path / "run")
-    checkpoint = read_checkpoint(tmp_path / "run" / "backbone.safetensors")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "run" / "backbone.safetensors"))
     assert checkpoint.architecture.position == position
     assert ("pos_embed" in checkpoint.state) == (position == "learned")
 

@@ -14,12 +14,12 @@ from torchvision.transforms.v2.functional import resize
 
 import pretraining.statistics
 from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.declaration import InitialWeights
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from classification.config import ClassificationConfig
 from engine.images import open_images
 from engine.loop import fit
-from engine.task import InitialWeights
 from files.typed import from_json
 from pretraining.config import MAEConfig
 from pretraining.gallery import open_run
@@ -114,7 +114,7 @@ def test_they_travel(mae_config: MAEConfig, data: Path, tmp_path: Path, capsys: 
     views = np.stack([task.val_data[i][0].numpy() for i in range(4)])
     assert abs(views.mean()) < 0.05 and abs(views.std() - 1) < 0.15
     fit(task, config, recipe="tiny", out=out)
-    assert read_checkpoint(out / "backbone.safetensors").normalisation == config.normalisation
+    assert read_checkpoint(InitialWeights(path=out / "backbone.safetensors")).normalisation == config.normalisation
     (out / "backbone.safetensors").unlink()
     assert open_run(out).normalisation == config.normalisation  # from the record
 
@@ -159,6 +159,6 @@ def test_the_supervised_arm_has_the_same(mae_config: MAEConfig, data: Path, tmp_
     pixels = task.val_data[0][0] * scale + shift
     torch.testing.assert_close(pixels, plain.val_data[0][0] * default_scale + default_shift, rtol=0, atol=1e-6)
     fit(task, config, recipe="tiny_supervised", out=out)
-    assert read_checkpoint(out / "backbone.safetensors").normalisation == config.normalisation
+    assert read_checkpoint(InitialWeights(path=out / "backbone.safetensors")).normalisation == config.normalisation
     record = json.loads((out / "record.json").read_text())
     assert from_json(ClassificationConfig, record["config"]) == config

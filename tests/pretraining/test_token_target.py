@@ -11,7 +11,7 @@ from torch import Tensor
 import pretraining.task
 from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
-from backbones.sources.read import Declared
+from backbones.declaration import InitialWeights
 from backbones.vit import ViT
 from engine.loop import fit
 from pretraining.config import MAEConfig
@@ -103,7 +103,7 @@ def test_a_run(config: MAEConfig, data: Path, tmp_path: Path) -> None:
     assert set(record.extra["tokenizer"]) == {"tokenizer.safetensors"}
     # untrained, the loss is about that of guessing among twelve
     assert record.metrics["val_loss"] == pytest.approx(math.log(12), abs=1.5)
-    shown = open_any(tmp_path / "run", Declared(source="own"), Decoder())
+    shown = open_any(InitialWeights(path=tmp_path / "run"), Decoder())
     made = make_gallery(shown, data / "val", tmp_path / "out", Options(images=2))
     assert "reconstructions.png" in {path.name for path in made.pictures}
 

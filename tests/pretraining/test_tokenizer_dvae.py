@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backbones.declaration import InitialWeights
 from backbones.loading import RANDOM
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.task import ImageResult, InitialWeights
+from engine.task import ImageResult
 from pretraining.dvae import DiscreteVAE, temperature, uniform_divergence
 from pretraining.dvae_config import DVAEConfig
 from pretraining.dvae_file import read_tokenizer

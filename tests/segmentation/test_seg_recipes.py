@@ -7,9 +7,10 @@ import pytest
 
 from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.convert import write_as
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from engine.recipe import departures
 from segmentation.recipes import (
@@ -81,8 +82,8 @@ def test_weights_of_each_arm_fit(recipe, source: str, file: dict[str, object], t
     )
     write_as(checkpoint, source, tmp_path / "weights.pth")
     target = ViT(replace(recipe().backbone, **tiny, image_size=(64, 64)), final_norm=False)
-    declared = Declared(source=source, num_heads=1)
-    report = load_checkpoint(target, read_checkpoint(tmp_path / "weights.pth", declared))
+    declared = InitialWeights(path=tmp_path / "weights.pth", source=source, num_heads=1)
+    report = load_checkpoint(target, read_checkpoint(declared))
     relative = "blocks.0.attn.relative_position_bias_table: 0" in report.new
     assert relative == (source != "beit")
     assert ("blocks.0.gamma_1: 1" in report.new) == (recipe is mae_base_mmseg)

@@ -12,11 +12,11 @@ from PIL import Image
 
 from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.vit import ViT
 from engine.config import Duration, as_json
 from engine.predict import Predicts
 from engine.seeding import seed_all
-from engine.task import InitialWeights
 from files.typed import from_json
 from segmentation.answers import as_values, from_values
 from segmentation.backbone import MAETransferViT

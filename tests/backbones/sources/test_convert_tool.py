@@ -16,12 +16,13 @@ import detection.recipes
 import segmentation.recipes
 from backbones.checkpoint import HALF, IMAGENET, write_checkpoint
 from backbones.config import FAMILY, ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import Fit, inflate, load_checkpoint
 from backbones.position import sincos_table
 from backbones.sources import SOURCES
 from backbones.sources.convert import Changes, changed
 from backbones.sources.inspect import IN_RECIPES, training_flags, usual_name
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from tools.convert_checkpoint import main
 
@@ -100,8 +101,8 @@ def test_the_commands_of_inspect_carry_over_other_channels(tmp_path: Path, capsy
     arguments = convert.partition("convert_checkpoint.py ")[2].partition("  #")[0].split()
     arguments[arguments.index("--out") + 1] = str(tmp_path / "backbone.safetensors")
     assert main(arguments) == 0
-    rgb = read_checkpoint(tmp_path / "backbone.safetensors").architecture
-    assert rgb == replace(read_checkpoint(path).architecture, in_chans=3)
+    rgb = read_checkpoint(InitialWeights(path=tmp_path / "backbone.safetensors")).architecture
+    assert rgb == replace(read_checkpoint(InitialWeights(path=path)).architecture, in_chans=3)
 
 
 def test_flags_of_training() -> None:
@@ -169,7 +170,7 @@ def test_convert_says_and_keeps_what_was_concluded_and_left_out(
     text = capsys.readouterr().out
     concluded = "num_heads 3: that of the family's ViT 192 wide, not in the file"
     assert f"  note: {concluded}" in text and "left out epoch: not the entry of the weights" in text
-    assert read_checkpoint(out).notes == (concluded,)
+    assert read_checkpoint(InitialWeights(path=out)).notes == (concluded,)
 
 
 def test_a_head_stays_where_the_positions_alone_are_resized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,11 +182,11 @@ def test_a_head_stays_where_the_positions_alone_are_resized(tmp_path: Path, caps
     arguments = ["convert", str(tmp_path / "ft.pth"), "--source", "mae", *HEADS, "--resize-to", "48", "48"]
     assert main([*arguments, "--out", str(out)]) == 0
     assert "resized pos_embed: 4x4 -> 6x6 patches" in capsys.readouterr().out
-    found = read_checkpoint(out)
+    found = read_checkpoint(InitialWeights(path=out))
     assert found.architecture.image_size == (48, 48)
     assert all(torch.equal(found.state[name], tensor) for name, tensor in head.items())
     assert main([*arguments, "--encoder-only", "--out", str(out)]) == 0
-    assert "head.weight" not in read_checkpoint(out).state
+    assert "head.weight" not in read_checkpoint(InitialWeights(path=out)).state
 
 
 def test_to_huggingface_says_what_lies_beside(
@@ -208,7 +209,7 @@ def test_every_format_comes_back(target: str, tmp_path: Path) -> None:
     assert main(["convert", str(source), "--source", "mae", *HEADS, "--to", target, "--out", str(there)]) == 0
     declared = () if target == "own" else ("--source", target, *HEADS)
     assert main(["convert", str(there), *declared, "--out", str(back)]) == 0
-    returned = read_checkpoint(back).state
+    returned = read_checkpoint(InitialWeights(path=back)).state
     lost = {"cls_token", "norm.weight", "norm.bias"} if target == "detectron2" else set()  # it has none of them
     assert returned.keys() == state().keys() - lost
     for name, tensor in returned.items():
@@ -219,10 +220,10 @@ def test_every_format_comes_back(target: str, tmp_path: Path) -> None:
 def test_our_file_says_where_it_is_from(training: Path, tmp_path: Path) -> None:
     out = tmp_path / "b.safetensors"
     assert main(["convert", str(training), "--source", "augreg", "--out", str(out)]) == 0
-    checkpoint = read_checkpoint(out)
+    checkpoint = read_checkpoint(InitialWeights(path=out))
     assert checkpoint.normalisation == HALF  # AugReg's constants travel with the weights
     assert checkpoint.source == "augreg"
-    original = read_checkpoint(training, Declared(source="augreg"))
+    original = read_checkpoint(InitialWeights(path=training, source="augreg"))
     assert checkpoint.origin == f"checkpoint-3.pth, sha256 {original.sha256}"
 
 
@@ -234,7 +235,7 @@ def test_grey_images_give_what_they_gave(tmp_path: Path) -> None:
     write_checkpoint(path, vit, source="mae")
     grey = torch.randn(2, 1, 32, 32)
     for channels in (1, 5):
-        other, _ = changed(read_checkpoint(path), Changes(in_chans=channels, inflate="sum"))
+        other, _ = changed(read_checkpoint(InitialWeights(path=path)), Changes(in_chans=channels, inflate="sum"))
         assert len(other.normalisation.mean) == channels
         inflated = ViT(other.architecture)
         load_checkpoint(inflated, other)
@@ -254,7 +255,7 @@ def test_inflation_by_hand() -> None:
 def test_changes_of_shape_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "b.safetensors"
     write_checkpoint(path, ViT(TINY), source="mae")
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(InitialWeights(path=path))
     coarse = ViT(ViTConfig(embed_dim=32, depth=2, num_heads=4, patch_size=16, image_size=(64, 64)))
     with pytest.raises(ValueError, match=r"patch_size 8 \(recipe: 16\).*--init-resize-patch"):
         load_checkpoint(coarse, checkpoint)

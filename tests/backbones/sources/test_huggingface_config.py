@@ -1,15 +1,17 @@
 """config.json and preprocessor_config.json beside a transformers file: told, compared with the weights, refused."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from transformers import ViTConfig, ViTModel
 
 from backbones.checkpoint import HALF, Normalisation
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.declaration import InitialWeights
+from backbones.sources.read import read_checkpoint
 
-DECLARED = Declared(source="huggingface")
+DECLARED = partial(InitialWeights, source="huggingface")
 TINY = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -58,14 +60,14 @@ def weights(tmp_path: Path) -> Path:
 def test_refused_config(content: str, message: str, weights: Path) -> None:
     weights.with_name("config.json").write_text(content)
     with pytest.raises(ValueError, match=rf"model\.safetensors: .*{message}"):
-        read_checkpoint(weights, DECLARED)
+        read_checkpoint(DECLARED(path=weights))
 
 
 @pytest.mark.parametrize("changes", [{"patch_size": [8, 8]}, {"image_size": [32, 32]}, {"image_size": 37}])
 def test_other_ways_to_say_the_same(changes: dict[str, object], weights: Path) -> None:
     """transformers takes two numbers for one, and leaves out the pixels that make no whole patch."""
     weights.with_name("config.json").write_text(json.dumps({**TINY, **changes}))
-    architecture = read_checkpoint(weights, DECLARED).architecture
+    architecture = read_checkpoint(DECLARED(path=weights)).architecture
     assert (architecture.num_heads, architecture.image_size, architecture.patch_size) == (4, (32, 32), 8)
 
 
@@ -73,7 +75,7 @@ def test_a_declaration_against_the_config(weights: Path) -> None:
     with pytest.raises(
         ValueError, match="num_heads was declared as 2, and the file tells 4; leave the declaration out"
     ):
-        read_checkpoint(weights, Declared(source="huggingface", num_heads=2))
+        read_checkpoint(InitialWeights(path=weights, source="huggingface", num_heads=2))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_a_declaration_against_the_config(weights: Path) -> None:
 def test_refused_pixels(changes: dict[str, object], message: str, weights: Path) -> None:
     weights.with_name("preprocessor_config.json").write_text(json.dumps({**CONSTANTS, **changes}))
     with pytest.raises(ValueError, match=rf"model\.safetensors: .*{message}"):
-        read_checkpoint(weights, DECLARED)
+        read_checkpoint(DECLARED(path=weights))
 
 
 @pytest.mark.parametrize(
@@ -111,13 +113,13 @@ def test_refused_pixels(changes: dict[str, object], message: str, weights: Path)
 )
 def test_constants_are_taken(changes: dict[str, object], weights: Path) -> None:
     weights.with_name("preprocessor_config.json").write_text(json.dumps({**CONSTANTS, **changes}))
-    checkpoint = read_checkpoint(weights, DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=weights))
     assert checkpoint.normalisation == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)) and checkpoint.notes == ()
 
 
 def test_a_preprocessor_without_constants_is_noted(weights: Path) -> None:
     weights.with_name("preprocessor_config.json").write_text('{"size": 32}')
-    checkpoint = read_checkpoint(weights, DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=weights))
     assert checkpoint.normalisation == HALF
     assert checkpoint.notes == (
         "normalisation by 0.5: usual for such names, no preprocessor_config.json beside the file says it",

@@ -1,5 +1,6 @@
 """AugReg's files: Google's .npz as timm's own loader reads it, and timm's safetensors of it, with pixels of 0.5."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer, _load_weights
 
 from backbones.checkpoint import HALF
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.convert import write_as
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 
-AUGREG = Declared(source="augreg")
+AUGREG = partial(InitialWeights, source="augreg")
 D, HEADS, PATCH, CLASSES = 32, 4, 8, 3
 
 
@@ -69,7 +71,7 @@ def npz(tmp_path: Path) -> Path:
 
 def test_npz_equals_what_timms_loader_makes_of_it(npz: Path) -> None:
     expected = by_timm(npz)
-    checkpoint = read_checkpoint(npz, AUGREG)  # no number of heads declared: the file has it
+    checkpoint = read_checkpoint(AUGREG(path=npz))  # no number of heads declared: the file has it
     assert (checkpoint.architecture.num_heads, checkpoint.normalisation, checkpoint.notes) == (HEADS, HALF, ())
     assert checkpoint.dropped == ()
     state = expected.state_dict()
@@ -85,7 +87,7 @@ def test_npz_equals_what_timms_loader_makes_of_it(npz: Path) -> None:
 
 
 def test_npz_is_written_in_timms_names(npz: Path, tmp_path: Path) -> None:
-    write_as(read_checkpoint(npz, AUGREG), "augreg", tmp_path / "timm.safetensors")
+    write_as(read_checkpoint(AUGREG(path=npz)), "augreg", tmp_path / "timm.safetensors")
     state = by_timm(npz).state_dict()
     back = load_file(tmp_path / "timm.safetensors")
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
@@ -95,12 +97,12 @@ def test_npz_is_written_in_timms_names(npz: Path, tmp_path: Path) -> None:
 def test_timms_file_of_it_has_the_same_pixels(npz: Path, tmp_path: Path) -> None:
     state = by_timm(npz).state_dict()
     save_file(state, tmp_path / "augreg.safetensors")
-    declared = Declared(source="augreg", num_heads=HEADS)
-    checkpoint = read_checkpoint(tmp_path / "augreg.safetensors", declared)
+    declared = AUGREG(path=tmp_path / "augreg.safetensors", num_heads=HEADS)
+    checkpoint = read_checkpoint(declared)
     assert (checkpoint.source, checkpoint.normalisation) == ("augreg", HALF)
     assert all(torch.equal(checkpoint.state[name], tensor) for name, tensor in state.items())
     with pytest.raises(ValueError, match="no published ViT of the family is that wide; declare it"):
-        read_checkpoint(tmp_path / "augreg.safetensors", AUGREG)  # one fused projection: heads cannot be read
+        read_checkpoint(AUGREG(path=tmp_path / "augreg.safetensors"))  # one fused projection: heads cannot be read
 
 
 def test_representation_layer_is_dropped_with_its_head(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_representation_layer_is_dropped_with_its_head(tmp_path: Path) -> None:
         "pre_logits/bias": np.ones(D, np.float32),
     }
     np.savez(tmp_path / "ViT-B_16.npz", **arrays)
-    checkpoint = read_checkpoint(tmp_path / "ViT-B_16.npz", AUGREG)
+    checkpoint = read_checkpoint(AUGREG(path=tmp_path / "ViT-B_16.npz"))
     assert "head.weight" not in checkpoint.state
     assert sorted(line.partition(":")[0] for line in checkpoint.dropped) == [
         "head.bias",
@@ -151,11 +153,11 @@ def test_other_layouts_are_refused(tmp_path: Path, changes: dict[str, tuple[int,
             arrays[name] = np.ones(shape, np.float32)
     np.savez(tmp_path / "other.npz", **arrays)
     with pytest.raises(ValueError, match=message):
-        read_checkpoint(tmp_path / "other.npz", AUGREG)
+        read_checkpoint(AUGREG(path=tmp_path / "other.npz"))
 
 
 def test_npz_declared_as_timm_is_refused(npz: Path) -> None:
     with pytest.raises(
         ValueError, match=r"read as source 'timm' .*: 40 of 40 names do not belong to this kind of file"
     ):
-        read_checkpoint(npz, Declared(source="timm"))
+        read_checkpoint(InitialWeights(path=npz, source="timm"))

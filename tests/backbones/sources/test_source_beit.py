@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 
 from backbones.checkpoint import HALF, Checkpoint, Normalisation
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources import beit
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from segmentation.host import ConfigDict, build_model
 
-DECLARED = Declared(source="beit")
+DECLARED = partial(InitialWeights, source="beit")
 SHARED = "rel_pos_bias.relative_position_bias_table"
 
 
@@ -87,7 +89,7 @@ def image(side: int = 32) -> Tensor:
 @pytest.mark.parametrize("shared", [True, False], ids=["pre-trained", "fine-tuned"])
 def test_tokens_maps_and_gradients_equal_timm(tmp_path: Path, shared: bool, entry: str) -> None:
     theirs = reference(shared=shared)
-    checkpoint = read_checkpoint(written(tmp_path, theirs, entry), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(tmp_path, theirs, entry)))
     assert checkpoint.architecture == ViTConfig(
         embed_dim=32,
         depth=3,
@@ -115,14 +117,14 @@ def test_tokens_maps_and_gradients_equal_timm(tmp_path: Path, shared: bool, entr
 
 
 def test_what_is_dropped(tmp_path: Path) -> None:
-    pre_trained = read_checkpoint(written(tmp_path, reference(shared=True)), DECLARED)
+    pre_trained = read_checkpoint(DECLARED(path=written(tmp_path, reference(shared=True))))
     assert sorted(pre_trained.dropped) == [
         "lm_head.bias: the head of pre-training",
         "lm_head.weight: the head of pre-training",
         "mask_token: BEiT's token for hidden patches",
         "rel_pos_bias.relative_position_index: an index, made anew for every grid",
     ]
-    fine_tuned = read_checkpoint(written(tmp_path, reference(shared=False)), DECLARED)
+    fine_tuned = read_checkpoint(DECLARED(path=written(tmp_path, reference(shared=False))))
     assert [item.split(":")[0] for item in fine_tuned.dropped] == [
         f"blocks.{block}.attn.relative_position_index" for block in range(3)
     ]
@@ -138,7 +140,7 @@ def test_what_is_dropped(tmp_path: Path) -> None:
 
 def test_shared_table_goes_to_every_block(tmp_path: Path) -> None:
     theirs = reference(shared=True)
-    checkpoint = read_checkpoint(written(tmp_path, theirs), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(tmp_path, theirs)))
     architecture = replace(checkpoint.architecture, relative_position="table")
     vit = ViT(architecture)
     report = load_checkpoint(vit, checkpoint)
@@ -149,7 +151,7 @@ def test_shared_table_goes_to_every_block(tmp_path: Path) -> None:
 
 def test_one_fused_bias_is_joined_from_two(tmp_path: Path) -> None:
     theirs = reference(shared=True)
-    checkpoint = read_checkpoint(written(tmp_path, theirs), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(tmp_path, theirs)))
     vit = ViT(replace(checkpoint.architecture, qkv_bias="fused"))
     report = load_checkpoint(vit, checkpoint)
     assert report.resized[0] == "blocks.0.attn.qkv.bias: joined from q_bias and v_bias, zeros for the keys"
@@ -204,7 +206,7 @@ def test_taps_equal_mmseg_at_other_sizes(tmp_path: Path, side: int, monkeypatch:
     missing, unexpected = theirs.load_state_dict(tables, strict=False)
     assert all(name.endswith("relative_position_index") for name in missing)
     assert sorted(unexpected) == ["fc_norm.bias", "fc_norm.weight", "head.bias", "head.weight"]
-    checkpoint = read_checkpoint(written(tmp_path, model), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(tmp_path, model)))
     vit = ViT(checkpoint.architecture.at(side, side), final_norm=False)
     report = load_checkpoint(vit, checkpoint)
     assert len(report.resized) == (0 if side == 32 else 3)
@@ -217,7 +219,7 @@ def test_taps_equal_mmseg_at_other_sizes(tmp_path: Path, side: int, monkeypatch:
 
 @pytest.mark.parametrize("shared", [True, False], ids=["pre-trained", "fine-tuned"])
 def test_written_as_unilm_reads_it(tmp_path: Path, shared: bool) -> None:
-    checkpoint = read_checkpoint(written(tmp_path, reference(shared=shared)), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(tmp_path, reference(shared=shared))))
     state = beit.restore(checkpoint)
     expected = unilm_state(reference(shared=shared))  # the names that unilm's modules have
     gone = {"mask_token", "lm_head.weight", "lm_head.bias"}
@@ -273,13 +275,13 @@ def test_unknown_names_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "other.pth"
     torch.save({"model": state}, path)
     with pytest.raises(ValueError, match=rf"other.pth: read as source 'beit' .*1 of \d+ names .*: {re.escape(name)};"):
-        read_checkpoint(path, DECLARED)
+        read_checkpoint(DECLARED(path=path))
 
 
 def test_other_families_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, reference(shared=False))
     with pytest.raises(ValueError, match=r"read as source 'timm' .*blocks\.0\.attn\.q_bias"):
-        read_checkpoint(path, Declared(source="timm"))
+        read_checkpoint(InitialWeights(path=path, source="timm"))
 
 
 def test_what_beit_has_no_place_for_is_not_written() -> None:

@@ -1,6 +1,7 @@
 """DINO's files equal timm's ViT on the same weights, teacher or student as declared, and come out flat again."""
 
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 
 from backbones.checkpoint import Checkpoint, Normalisation
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.position import resize_position, sincos_table
 from backbones.sources import dino
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 
-TEACHER, STUDENT = Declared(source="dino", num_heads=4), Declared(source="dino_student", num_heads=4)
+TEACHER = partial(InitialWeights, source="dino", num_heads=4)
+STUDENT = partial(InitialWeights, source="dino_student", num_heads=4)
 
 
 def backbone(patch: int = 16) -> VisionTransformer:
@@ -71,7 +74,7 @@ def test_backbone_file_equals_timm(tmp_path: Path, patch: int) -> None:
     theirs = backbone(patch)
     path = tmp_path / f"dino_vitbase{patch}_pretrain.pth"
     torch.save(theirs.state_dict(), path)
-    checkpoint = read_checkpoint(path, TEACHER)
+    checkpoint = read_checkpoint(TEACHER(path=path))
     assert checkpoint.architecture == ViTConfig(
         embed_dim=32, depth=2, num_heads=4, patch_size=patch, image_size=(64, 64), position="learned"
     )
@@ -80,9 +83,9 @@ def test_backbone_file_equals_timm(tmp_path: Path, patch: int) -> None:
 
 
 @pytest.mark.parametrize("declared", [TEACHER, STUDENT], ids=["teacher", "student"])
-def test_declared_network_of_a_training_checkpoint(tmp_path: Path, declared: Declared) -> None:
+def test_declared_network_of_a_training_checkpoint(tmp_path: Path, declared: partial[InitialWeights]) -> None:
     student, teacher = backbone(), backbone()
-    checkpoint = read_checkpoint(training_file(tmp_path, student, teacher), declared)
+    checkpoint = read_checkpoint(declared(path=training_file(tmp_path, student, teacher)))
     rules = [item.split(": ") for item in checkpoint.dropped]
     assert sum(rule == "DINO's projection head" for _, rule in rules) == 8
     assert len(rules) == 8 + 5  # the other network, the optimiser, ...
@@ -93,19 +96,19 @@ def test_flat_names_may_be_wrapped(tmp_path: Path) -> None:
     theirs = backbone()
     path = tmp_path / "teacher.pth"
     torch.save({"teacher": wrapped(theirs, "module.")}, path)  # a teacher with batch norms is in parallel, too
-    assert_equal_networks(read_checkpoint(path, TEACHER), theirs)
+    assert_equal_networks(read_checkpoint(TEACHER(path=path)), theirs)
 
 
 def test_heads_are_timms(tmp_path: Path) -> None:
     path = tmp_path / "dino_deitsmall16_pretrain.pth"
     model = VisionTransformer(img_size=32, patch_size=16, embed_dim=384, depth=1, num_heads=6, num_classes=0)
     torch.save(model.state_dict(), path)
-    assert read_checkpoint(path, Declared(source="dino")).architecture.num_heads == 6
+    assert read_checkpoint(InitialWeights(path=path, source="dino")).architecture.num_heads == 6
 
 
 def test_written_flat_as_dino_reads_it(tmp_path: Path) -> None:
     student, teacher = backbone(), backbone()
-    checkpoint = read_checkpoint(training_file(tmp_path, student, teacher), TEACHER)
+    checkpoint = read_checkpoint(TEACHER(path=training_file(tmp_path, student, teacher)))
     state = dino.restore(checkpoint)
     assert dino.SOURCE.written_entry == ""
     backbone().load_state_dict(state, strict=True)  # DINO's VisionTransformer has timm's names
@@ -118,7 +121,7 @@ def test_a_backbone_file_is_not_the_student(tmp_path: Path) -> None:
     path = tmp_path / "dino_vitbase16_pretrain.pth"
     torch.save(backbone().state_dict(), path)
     with pytest.raises(ValueError, match=r"16_pretrain\.pth: read as source 'dino_student' .*declare dino, or give"):
-        read_checkpoint(path, STUDENT)
+        read_checkpoint(STUDENT(path=path))
 
 
 @pytest.mark.parametrize("name", ["cls_pos_embed", "layer1.0.conv1.weight", "register_tokens", "blocks.0.ls1.gamma"])
@@ -126,7 +129,7 @@ def test_unknown_names_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "other.pth"
     torch.save(dict(backbone().state_dict()) | {name: torch.zeros(2)}, path)
     with pytest.raises(ValueError, match=rf"read as source 'dino' .*1 of \d+ names do not belong .*{name}"):
-        read_checkpoint(path, TEACHER)
+        read_checkpoint(TEACHER(path=path))
 
 
 def test_what_dino_has_no_place_for_is_not_written() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,9 +26,10 @@ from transformers import (
 )
 
 from backbones.checkpoint import HALF, IMAGENET, Checkpoint, Normalisation
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.convert import write_as
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.sources.source import DECODER
 from backbones.vit import ViT
 from pretraining.mae import MaskedAutoencoder
@@ -35,7 +37,7 @@ from pretraining.mae import MaskedAutoencoder
 Spelling = Literal["hub", "version 5 saved", "version 5 in memory"]
 SPELLINGS: tuple[Spelling, ...] = ("hub", "version 5 saved", "version 5 in memory")
 
-DECLARED = Declared(source="huggingface")
+DECLARED = partial(InitialWeights, source="huggingface")
 TINY = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -138,7 +140,7 @@ def expected_tokens(model: PreTrainedModel) -> Tensor:
 )
 def test_tokens_equal(make: Callable[[], PreTrainedModel], spelling: Spelling, tmp_path: Path) -> None:
     model = randomised(make())
-    checkpoint = read_checkpoint(written(model, tmp_path, spelling), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(model, tmp_path, spelling)))
     assert checkpoint.architecture.num_heads == 4  # of config.json: no published ViT is 32 wide
     torch.testing.assert_close(tokens_of(checkpoint, image()), expected_tokens(model), rtol=0, atol=TOLERANCE)
 
@@ -147,7 +149,7 @@ def test_tokens_equal(make: Callable[[], PreTrainedModel], spelling: Spelling, t
 def test_mae_loss_and_reconstruction_equal(spelling: Spelling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # ours reduces its loss in float32 whatever the weights are; kept in float64 here to compare closely
     model = randomised(vit_mae())
-    checkpoint = read_checkpoint(written(model, tmp_path, spelling), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(model, tmp_path, spelling)))
     encoder = ViT(checkpoint.architecture, train_position=False)
     load_checkpoint(encoder, checkpoint)
     ours = MaskedAutoencoder(
@@ -168,7 +170,7 @@ def test_mae_loss_and_reconstruction_equal(spelling: Spelling, tmp_path: Path, m
 @pytest.mark.parametrize("make", [vit_mae, vit, vit_classifier, beit, beit_with_positions, beit_classifier])
 def test_from_pretrained_takes_the_folder(make: Callable[[], PreTrainedModel], tmp_path: Path) -> None:
     model = randomised(make())
-    checkpoint = read_checkpoint(written(model, tmp_path / "in", "version 5 in memory"), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(model, tmp_path / "in", "version 5 in memory")))
     out = tmp_path / "out"
     lines = write_as(checkpoint, "huggingface", out / "model.safetensors")
     assert lines[0] == f"config.json ({type(model).__name__}) and preprocessor_config.json are beside it"
@@ -184,13 +186,13 @@ def test_from_pretrained_takes_the_folder(make: Callable[[], PreTrainedModel], t
         outputs = [m.eval()(image().float(), **noise) for m in (loaded, model)]
     made, expected = (output["logits"] if "logits" in output else output["last_hidden_state"] for output in outputs)
     assert torch.equal(made, expected)
-    again = read_checkpoint(out / "model.safetensors", DECLARED)
+    again = read_checkpoint(DECLARED(path=out / "model.safetensors"))
     assert again.normalisation == checkpoint.normalisation and again.notes == ()
     assert again.architecture == checkpoint.architecture
 
 
 def test_the_processor_gives_the_pixels_that_the_weights_want(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(written(vit(), tmp_path / "in"), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(vit(), tmp_path / "in")))
     write_as(checkpoint, "huggingface", tmp_path / "out" / "model.safetensors")
     pixels = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     processed = AutoImageProcessor.from_pretrained(tmp_path / "out")(pixels, return_tensors="pt")["pixel_values"][0]
@@ -200,7 +202,7 @@ def test_the_processor_gives_the_pixels_that_the_weights_want(tmp_path: Path) ->
 
 
 def test_files_beside_are_never_replaced_by_others(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(written(vit(), tmp_path / "in"), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(vit(), tmp_path / "in")))
     out = tmp_path / "out" / "model.safetensors"
     for _ in range(2):  # the same again is fine
         write_as(checkpoint, "huggingface", out)
@@ -218,12 +220,12 @@ def test_a_decoder_that_is_not_maes_is_refused(tmp_path: Path) -> None:
     narrow = {**DECODER_SIZES, "decoder_hidden_size": 12, "decoder_num_attention_heads": 3}
     path = written(ViTMAEForPreTraining(ViTMAEConfig(**TINY, **narrow)), tmp_path / "in")
     with pytest.raises(ValueError, match=r"decoder is 12 wide, which MAE's 16 heads do not divide.*--encoder-only"):
-        write_as(read_checkpoint(path, DECLARED), "huggingface", tmp_path / "out" / "model.safetensors")
+        write_as(read_checkpoint(DECLARED(path=path)), "huggingface", tmp_path / "out" / "model.safetensors")
 
 
 @pytest.mark.parametrize(("added", "found"), [((), "neither norm nor"), (("norm", "fc_norm"), "both norm and")])
 def test_beit_has_one_norm(added: tuple[str, ...], found: str, tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(written(beit(), tmp_path), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(beit(), tmp_path)))
     for leaf in ("weight", "bias"):
         del checkpoint.state[f"norm.{leaf}"]
         checkpoint.state.update({f"{name}.{leaf}": torch.ones(32) for name in added})
@@ -234,14 +236,14 @@ def test_beit_has_one_norm(added: tuple[str, ...], found: str, tmp_path: Path) -
 def test_written_names_are_those_of_the_hub(tmp_path: Path) -> None:
     path = written(randomised(vit_mae()), tmp_path)
     again = tmp_path / "again" / "model.safetensors"
-    write_as(read_checkpoint(path, DECLARED), "huggingface", again)
+    write_as(read_checkpoint(DECLARED(path=path)), "huggingface", again)
     before, after = load_file(path), load_file(again)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_pretrained_beit_and_fused_bias_become_beit(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(written(randomised(beit_pretrained()), tmp_path / "in"), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(randomised(beit_pretrained()), tmp_path / "in")))
     generator = torch.Generator().manual_seed(3)
     for i in range(2):
         q, v = (checkpoint.state.pop(f"blocks.{i}.attn.{part}_bias") for part in "qv")
@@ -257,7 +259,7 @@ def test_pretrained_beit_and_fused_bias_become_beit(tmp_path: Path) -> None:
 
 
 def test_a_plain_encoder_fits_vit_mae_too(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(written(randomised(vit()), tmp_path / "in"), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(randomised(vit()), tmp_path / "in")))
     out = tmp_path / "out"
     write_as(checkpoint, "huggingface", out / "model.safetensors")
     ViTMAEConfig(**TINY).save_pretrained(out)
@@ -270,13 +272,13 @@ def test_dropped_by_rule(tmp_path: Path) -> None:
     index = torch.zeros(17, 17, dtype=torch.long)
     before = load_file(path) | {"beit.encoder.relative_position_bias.relative_position_index": index}
     save_file(before, path)
-    assert read_checkpoint(path, DECLARED).dropped == (
+    assert read_checkpoint(DECLARED(path=path)).dropped == (
         "beit.embeddings.mask_token: the token for hidden patches of another pre-training",
         "beit.encoder.relative_position_bias.relative_position_index: an index, made anew for every grid",
         "lm_head.bias: Beit's head of pre-training",
         "lm_head.weight: Beit's head of pre-training",
     )
-    assert [line.partition(":")[0] for line in read_checkpoint(written(vit(), tmp_path), DECLARED).dropped] == [
+    assert [line.partition(":")[0] for line in read_checkpoint(DECLARED(path=written(vit(), tmp_path))).dropped] == [
         "pooler.dense.bias",
         "pooler.dense.weight",
     ]
@@ -288,26 +290,26 @@ def test_dropped_by_rule(tmp_path: Path) -> None:
 )
 def test_normalisation(make: Callable[[], PreTrainedModel], constants: Normalisation, tmp_path: Path) -> None:
     path = written(make(), tmp_path)
-    checkpoint = read_checkpoint(path, DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=path))
     assert checkpoint.normalisation == constants
     assert len(checkpoint.notes) == 1 and "no preprocessor_config.json beside the file" in checkpoint.notes[0]
     beside = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(beside))
-    checkpoint = read_checkpoint(path, DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=path))
     assert checkpoint.normalisation == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert checkpoint.notes == ()
 
 
 def test_another_epsilon_is_noted(tmp_path: Path) -> None:
     model = ViTModel(ViTConfig(**{**TINY, "layer_norm_eps": 1e-12}))
-    assert read_checkpoint(written(model, tmp_path), DECLARED).notes[-1] == (
+    assert read_checkpoint(DECLARED(path=written(model, tmp_path))).notes[-1] == (
         "norms have an epsilon of 1e-06 here, and of 1e-12 by config.json"
     )
 
 
 def test_image_that_is_no_square(tmp_path: Path) -> None:
     model = randomised(ViTModel(ViTConfig(**{**TINY, "image_size": (16, 40)})))
-    checkpoint = read_checkpoint(written(model, tmp_path), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(model, tmp_path)))
     assert checkpoint.architecture.grid == (2, 5)
     pixels = torch.randn(1, 3, 16, 40, dtype=torch.float64)
     with torch.no_grad():
@@ -319,8 +321,8 @@ def test_heads_are_to_be_declared_without_a_config(tmp_path: Path) -> None:
     path = written(vit(), tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match="the number of attention heads cannot be read"):
-        read_checkpoint(path, DECLARED)
-    assert read_checkpoint(path, Declared(source="huggingface", num_heads=2)).architecture.num_heads == 2
+        read_checkpoint(DECLARED(path=path))
+    assert read_checkpoint(InitialWeights(path=path, source="huggingface", num_heads=2)).architecture.num_heads == 2
 
 
 def changed(path: Path, changes: dict[str, Tensor | None]) -> Path:
@@ -342,12 +344,12 @@ def changed(path: Path, changes: dict[str, Tensor | None]) -> Path:
 )
 def test_refused_names(changes: dict[str, Tensor | None], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        read_checkpoint(changed(written(vit(), tmp_path), changes), DECLARED)
+        read_checkpoint(DECLARED(path=changed(written(vit(), tmp_path), changes)))
 
 
 def test_another_source_refuses_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="read as source 'mae'"):
-        read_checkpoint(written(vit(), tmp_path), Declared(source="mae"))
+        read_checkpoint(InitialWeights(path=written(vit(), tmp_path), source="mae"))
 
 
 @pytest.mark.parametrize(
@@ -361,7 +363,7 @@ def test_another_source_refuses_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_refused_to_write(name: str, shape: tuple[int, ...] | None, message: str, tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(written(vit(), tmp_path), DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=written(vit(), tmp_path)))
     if shape is None:
         del checkpoint.state[name]
     else:

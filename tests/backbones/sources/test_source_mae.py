@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from backbones.checkpoint import IMAGENET, Checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.convert import write_as
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from pretraining.mae import MaskedAutoencoder
 
 Module = TypeVar("Module", bound=nn.Module)
 
-DECLARED = Declared(source="mae", num_heads=4)
+DECLARED = partial(InitialWeights, source="mae", num_heads=4)
 # two float64 forwards differ by the order of sums alone: some 1e-15 on tokens around 1
 TOLERANCE = 1e-12
 
@@ -87,22 +88,22 @@ def assert_comes_back(checkpoint: Checkpoint, state: dict[str, Tensor], folder: 
 def test_pretrained_file_gives_the_tokens_and_comes_back(tmp_path: Path) -> None:
     model = encoder()
     torch.save({"model": model.state_dict()}, tmp_path / "mae_pretrain.pth")
-    checkpoint = read_checkpoint(tmp_path / "mae_pretrain.pth", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "mae_pretrain.pth"))
     assert (checkpoint.source, checkpoint.normalisation, checkpoint.dropped) == ("mae", IMAGENET, ())
     with torch.no_grad():
         torch.testing.assert_close(tokens_of(checkpoint), model.forward_features(image()), rtol=0, atol=TOLERANCE)
     assert_comes_back(checkpoint, model.state_dict(), tmp_path)
     write_as(checkpoint, "timm", tmp_path / "timm.safetensors")
-    assert read_checkpoint(tmp_path / "timm.safetensors", Declared(source="timm", num_heads=4)).state.keys() == (
-        model.state_dict().keys()
-    )
+    assert read_checkpoint(
+        InitialWeights(path=tmp_path / "timm.safetensors", source="timm", num_heads=4)
+    ).state.keys() == (model.state_dict().keys())
 
 
 def test_full_file_gives_encoder_and_decoder(tmp_path: Path) -> None:
     model, decoder = encoder(), randomised(OfficialDecoder())
     state = model.state_dict() | decoder.state_dict()
     torch.save({"model": state}, tmp_path / "mae_visualize.pth")
-    checkpoint = read_checkpoint(tmp_path / "mae_visualize.pth", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "mae_visualize.pth"))
     assert_comes_back(checkpoint, state, tmp_path)
     report = load_checkpoint(ViT(checkpoint.architecture).double(), checkpoint)
     assert len(report.dropped) == len(decoder.state_dict())
@@ -133,7 +134,7 @@ def test_full_file_gives_encoder_and_decoder(tmp_path: Path) -> None:
 def test_fine_tuned_file_has_fc_norm_and_no_norm(tmp_path: Path) -> None:
     model = encoder(num_classes=5, global_pool="avg")
     torch.save({"model": model.state_dict()}, tmp_path / "mae_finetuned.pth")
-    checkpoint = read_checkpoint(tmp_path / "mae_finetuned.pth", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "mae_finetuned.pth"))
     assert {"fc_norm.weight", "head.weight"} <= checkpoint.state.keys()
     with torch.no_grad():
         expected = model.forward_features(image())
@@ -154,7 +155,7 @@ def test_a_run_of_ones_own_holds_more_beside_the_weights(tmp_path: Path, paralle
         "args": Namespace(model="mae_vit_tiny", output_dir=Path("out")),
     }
     torch.save(content, tmp_path / "checkpoint-7.pth")
-    checkpoint = read_checkpoint(tmp_path / "checkpoint-7.pth", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "checkpoint-7.pth"))
     assert checkpoint.state.keys() == state.keys()
     assert [line.partition(":")[0] for line in checkpoint.dropped] == ["optimizer", "epoch", "scaler", "args"]
     assert_comes_back(checkpoint, state, tmp_path)
@@ -164,7 +165,7 @@ def test_the_head_of_a_linear_probe_is_dropped(tmp_path: Path) -> None:
     probe = nn.Sequential(nn.BatchNorm1d(32, affine=False, eps=1e-6), nn.Linear(32, 5))
     state = encoder().state_dict() | {f"head.{name}": tensor for name, tensor in probe.state_dict().items()}
     torch.save({"model": state}, tmp_path / "linear.pth")
-    checkpoint = read_checkpoint(tmp_path / "linear.pth", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "linear.pth"))
     assert checkpoint.state.keys() == encoder().state_dict().keys()
     assert len(checkpoint.dropped) == 5
     assert "head.0.running_mean: the head of a linear probe, behind a batch norm" in checkpoint.dropped
@@ -186,7 +187,7 @@ def test_other_names_are_refused(tmp_path: Path, names: dict[str, tuple[int, ...
     state = encoder().state_dict() | {name: torch.ones(shape) for name, shape in names.items()}
     torch.save({"model": state}, tmp_path / "mixed.pth")
     with pytest.raises(ValueError, match=message):
-        read_checkpoint(tmp_path / "mixed.pth", DECLARED)
+        read_checkpoint(DECLARED(path=tmp_path / "mixed.pth"))
 
 
 def test_a_hugging_face_file_declared_as_mae_says_what_it_was_read_as(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_hugging_face_file_declared_as_mae_says_what_it_was_read_as(tmp_path: 
         match=r"model\.safetensors: read as source 'mae' \(official MAE: .*\): 3 of 3 names do not belong to this kind "
         r"of file: decoder\.mask_token, vit\.embeddings\.cls_token, vit\.layernorm\.weight; .*inspect FILE",
     ):
-        read_checkpoint(tmp_path / "model.safetensors", DECLARED)
+        read_checkpoint(DECLARED(path=tmp_path / "model.safetensors"))
 
 
 @pytest.mark.parametrize(

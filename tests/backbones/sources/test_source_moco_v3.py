@@ -1,6 +1,7 @@
 """MoCo v3's files equal timm's ViT on the same weights, whichever encoder is declared, and come out in DeiT's form."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ from torch import Tensor, nn
 
 from backbones.checkpoint import Checkpoint, Normalisation
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.position import sincos_table
 from backbones.sources import moco_v3
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 
-BASE, MOMENTUM = Declared(source="moco_v3", num_heads=4), Declared(source="moco_v3_momentum", num_heads=4)
+BASE = partial(InitialWeights, source="moco_v3", num_heads=4)
+MOMENTUM = partial(InitialWeights, source="moco_v3_momentum", num_heads=4)
 
 
 def projector(width: int, layers: int) -> nn.Sequential:
@@ -77,9 +80,9 @@ def assert_equal_networks(checkpoint: Checkpoint, theirs: VisionTransformer) -> 
 
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("declared", [BASE, MOMENTUM], ids=["base", "momentum"])
-def test_declared_encoder_equals_timm(tmp_path: Path, declared: Declared, parallel: bool) -> None:
+def test_declared_encoder_equals_timm(tmp_path: Path, declared: partial[InitialWeights], parallel: bool) -> None:
     moco = MoCo()
-    checkpoint = read_checkpoint(written(tmp_path, moco.state_dict(), parallel=parallel), declared)
+    checkpoint = read_checkpoint(declared(path=written(tmp_path, moco.state_dict(), parallel=parallel)))
     theirs, other = moco.base_encoder, moco.momentum_encoder
     if declared is MOMENTUM:
         theirs, other = other, theirs
@@ -91,7 +94,7 @@ def test_declared_encoder_equals_timm(tmp_path: Path, declared: Declared, parall
 
 def test_what_is_dropped(tmp_path: Path) -> None:
     moco = MoCo()
-    checkpoint = read_checkpoint(written(tmp_path, moco.state_dict()), BASE)
+    checkpoint = read_checkpoint(BASE(path=written(tmp_path, moco.state_dict())))
     rules: dict[str, list[str]] = {}
     for item in checkpoint.dropped:
         name, rule = item.split(": ")
@@ -110,9 +113,9 @@ def test_converted_file_and_linear_probe(tmp_path: Path) -> None:
     state = theirs.state_dict()
     converted = tmp_path / "converted.pth"
     torch.save({"model": state}, converted)
-    assert_equal_networks(read_checkpoint(converted, BASE), theirs)
+    assert_equal_networks(read_checkpoint(BASE(path=converted)), theirs)
     probe = written(tmp_path, state | {"head.weight": torch.randn(5, 32), "head.bias": torch.randn(5)})
-    checkpoint = read_checkpoint(probe, BASE)
+    checkpoint = read_checkpoint(BASE(path=probe))
     assert {"head.weight: a linear probe", "head.bias: a linear probe"} < set(checkpoint.dropped)
     assert checkpoint.state.keys() == state.keys()
 
@@ -122,16 +125,16 @@ def test_heads_are_those_of_vits_py(width: int, heads: int, tmp_path: Path) -> N
     path = tmp_path / "s.pth"
     architecture = ViTConfig(embed_dim=width, depth=1, num_heads=4, patch_size=8, image_size=(16, 16))
     torch.save({"model": ViT(architecture).state_dict()}, path)
-    checkpoint = read_checkpoint(path, Declared(source="moco_v3"))
+    checkpoint = read_checkpoint(InitialWeights(path=path, source="moco_v3"))
     assert checkpoint.architecture.num_heads == heads
     assert checkpoint.notes == (f"num_heads {heads}: that of the family's ViT {width} wide, not in the file",)
-    own = read_checkpoint(path, Declared(source="moco_v3", num_heads=6))  # a model of one's own
+    own = read_checkpoint(InitialWeights(path=path, source="moco_v3", num_heads=6))  # a model of one's own
     assert own.architecture.num_heads == 6
 
 
 def test_written_in_deits_form(tmp_path: Path) -> None:
     moco = MoCo()
-    checkpoint = read_checkpoint(written(tmp_path, moco.state_dict()), BASE)
+    checkpoint = read_checkpoint(BASE(path=written(tmp_path, moco.state_dict())))
     state = moco_v3.restore(checkpoint)
     assert moco_v3.SOURCE.written_entry == "model"
     theirs = encoder()
@@ -146,12 +149,12 @@ def test_an_encoder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     state = MoCo().state_dict()
     base_only = {name: tensor for name, tensor in state.items() if not name.startswith("momentum")}
     with pytest.raises(ValueError, match=r"'moco_v3_momentum'.*does not hold the momentum encoder; declare moco_v3,"):
-        read_checkpoint(written(tmp_path, base_only), MOMENTUM)
+        read_checkpoint(MOMENTUM(path=written(tmp_path, base_only)))
     with pytest.raises(ValueError, match=r"does not hold the momentum encoder; declare moco_v3,"):
-        read_checkpoint(written(tmp_path, encoder().state_dict()), MOMENTUM)
+        read_checkpoint(MOMENTUM(path=written(tmp_path, encoder().state_dict())))
     momentum_only = {name: tensor for name, tensor in state.items() if name.startswith("momentum")}
     with pytest.raises(ValueError, match=r"does not hold the base encoder; declare moco_v3_momentum"):
-        read_checkpoint(written(tmp_path, momentum_only), BASE)
+        read_checkpoint(BASE(path=written(tmp_path, momentum_only)))
 
 
 @pytest.mark.parametrize(
@@ -159,12 +162,12 @@ def test_an_encoder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 )
 def test_unknown_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"read as source 'moco_v3' .*1 of \d+ names do not belong .*" + name):
-        read_checkpoint(written(tmp_path, MoCo().state_dict() | {name: torch.zeros(2)}), BASE)
+        read_checkpoint(BASE(path=written(tmp_path, MoCo().state_dict() | {name: torch.zeros(2)})))
 
 
 def test_other_sources_refuse_a_training_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"read as source 'timm' .*base_encoder"):
-        read_checkpoint(written(tmp_path, MoCo().state_dict()), Declared(source="timm", num_heads=4))
+        read_checkpoint(InitialWeights(path=written(tmp_path, MoCo().state_dict()), source="timm", num_heads=4))
 
 
 def plain(vit: ViT) -> Checkpoint:

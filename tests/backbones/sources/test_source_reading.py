@@ -12,9 +12,10 @@ from torch import Tensor
 
 from backbones.checkpoint import HALF, IMAGENET, Checkpoint, Normalisation, write_checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.sources import SOURCES
 from backbones.sources.convert import write_as
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.sources.source import join
 from backbones.vit import ViT
 
@@ -41,7 +42,7 @@ def read(tmp_path: Path, state: dict[str, Tensor], source: str, **declared: Any)
     """The checkpoint in a new `file.pth` that holds the state where the source looks for it."""
     path = Path(mkdtemp(dir=tmp_path)) / "file.pth"  # a file that is mapped must not be written again
     torch.save({(*SOURCES[source].entries, "model")[0]: state}, path)
-    return read_checkpoint(path, Declared(source=source, **declared))
+    return read_checkpoint(InitialWeights(path=path, source=source, **declared))
 
 
 ABSURD = [
@@ -174,7 +175,7 @@ def test_relative_positions_tell_heads_and_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", ["mae", "timm", "augreg", "dino", "moco_v3", "huggingface", "detectron2", "mmseg"])
 def test_names_of_a_parallel_model(source: str, tmp_path: Path) -> None:
     torch.save({"model": plain()}, tmp_path / "mae.pth")
-    checkpoint = read_checkpoint(tmp_path / "mae.pth", Declared(source="mae", num_heads=4))
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "mae.pth", source="mae", num_heads=4))
     restore = SOURCES[source].restore
     assert restore is not None
     state = restore(checkpoint)
@@ -200,7 +201,7 @@ def test_constants_of_channels_that_are_no_colours(
     assert checkpoint.normalisation.std == pytest.approx((std,) * channels)
     assert f"the mean of the family's constants for each of {channels} channels" in checkpoint.notes[-1]
     write_as(checkpoint, "own", tmp_path / "own.safetensors")
-    assert read_checkpoint(tmp_path / "own.safetensors").normalisation == checkpoint.normalisation
+    assert read_checkpoint(InitialWeights(path=tmp_path / "own.safetensors")).normalisation == checkpoint.normalisation
 
 
 def test_spread_by_hand() -> None:
@@ -222,7 +223,7 @@ def test_a_model_needs_its_norm(target: str, kept: tuple[str, ...], found: str, 
 
 def test_the_official_model_needs_positions(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "own.safetensors", ViT(replace(TINY, position="none")), source="mae")
-    checkpoint = read_checkpoint(tmp_path / "own.safetensors")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "own.safetensors"))
     with pytest.raises(ValueError, match="has no position table, and the official MAE model needs one"):
         write_as(checkpoint, "mae", tmp_path / "out.pth")
 
@@ -238,4 +239,4 @@ def test_positions_that_are_no_square_are_not_detectron2s(tmp_path: Path) -> Non
 def test_empty_file_of_a_source(tmp_path: Path) -> None:
     save_file({"norm.weight": torch.ones(32)}, tmp_path / "norm.safetensors")
     with pytest.raises(ValueError, match="no patch projection of four axes among 1 tensors"):
-        read_checkpoint(tmp_path / "norm.safetensors", Declared(source="mae"))
+        read_checkpoint(InitialWeights(path=tmp_path / "norm.safetensors", source="mae"))

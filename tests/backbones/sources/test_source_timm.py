@@ -1,7 +1,7 @@
 """timm's and DeiT's files: equal tokens to timm's own models, the same file written back, foreign files refused."""
 
 from argparse import Namespace
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from backbones.checkpoint import IMAGENET
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.convert import write_as
-from backbones.sources.read import Declared, read_checkpoint
+from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 
-DECLARED = Declared(source="timm", num_heads=4)
+DECLARED = partial(InitialWeights, source="timm", num_heads=4)
 # two float64 forwards differ by the order of sums alone: some 1e-15 on tokens around 1
 TOLERANCE = 1e-12
 
@@ -39,9 +40,11 @@ def image(size: int = 32) -> Tensor:
     return torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def tokens_of(path: Path, size: int = 32, *, final_norm: bool = True, declared: Declared = DECLARED) -> Tensor:
+def tokens_of(
+    path: Path, size: int = 32, *, final_norm: bool = True, declared: partial[InitialWeights] = DECLARED
+) -> Tensor:
     """Our ViT's tokens with the weights of the file."""
-    checkpoint = read_checkpoint(path, declared)
+    checkpoint = read_checkpoint(declared(path=path))
     vit = ViT(checkpoint.architecture.at(size, size), class_token=checkpoint.prefix > 0, final_norm=final_norm)
     load_checkpoint(vit.double(), checkpoint)
     with torch.no_grad():
@@ -66,7 +69,7 @@ def test_tokens_equal_timms_and_the_file_comes_back(tmp_path: Path, model: Visio
         expected = model.forward_features(image())
     torch.testing.assert_close(tokens_of(tmp_path / "timm.safetensors"), expected, rtol=0, atol=TOLERANCE)
 
-    checkpoint = read_checkpoint(tmp_path / "timm.safetensors", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "timm.safetensors"))
     assert (checkpoint.source, checkpoint.normalisation, checkpoint.dropped) == ("timm", IMAGENET, ())
     write_as(checkpoint, "timm", tmp_path / "back.safetensors")
     back = load_file(tmp_path / "back.safetensors")
@@ -90,7 +93,7 @@ def test_average_pooling_has_fc_norm_and_no_norm(tmp_path: Path) -> None:
 def test_float32_file_gives_float32_tokens(tmp_path: Path) -> None:
     model = peer().float()
     save_file(model.state_dict(), tmp_path / "timm.safetensors")
-    checkpoint = read_checkpoint(tmp_path / "timm.safetensors", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "timm.safetensors"))
     vit = ViT(checkpoint.architecture)
     load_checkpoint(vit, checkpoint)
     with torch.no_grad():
@@ -133,7 +136,7 @@ def test_deits_training_checkpoint_gives_model_and_not_the_average(tmp_path: Pat
         "args": Namespace(lr=1e-3),
     }
     torch.save(content, tmp_path / "checkpoint.pth")
-    checkpoint = read_checkpoint(tmp_path / "checkpoint.pth", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "checkpoint.pth"))
     assert checkpoint.architecture.distilled and checkpoint.prefix == 2
     assert all(torch.equal(checkpoint.state[name], tensor) for name, tensor in model.state_dict().items())
     beside = [line.partition(":")[0] for line in checkpoint.dropped]
@@ -153,7 +156,7 @@ def test_deit3_has_no_position_for_the_class_token(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model.forward_features(image())
     torch.testing.assert_close(tokens_of(tmp_path / "deit_3.pth"), expected, rtol=0, atol=TOLERANCE)
-    checkpoint = read_checkpoint(tmp_path / "deit_3.pth", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "deit_3.pth"))
     assert checkpoint.notes == ("pos_embed: 16 rows taken as 4 x 4 patches, zeros put before them for 1 other tokens",)
     write_as(checkpoint, "timm", tmp_path / "back.safetensors")
     usual = peer(init_values=0.1)
@@ -167,10 +170,10 @@ def test_rows_of_a_square_are_read_by_the_declared_size(tmp_path: Path, source: 
     """3 x 5 patches and a class token have the 16 rows of DeiT III's 4 x 4 patches."""
     model = peer(size=(24, 40))
     save_file(model.state_dict(), tmp_path / "oblong.safetensors")
-    undeclared = read_checkpoint(tmp_path / "oblong.safetensors", replace(DECLARED, source=source))
+    undeclared = read_checkpoint(DECLARED(path=tmp_path / "oblong.safetensors", source=source))
     assert undeclared.notes == ("pos_embed: 16 rows taken as 4 x 4 patches, zeros put before them for 1 other tokens",)
-    declared = replace(DECLARED, source=source, image_size=(24, 40))
-    checkpoint = read_checkpoint(tmp_path / "oblong.safetensors", declared)
+    declared = partial(DECLARED, source=source, image_size=(24, 40))
+    checkpoint = read_checkpoint(declared(path=tmp_path / "oblong.safetensors"))
     assert checkpoint.architecture.grid == (3, 5) and checkpoint.notes == ()
     vit = ViT(checkpoint.architecture).double()
     load_checkpoint(vit, checkpoint)
@@ -180,13 +183,13 @@ def test_rows_of_a_square_are_read_by_the_declared_size(tmp_path: Path, source: 
     with pytest.raises(
         ValueError, match=r"position table has 16 rows, and 40 x 40 pixels in patches of 8 need 1 \+ 25"
     ):
-        read_checkpoint(tmp_path / "oblong.safetensors", replace(declared, image_size=(40, 40)))
+        read_checkpoint(declared(path=tmp_path / "oblong.safetensors", image_size=(40, 40)))
 
 
 def test_pre_logits_is_dropped_with_the_head_that_reads_it(tmp_path: Path) -> None:
     state = peer().state_dict() | {"pre_logits.fc.weight": torch.ones(32, 32), "pre_logits.fc.bias": torch.ones(32)}
     torch.save(state, tmp_path / "jx_vit.pth")
-    checkpoint = read_checkpoint(tmp_path / "jx_vit.pth", DECLARED)
+    checkpoint = read_checkpoint(DECLARED(path=tmp_path / "jx_vit.pth"))
     assert sorted(line.partition(":")[0] for line in checkpoint.dropped) == [
         "head.bias",
         "head.weight",
@@ -219,13 +222,13 @@ def with_changes(**changes: Tensor | None) -> dict[str, Tensor]:
 def test_files_that_are_no_plain_vit_are_refused(tmp_path: Path, state: dict[str, Tensor], message: str) -> None:
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=message):
-        read_checkpoint(tmp_path / "other.safetensors", DECLARED)
+        read_checkpoint(DECLARED(path=tmp_path / "other.safetensors"))
 
 
 def test_a_decoder_is_not_left_out_in_silence(tmp_path: Path) -> None:
     state = peer(num_classes=0).state_dict() | {"mask_token": torch.ones(1, 1, 8)}
     torch.save({"model": state}, tmp_path / "mae.pth")
-    checkpoint = read_checkpoint(tmp_path / "mae.pth", Declared(source="mae", num_heads=4))
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "mae.pth", source="mae", num_heads=4))
     with pytest.raises(
         ValueError, match=r"no place for 1 tensors: mask_token; leave decoder and head out \(--encoder-only\)"
     ):

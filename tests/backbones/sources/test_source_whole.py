@@ -10,6 +10,7 @@ from transformers import BeitConfig, BeitModel
 
 from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
+from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources import SOURCES
 from backbones.sources.read import read_checkpoint
@@ -65,7 +66,7 @@ def test_relative_positions_alone_are_noted(samples: dict[str, Any], tmp_path: P
 def test_a_header_may_say_that_there_are_none(tmp_path: Path) -> None:
     bare = ViTConfig(embed_dim=8, depth=1, num_heads=2, patch_size=4, image_size=(8, 8), position="none")
     write_checkpoint(tmp_path / "b.safetensors", ViT(bare), source="mae")
-    assert read_checkpoint(tmp_path / "b.safetensors").architecture.position == "none"
+    assert read_checkpoint(InitialWeights(path=tmp_path / "b.safetensors")).architecture.position == "none"
 
 
 def test_beit_of_transformers_says_so_in_its_config(tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""What is said of a file of weights: one declaration for the command line, the records and the readers.
+
+The types carry the words that `--help` says of a flag, whatever a tool calls the flag.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from typing_extensions import Doc
+
+from backbones.sources import SOURCES
+
+# from the table, so that a family cannot be left out
+Family = Annotated[str, Doc(f"Family of the weights file: {', '.join(SOURCES)}.")]
+Heads = Annotated[
+    int | None, Doc("Attention heads of the weights, where neither the file nor a published width tells.")
+]
+TableSize = Annotated[
+    tuple[int, int] | None,
+    Doc("Height and width in pixels that the position table of the weights was made for, where it is not square."),
+]
+TrustPickle = Annotated[
+    bool, Doc("Read a pickle, which can run any code while it is read: for files of a trusted origin alone.")
+]
+ResizePatch = Annotated[
+    bool, Doc("Resample the patch projection to the patch size of the ViT that is built, as ViTDet does for H/14.")
+]
+Whose = Annotated[
+    Literal["recipe", "file"],
+    Doc(
+        "Whose ViT is built: the recipe's (tools/probe.py: the one that is named), or that of the weights (width, "
+        "depth, patches, layer scale, biases, relative positions) at its image size."
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """A file of weights and what the user says of it; nothing of it is guessed."""
+
+    path: Path
+    source: Family = "own"
+    num_heads: Heads = None
+    image_size: TableSize = None
+    trust_pickle: TrustPickle = False
+    resize_patch: ResizePatch = False
+    architecture: Whose = "recipe"
+    normalisation: dict[str, tuple[float, ...]] | None = None
+    """Mean and std of the pixels, where a run's record states them: the file is then not read, since a checkpoint of
+    the run takes its place."""
+
+    def options(self) -> dict[str, Any]:
+        """Return what a record keeps of the declaration; trust is a matter of the command line alone."""
+        names = ("source", "num_heads", "image_size", "resize_patch", "architecture")
+        return {name: getattr(self, name) for name in names}
