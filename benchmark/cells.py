@@ -197,6 +197,7 @@ def record_lines(comparison: Comparison) -> list[str]:
         why = f": {record.error}" if record.error else ""
         status = standing(item.folder, record)
         lines.append(f"Left out, {status} at step {record.steps} of {record.total_steps}: {item.folder}{why}")
+    lines += [f"File left out: {text}" for item in store.completed for text in item.damaged.values()]
     lines += [f"Left out, not readable: {text}" for text in store.unreadable]
     lines += [f"Left out, in the study's folder but not one of its runs: {text}" for text in store.unplanned]
     lines += _absent(store)

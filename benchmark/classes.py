@@ -15,7 +15,8 @@ SCORES = {"detection": "box_ap", "lvis": "box_ap", "segmentation": "iou"}  # the
 def class_grids(comparison: Comparison, notes: list[str]) -> list[Grid]:
     """Return a table per line: mean score of every class and arm over seeds, the largest gain of the claim's arm first.
 
-    A task without such a file is left out; so is a file that cannot be read, with a line in `notes`.
+    A task without such a file is left out; so is a file that cannot be read, with a line in `notes`, and one that is
+    damaged.
     """
     found = (_class_grid(comparison, line, notes) for line in comparison.lines if line.kind in SCORES)
     return [grid for grid in found if grid is not None]
@@ -25,8 +26,7 @@ def _class_grid(comparison: Comparison, line: Line, notes: list[str]) -> Grid | 
     column = SCORES[line.kind]
     scores: dict[str, list[pd.Series]] = {}
     for item in comparison.store.completed:
-        path = item.folder / NAME
-        if item.line != line or not path.is_file():
+        if item.line != line or (path := item.file(NAME)) is None:
             continue
         try:
             scores.setdefault(item.arm, []).append(_scores(path, column))

@@ -20,8 +20,6 @@ from engine.curves import read_series
 from engine.figure_text import label_text
 from engine.image_file import opened
 from engine.metrics_file import CSV_NAME
-from engine.record import RECORD_NAME
-from files.naming import inside
 
 # Okabe and Ito's colours, told apart by colour-blind readers; further arms take the rest in order
 COLOURS = ("#999999", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -57,15 +55,16 @@ def differences_picture(comparison: Comparison) -> str | None:
 def curves_picture(comparison: Comparison, notes: list[str]) -> str | None:
     """Return the summed training loss by step, a panel per task, of the first MOST_LINES runs of each arm.
 
-    None where no run has a metrics.csv. One that cannot be read is left out, with a line in `notes`.
+    None where no run has a metrics.csv. One that cannot be read is left out, with a line in `notes`, and so is one that
+    is damaged, which the account of the records says.
     """
     tasks: dict[str, list[tuple[str, list[int], list[float]]]] = {}
     counted: Counter[tuple[str, str]] = Counter()
     for item in comparison.store.completed:
         if item.line is None:
             continue
-        path, key = item.folder / CSV_NAME, (item.line.label, item.arm)
-        if counted[key] == MOST_LINES or not path.is_file():
+        key = (item.line.label, item.arm)
+        if counted[key] == MOST_LINES or (path := item.file(CSV_NAME)) is None:
             continue
         try:
             series = read_series(path)
@@ -125,17 +124,9 @@ def same_pictures(stored: Sequence[Stored], arms: Sequence[str]) -> list[tuple[s
         return []
     most = max(by_seed.items(), key=lambda pair: (len(pair[1]), -pair[0]))[1]
     chosen = sorted(most, key=lambda item: arms.index(item.arm))
-    names = [[name for name in item.record.pictures if _is_own(item, name)] for item in chosen]
+    names = [[name for name in item.record.pictures if item.file(name)] for item in chosen]
     shared = [name for name in names[0] if all(name in others for others in names)]
     return [(name, [(item.arm, str(item.folder / name)) for item in chosen]) for name in shared]
-
-
-def _is_own(item: Stored, name: str) -> bool:
-    """Whether a record's picture is there and lies in its run's folder; what leads out of it is not shown."""
-    try:
-        return inside(item.folder, name, source=item.folder / RECORD_NAME).is_file()
-    except (ValueError, OSError):
-        return False
 
 
 def _draw_cost(panel: Axes, row: Row, costs: dict[str, float | None], comparison: Comparison) -> None:

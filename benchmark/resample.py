@@ -20,8 +20,7 @@ from benchmark.store import Stored
 from engine.confusion import areas_of, resampled_scores
 from engine.evaluation import read_results
 from engine.matching import AveragePrecision
-from engine.record import RECORD_NAME
-from files.naming import inside
+from engine.own_files import own_file
 
 RESAMPLES = 1000
 SEED = 0  # of the resamples: equal records give equal tables
@@ -128,8 +127,7 @@ RESAMPLERS: dict[str, Callable[[Lines], Resampler]] = {
 def _open(line: Line, item: Stored) -> tuple[list[str], Resampler]:
     if item.record.results_file is None:
         raise ValueError(f"{line.label}: no per-image results beside the record")
-    path = inside(item.folder, item.record.results_file, source=item.folder / RECORD_NAME)
-    if not path.is_file():
+    if (path := own_file(item.folder, item.record, item.record.results_file)) is None:
         raise ValueError(f"{line.label}: no per-image results beside the record")
     results = read_results(path, sha256=item.record.results_sha256)
     if len(results) < 2:

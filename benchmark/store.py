@@ -1,8 +1,8 @@
 """Every record below a folder, and what could not be read."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,8 @@ from benchmark.plan import NAME as PLAN_NAME
 from benchmark.plan import Plan, Planned, planned_at, read_plans
 from benchmark.search import NAME as CHOICE_NAME
 from benchmark.search import Choice, read_choice
-from engine.record import RECORD_NAME, RunRecord, read_record
+from engine.own_files import damaged_files
+from engine.record import RECORD_NAME, RunRecord, read_record, standing
 from files.digest import file_sha256
 from files.naming import inside
 
@@ -33,6 +34,13 @@ class Stored:
     """The search that its learning rate is from, where a study has searched it."""
     checkpoint_sha256: str | None = None
     """Of the backbone that the run left; None where it leaves none."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """name -> what is wrong, of files beside the record that are not read for that."""
+
+    def file(self, name: str) -> Path | None:
+        """Return a file of the run; None where it is not there or is damaged."""
+        path = self.folder / name
+        return path if name not in self.damaged and path.is_file() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +138,7 @@ def frame(stored: Sequence[Stored]) -> pd.DataFrame:
     rows = []
     for item in stored:
         record = item.record
-        head = (str(item.folder), record.status, record.task, record.recipe, item.arm, record.seed)
+        head = (str(item.folder), standing(item.folder, record), record.task, record.recipe, item.arm, record.seed)
         metrics: list[tuple[str | None, float]] = [*record.metrics.items()]
         rows += [(*head, name, value) for name, value in metrics or [(None, math.nan)]]
     return pd.DataFrame(
@@ -147,16 +155,21 @@ def _stored(folder: Path, record: RunRecord, top: Path | None, planned: Planned 
         choice = None
         if top is not None and planned.choice is not None:
             choice = read_choice(inside(top, planned.choice, source=top / PLAN_NAME))
+    damaged = damaged_files(folder, record)
     return Stored(
         folder=folder,
         record=record,
         arm=arm,
         line=line,
         choice=choice,
-        checkpoint_sha256=_checkpoint(folder, record),
+        checkpoint_sha256=_checkpoint(folder, record, damaged),
+        damaged=damaged,
     )
 
 
-def _checkpoint(folder: Path, record: RunRecord) -> str | None:
+def _checkpoint(folder: Path, record: RunRecord, damaged: Mapping[str, str]) -> str | None:
+    """Return the digest of the backbone as it was written; of a record without it, that of the file that lies there."""
     path = folder / CHECKPOINT_NAME
-    return file_sha256(path) if CHECKPOINT_NAME in record.outputs and path.is_file() else None
+    if CHECKPOINT_NAME not in record.outputs or CHECKPOINT_NAME in record.files_sha256:
+        return record.files_sha256.get(CHECKPOINT_NAME)
+    return file_sha256(path) if CHECKPOINT_NAME not in damaged and path.is_file() else None

@@ -1,5 +1,6 @@
 """A finished classification run as a classifier of other images."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -13,13 +14,14 @@ from engine.reevaluate import Asked, Buildable, rebuild
 from engine.resume import load_model
 
 
-def known_by(run: Path, asked: Asked, *, resized: bool) -> Known:
+def known_by(run: Path, asked: Asked, *, resized: bool, say: Callable[[str], None]) -> Known:
     """Return the model of the last checkpoint of a run with its evaluation transform.
 
-    `resized` False crops the centre alone. Raises as `engine.reevaluate.rebuild`.
+    `resized` False crops the centre alone; `say` is told what is read by the word of the record. Raises as
+    `engine.reevaluate.rebuild`.
     """
     tasks = {"classification": Buildable(ClassificationConfig, build_task)}
-    rebuilt = rebuild(run, tasks, asked)
+    rebuilt = rebuild(run, tasks, asked, say=say)
     task = rebuilt.task
     assert isinstance(task, ClassificationTask)  # the only one that `tasks` builds
     fabric = make_fabric(rebuilt.run.precision)

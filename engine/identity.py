@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import NOT_IDENTITY, differences, with_defaults
-from engine.resume import checkpoints
+from engine.metrics_file import CSV_NAME
+from engine.record import PICTURES, RECORD_NAME, TENSORBOARD
+from engine.resume import FOLDER, checkpoints
 from engine.task import Facts
+from files.naming import inside
 from files.parsing import read_json
 from files.sealing import sealed, unsealed
 from files.writing import replacing
 
 NAME = "config.json"
+# what a run reads again, adds to or writes into; all else is replaced as a whole
+WRITTEN_TO = (NAME, RECORD_NAME, CSV_NAME, FOLDER, PICTURES, TENSORBOARD)
 
 
 def identity_of(recipe: str, config: dict[str, Any], facts: Facts) -> dict[str, Any]:
@@ -52,15 +57,17 @@ def read_identity(path: Path) -> dict[str, Any]:
 
 
 def check_folder(out: Path, identity: dict[str, Any], *, resume: bool, config: Any = None) -> None:
-    """Raise ValueError where `out` is no folder, or holds another run than the one to be resumed.
+    """Raise ValueError where `out` is no folder, or holds another run than the one to be resumed, or links out of it.
 
     A field of `config`, the dataclass in `identity`, that the run was begun without counts as its default.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; --out names a folder.")
-    path = out / NAME
+    for name in WRITTEN_TO:
+        inside(out, name, source=out)
+    path, saved = out / NAME, checkpoints(out)
     if not path.exists():
-        if saved := checkpoints(out):
+        if saved:
             raise ValueError(
                 f"{out}: holds checkpoints ({saved[-1].name}) without {NAME}, so nobody can tell of which run they "
                 f"are; put its {NAME} back, or give another --out."

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from engine.metrics_file import Mark, MetricsFile
+from engine.record import TENSORBOARD
 
 WAIT_WARNING = 0.20  # share of the time spent waiting for data above which the log warns
 
@@ -46,7 +47,7 @@ class RunLog:
         self._began = time.monotonic()
         self._last_line = self._began
         if speaks:
-            self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1 if first_step else None)
+            self._writer = SummaryWriter(str(out / TENSORBOARD), purge_step=first_step + 1 if first_step else None)
 
     def say(self, text: str) -> None:
         """Print a line, above the progress line where there is one."""

@@ -32,10 +32,10 @@ from engine.introduction import doubts, introduction
 from engine.log import RunLog, duration
 from engine.meter import Meter
 from engine.metrics_file import CSV_NAME, Mark, MetricsFile
-from engine.occupation import PICTURES, begin, occupied
+from engine.occupation import begin, occupied
 from engine.optim import build_optimizer, set_lr
 from engine.processes import from_all, on_any
-from engine.record import RunRecord, Status, write_record
+from engine.record import PICTURES, RunRecord, Status, write_record
 from engine.recording import Named, Recorder, now, relative
 from engine.resume import Progress, Trained
 from engine.schedule import lr_factor
@@ -340,7 +340,7 @@ class _Session:
         with averaged(self.trained.average):
             unshard_for_good(self.task.model)
             if self.fabric.is_global_zero:
-                self.recorder.written.outputs = relative(self.task.finish(self.out), self.out)
+                self.recorder.finished(self.out, self.task.finish(self.out), self.log.mark())
             self.fabric.barrier()
 
     def _save(self) -> None:

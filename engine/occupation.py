@@ -9,13 +9,11 @@ from lightning_fabric import Fabric
 
 from engine.identity import write_identity
 from engine.processes import from_first
-from engine.record import WEIGHTS_NAME
+from engine.record import PICTURES, WEIGHTS_NAME
 from engine.resume import FOLDER
 from engine.task import Task, WritesStart
 from files.locking import locked
 from files.writing import remove_leftovers, replacing
-
-PICTURES = "pictures"
 
 
 @contextmanager

@@ -88,9 +88,7 @@ def predict_images(
     stems = distinct_stems([image.stem for image in images], [str(image) for image in images], endings=ENDINGS)
     outputs = [folder / f"{stem}{ending}" for stem in stems for ending in ENDINGS]
     refuse_overwriting([folder / PREDICTIONS_NAME, *outputs], [*images, *files_of(run)])
-    rebuilt = rebuild(run, tasks, asked)
-    for note in rebuilt.notes:
-        say(note)
+    rebuilt = rebuild(run, tasks, asked, say=say)
     task = rebuilt.task
     if not isinstance(task, Predicts):
         raise ValueError(f"{run}: a run of task {task.name!r}, which makes no predictions on images without labels.")

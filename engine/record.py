@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from engine.config import as_json
 from files.locking import Holding, holding
+from files.naming import inside
 from files.parsing import parse_json
 from files.sealing import sealed, unsealed
 from files.typed import from_json, shown
@@ -17,6 +18,8 @@ from files.writing import replacing
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
 WEIGHTS_NAME = "weights.txt"
+PICTURES = "pictures"  # folders of a run
+TENSORBOARD = "tensorboard"
 Status = Literal["running", "completed", "interrupted", "failed"]
 COUNTS = ("seed", "steps", "total_steps", "samples_seen", "train_images", "val_images")  # none of them below zero
 IN_PERCENT = (
@@ -132,6 +135,9 @@ class RunRecord:
     """In what the recipe differs from the published one that it reproduces, and what the run changed of the recipe."""
     results_sha256: str | None = None
     """Of the file of per-image results; None in records that were written before it was kept."""
+    files_sha256: dict[str, str] = field(default_factory=dict)
+    """Of other files of a completed run that are read again, by name: metrics.csv, per_class.csv, `outputs`; empty in
+    records that were written before they were kept."""
     warnings: tuple[str, ...] = ()
     """What went wrong without an end of the run, in its last session: a picture that could not be drawn, a checkpoint
     that could not be read."""
@@ -184,6 +190,8 @@ def standing(folder: Path, record: RunRecord) -> str:
 def read_record(path: Path) -> RunRecord:
     """Return the record in a file or a run's folder. Raises FileNotFoundError or ValueError that names the file."""
     path = path / RECORD_NAME if path.is_dir() else path
+    if path.name == RECORD_NAME:
+        inside(path.parent, RECORD_NAME, source=path.parent)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such record; give the folder that a run wrote to.")
     text = path.read_bytes()
@@ -225,7 +233,12 @@ def _faults(record: RunRecord) -> list[str]:
             if not (0 <= value <= 100.000001 or value != value or (value == -1 and record.task == "detection"))
         ]
     faults += [f"evaluations[{i}].step: {e.step} is below zero" for i, e in enumerate(record.evaluations) if e.step < 0]
-    names = [*record.pictures, *record.outputs, *([] if record.results_file is None else [record.results_file])]
+    names = [
+        *record.pictures,
+        *record.outputs,
+        *record.files_sha256,
+        *([] if record.results_file is None else [record.results_file]),
+    ]
     faults += [f"{shown(name)} is no path inside the record's folder" for name in names if _leads_out(name)]
     if record.normalisation is not None:
         mean, std = record.normalisation.get("mean"), record.normalisation.get("std")

@@ -11,6 +11,8 @@ from lightning_fabric import Fabric
 from engine.config import RunConfig, as_json
 from engine.device import device_name, peak_memory
 from engine.evaluation import ResultsFile
+from engine.metrics_file import Mark
+from engine.own_files import digests
 from engine.provenance import git_commit, library_versions
 from engine.record import Cost, Evaluation, RunRecord, Status
 from engine.resume import Progress
@@ -35,6 +37,8 @@ class Written:
     results: ResultsFile | None = None
     pictures: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Of files that are read again."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -59,6 +63,11 @@ class Recorder:
     def seconds(self) -> float:
         """Wall clock of all sessions so far."""
         return self.earlier_seconds + time.monotonic() - self.began
+
+    def finished(self, out: Path, outputs: list[Path], metrics: Mark) -> None:
+        """Take down what the run has left in `out` at its end. Raises OSError for what cannot be read again."""
+        self.written.outputs = relative(outputs, out)
+        self.written.sha256 = digests(out, self.written.outputs, metrics)
 
     def record(self, progress: Progress, status: Status, error: str | None = None) -> RunRecord:
         """Return the record as things stand."""
@@ -107,6 +116,7 @@ class Recorder:
             config=as_json(self.config),
             results_file=results.name if results else None,
             results_sha256=results.sha256 if results else None,
+            files_sha256=self.written.sha256,
             pictures=self.written.pictures,
             warnings=tuple(self.written.warnings),
             outputs=self.written.outputs,

@@ -52,8 +52,6 @@ class Rebuilt:
     run: RunConfig
     checkpoint: Path
     """The last one."""
-    notes: tuple[str, ...] = ()
-    """What is read by the word of the record alone."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +70,9 @@ def reevaluate(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Cal
 
     Raises as `rebuild`.
     """
-    rebuilt = rebuild(run, tasks, asked)
+    rebuilt = rebuild(run, tasks, asked, say=say)
     task = rebuilt.task
     folder = _evaluation_folder(run, task.facts.val_split)
-    for note in rebuilt.notes:
-        say(note)
     fabric = make_fabric(rebuilt.run.precision)
     step = load_model(rebuilt.checkpoint, task.model)
     task.model.to(fabric.device)
@@ -92,8 +88,10 @@ def reevaluate(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Cal
     return Reevaluation(evaluated.metrics, step, folder, tuple(pictures), tuple(warnings))
 
 
-def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked) -> Rebuilt:
+def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Callable[[str], None]) -> Rebuilt:
     """Return the task of the run in folder `run`, on its own data and validation split or those that are asked for.
+
+    What is read by the word of the record alone is said.
 
     The weights that the run started from are not read where the record states what pixels are normalised with; a
     checkpoint of the run takes their place.
@@ -122,6 +120,12 @@ def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked) -> Rebuilt:
     data = asked.data or Path(record.data)
     if "\0" in f"{data}{record.val_split}":
         raise ValueError(f"{source}: the path of the data or the name of a split holds a zero byte.")
+    if asked.data is None:
+        say(f"data: {record.data}, by the word of the record (--data gives another folder)")
+    if init is not None and init.normalisation is None:
+        say(f"weights: {init.path}, by the word of the record")
+    for line in named_files(config):
+        say(line)
     task = tasks[record.task].build(config, data=data, init=init)
     classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
     if classes != record.extra:
@@ -129,7 +133,7 @@ def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked) -> Rebuilt:
             f"{task.facts.data}: its classes are not those that {source} names as trained on: "
             f"{'; '.join(differences(record.extra, classes))}."
         )
-    return Rebuilt(task, config.run, saved[-1], _read_by_the_record(config, record, asked))
+    return Rebuilt(task, config.run, saved[-1])
 
 
 def files_of(run: Path) -> list[Path]:
@@ -154,13 +158,10 @@ def _on(config: Any, record: RunRecord, asked: Asked) -> Any:
     return config
 
 
-def _read_by_the_record(config: Any, record: RunRecord, asked: Asked) -> tuple[str, ...]:
-    """Return a line for every path outside of the run's folder that is read because the record names it."""
+def named_files(config: Any) -> list[str]:
+    """Return a line for every file beside the data that is read because the record's configuration names it."""
     named = {name: getattr(config, name, None) for name in ("train_json", "val_json", "train_list", "tokenizer")}
-    lines = [f"{name}: {path}, by the word of the record" for name, path in named.items() if path is not None]
-    if asked.data is None:
-        lines.insert(0, f"data: {record.data}, by the word of the record (--data gives another folder)")
-    return tuple(lines)
+    return [f"{name}: {path}, by the word of the record" for name, path in named.items() if path is not None]
 
 
 def _evaluation_folder(run: Path, split: str) -> Path:

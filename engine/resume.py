@@ -5,7 +5,6 @@ checkpoint holds whole tensors, however the run that wrote it was spread over pr
 every part of a file and does not look at it when it reads; `read_checkpoint` does.
 """
 
-import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from engine.average import Average
 from engine.processes import from_first
 from engine.record import Evaluation
 from engine.sharding import shard_state, shards_like, whole_tensors
+from files.naming import inside
 from files.typed import from_json
 from files.writing import replacing
 
@@ -85,28 +85,28 @@ class Trained:
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """Return the checkpoints of a run, oldest first."""
-    return sorted((out / FOLDER).glob("step-*.pt"))
+    """Return the checkpoints of a run, oldest first.
+
+    Raises ValueError where checkpoints/ or one of them is a link out of `out`: it may lead to those of another run.
+    """
+    found = sorted(inside(out, FOLDER, source=out).glob("step-*.pt"))
+    for path in found:
+        inside(out, f"{FOLDER}/{path.name}", source=out)
+    return found
 
 
 def save(out: Path, *, state: dict[str, Any], progress: Progress, keep_last: int) -> Path:
     """Write a checkpoint atomically, then delete all but the last `keep_last`; return its path.
 
-    Where checkpoints/ is a link to a folder outside of `out`, only what this process has written there is deleted: in a
-    foreign run's folder it may lead to the checkpoints of another run.
+    Raises as `checkpoints`, before anything is written.
     """
+    checkpoints(out)
     path = out / FOLDER / f"step-{progress.step:08d}.pt"
     with replacing(path) as temporary:
         torch.save({**state, "progress": progress.__dict__}, temporary)
-    _written.add(path)
-    linked = os.path.realpath(path.parent) != os.path.join(os.path.realpath(out), FOLDER)
     for old in checkpoints(out)[:-keep_last]:
-        if old in _written or not linked:
-            old.unlink()
+        old.unlink()
     return path
-
-
-_written: set[Path] = set()  # checkpoints of this process
 
 
 def load_model(path: Path, model: nn.Module) -> int:

@@ -21,20 +21,36 @@ _ENDING = re.compile(r"\.[a-z][a-z0-9]{1,4}$")  # .jpg, and no number as in fram
 def inside(folder: Path, name: str, *, source: Path, links: bool = False) -> Path:
     """Return the path of `name`, which the file `source` gives, below `folder`.
 
-    Raises ValueError where it leads out of the folder: an absolute path, `..`, or a link to elsewhere. `links` allows
-    the latter, for what is only read, from a folder that its owner made of links.
+    Raises ValueError where it leads out of the folder: an absolute path, `..`, or a link to elsewhere, which is named
+    with its target. `links` allows the latter, for what is only read, from a folder that its owner made of links. The
+    folder itself may be a link.
     """
     plain = isinstance(name, str) and name != "" and "\0" not in name
     absolute = plain and (PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).drive))
     if plain and not absolute and ".." not in PurePosixPath(name).parts:
         path = folder / name
-        with_links, root = os.path.realpath(path), os.path.realpath(folder)
-        if links or os.path.commonpath([with_links, root]) == root:
+        link = None if links else _link_out(folder, PurePosixPath(name).parts)
+        if link is None:
             return path
+        raise ValueError(
+            f"{source}: {name!r} leads out of {folder}: {link} is a link to {os.path.realpath(link)}; what is "
+            "read from or written to by a name in a folder must lie in it. Put the file itself there, or remove the "
+            "link."
+        )
     raise ValueError(
         f"{source}: names {name!r}, which is not a path inside {folder}; a file that is read from or written to by the "
         "word of another file must lie in its folder."
     )
+
+
+def _link_out(folder: Path, parts: Sequence[str]) -> Path | None:
+    """Return the first link on the way along `parts` that leads out of the folder, or None."""
+    root, path = os.path.realpath(folder), folder
+    for part in parts:
+        path = path / part
+        if path.is_symlink() and os.path.commonpath([os.path.realpath(path), root]) != root:
+            return path
+    return None
 
 
 def system_part(name: str) -> str | None:

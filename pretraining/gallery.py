@@ -16,7 +16,10 @@ from backbones.loading import load_checkpoint
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
+from engine.own_files import own_file
 from engine.record import RECORD_NAME, RunRecord, read_record, standing
+from engine.reevaluate import named_files
+from engine.resume import FOLDER as CHECKPOINTS
 from engine.resume import checkpoints, load_model
 from engine.seeding import seeded
 from files.naming import refuse_within
@@ -31,6 +34,7 @@ from pretraining.target import PCATarget, TargetKind
 from pretraining.task import autoencoder, token_target
 from pretraining.token_target import TokenTarget
 
+BACKBONE = "backbone.safetensors"
 SEARCHED = 256  # images among which neighbours are looked for
 SAMPLINGS: tuple[Sampling, ...] = ("random", "block", "grid")
 
@@ -43,6 +47,8 @@ class Shown:
     autoencoder: MaskedAutoencoder | None
     """None where there is no decoder."""
     normalisation: Normalisation
+    notes: tuple[str, ...] = ()
+    """What was read by the word of a record alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +101,16 @@ def open_run(run: Path, *, trust_tokenizer: bool = False) -> Shown:
     """Return the model of a run: with its decoder where it is one of MAE, else what its backbone.safetensors holds.
 
     `trust_tokenizer` lets the pickles of the run's tokenizer run; what its record says of trust is not asked. Raises
-    ValueError or FileNotFoundError where the folder holds no record, or neither checkpoint nor backbone.
+    ValueError or FileNotFoundError where the folder holds no record, or neither checkpoint nor backbone, and for a
+    backbone that is not the record's.
     """
     record = read_record(run)
     if record.task != "mae":
-        if not (path := run / "backbone.safetensors").is_file():
+        if (path := own_file(run, record, BACKBONE)) is None:
             raise FileNotFoundError(
-                f"{path}: no such file; a run of pre-training writes it at its end, and this one is of {record.task} "
-                f"({standing(run, record)} at step {record.steps} of {record.total_steps}). A tokenizer has no ViT."
+                f"{run / BACKBONE}: no such file; a run of pre-training writes it at its end, and this one is of "
+                f"{record.task} ({standing(run, record)} at step {record.steps} of {record.total_steps}). A tokenizer "
+                "has no ViT."
             )
         return open_file(InitialWeights(path=path), Decoder())
     saved = checkpoints(run)
@@ -119,7 +127,7 @@ def open_run(run: Path, *, trust_tokenizer: bool = False) -> Shown:
         target = PCATarget(torch.zeros(pixels), torch.zeros(config.pca_components, pixels))
     model = autoencoder(config, ViT(a), target)
     load_model(saved[-1], model)
-    return Shown(model.encoder, model, normalisation)
+    return Shown(model.encoder, model, normalisation, tuple(named_files(config)))
 
 
 def open_file(declared: InitialWeights, decoder: Decoder) -> Shown:
@@ -155,6 +163,7 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     if a.in_chans != 3:
         raise ValueError(f"the model is of images of {a.in_chans} channels, and files are read as RGB.")
     images, notes = _read(open_images(folder), shown)
+    notes = [*shown.notes, *notes]
     drawn = images.spread(options.images)
     few, rows = drawn.image_BCHW, drawn.names
     pictures: list[Path] = []
@@ -202,9 +211,10 @@ def open_any(declared: InitialWeights, decoder: Decoder, *, trust_tokenizer: boo
         return open_run(path, trust_tokenizer=trust_tokenizer)
     if path.is_dir():
         raise ValueError(f"{path}: holds no {RECORD_NAME}, so it is no run; give a run's folder or a file of weights.")
-    run = path.parent.parent
-    if path in checkpoints(run):
-        raise ValueError(f"{path}: is a checkpoint of the run {run}; give that folder, its last one is taken.")
+    if path.parent.name == CHECKPOINTS and path.match("step-*.pt"):
+        raise ValueError(
+            f"{path}: is a checkpoint of the run {path.parent.parent}; give that folder, its last one is taken."
+        )
     return open_file(declared, decoder)
 
 
@@ -239,12 +249,11 @@ def _with_decoder(checkpoint: Checkpoint, encoder: ViT, decoder: Decoder) -> Mas
 
 def _normalisation(run: Path, record: RunRecord) -> Normalisation:
     """Return what the run normalised pixels with."""
-    backbone = run / "backbone.safetensors"
-    if backbone.is_file():
+    if (backbone := own_file(run, record, BACKBONE)) is not None:
         return read_checkpoint(InitialWeights(path=backbone)).normalisation
     if record.weights_path is None or record.weights_source == "mae":
         return IMAGENET
-    raise FileNotFoundError(f"{backbone}: no such file yet; it says what pixels are normalised with.")
+    raise FileNotFoundError(f"{run / BACKBONE}: no such file yet; it says what pixels are normalised with.")
 
 
 def _read(source: ImageSource, shown: Shown) -> tuple[Named, list[str]]:

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
     try:
-        rebuilt = rebuild(args.run, TASKS, Asked(data=args.data, trust_pickle=args.trust_pickle))
+        rebuilt = rebuild(args.run, TASKS, Asked(data=args.data, trust_pickle=args.trust_pickle), say=print)
         refuse_overwriting([args.out], [rebuilt.checkpoint, *files_of(args.run)])
         if not isinstance(rebuilt.task, Exports):
             raise ValueError(f"{args.run}: a run of task {rebuilt.task.name!r}, which has nothing to export.")

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         out = inside(args.run, f"robustness/{args.images.resolve().name}.json", source=args.run)
         refuse_within(out, [args.images])
         asked = Asked(data=args.data, trust_pickle=args.trust_pickle)
-        known = known_by(args.run, asked, resized=args.layout == "folders")
+        known = known_by(args.run, asked, resized=args.layout == "folders", say=print)
         if args.layout == "folders":
             scored = score_folder(args.images, known)
             values, top1 = asdict(scored), scored.top1

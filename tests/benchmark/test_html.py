@@ -1,6 +1,7 @@
 """The page: self-contained, escaped, with every number of the tables, and pictures of all arms on one image."""
 
 import base64
+import hashlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -12,8 +13,9 @@ from PIL import Image
 
 from benchmark.cells import cost_grid, difference_grid, result_grid
 from benchmark.classes import class_grids
+from benchmark.export import to_markdown
 from benchmark.html import to_html
-from benchmark.report_pictures import WIDEST, embedded, same_pictures
+from benchmark.report_pictures import WIDEST, curves_picture, embedded, same_pictures
 from benchmark.store import open_store
 from benchmark.table import compare
 from engine.image_file import VARIABLE, UnreadableImageError
@@ -140,3 +142,56 @@ def test_a_table_of_classes_without_its_column_is_named(runs: Path) -> None:
     for name in (str(stray), "../elsewhere.png"):
         outside = replace(item, record=replace(item.record, pictures=(name,)))
         assert same_pictures([outside], comparison.arms) == []
+
+
+def test_damaged_files_of_a_run_are_named_and_cost_nothing_else(runs: Path) -> None:
+    whole = compare(open_store(runs))
+    item = next(item for item in whole.store.completed if item.record.task == "segmentation")
+    other = next(it for it in whole.store.completed if it.record.task == "segmentation" and it.folder != item.folder)
+    files = {"metrics.csv": "step,name,value\r\n1,loss,0.5\r\n", "per_class.csv": "name,iou\na,10.0\n"}
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    for one in (item, other):
+        for name, text in files.items():
+            (one.folder / name).write_text(text, newline="")
+        write_record(one.folder, replace(one.record, files_sha256=digests))
+    page = to_html(compare(open_store(runs)))
+    assert "File left out" not in page
+    for name, text in files.items():
+        (item.folder / name).write_text(text.replace("0.5", "1.5").replace("10.0", "90.0"), newline="")
+    comparison = compare(open_store(runs))
+    assert comparison.rows == whole.rows
+    page, table = to_html(comparison), to_markdown(comparison)
+    for name in files:
+        for text in (page, table):
+            assert f"File left out: {item.folder}/{name}: is not the file that its record speaks of" in text
+    (grid,) = class_grids(comparison, [])
+    assert len(grid.head) == 2  # the arm of the other run alone
+    (other.folder / "metrics.csv").unlink()
+    assert curves_picture(compare(open_store(runs)), []) is None
+
+
+def test_pictures_and_tables_behind_links_are_named_and_not_shown(runs: Path) -> None:
+    away = runs.parent / "away"
+    away.mkdir()
+    Image.new("RGB", (20, 10), "red").save(away / "predictions.png")
+    (away / "results.jsonl").write_text('{"image_id": "a"}\n')
+    (away / "metrics.csv").write_text("step,name,value\n1,loss,0.5\n")
+    (away / "per_class.csv").write_text("name,iou\na,10.0\n")
+    (away / "backbone.safetensors").write_text("")
+    whole = compare(open_store(runs))
+    names = ("metrics.csv", "per_class.csv", "results.jsonl", "backbone.safetensors", "pictures/predictions.png")
+    for item in whole.store.completed:
+        (item.folder / "pictures").mkdir()
+        for name in names:
+            (item.folder / name).symlink_to(away / Path(name).name)
+    comparison = compare(open_store(runs))
+    assert comparison.rows == whole.rows
+    text, page = to_markdown(comparison), to_html(comparison)
+    assert "data:image/jpeg" not in page and curves_picture(comparison, []) is None
+    assert not class_grids(comparison, [])
+    first = next(item.folder for item in whole.store.completed if item.line is not None)
+    for name in names[:2]:
+        assert f"{first / name} is a link to {away / name};" in text
+    assert f"pictures/predictions.png is a link to {away / 'predictions.png'};" in text
+    assert f"results.jsonl is a link to {away / 'results.jsonl'};" in text
+    assert f"{runs / 'pretrain-mae/backbone.safetensors'} is a link to {away / 'backbone.safetensors'};" in text

@@ -13,7 +13,6 @@ import torch
 from backbones.checkpoint import Normalisation, write_checkpoint
 from backbones.config import FAMILY
 from backbones.vit import ViT
-from engine import resume
 from engine.record import read_record, write_record
 from scenes.layouts import ScenesIndex
 from tools import evaluate, export_onnx, predict, reconstruct, robustness, train_cls
@@ -139,7 +138,7 @@ def test_a_linked_folder_is_not_written_to(run: Path, tmp_path: Path, capsys: py
         (run / name).symlink_to(tmp_path / "elsewhere")
     for main, flags in ((evaluate.main, []), (predict.main, [str(_images(run))]), (robustness.main, ["folders", "x"])):
         assert main([str(run), *flags]) == 1
-        assert "which is not a path inside" in capsys.readouterr().err
+        assert f"is a link to {tmp_path / 'elsewhere'}; what is read from or written to" in capsys.readouterr().err
     assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
@@ -160,12 +159,44 @@ def test_a_configuration_of_wrong_types_is_refused(run: Path, capsys: pytest.Cap
     assert "config.run.seed: 'x' is no whole number" in said and "config.crop_share: None is no finite number" in said
 
 
-def test_checkpoints_behind_a_link_are_deleted_by_their_writer_alone(tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "step-00000001.pt").write_bytes(b"of another run")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "checkpoints").symlink_to(other)
-    for step in (2, 3, 4):
-        resume.save(tmp_path / "run", state={}, progress=resume.Progress(step=step), keep_last=1)
-    assert sorted(path.name for path in other.iterdir()) == ["step-00000001.pt", "step-00000004.pt"]
+@pytest.mark.parametrize("tool", ["evaluate", "predict", "export_onnx", "robustness"])
+def test_what_is_read_by_the_word_of_the_record_is_said(
+    tool: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything comes of it: the run's own checkpoint is another model's here."""
+    monkeypatch.setattr("engine.resume._fill", lambda *_: pytest.fail("read too far"))
+    listed = tmp_path / "list.txt"
+    images = sorted((_images(run).parent / "train").rglob("*.*"))
+    listed.write_text("".join(f"{path.parent.name}/{path.name}\n" for path in images if path.is_file()))
+    config = {**read_record(run).config, "train_list": str(listed)}
+    _changed(run, config=config, normalisation=None)
+    main, flags = TOOLS[tool]
+    with pytest.raises(pytest.fail.Exception, match="read too far"):
+        main(flags(run, tmp_path / "out"))
+    said = capsys.readouterr().out
+    assert f"data: {read_record(run).data}, by the word of the record" in said
+    assert f"weights: {tmp_path / 'weights.safetensors'}, by the word of the record" in said
+    assert f"train_list: {listed}, by the word of the record" in said
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"),
+    [
+        *((tool, name) for tool in TOOLS if tool != "reconstruct" for name in ("checkpoints", "step", "record.json")),
+        *(("reconstruct", name) for name in ("record.json", "backbone.safetensors")),
+    ],
+)
+def test_no_tool_reads_through_a_link_out_of_the_run(
+    tool: str, name: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = next((run / "checkpoints").iterdir()) if name == "step" else run / name
+    (tmp_path / "other").write_bytes(b"") if name == "backbone.safetensors" else path.rename(tmp_path / "other")
+    path.symlink_to(tmp_path / "other")
+    main, flags = TOOLS[tool]
+    assert main(flags(run, tmp_path / "out")) == 1
+    assert f"{path} is a link to {tmp_path / 'other'};" in capsys.readouterr().err
+
+
+def test_a_run_whose_whole_folder_is_a_link_is_opened(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(run)
+    assert evaluate.main([str(tmp_path / "linked")]) == 0

@@ -1,5 +1,6 @@
 """A run's files that were damaged: never another number, and a good checkpoint is never put away."""
 
+import hashlib
 import json
 import random
 import re
@@ -15,8 +16,9 @@ from torch import nn
 from engine.evaluation import read_results
 from engine.loop import fit
 from engine.metrics_file import Mark, MetricsFile, parse_rows
+from engine.own_files import damaged_files, own_file
 from engine.record import read_record
-from engine.resume import checkpoints, load_model, read_checkpoint
+from engine.resume import Progress, checkpoints, load_model, read_checkpoint, save
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +139,12 @@ def test_a_picture_that_fails_costs_no_number(
 
     task.draw = draw
     monkeypatch.setattr("engine.loop.draw_curves", draw)
-    monkeypatch.setattr(task, "finish", lambda folder: [folder / "backbone.safetensors"], raising=False)
+
+    def finish(folder: Path) -> list[Path]:
+        (folder / "backbone.safetensors").write_bytes(b"weights")
+        return [folder / "backbone.safetensors"]
+
+    monkeypatch.setattr(task, "finish", finish)
     record = fit(task, toy_config, recipe="toy", out=tmp_path)
     assert (record.status, record.pictures, record.outputs) == ("completed", (), ("backbone.safetensors",))
     assert record.warnings == tuple(
@@ -243,3 +250,74 @@ def test_keep_one_checkpoint_still_resumes(toy_task: Any, toy_config: Any, tmp_p
     config = replace(toy_config, run=replace(toy_config.run, keep_last=1))
     first = fit(toy_task(), config, recipe="toy", out=tmp_path)
     assert fit(toy_task(), config, recipe="toy", out=tmp_path, resume=True).metrics == first.metrics
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "step", "metrics.csv", "config.json", "record.json", "pictures", "tensorboard"]
+)
+def test_a_link_out_of_the_run_is_refused_before_the_first_step(
+    name: str, toy_task: Any, toy_config: Any, tmp_path: Path
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    fit(toy_task(), toy_config, recipe="toy", out=run)
+    path = checkpoints(run)[-1] if name == "step" else run / name
+    path.rename(other)
+    path.symlink_to(other)
+    content = {file: file.read_bytes() for file in [*other.rglob("*"), other] if file.is_file()}
+    task = toy_task()
+    with pytest.raises(ValueError, match=f"{path} is a link to {other}; what is read from or written to"):
+        fit(task, toy_config, recipe="toy", out=run, resume=True)
+    assert not task.train_data.reads
+    assert content == {file: file.read_bytes() for file in [*other.rglob("*"), other] if file.is_file()}
+
+
+def test_a_new_run_does_not_write_behind_a_link(toy_task: Any, toy_config: Any, tmp_path: Path) -> None:
+    """A file of another run is neither replaced nor pruned, though it has the name of one of this run's."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "step-00000002.pt").write_bytes(b"of another run")
+    (tmp_path / "run" / "checkpoints").symlink_to("../other")
+    with pytest.raises(ValueError, match="checkpoints is a link to"):
+        fit(toy_task(), toy_config, recipe="toy", out=tmp_path / "run")
+    with pytest.raises(ValueError, match="checkpoints is a link to"):
+        save(tmp_path / "run", state={}, progress=Progress(step=2), keep_last=1)
+    assert (tmp_path / "other" / "step-00000002.pt").read_bytes() == b"of another run"
+
+
+def test_links_that_stay_inside_and_a_linked_run_are_taken(toy_task: Any, toy_config: Any, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    record = fit(toy_task(), toy_config, recipe="toy", out=tmp_path / "run")
+    (tmp_path / "disk" / "checkpoints").rename(tmp_path / "disk" / "kept")
+    (tmp_path / "disk" / "checkpoints").symlink_to("kept")
+    again = fit(toy_task(), toy_config, recipe="toy", out=tmp_path / "run", resume=True)
+    assert again.metrics == record.metrics and len(checkpoints(tmp_path / "run")) == 2
+
+
+def test_a_finished_run_knows_its_files(
+    toy_task: Any, toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = toy_task()
+
+    def finish(folder: Path) -> list[Path]:
+        (folder / "backbone.safetensors").write_bytes(b"weights")
+        (folder / "per_class.csv").write_text("name,iou\na,1\n")
+        return [folder / "backbone.safetensors"]
+
+    monkeypatch.setattr(task, "finish", finish)
+    fit(task, toy_config, recipe="toy", out=tmp_path)
+    record = read_record(tmp_path)
+    assert record.files_sha256 == {
+        name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        for name in ("metrics.csv", "per_class.csv", "backbone.safetensors")
+    }
+    assert not damaged_files(tmp_path, record)
+    for name in record.files_sha256:
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(bytes([*whole[:-3], whole[-3] ^ 1, *whole[-2:]]))
+        assert damaged_files(tmp_path, record).keys() == {name}
+        assert f"{tmp_path / name}: is not the file that its record" in damaged_files(tmp_path, record)[name]
+        assert not damaged_files(tmp_path, replace(record, files_sha256={}))  # a record of before
+        (tmp_path / name).unlink()
+        assert own_file(tmp_path, record, name) is None
+        (tmp_path / name).write_bytes(whole)

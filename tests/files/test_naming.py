@@ -11,12 +11,24 @@ from hypothesis import strategies as st
 from files.naming import LONGEST, distinct_stems, files_below, inside, nearest, refuse_overwriting, refuse_within
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\0b", "C:\\x", "away", "away/x"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\0b", "C:\\x"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "away").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="which is not a path inside"):
+        inside(folder, name, source=folder / "record.json")
+
+
+@pytest.mark.parametrize("name", ["away", "away/x", "a/away/x", "chain"])
+def test_a_link_out_of_the_folder_is_named_with_its_target(name: str, tmp_path: Path) -> None:
+    folder, target = tmp_path / "run", tmp_path / "other"
+    (folder / "a").mkdir(parents=True)
+    (folder / "away").symlink_to(target)  # which is not there yet
+    (folder / "a" / "away").symlink_to("../../other")
+    (folder / "chain").symlink_to("away")
+    link = folder / name.removesuffix("/x")
+    with pytest.raises(ValueError, match=f"'{name}' leads out of {folder}: {link} is a link to {target};"):
         inside(folder, name, source=folder / "record.json")
 
 

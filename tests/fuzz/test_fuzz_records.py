@@ -77,7 +77,7 @@ def test_records(campaign: Any, damaged_json: Any, damaged_value: Any, tmp_path:
         (folder / "record.json").write_bytes(text)
         _right(read_record(folder), folder)
         if opened:
-            rebuild(folder, tasks, Asked())
+            rebuild(folder, tasks, Asked(), say=lambda _: None)
 
     campaign.run(case, read, cases=300, names="record.json")
 
