@@ -104,8 +104,6 @@ def state_of(run: Run) -> str:
         return "not started" if not run.log.is_file() else f"failed before its first step, see {run.log}"
     if spoilt := spoilt_outputs(run, record) if record.status == "completed" else []:
         return f"failed: {spoilt[0].rstrip('.')}; it is run again"
-    if spoilt := spoilt_outputs(run, record) if record.status == "completed" else []:
-        return f"failed: {spoilt[0].rstrip('.')}; it is run again"
     if record.status == "completed":
         primary = record.metrics.get(record.primary_metric)
         return "completed" + ("" if primary is None else f": {record.primary_metric} {primary:.4g}")

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from backbones.checksum import check_stamp
 from benchmark.matrix import FILE_ARCHITECTURE, Run
 from benchmark.search import is_settled
 from engine.config import differences
-from engine.record import RECORD_NAME, RunRecord, read_record
+from engine.own_files import own_file
+from engine.record import RunRecord, read_record
 from files.digest import file_sha256
-from files.naming import inside
 from files.parsing import parse_json
 
 
@@ -32,15 +33,20 @@ def is_finished(run: Run, record: RunRecord | None) -> bool:
 
 
 def spoilt_outputs(run: Run, record: RunRecord) -> list[str]:
-    """Return a line for each file of weights that a run has left, by its record, and that is gone or cut."""
+    """Return a line for each file of weights that a run has left, by its record, and that is gone or another now."""
     found = []
     for name in record.outputs:
         if not name.endswith(".safetensors"):
             continue
         try:
-            path = inside(run.records[-1], name, source=run.records[-1] / RECORD_NAME)
-            if not _is_whole(path):
+            path = own_file(run.records[-1], record, name)
+            if path is None:
+                found.append(f"{run.records[-1] / name}: is gone")
+            elif not _is_whole(path):
                 found.append(f"{path}: is cut off or no safetensors file")
+            elif name not in record.files_sha256:  # in a record of before, whose file may have a checksum of its own
+                with path.open("rb") as file:
+                    check_stamp(path, file)
         except (OSError, ValueError) as error:
             found.append(str(error))
     return found

@@ -14,13 +14,17 @@ from benchmark.attempt import Attempt, Outcome, Tool
 from benchmark.child import INTERRUPTED, STOPS, blocked_stops
 from benchmark.matrix import Run
 from benchmark.progress import Estimate, Screen, clock
-from benchmark.recorded import is_finished, other_settings, record_of
+from benchmark.recorded import is_finished, other_settings, record_of, spoilt_outputs
 from benchmark.search import Choice, choose
 from benchmark.study import RATE_FLAG
 from engine.share import shares
 from files.locking import LockedError, locked
 
 POLL = 0.5  # seconds between looks at the runs
+REDONE = (
+    "is therefore done again, from its last checkpoint where it has one. Keep the transfers that started from the file "
+    "of before: they count as recorded if the same weights come out."
+)
 STOPPED_BEFORE = "stopped before"
 
 
@@ -149,6 +153,9 @@ class Suite:
         except (OSError, ValueError) as error:
             return Outcome(run=run, status="failed", error=str(error))
         self._free.pop(0)
+        if record is not None and record.status == "completed":
+            for line in spoilt_outputs(run, record):
+                screen.say(f"warning: {line.rstrip('.')}. {run.name} {REDONE}")
         screen.begin(number, run, resuming=attempt.resuming, left=estimate.left(self._elapsed()))
         return None
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.record import Cost, RunRecord, write_record
+from tests.benchmark.fake_tools import FakeTools
 
 COST = Cost(
     parameters=2_000_000,
@@ -116,3 +117,8 @@ def whole_study(study: Study) -> Study:
     study.transfer("segmentation", "supervised", [30.0, 31.0])
     study.transfer("segmentation", "mae", [28.0, 29.02])
     return study
+
+
+@pytest.fixture
+def tools(record: Callable[..., RunRecord], tmp_path: Path) -> FakeTools:
+    return FakeTools(record, tmp_path / "calls")

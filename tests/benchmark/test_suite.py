@@ -1,127 +1,22 @@
 """The suite with fake tools, each in a forked process of its own: it skips, resumes, goes on, and says so."""
 
-import hashlib
-import io
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
-from benchmark.attempt import Outcome
-from benchmark.matrix import Run
-from benchmark.planning import prepare
 from benchmark.progress import Estimate
 from benchmark.report import closing_report
-from benchmark.suite import Suite, exit_code
-from engine.record import RunRecord, read_record, write_record
-from engine.stop import StopRequest, stop_requests
+from engine.record import read_record
+from engine.stop import StopRequest
 from files.locking import locked
+from tests.benchmark.fake_tools import SCENES, FakeTools, Passed, demo, flag, weights
 from tools import run_benchmark
-from tools.study_tools import TOOLS
-
-Record = Callable[..., RunRecord]
-
-
-def flag(argv: Sequence[str], name: str) -> str | None:
-    return argv[list(argv).index(name) + 1] if name in argv else None
-
-
-def weights(name: str) -> bytes:
-    header = f'{{"__metadata__": {{"name": "{name}"}}}}'.encode()
-    return len(header).to_bytes(8, "little") + header
-
-
-SCENES = ["scenes-pretrain", "scenes-transfer"]
-
-
-def config(argv: list[str]) -> dict[str, Any]:
-    return {"recipe": argv[0], "run": {"seed": int(flag(argv, "--seed") or 0)}}
-
-
-class FakeTools:
-    """Tools that write a record and a line of what they were called with; `behaviour` says who misbehaves and how."""
-
-    def __init__(self, record: Record, calls: Path) -> None:
-        self.record = record
-        self.calls = calls
-        self.behaviour: dict[str, Callable[[StopRequest], int | None]] = {}
-        self.suite_tools = {
-            name: replace(tool, main=self.scenes if tool.config is None else self.train, config=tool.config and config)
-            for name, tool in TOOLS.items()
-        }
-
-    def scenes(self, argv: list[str]) -> int:
-        return self.train(argv, leaves_record=False)
-
-    def train(self, argv: list[str], *, leaves_record: bool = True) -> int:
-        out = Path(flag(argv, "--out") or "")
-        out.mkdir(parents=True, exist_ok=True)
-        with self.calls.open("a") as file:
-            file.write(f"{out.name}{' resumed' if '--resume' in argv else ''}\n")
-        print(f"working on {out.name}")
-        init, task, arm = flag(argv, "--init"), out.name.split("-")[0], "random"
-        sha = hashlib.sha256(Path(init).read_bytes()).hexdigest() if init else None
-        if init:
-            arm = Path(init).parent.name.removeprefix("pretrain-")
-        outputs: tuple[str, ...] = ()
-        pictures = ("pictures/a.png", "pictures/b.png") if task == "detection" else ("pictures/predictions.png",)
-        metrics = {"top1": 90.0, "box_ap": 20.0, "miou": 30.0}
-        if task == "pretrain":
-            task, outputs = out.name.removeprefix("pretrain-"), ("backbone.safetensors",)
-        record = self.record(
-            task, arm, int(flag(argv, "--seed") or 0), metrics, data=flag(argv, "--data"), config=config(argv),
-            weights_sha256=sha, outputs=outputs, pictures=pictures,
-        )  # fmt: skip
-        if (act := self.behaviour.get(out.name)) is not None:
-            write_record(out, replace(record, status="running", steps=3))
-            with stop_requests() as stop:
-                code = act(stop)
-                if stop:
-                    write_record(out, replace(record, status="interrupted", error=stop.signal_name, steps=3))
-                    return 130
-            if code is not None:
-                return code
-        if outputs:
-            (out / outputs[0]).write_bytes(weights(f"weights of {arm}"))
-        if leaves_record:
-            write_record(out, record)
-        return 0
-
-    def called(self) -> list[str]:
-        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
-        self.calls.unlink(missing_ok=True)
-        return lines
-
-
-@pytest.fixture
-def tools(record: Record, tmp_path: Path) -> FakeTools:
-    return FakeTools(record, tmp_path / "calls")
-
-
-class Passed:
-    """One pass of the suite."""
-
-    def __init__(self, tools: FakeTools, runs: Sequence[Run], out: Path, *, at_once: int = 1) -> None:
-        screen = io.StringIO()
-        suite = Suite(tools.suite_tools, Console(file=screen, width=200), at_once=at_once)
-        self.outcomes = suite.carry_out(runs)
-        self.code = exit_code(self.outcomes, stopped=suite.stopped)
-        self.stopped = suite.stopped
-        self.screen = screen.getvalue()
-
-    def of(self, name: str) -> Outcome:
-        return next(outcome for outcome in self.outcomes if outcome.run.name == name)
-
-
-def demo(tmp_path: Path, seeds: tuple[int, ...] = (0,)) -> tuple[Run, ...]:
-    return prepare("demo", TOOLS, studies=run_benchmark.STUDIES, out=tmp_path / "demo", seeds=seeds).runs
 
 
 def test_matrix_of_the_demo(tmp_path: Path) -> None:
@@ -332,6 +227,7 @@ def test_a_stop_reaches_all_runs_at_work(tools: FakeTools, tmp_path: Path) -> No
 
 def test_finished_runs_of_other_settings_are_not_taken(tools: FakeTools, tmp_path: Path) -> None:
     runs, out = demo(tmp_path), tmp_path / "demo"
+    tools.digests = False  # as records of before
     Passed(tools, runs, out)
     (out / "pretrain-mae/backbone.safetensors").write_bytes(weights("weights of another pre-training"))
     odd = [
