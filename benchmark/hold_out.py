@@ -1,7 +1,8 @@
 """A part of the training images set aside: what a learning rate is chosen on, so that no test image takes part.
 
 Images are chosen by the hash of their names (of each class alike, in a folder of classes), so the choice depends on no
-order of files. Nothing is copied: the new folder holds links, and for COCO two shorter annotation files.
+order of files. Nothing is copied: the new folder holds links, and for COCO two shorter annotation files, each with its
+digest beside it.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from files.digest import check_beside, write_beside
 from files.naming import refuse_overwriting, refuse_within, system_part
 from files.parsing import read_json
 from files.typed import from_json
@@ -69,12 +71,14 @@ def hold_out(wanted: HoldOut, out: Path) -> str:
     """Write `out` in the layout that the tool reads, training images and held-out ones as its two usual splits.
 
     Returns a sentence with the counts; nothing is done where `out` holds the same already. Raises FileNotFoundError or
-    ValueError for data that cannot be split, and where `out` holds something else.
+    ValueError for data that cannot be split, and where `out` holds something else or annotations that have changed.
     """
     _refuse_over_images(wanted, out)
     note = json.dumps({name: str(value) for name, value in asdict(wanted).items()}, indent=1)
     if out.exists():
         if (out / NOTE).is_file() and (out / NOTE).read_text(encoding="utf-8") == note:
+            for path in (out / "annotations").glob("instances_*.json"):
+                _check(path, out)
             return f"{out}: there already."
         raise ValueError(f"{out}: holds something else than {wanted.share:g} of {wanted.data}; remove that folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +104,13 @@ def _refuse_over_images(wanted: HoldOut, out: Path) -> None:
     elif wanted.layout is None or wanted.layout in LABELS:
         maps, train, _ = LABELS[wanted.layout or "ade20k"]
         refuse_within(out, [wanted.data / kind / (wanted.train_split or train) for kind in ("images", maps)])
+
+
+def _check(path: Path, out: Path) -> None:
+    try:
+        check_beside(path)
+    except ValueError as error:
+        raise ValueError(f"{error} Or remove the folder {out}, which is made anew.") from error
 
 
 def _umask() -> int:
@@ -139,6 +150,7 @@ def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
     path = wanted.train_json or wanted.data / "annotations" / f"instances_{split}.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotations; give --train-json or --train-split.")
+    check_beside(path)
     whole: dict[str, Any] = read_json(path)
     try:
         from_json(CocoIds, _picked(whole))
@@ -152,6 +164,7 @@ def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
         target = out / "annotations" / f"instances_{name}.json"
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(part), encoding="utf-8")
+        write_beside(target)
         _link(_folder(wanted.data / split), out / name)
     return len(whole["images"]) - len(away), len(away)
 

@@ -20,6 +20,7 @@ from detection.coco_masks import Mask, read_mask
 from detection.store import FREQUENCIES, Arrays, Category, Store, packed_ids
 from detection.tally import Tally, some
 from detection.whole_file import Shapes, count_names, no_object, without_repeated
+from files.digest import check_beside
 from files.parsing import read_json
 
 ROUNDING = 1.0  # pixels by which COCO's own boxes may pass the edge of their image
@@ -30,9 +31,10 @@ LONGEST_NAME = 4096  # bytes of a path
 def read_file(path: Path) -> Store:
     """Return the cleaned content of an annotation file.
 
-    Raises ValueError for what is not COCO's format, for ids that are listed twice or not at all, and for masks that do
-    not fit their image.
+    Raises ValueError for what is not COCO's format, for ids that are listed twice or not at all, for masks that do not
+    fit their image, and where the digest beside the file is of another content.
     """
+    check_beside(path)
     with _no_collection():
         content = _parse(path)
         images = _images(content["images"], path)

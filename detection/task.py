@@ -157,8 +157,11 @@ class DetectionTask:
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
         """Write pictures of evenly spaced validation images and of precision over recall; return their paths.
 
-        Beside `folder` go the detections as a COCO results file, and AP per class.
+        Beside `folder` go AP per class and the detections as a COCO results file, before anything is drawn.
         """
+        scores = self.truth.scores(results)
+        write_per_class(folder.parent / PER_CLASS_NAME, scores)
+        write_detections(folder.parent / DETECTIONS_NAME, results)
         names = {category.id: category.name for category in self.val.categories}
         annotations = [self.truth.annotations(result.values["coco_image_id"]) for result in results]
         annotated = [number for number, found in enumerate(annotations) if found]
@@ -180,9 +183,6 @@ class DetectionTask:
                 names=names,
             )
             paths.append(path)
-        scores = self.truth.scores(results)
-        write_detections(folder.parent / DETECTIONS_NAME, results)
-        write_per_class(folder.parent / PER_CLASS_NAME, scores)
         return [*paths, draw_precision(folder / PRECISION_NAME, scores)]
 
     def predict_image(self, path: Path) -> dict[str, Any]:

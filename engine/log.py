@@ -89,11 +89,17 @@ class RunLog:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add values to metrics.csv (long form: step, name, value) and to TensorBoard."""
-        if self._metrics is None or self._writer is None:
+        if self._metrics is None:
             return
         self._metrics.add(step, values)
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        if self._writer is None:
+            return
+        try:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+        except OSError as error:  # of its thread: a full disk; the numbers are in metrics.csv
+            self.say(f"warning: TensorBoard's file is not complete, and gets no more: {error}")
+            self._writer = None
 
     def mark(self) -> Mark:
         """Return what metrics.csv is now; what knows nothing on the other processes."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from files.writing import replacing
+from files.writing import free_space, replacing
 
 CSV_NAME = "metrics.csv"
 HEAD = b"step,name,value\r\n"
@@ -68,10 +68,16 @@ class MetricsFile:
         self._size, self._digest = len(kept), hashlib.sha256(kept)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Add the rows of one step."""
+        """Add the rows of one step. Raises OSError that names the file where they cannot be written."""
         lines = _lines(Row(step, name, float(value)) for name, value in values.items())
-        with self._path.open("ab") as file:
-            file.write(lines)
+        try:
+            with self._path.open("ab") as file:
+                file.write(lines)
+        except OSError as error:
+            raise OSError(
+                f"{self._path}: the rows of step {step} could not be written ({error}); {free_space(self._path)}. Make "
+                "room and add --resume: the run goes on from its last checkpoint."
+            ) from error
         self._size += len(lines)
         self._digest.update(lines)
 

@@ -30,6 +30,7 @@ IN_PERCENT = (
     "knn",
     "linear_features",
 )  # tasks all of whose metrics are in percent
+ROOM = 16_384  # bytes that the end of a run may add to its record: names of pictures, digests, an error
 TRAINED = 3  # forward plus backward pass of what is trained, in forward passes: the usual estimate
 
 
@@ -149,15 +150,24 @@ class RunRecord:
 def write_record(folder: Path, record: RunRecord, *, over: bool = False) -> Path:
     """Write `folder/record.json` atomically, with the digest of its content, and return its path.
 
-    With `over`, for the last word on a run, it is written over the old one where there is no room for a new file.
+    With `over`, for the last word on a run, it is written over the old one where there is no room for a new file; the
+    record of a run at work ends with ROOM spaces for that.
+
+    Raises OSError with the way out where neither can be.
     """
     path, values = folder / RECORD_NAME, sealed(as_json(record))
+    room = " " * ROOM if record.status == "running" else ""
     try:
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    except OSError:
-        if not over or not _written_over(path, json.dumps(values).encode() + b"\n"):
+            temporary.write_text(json.dumps(values, indent=1) + "\n" + room, encoding="utf-8")
+    except OSError as error:
+        if not over:
             raise
+        if not _written_over(path, json.dumps(values).encode() + b"\n"):
+            raise OSError(
+                f"{error} So it does not say that the run is {record.status}. Make room, then add --resume to the same "
+                "command, which writes it."
+            ) from error
     return path
 
 

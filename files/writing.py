@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError, SafetensorError) as error:  # torch.save reports a full disk as RuntimeError
         _remove(temporary)
         raise OSError(
-            f"{path}: could not be written ({error}); {_free(path)}. What was there before is as it was."
+            f"{path}: could not be written ({error}); {free_space(path)}. What was there before is as it was."
         ) from error
     except BaseException:
         _remove(temporary)
@@ -52,11 +52,12 @@ def remove_leftovers(folder: Path) -> tuple[str, ...]:
     return tuple(path.name for path in left)
 
 
+def free_space(path: Path) -> str:
+    """Return in words how much room there is where `path` is, or would be, written."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free in {folder}"
+
+
 def _remove(path: Path) -> None:
     with suppress(OSError):  # on a read-only or vanished folder there is nothing to remove
         path.unlink(missing_ok=True)
-
-
-def _free(path: Path) -> str:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free in {folder}"

@@ -133,16 +133,16 @@ class SegmentationTask:
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
         """Write predictions.png (images, their labels and the model's answer) and confusion.png; return both.
 
-        Scores per class go to per_class.csv beside `folder`.
+        Scores per class go to per_class.csv beside `folder`, before anything is drawn.
         """
+        total_CC = self._total(results, "confusion")
+        boundary_CC = self._total(results, "boundary") if self.config.boundary_iou else None
+        write_per_class(folder.parent / "per_class.csv", total_CC, self.classes, boundary_CC=boundary_CC)
         training = self.model.training
         self.model.eval()
         with torch.no_grad():
             path = draw_predictions(folder / "predictions.png", self.val_data, results, self.model.predict)
         self.model.train(training)
-        total_CC = self._total(results, "confusion")
-        boundary_CC = self._total(results, "boundary") if self.config.boundary_iou else None
-        write_per_class(folder.parent / "per_class.csv", total_CC, self.classes, boundary_CC=boundary_CC)
         return [path, draw_confusion(folder / "confusion.png", total_CC, self.classes)]
 
     def predict_image(self, path: Path) -> dict[str, Any]:

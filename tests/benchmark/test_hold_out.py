@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmark.hold_out import HoldOut, held_out_names, hold_out
+from detection.coco import read_coco
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,30 @@ def test_held_out_folders_of_all_layouts(few_scenes: Any, tmp_path: Path) -> Non
         hold_out(HoldOut(tool="train_seg", data=few_scenes.ade20k, share=0.5, layout="voc"), tmp_path / "x")
     with pytest.raises(FileNotFoundError, match=r"instances_nine\.json: no such annotations"):
         hold_out(HoldOut(tool="train_det", data=few_scenes.coco, share=0.5, train_split="nine"), tmp_path / "y")
+
+
+def test_a_flipped_byte_of_held_out_annotations_is_seen(few_scenes: Any, tmp_path: Path) -> None:
+    wanted, out = HoldOut(tool="train_det", data=few_scenes.coco, share=0.25), tmp_path / "det"
+    hold_out(wanted, out)
+    path = out / "annotations" / "instances_val2017.json"
+    whole = path.read_bytes()
+    right = read_coco(path, data=out, split="val2017").ground_truth
+    place = whole.index(b'"bbox": [') + len(b'"bbox": [')
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])  # a digit for another
+    said = f"{path}: is not the file whose digest is in instances_val2017.json.sha256 beside it"
+    for use in (
+        lambda: read_coco(path, data=out, split="val2017"),
+        lambda: hold_out(wanted, out),
+        lambda: hold_out(replace(wanted, data=out, train_split="val2017"), tmp_path / "again"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            use()
+    with pytest.raises(ValueError, match=f"Or remove the folder {out}, which is made anew"):
+        hold_out(wanted, out)
+    path.write_bytes(whole)
+    assert hold_out(wanted, out) == f"{out}: there already."
+    path.with_name(f"{path.name}.sha256").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=said):
+        read_coco(path, data=out, split="val2017")
+    path.with_name(f"{path.name}.sha256").unlink()  # as in folders of before
+    assert read_coco(path, data=out, split="val2017").ground_truth == right

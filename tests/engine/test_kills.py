@@ -1,7 +1,6 @@
 """A run that is killed at any moment and resumed has the weights, metrics and files of an uninterrupted one."""
 
 import csv
-import json
 import multiprocessing
 import os
 import signal
@@ -168,34 +167,6 @@ def test_loader_processes_of_a_killed_run_do_not_keep_its_folder(
 
     assert in_child(work) == -signal.SIGKILL
     assert fit(toy_task(), config, recipe="toy", out=tmp_path, resume=True).status == "completed"
-
-
-def test_a_run_on_a_full_disk_says_so_in_its_record(
-    toy_task: Any, toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the second checkpoint on no new file can be written; the record is written over the old one."""
-    real_open, real_save = os.open, torch.save
-    full: list[int] = []
-
-    def save(state: Any, path: Path) -> None:
-        if state["progress"]["step"] == 4:
-            full.append(1)
-            raise OSError(28, "No space left on device")
-        real_save(state, path)
-
-    def open_(path: Any, flags: int, mode: int = 0o777, **more: Any) -> int:
-        if full and flags & os.O_CREAT and str(path).startswith(str(tmp_path)):
-            raise OSError(28, "No space left on device")
-        return real_open(path, flags, mode, **more)
-
-    monkeypatch.setattr(torch, "save", save)
-    monkeypatch.setattr(os, "open", open_)
-    with pytest.raises(OSError, match=r"step-00000004\.pt: could not be written"):
-        fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
-    monkeypatch.undo()
-    record = read_record(tmp_path)
-    assert record.status == "failed" and "No space left" in str(record.error)
-    assert json.loads((tmp_path / "record.json").read_text())["ended"] is not None
 
 
 def test_a_record_says_running_while_its_process_lives(toy_task: Any, toy_config: Any, tmp_path: Path) -> None:
