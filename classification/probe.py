@@ -94,7 +94,8 @@ def run_probes(
     vit.to(fabric.device)
     transform = eval_transform(config.backbone.image_size, config.crop_share, normalisation)
     text = describe(config.backbone, config.crop_share, normalisation)
-    weights = report.sha256 or f"random {config.seed}"
+    # one file holds several networks (student, teacher), and what is declared says which and how it is read
+    weights = f"random {config.seed}" if init is None else f"{report.sha256} {init.options()}"
     splits = []
     for folder in (train, val):
         images = LabelledImages(folder, transform)

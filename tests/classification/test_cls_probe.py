@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import time
 import os
 import threading
 from pathlib import Path
@@ -217,6 +218,17 @@ def test_records(coloured: Path, tmp_path: Path) -> None:
     assert sum("chosen" in line for line in said) == 1
     with pytest.raises(ValueError, match="knn: holds a probe already; give another --out"):
         run_probes(config, data=coloured, init=init, out=out, cache=out / "features", say=said.append)
+
+
+def test_two_networks_of_one_file_have_features_of_their_own(coloured: Path, tmp_path: Path) -> None:
+    path, cache = tmp_path / "dino.pth", tmp_path / "cache"
+    networks = [(name, ViT(TINY).state_dict()) for name in ("student", "teacher")]
+    torch.save({name: {f"backbone.{key}": t for key, t in state.items()} for name, state in networks}, path)
+    config = ProbeConfig(backbone=TINY, linear_epochs=1)
+    for source in ("dino_student", "dino", "dino"):
+        init, out = InitialWeights(path=path, source=source, num_heads=2), tmp_path / f"{source}{time.monotonic_ns()}"
+        run_probes(config, data=coloured, init=init, out=out, cache=cache, say=lambda _: None)
+    assert len(list(cache.iterdir())) == 2 * 2  # a network's training and validation images, not extracted again
 
 
 def test_tool(coloured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
