@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
+
+from typing_extensions import Doc
 
 from backbones.declaration import InitialWeights
 from engine.config import RunConfig, differences
@@ -32,6 +34,15 @@ class Buildable:
     build: Callable[..., Task]
 
 
+TrustStart = Annotated[
+    bool,
+    Doc(
+        "Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run "
+        "any code while it is read."
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What the command line says of a run that is opened again."""
@@ -40,8 +51,7 @@ class Asked:
     """Folder of the data set; the run's own unless given."""
     split: str | None = None
     """Validation split; the run's own unless given."""
-    trust_pickle: bool = False
-    """Read the weights that the run started from where they are a pickle, which can run any code."""
+    trust_pickle: TrustStart = False
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ import segmentation.task
 from detection.rescore import score_files
 from engine.image_file import allow_megapixels
 from engine.launch import fail, parse
-from engine.reevaluate import Asked, Buildable, reevaluate
+from engine.reevaluate import Asked, Buildable, TrustStart, reevaluate
 
 TASKS = {
     "mae": Buildable(pretraining.config.MAEConfig, pretraining.task.build_task),
@@ -62,9 +62,7 @@ class Args:
     """Read images of up to so many megapixels; the run's limit unless given."""
     trust_tokenizer_pickle: bool = False
     """Of a run that predicts the tokens of DALL-E: read its pickles, which can run any code while they are read."""
-    trust_pickle: bool = False
-    """Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run any
-    code while it is read."""
+    trust_pickle: TrustStart = False
 
 
 @dataclass(frozen=True, kw_only=True)

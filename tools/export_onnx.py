@@ -16,7 +16,7 @@ import tyro
 
 from engine.export import OPSET, Exports, export_onnx
 from engine.launch import fail, parse
-from engine.reevaluate import Asked, files_of, rebuild
+from engine.reevaluate import Asked, TrustStart, files_of, rebuild
 from engine.resume import load_model
 from files.naming import refuse_overwriting
 from tools.evaluate import TASKS
@@ -34,9 +34,7 @@ class Args:
     """Folder of the data set; the run's own unless given."""
     opset: int = OPSET
     """Version of ONNX's operators."""
-    trust_pickle: bool = False
-    """Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run any
-    code while it is read."""
+    trust_pickle: TrustStart = False
 
 
 def main(argv: list[str] | None = None) -> int:

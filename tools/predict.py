@@ -18,7 +18,7 @@ import tyro
 from engine.image_file import allow_megapixels
 from engine.launch import fail, parse
 from engine.predict import images_named, predict_images
-from engine.reevaluate import Asked
+from engine.reevaluate import Asked, TrustStart
 from tools.evaluate import TASKS
 
 
@@ -36,9 +36,7 @@ class Args:
     """Folder of the data set; the run's own unless given."""
     max_megapixels: int | None = None
     """Read images of up to so many megapixels; the run's limit unless given."""
-    trust_pickle: bool = False
-    """Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run any
-    code while it is read."""
+    trust_pickle: TrustStart = False
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ import tyro
 from classification.robustness import mean_top1, score_corruptions, score_folder
 from classification.trained import known_by
 from engine.launch import fail, parse
-from engine.reevaluate import Asked
+from engine.reevaluate import Asked, TrustStart
 from files.naming import inside, refuse_within
 from files.writing import replacing
 
@@ -35,9 +35,7 @@ class Args:
     """Folder of the images."""
     data: Path | None = None
     """Folder of the data set that the run was trained on; the run's own unless given."""
-    trust_pickle: bool = False
-    """Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run any
-    code while it is read."""
+    trust_pickle: TrustStart = False
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,9 +2,9 @@
 
 import fcntl
 import json
-import time
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np

@@ -11,7 +11,7 @@ from backbones.declaration import InitialWeights
 from backbones.sources import SOURCES
 from engine.init_flags import InitFlags
 from engine.launch import TrainArgs, parse
-from tools import convert_checkpoint, eval_cls, probe, reconstruct
+from tools import convert_checkpoint, eval_cls, evaluate, export_onnx, predict, probe, reconstruct, robustness
 
 COMMAND = (
     "--init w.pth --init-source mae --init-heads 3 --init-image-size 24 40 --init-resize-patch "
@@ -49,10 +49,17 @@ def test_help_names_every_family(flags: type[object], capsys: pytest.CaptureFixt
     assert "Attention heads of the weights, where neither the file nor a published width tells." in said
 
 
-def test_a_head_is_read_with_the_same_words(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (eval_cls.Args, "for files of a trusted origin alone"),
+        *((tool.Args, "read a pickle that it started from") for tool in (evaluate, predict, export_onnx, robustness)),
+    ],
+)
+def test_help_says_what_trust_is_for(flags: type[object], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(eval_cls.Args, ["--help"], doc=None)
-    assert "for files of a trusted origin alone" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+        parse(flags, ["--help"], doc=None)
+    assert words in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_records_and_configurations_are_read_without_torch() -> None:
