@@ -7,7 +7,7 @@ from pathlib import Path
 from torchvision.datasets import ImageFolder
 
 from classification.data import open_split, same_classes, shared_note, some
-from engine.images import UnreadableImageError, upright_size
+from engine.images import UnreadableImageError, none_readable, upright_size
 from files.shared import same_content
 
 
@@ -21,7 +21,8 @@ class ClassificationCheck:
 
 
 def check_folders(data: Path, *, val_split: str = "val") -> ClassificationCheck:
-    """Return what `data/train` and `data/val_split` hold; headers of all images are read, and pixels of none."""
+    """Return what `data/train` and `data/val_split` hold; headers of all images are read, and pixels up to the first
+    image of a split that can be decoded."""
     lines, faults = [f"{data}: folders of classes"], []
     found: list[ImageFolder] = []
     for split in ("train", val_split):
@@ -38,6 +39,8 @@ def check_folders(data: Path, *, val_split: str = "val") -> ClassificationCheck:
         lines += [f"  {note}" for note in notes]
         if unreadable := _unreadable(folder):
             faults.append(f"{split}: {len(unreadable)} files cannot be read: {some(unreadable, 3)}")
+        if (nothing := none_readable([path for path, _ in folder.samples], split)) is not None:
+            faults.append(nothing)
     if len(found) == 2:
         try:
             lines.append(same_classes(*found))

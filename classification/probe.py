@@ -31,6 +31,7 @@ from engine.cost import count_flops, count_parameters
 from engine.device import device_name, make_fabric, peak_memory
 from engine.evaluation import write_results
 from engine.identity import run_id, write_identity
+from engine.images import none_readable
 from engine.provenance import git_commit, library_versions
 from engine.record import Cost, Evaluation, RunRecord, write_record
 from engine.task import ImageResult
@@ -88,6 +89,9 @@ def run_probes(
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
     train_notes.insert(0, same_classes(train, val))
     val_notes += shared_note(train, val)
+    for folder in (train, val):
+        if (nothing := none_readable([path for path, _ in folder.samples], Path(folder.root).name)) is not None:
+            raise ValueError(f"{data}: {nothing}")
     for line in report.lines() or ["RANDOM (no --init was given)"]:
         say(f"weights: {line}")
     fabric = make_fabric("auto")

@@ -47,7 +47,8 @@ def top_answers(
 ) -> tuple[list[ImageResult], list[str]]:
     """Return label and five likeliest classes per image, and one line per image that cannot be read.
 
-    `kept` are the logits that compete, by class of `data`: those of a subset of the classes that a model knows.
+    `kept` are the logits that compete, by class of `data`: those of a subset of the classes that a model knows. Raises
+    ValueError where no image can be read.
     """
     results: list[ImageResult] = []
     unreadable: list[str] = []
@@ -68,6 +69,8 @@ def top_answers(
             ImageResult(image_id, {"label": label, "top5": top})
             for (_, label, image_id), top in zip(samples, order, strict=True)
         ]
+    if not results:
+        raise ValueError(f"{data.root}: none of its {len(data)} images can be read; the first: {unreadable[0]}")
     return results, unreadable
 
 

@@ -8,6 +8,7 @@ Augmentation of the sample at position p draws from generators seeded by p alone
 import functools
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -134,12 +135,45 @@ class _Collate:
         )
 
 
+def check_readable(task: Task, *, seed: int, most: int, workers: int) -> None:
+    """Raise ValueError where none of the images of a split can be read, or none of the first `most` + 1 that are drawn.
+
+    `most` is what the run bears (max_unreadable): it would stop at these images, of validation after training alone.
+    Nothing is read beyond the first image that can be.
+    """
+    facts, train, val = task.facts, task.train_data, task.val_data
+    drawn = [image_at(position, seed=seed, size=len(train)) for position in range(min(len(train), most + 1))]
+    for kind, split, data, indices in (
+        ("training", facts.train_split, train, drawn),
+        ("validation", facts.val_split, val, [*range(min(len(val), most + 1))]),
+    ):
+        if not indices:
+            raise ValueError(f"{facts.data}: the {kind} split {split} holds no image.")
+        unreadable: list[UnreadableImageError] = []
+        one_by_one = _loader(_EvalSamples(data, seed), [[index] for index in indices], list, min(workers, 1))
+        with closing(_stream(one_by_one)) as batches:
+            for batch in batches:
+                if batch.ids:
+                    break
+                unreadable += batch.unreadable
+        if len(unreadable) == len(indices):
+            raise ValueError(_none_readable(facts.data, split, unreadable, of=len(data)))
+
+
+def _none_readable(data: str, split: str, unreadable: Sequence[UnreadableImageError], *, of: int) -> str:
+    count = len(unreadable)
+    if count == of:
+        return f"{data}: none of the {of} image(s) of split {split} can be read; the first: {unreadable[0]}"
+    return (
+        f"{data}: of split {split} the first {count} images of {of} cannot be read, more than max_unreadable = "
+        f"{count - 1}; the first: {unreadable[0]} Mend or remove them, or raise the limit by --max-unreadable."
+    )
+
+
 def train_batches(
     task: Task, *, seed: int, steps: range, batch_size: int, shard: Shard, workers: int
 ) -> Generator[Batch]:
     """Return this rank's micro-batches for every step of `steps`, in order; to close it ends its processes."""
-    if not len(task.train_data):
-        raise ValueError(f"{task.facts.data}: the training split {task.facts.train_split} holds no image.")
     positions = _Positions(steps, batch_size, shard)
     return _stream(_loader(_TrainSamples(task.train_data, seed), positions, task.collate, workers))
 

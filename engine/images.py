@@ -50,6 +50,22 @@ def read_reduced(path: str | Path, most: int = MOST_DRAWN) -> tuple[Image.Image,
     return image, size
 
 
+def none_readable(paths: Sequence[str | Path], split: str) -> str | None:
+    """Return what is to be said where none of the images of a split can be decoded; None at the first that can be.
+
+    Of no images, None.
+    """
+    first: UnreadableImageError | None = None
+    for path in paths:
+        try:
+            read_rgb(path)
+        except UnreadableImageError as error:
+            first = first or error
+        else:
+            return None
+    return None if first is None else f"{split}: none of its {len(paths)} images can be read; the first: {first}"
+
+
 class ImageSource(Protocol):
     """Images without labels, in one order."""
 

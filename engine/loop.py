@@ -22,7 +22,7 @@ from engine.block_modes import checkpoint_activations, compile_blocks
 from engine.config import RunConfig, as_json
 from engine.cost import count_parameters
 from engine.curves import CURVES_NAME, draw_curves
-from engine.data import Batch, Shard, train_batches
+from engine.data import Batch, Shard, check_readable, train_batches
 from engine.device import make_fabric
 from engine.drawing import drawn
 from engine.evaluation import Evaluated, evaluate, write_results
@@ -62,7 +62,7 @@ def fit(
     `departures` is what the record says of the recipe (engine.recipe), `arm` what it calls the initial weights.
 
     A run that fails leaves a record that says so, and its exception is raised. Raises ValueError before training where
-    `out` holds another run.
+    `out` holds another run, and where no image of a split can be read.
     """
     run: RunConfig = config.run
     facts = task.facts
@@ -71,6 +71,7 @@ def fit(
     fabric = make_fabric(run.precision, run.strategy)
     named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
     session = _Session(task, config, named, out, fabric, resume=resume)
+    check_readable(task, seed=run.seed, most=run.max_unreadable, workers=run.workers)
     # after all that may refuse the run, so that a refusal leaves nothing; the folder may have changed since
     with occupied(out, fabric, lambda: check_folder(out, identity, resume=resume, config=config)) as problems:
         if fabric.is_global_zero:

@@ -201,7 +201,10 @@ def autoencoder(config: MAEConfig, encoder: ViT, target: PCATarget | TokenTarget
 
 
 def fit_target(data: MaskedImages, view: View, *, patch: int, components: int) -> tuple[PCATarget, str]:
-    """Return PCA coefficients of the patches of evenly spaced images as a target, and a line on them for people."""
+    """Return PCA coefficients of the patches of evenly spaced images as a target, and a line on them for people.
+
+    Raises ValueError where none can be read.
+    """
     chosen = evenly_spaced(range(len(data)), PCA_IMAGES)
     unreadable: list[str] = []
 
@@ -211,6 +214,10 @@ def fit_target(data: MaskedImages, view: View, *, patch: int, components: int) -
                 yield patchify(view(data.images.read(index))[None], patch)[0]
             except UnreadableImageError as error:
                 unreadable.append(error.path)
+                if len(unreadable) == len(chosen):
+                    raise ValueError(
+                        f"none of the {len(chosen)} images that the target is fitted on can be read; the last: {error}"
+                    ) from error
 
     pca = fit_pca(patches(), components)
     left_out = f", {len(unreadable)} unreadable ones left out ({', '.join(unreadable[:3])})" if unreadable else ""

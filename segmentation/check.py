@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.image_file import UnreadableImageError, say_need, upright_size
-from engine.images import EXTENSIONS
+from engine.images import EXTENSIONS, none_readable
 from files.naming import SYSTEM, refuse_overwriting
 from files.shared import same_content
 from segmentation.classes import Classes, listed_classes, read_class_list, read_object_info
@@ -90,6 +90,8 @@ def check_ade20k(
         faults += _faults(split, coding)
         if split.pairs and not any(coding.table[value] != IGNORED for value in split.pixels if 0 <= value <= IGNORED):
             faults.append(nothing_counts(split.name, [pair.labels for pair in split.pairs], coding))
+        if (nothing := none_readable([pair.image for pair in split.pairs], split.name)) is not None:
+            faults.append(nothing)
         folders = [root / kind / split.name for kind in ("images", labels)]
         if system := [name for folder in folders for name in system_images(folder)]:
             lines.append(f"  {len(system)} images {SYSTEM} left out: {some(system)}")

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from classification.check import check_folders
 from tools import check_data
@@ -37,6 +38,19 @@ def test_every_fault_at_once(data: Path, capsys: pytest.CaptureFixture[str]) -> 
     shutil.rmtree(data / "val")
     assert "looked for val/<class>/<image>" in check_folders(data).faults[-1]
     assert check_data.main(["classes", str(data)]) == 1
+
+
+def test_a_split_without_a_readable_image(data: Path) -> None:
+    """Headers are whole, pixels are not; one image that can be read is enough."""
+    paths = [path.with_suffix(".jpg") for path in sorted((data / "val").rglob("*.png"))]
+    for path in paths:
+        Image.open(path.with_suffix(".png")).save(path)
+        path.with_suffix(".png").unlink()
+    for path in paths:
+        assert check_folders(data).faults == ()
+        path.write_bytes(path.read_bytes()[:-200])
+    (fault,) = check_folders(data).faults
+    assert fault.startswith(f"val: none of its 3 images can be read; the first: {paths[0]}: unreadable image (")
 
 
 def test_images_of_both_splits(data: Path) -> None:

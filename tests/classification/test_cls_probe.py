@@ -76,6 +76,18 @@ def test_unreadable_images_are_left_out(data: Path, tmp_path: Path) -> None:
     assert made.image_ids[2] == "bee/1.png" and "bee/0.png: unreadable image" in made.unreadable[0]
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_a_readable_image_is_refused_first(data: Path, tmp_path: Path, split: str) -> None:
+    for path in (data / split).rglob("*.png"):
+        path.write_bytes(b"")
+    config, said = ProbeConfig(backbone=TINY), []
+    with pytest.raises(
+        ValueError, match=rf"{split}: none of its \d images can be read; the first: .*ant/0\.png: unread"
+    ):
+        run_probes(config, data=data, init=None, out=tmp_path / "out", cache=tmp_path / "cache", say=said.append)
+    assert not said and not (tmp_path / "cache").exists()
+
+
 def test_a_stopped_extraction_is_not_taken_for_whole(data: Path, tmp_path: Path) -> None:
     images, fabric, vit = images_of(data), make_fabric("32-true"), ViT(TINY).eval()
     whole = images.transform

@@ -26,7 +26,7 @@ class NoisyPoints:
         self.points = torch.randn(size, 4, generator=torch.Generator().manual_seed(3))
         self.unreadable: set[int] = set()
         self.nan: set[int] = set()
-        self.reads = 0
+        self.reads = -1  # the look for one that can be read, before the first step, does not count
         self.signal_at_read: int | None = None
 
     def __len__(self) -> int:

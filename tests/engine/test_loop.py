@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.config import Duration
-from engine.data import image_at
+from engine.data import check_readable, image_at
 from engine.finite import NonFiniteError
 from engine.loop import fit
 from engine.record import read_record
@@ -201,6 +201,37 @@ def test_unreadable_images_are_counted_and_replaced(toy_task, toy_config, tmp_pa
     assert sorted(record.unreadable_images) == [f"folder/{i}.jpg: truncated" for i in (1, 2, 5)]
     assert "folder/5.jpg: unreadable image (truncated)" in capsys.readouterr().out
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 7
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_split_without_a_readable_image_is_refused_before_the_first_step(
+    toy_task, toy_config, tmp_path, split: str, workers: int
+) -> None:
+    task = toy_task()
+    data = {"train": task.train_data, "val": task.val_data}[split]
+    data.unreadable = set(range(len(data)))
+    many = replace(toy_config, run=replace(toy_config.run, max_unreadable=30, workers=workers))
+    few = replace(toy_config, run=replace(toy_config.run, max_unreadable=2, workers=workers))
+    for config, says in (
+        (
+            many,
+            rf"toy: none of the {len(data)} image\(s\) of split {split} can be read; the first: folder/\d+\.jpg: ",
+        ),
+        (few, rf"toy: of split {split} the first 3 images of {len(data)} cannot be read, more than max_unreadable = 2"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            fit(task, config, recipe="toy", out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_look_for_a_readable_image_reads_little(toy_task, toy_config, tmp_path) -> None:
+    """What the run bears is still borne, and the first image that can be read ends the look."""
+    task = toy_task()
+    task.val_data.unreadable = {0, 1}
+    check_readable(task, seed=0, most=2, workers=0)
+    assert (task.train_data.reads, task.val_data.reads) == (0, 2)
+    assert fit(task, toy_config, recipe="toy", out=tmp_path).status == "completed"
 
 
 def test_too_many_unreadable_images_stop_the_run(toy_task, toy_config, tmp_path) -> None:

@@ -170,6 +170,15 @@ def test_ends_in_a_checkpoint_that_classification_reads(
     assert not labels.model.backbone.pos_embed.requires_grad  # as in the MAE arm
 
 
+def test_a_pca_target_needs_an_image(mae_config: MAEConfig, data: Path) -> None:
+    for path in (data / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"none of the \d+ images that the target is fitted on can be read; the last: "
+    ):
+        pretraining.task.build_task(replace(mae_config, target="pca", pca_components=10), data=data, init=None)
+
+
 def test_pca_target_is_fitted_and_saved(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
     (data / "train" / "cat" / "2.png").write_bytes(b"broken")
     config = replace(mae_config, target="pca", pca_components=10)

@@ -67,6 +67,15 @@ def test_every_fault_at_once(write_folder) -> None:
     assert checked.sheet is not None
 
 
+def test_a_split_whose_images_are_cut_off(write_folder) -> None:
+    root = write_folder()
+    for path in sorted((root / "images" / "validation").iterdir()):
+        assert check_ade20k(root).faults == ()
+        path.write_bytes(path.read_bytes()[:-200])
+    (fault,) = check_ade20k(root).faults
+    assert fault.startswith("validation: none of its ") and ": unreadable image (" in fault
+
+
 def test_labels_that_count_from_nought_already(write_folder) -> None:
     folder = write_folder()
     for path in (folder / "annotations").rglob("*.png"):
