@@ -65,7 +65,7 @@ def opened(file: str | Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError(name, f"{error}; {_too_large(most)}") from error
+        raise UnreadableImageError(name, f"{error}; {too_large(most)}") from error
     except Exception as error:
         raise UnreadableImageError(name, _reason(error)) from error
 
@@ -207,7 +207,8 @@ def _check_bmp(image: Image.Image) -> None:
         raise ValueError(f"a BMP of {bits} bits with a palette of greys, which is read wrongly; save it as PNG")
 
 
-def _too_large(most: int) -> str:
+def too_large(most: int) -> str:
+    """Return what is to be said of the limit, and how it is raised."""
     return (
         f"more than {most} megapixels. If its origin is trusted and there is memory (7 to 16 bytes per pixel), "
         f"raise the limit by --max-megapixels N, or by {VARIABLE}=N for tools without that flag"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.image_file import UnreadableImageError, most_megapixels, too_large
 from engine.images import read_rgb
 from segmentation.classes import Classes
 from segmentation.host import (
@@ -68,10 +69,25 @@ class ReadLabelMap(LoadAnnotations):
 class FitInto(Resize):
     """mmcv's Resize, for images too that are so long and thin that a side would be rounded to 0 pixels."""
 
+    def __init__(self, *args: Any, seen_at: float = 1.0, **options: Any) -> None:
+        """`seen_at` is the largest factor by which the image is enlarged once more, at test time."""
+        super().__init__(*args, **options)
+        self.seen_at = seen_at
+
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Return `results` with the image and its labels fitted into `scale`."""
+        """Return `results` with the image and its labels fitted into `scale`.
+
+        Raises UnreadableImageError for an image that would have more than `most_megapixels` then.
+        """
         height, width = results["img"].shape[:2]
         factor = min(max(self.scale) / max(height, width), min(self.scale) / min(height, width))
+        new = [max(1, round(side * factor * self.seen_at)) for side in (width, height)]
+        if new[0] * new[1] > most_megapixels() * 10**6:
+            raise UnreadableImageError(
+                results["img_path"],
+                f"{width} x {height} pixels, of which `resize` {tuple(self.scale)} of the recipe makes "
+                f"{new[0]} x {new[1]}; {too_large(most_megapixels())}; or train with a smaller `resize`",
+            )
         if min(height, width) * factor >= 0.5:
             return super().transform(results)
         scale = (max(self.scale), 1) if width > height else (1, max(self.scale))
@@ -135,14 +151,18 @@ def train_pipeline(
     ]
 
 
-def val_pipeline(coding: Coding, *, resize: tuple[int, int]) -> list[BaseTransform]:
-    """Return the transforms of evaluation: the image is fitted into `resize`, the labels keep their size."""
-    return [ReadUprightImage(), FitInto(scale=resize, keep_ratio=True), ReadLabelMap(coding), _pack()]
+def val_pipeline(coding: Coding, *, resize: tuple[int, int], seen_at: float = 1.0) -> list[BaseTransform]:
+    """Return the transforms of evaluation: the image is fitted into `resize`, the labels keep their size.
+
+    `seen_at` is the largest of the factors that the image is seen at besides.
+    """
+    fit = FitInto(scale=resize, keep_ratio=True, seen_at=seen_at)
+    return [ReadUprightImage(), fit, ReadLabelMap(coding), _pack()]
 
 
-def image_pipeline(*, resize: tuple[int, int]) -> list[BaseTransform]:
+def image_pipeline(*, resize: tuple[int, int], seen_at: float = 1.0) -> list[BaseTransform]:
     """Return the transforms of an image without labels."""
-    return [ReadUprightImage(), FitInto(scale=resize, keep_ratio=True), _pack()]
+    return [ReadUprightImage(), FitInto(scale=resize, keep_ratio=True, seen_at=seen_at), _pack()]
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, list[Any]]:

@@ -4,11 +4,15 @@ Equal to mmseg's `EncoderDecoder.predict` (whole, slide) and `SegTTAModel` (the 
 up to the order of float sums. Windows run as one batch, logits are enlarged for a few classes at a time, and the
 head's coarse maps are not enlarged before they are fused (segmentation.upsampled).
 
+Of a large image the answer is made region by region, from its first row to its last: the logits of all classes are
+enlarged to the image's size for that region alone, and of sliding windows those are held that lie over it. The answer
+is that of the image as a whole but where two classes tie within the rounding of float32 (segmentation.resized).
+
 Axis letters: B batch, C classes in logits and channels in images, H x W pixels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,13 +20,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segmentation.host import EncoderDecoder
+from segmentation.resized import Span, needed, resized, resized_region
 from segmentation.upsampled import decode_logits
 
 CLASSES_AT_ONCE = 10
 # scores that are enlarged at once, of a few classes: half a GB, on a GPU 8. Fewer classes at once give the same bits
 SCORES_AT_ONCE = {"cpu": 2**27, "cuda": 2**31}
-# scores per image up to which the mean over several views is held for all classes: 2 GB, 3.6 megapixels of 150 classes
+# scores per image beyond which its answer is made by regions: 2 GB, 3.6 megapixels of 150 classes
 SCORES_HELD = 2**29
+LEAST_CLASSES = 32  # that an image counts with, so that one of 16.8 megapixels is large whatever its classes
+SCORES_OF_REGION = {"cpu": 2**24, "cuda": 2**28}  # 64 MB, on a GPU 1 GB; some five times that are held while it is made
 WINDOWS_AT_ONCE = 8  # bounds the memory of one forward pass
 Batch = dict[str, list[Any]]
 
@@ -55,33 +62,51 @@ def predict_images(
 ) -> Tensor:
     """Return the classes of normalised images, (B, H, W) uint8 at `size`.
 
-    Over several views (scales times flips) the softmax is averaged, as in mmseg's SegTTAModel; for images of more than
-    SCORES_HELD scores a few classes at a time, equal up to rounding (1e-6 of a share).
+    Over several views (scales times flips) the softmax is averaged, as in mmseg's SegTTAModel.
     """
     views = [(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,))]
     parts = _parts(segmentor.out_channels, size, image_BCHW)
     seen = (_view(segmentor, image_BCHW, scale=scale, mirrored=mirrored) for scale, mirrored in views)
+    pixels = max(size[0] * size[1], image_BCHW.shape[2] * image_BCHW.shape[3] * max(scales) ** 2)
+    if max(segmentor.out_channels, LEAST_CLASSES) * pixels > SCORES_HELD:
+        return _by_regions(list(seen), size, segmentor.out_channels)
     if len(views) == 1:
         (view,) = seen
-        return best_class(_resized(view.logits(part), size) for part in parts)
-    if segmentor.out_channels * size[0] * size[1] > SCORES_HELD:
-        return best_class(_mean_shares(list(seen), size, parts))
-    total_BCHW: Tensor | None = None
-    for view in seen:
-        share_BCHW = _resized(view.logits(slice(None)), size).softmax(dim=1)
-        total_BCHW = share_BCHW if total_BCHW is None else total_BCHW.add_(share_BCHW)
-    assert total_BCHW is not None
+        return best_class(resized(view.logits(part), size) for part in parts)
+    total_BCHW = _sum(resized(view.logits(slice(None)), size).softmax(dim=1) for view in seen)
     return best_class(total_BCHW[:, part] for part in parts)
+
+
+@dataclass
+class Windows:
+    """What the head says of windows of some images, made when it is asked for, from the first row to the last."""
+
+    segmentor: EncoderDecoder
+    image_BCHW: Tensor
+    crop: tuple[int, int]
+    """Height and width of a window in pixels."""
+    places: list[tuple[int, int, int]]
+    """Image, top, left; those that are not made yet, sorted by top."""
+    held: list[tuple[int, int, int, Tensor]] = field(default_factory=list)
+    """Image, top, left, logits (1, C, h, w)."""
+
+    def over(self, rows: Span) -> list[tuple[int, int, int, Tensor]]:
+        """Return the windows that touch some rows; those above are let go and cannot be asked for again."""
+        while self.places and self.places[0][1] < rows[1]:
+            some, self.places = self.places[:WINDOWS_AT_ONCE], self.places[WINDOWS_AT_ONCE:]
+            self.held = [window for window in self.held if window[1] + self.crop[0] > rows[0]]
+            height, width = self.crop
+            seen = [self.image_BCHW[i, :, top : top + height, left : left + width] for i, top, left in some]
+            coarse = decode_logits(self.segmentor, self.segmentor.backbone(torch.stack(seen))).float()
+            self.held += [(*place, logits) for place, logits in zip(some, coarse.split(1), strict=True)]
+        return [window for window in self.held if window[1] < rows[1] and window[1] + self.crop[0] > rows[0]]
 
 
 @dataclass(frozen=True)
 class View:
-    """What the head said of every window of some images, at its own resolution."""
+    """What the head says of every window of some images, at its own resolution."""
 
-    windows: tuple[tuple[int, int, int, Tensor], ...]
-    """Image, top, left, logits (1, C, h, w)."""
-    crop: tuple[int, int]
-    """Height and width of a window in pixels."""
+    windows: Windows
     cover_HW: Tensor
     """How many windows lie over each pixel of an image."""
     images: int
@@ -91,13 +116,49 @@ class View:
 
     def logits(self, part: slice) -> Tensor:
         """Return the logits of some classes, averaged over the windows, (B, classes, H, W) of the valid pixels."""
-        first = self.windows[0][3][:, part]
-        total_BCHW = first.new_zeros((self.images, first.shape[1], *self.cover_HW.shape))
-        for image, top, left, coarse in self.windows:
-            enlarged = _resized(coarse[:, part], self.crop)
-            total_BCHW[image, :, top : top + self.crop[0], left : left + self.crop[1]] += enlarged[0]
-        total_BCHW = total_BCHW.div_(self.cover_HW)[..., : self.valid[0], : self.valid[1]]
+        height, width = self.cover_HW.shape
+        total_BCHW = self._mean(part, (0, height), (0, width))[..., : self.valid[0], : self.valid[1]]
         return total_BCHW.flip(3) if self.mirrored else total_BCHW
+
+    def region(self, size: tuple[int, int], rows: Span, columns: Span) -> Tensor:
+        """Return the logits of all classes, resized to `size`, of some rows and columns, (B, C, rows, columns).
+
+        No rows above those of an earlier call can be asked for.
+        """
+        of_rows = needed(rows, self.valid[0], size[0])
+        left, right = needed(columns, self.valid[1], size[1])
+        seen = (self.valid[1] - right, self.valid[1] - left) if self.mirrored else (left, right)
+        mean_BCHW = self._mean(slice(None), of_rows, seen)
+        mean_BCHW = mean_BCHW.flip(3) if self.mirrored else mean_BCHW
+        return resized_region(mean_BCHW, (of_rows[0], left), self.valid, size, rows, columns)
+
+    def _mean(self, part: slice, rows: Span, columns: Span) -> Tensor:
+        """Return the mean over the windows of some classes, rows and columns, (B, classes, rows, columns)."""
+        total_BCHW: Tensor | None = None
+        for image, top, left, coarse in self.windows.over(rows):
+            down = max(rows[0], top), min(rows[1], top + self.windows.crop[0])
+            across = max(columns[0], left), min(columns[1], left + self.windows.crop[1])
+            if total_BCHW is None:
+                shape = self.images, coarse[:, part].shape[1], rows[1] - rows[0], columns[1] - columns[0]
+                total_BCHW = coarse.new_zeros(shape)
+            if across[0] >= across[1]:
+                continue
+            enlarged = self._enlarged(
+                coarse[:, part], (down[0] - top, down[1] - top), (across[0] - left, across[1] - left)
+            )
+            place = slice(down[0] - rows[0], down[1] - rows[0]), slice(across[0] - columns[0], across[1] - columns[0])
+            total_BCHW[image, :, place[0], place[1]] += enlarged[0]
+        assert total_BCHW is not None
+        return total_BCHW.div_(self.cover_HW[rows[0] : rows[1], columns[0] : columns[1]])
+
+    def _enlarged(self, coarse_1Chw: Tensor, rows: Span, columns: Span) -> Tensor:
+        """Return some rows and columns of the logits of a window, at the window's size."""
+        if (rows, columns) == ((0, self.windows.crop[0]), (0, self.windows.crop[1])):
+            return resized(coarse_1Chw, self.windows.crop)
+        of: tuple[int, int] = (coarse_1Chw.shape[2], coarse_1Chw.shape[3])
+        down, across = needed(rows, of[0], self.windows.crop[0]), needed(columns, of[1], self.windows.crop[1])
+        part = coarse_1Chw[:, :, slice(*down), slice(*across)]
+        return resized_region(part, (down[0], across[0]), of, self.windows.crop, rows, columns)
 
 
 def slide(segmentor: EncoderDecoder, image_BCHW: Tensor, *, crop: tuple[int, int], stride: tuple[int, int]) -> View:
@@ -109,15 +170,10 @@ def slide(segmentor: EncoderDecoder, image_BCHW: Tensor, *, crop: tuple[int, int
     tops, lefts = _starts(height, crop[0], stride[0]), _starts(width, crop[1], stride[1])
     crop = min(crop[0], height), min(crop[1], width)
     places = [(image, top, left) for top in tops for left in lefts for image in range(images)]
-    windows = []
-    for start in range(0, len(places), WINDOWS_AT_ONCE):
-        some = places[start : start + WINDOWS_AT_ONCE]
-        seen = [image_BCHW[i, :, top : top + crop[0], left : left + crop[1]] for i, top, left in some]
-        coarse = decode_logits(segmentor, segmentor.backbone(torch.stack(seen))).float()
-        windows += [(*place, logits) for place, logits in zip(some, coarse.split(1), strict=True)]
+    windows = Windows(segmentor, image_BCHW, crop, places)
     rows, columns = _cover(tops, crop[0], height), _cover(lefts, crop[1], width)
     cover_HW = (rows[:, None] * columns).to(image_BCHW.device)
-    return View(tuple(windows), crop, cover_HW, images, (height, width))
+    return View(windows, cover_HW, images, (height, width))
 
 
 def best_class(parts: Iterable[Tensor]) -> Tensor:
@@ -139,23 +195,35 @@ def best_class(parts: Iterable[Tensor]) -> Tensor:
     return class_BHW
 
 
-def _mean_shares(views: Sequence["View"], size: tuple[int, int], parts: Sequence[slice]) -> Iterator[Tensor]:
-    """Yield the sum over the views of softmax, a few classes at a time: one map per view is held, none per class."""
-    norms = []
-    for view in views:
-        norm_BHW: Tensor | None = None
-        for part in parts:
-            for score_BHW in _resized(view.logits(part), size).unbind(dim=1):
-                norm_BHW = score_BHW.clone() if norm_BHW is None else torch.logaddexp(norm_BHW, score_BHW, out=norm_BHW)
-        assert norm_BHW is not None
-        norms.append(norm_BHW[:, None])
-    for part in parts:
-        total_BCHW: Tensor | None = None
-        for view, norm_B1HW in zip(views, norms, strict=True):
-            share_BCHW = _resized(view.logits(part), size).sub(norm_B1HW).exp_()
-            total_BCHW = share_BCHW if total_BCHW is None else total_BCHW.add_(share_BCHW)
-        assert total_BCHW is not None
-        yield total_BCHW
+def _sum(maps: Iterable[Tensor]) -> Tensor:
+    """Return the sum of maps, of which two are held."""
+    total: Tensor | None = None
+    for each in maps:
+        total = each if total is None else total.add_(each)
+    assert total is not None
+    return total
+
+
+def _by_regions(views: Sequence[View], size: tuple[int, int], classes: int) -> Tensor:
+    """Return the classes of images as `predict_images`, made region by region, (B, H, W) uint8."""
+    images, device = views[0].images, views[0].cover_HW.device
+    class_BHW = torch.empty((images, *size), dtype=torch.uint8, device=device)
+    pixels = max(1, SCORES_OF_REGION["cuda" if device.type == "cuda" else "cpu"] // (images * classes))
+    for rows, columns in _regions(size, pixels):
+        if len(views) == 1:
+            total_BCHW = views[0].region(size, rows, columns)
+        else:
+            total_BCHW = _sum(view.region(size, rows, columns).softmax(dim=1) for view in views)
+        class_BHW[:, slice(*rows), slice(*columns)] = best_class([total_BCHW])
+    return class_BHW
+
+
+def _regions(size: tuple[int, int], pixels: int) -> Iterator[tuple[Span, Span]]:
+    """Yield rows and columns of regions of at most `pixels`: whole rows, or parts of one, from the top."""
+    rows, columns = max(1, pixels // size[1]), min(size[1], pixels)
+    for top in range(0, size[0], rows):
+        for left in range(0, size[1], columns):
+            yield (top, min(top + rows, size[0])), (left, min(left + columns, size[1]))
 
 
 def _parts(classes: int, size: tuple[int, int], image_BCHW: Tensor) -> list[slice]:
@@ -169,7 +237,7 @@ def _parts(classes: int, size: tuple[int, int], image_BCHW: Tensor) -> list[slic
 def _view(segmentor: EncoderDecoder, image_BCHW: Tensor, *, scale: float, mirrored: bool) -> View:
     """Return the view of the images at `scale`, mirrored or not, by the inference that the segmentor's config names."""
     height, width = (max(1, int(side * scale + 0.5)) for side in image_BCHW.shape[2:])
-    seen = _resized(image_BCHW, (height, width))
+    seen = resized(image_BCHW, (height, width))
     seen = seen.flip(3) if mirrored else seen
     test, patch = segmentor.test_cfg, segmentor.backbone.vit.architecture.patch_size
     if test["mode"] == "slide":
@@ -193,12 +261,6 @@ def _to_patches(image_BCHW: Tensor, patch: int, *, axes: tuple[bool, bool]) -> T
         for side, fill in zip(image_BCHW.shape[2:], axes, strict=True)
     )
     return F.pad(image_BCHW, (0, width - image_BCHW.shape[3], 0, height - image_BCHW.shape[2]))
-
-
-def _resized(map_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(map_BCHW.shape[2:]) == size:
-        return map_BCHW
-    return F.interpolate(map_BCHW, size=size, mode="bilinear", align_corners=False)
 
 
 def _starts(length: int, crop: int, stride: int) -> list[int]:

@@ -3,6 +3,7 @@
 Follows MAE, appendix A.4 (arXiv 2111.06377), with mmsegmentation's model, losses and transforms.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,6 +45,9 @@ from segmentation.pictures import draw_confusion, draw_predictions
 # of an image that is predicted and drawn: its decoded pixels, scores of one class at its size and the best so far; 1.6
 # GB measured for 100 megapixels
 BYTES_PER_PIXEL = 16
+# of an image that is seen whole, in one forward pass at the size that `resize` gives it: 400 measured of ViT-B, UPerNet
+WHOLE_BYTES_PER_PIXEL = 500
+WHOLE_SAID_FROM = 10**7  # pixels
 Batch = dict[str, list[Any]]
 NODES = {"upernet": upernet, "linear": linear}  # by HeadConfig.kind
 
@@ -152,8 +156,10 @@ class SegmentationTask:
         """
         say_need(path, BYTES_PER_PIXEL)
         sample: Any = {"img_path": str(path), "image_id": path.name}
-        for transform in image_pipeline(resize=self.config.resize):
+        for transform in image_pipeline(resize=self.config.resize, seen_at=max(self.config.test_scales)):
             sample = transform(sample)
+        if self.config.slide is None:
+            _say_whole(path, sample["inputs"].shape[1:], max(self.config.test_scales))
         return as_values(self.model.predict(collate([sample]))[0].cpu().numpy(), self.classes)
 
     def exportable(self) -> Exportable:
@@ -176,6 +182,18 @@ class SegmentationTask:
     def finish(self, folder: Path) -> list[Path]:
         """Nothing besides the record."""
         return []
+
+
+def _say_whole(path: Path, size: Sequence[int], scale: float) -> None:
+    """Say on stderr what an image takes that is seen whole, where that is much."""
+    height, width = (round(side * scale) for side in size)
+    if height * width >= WHOLE_SAID_FROM:
+        need = height * width * WHOLE_BYTES_PER_PIXEL / 1e9
+        text = (
+            f"note: {path}: seen whole at {width} x {height} pixels, in one forward pass, for which some {need:.1f} GB "
+            "of memory are needed; a recipe with a smaller `resize`, or with windows (`slide`), needs less."
+        )
+        print(text, file=sys.stderr, flush=True)
 
 
 class _Logits(nn.Module):
@@ -208,7 +226,7 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
         resize_ratio=config.resize_ratio,
         cat_max_ratio=config.cat_max_ratio,
     )
-    val = val_pipeline(folder.val.coding, resize=config.resize)
+    val = val_pipeline(folder.val.coding, resize=config.resize, seen_at=max(config.test_scales))
     return SegmentationTask(
         config,
         model=model,

@@ -247,6 +247,22 @@ def test_answer_as_values_and_back() -> None:
     assert pixels == sorted(pixels, reverse=True) and sum(pixels) == 63
 
 
+@pytest.mark.parametrize("slide", [None, SlideConfig(stride=16)])
+def test_an_image_that_is_seen_whole_says_what_it_takes(
+    config: SegmentationConfig, write_folder, tmp_path: Path, monkeypatch, capsys, slide
+) -> None:
+    task = build_task(replace(config, slide=slide), data=write_folder(), init=None)
+    task.model.eval()
+    Image.new("RGB", (90, 30), (0, 0, 255)).save(tmp_path / "a.png")
+    with torch.no_grad():
+        task.predict_image(tmp_path / "a.png")
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr("segmentation.task.WHOLE_SAID_FROM", 1)
+        task.predict_image(tmp_path / "a.png")
+    said = capsys.readouterr().err
+    assert (f"{tmp_path / 'a.png'}: seen whole at " in said and "(`slide`)" in said) == (slide is None)
+
+
 def test_images_of_different_sizes_in_a_batch(config: SegmentationConfig, write_folder) -> None:
     folder = write_folder()
     Image.new("RGB", (33, 57), (90, 10, 10)).save(folder / "images" / "validation" / "1.jpg")

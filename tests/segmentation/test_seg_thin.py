@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.image_file import VARIABLE, UnreadableImageError
 from engine.seeding import seeded
 from segmentation.answers import draw_overlay
 from segmentation.data import image_pipeline, train_pipeline, val_pipeline
@@ -36,6 +37,24 @@ def test_they_are_trained_on(files: dict[str, object]) -> None:
                 sample = step(sample)
         shape = sample["inputs"].shape[1:]
         assert sample["data_samples"].gt_sem_seg.data.shape[1:] == shape and 1 <= min(shape) <= max(shape) <= 32
+
+
+def test_a_resize_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "1")
+    Image.new("RGB", (200, 60)).save(tmp_path / "a.png")
+    for scale, seen_at, new in (
+        ((4000, 400), 1.0, None),
+        ((4000, 1200), 1.0, "4000 x 1200"),
+        ((1000, 300), 2.0, "2000 x 600"),
+    ):
+        sample = {"img_path": str(tmp_path / "a.png"), "image_id": "a.png"}
+        read, fit, *_ = image_pipeline(resize=scale, seen_at=seen_at)
+        if new is None:
+            assert fit(read(sample))["img"].shape == (400, 1333, 3)
+            continue
+        says = rf"a\.png: unreadable image \(200 x 60 pixels, .*makes {new}; more than 1 megapixels.*--max-megapixels N"
+        with pytest.raises(UnreadableImageError, match=says):
+            fit(read(sample))
 
 
 def test_they_are_evaluated_and_predicted(files: dict[str, object], tmp_path: Path) -> None:
