@@ -11,6 +11,7 @@ from typing import Literal
 
 from benchmark.full_scale import FullScale
 from engine.config import as_json
+from files.naming import inside
 from files.parsing import read_json
 from files.sealing import sealed, unsealed
 from files.typed import from_json
@@ -109,6 +110,7 @@ def planned_at(plans: dict[Path, Plan], folder: Path) -> tuple[Path | None, Plan
 
 
 def _read(path: Path) -> Plan:
+    inside(path.parent, path.name, source=path.parent)
     try:
         values = read_json(path)
         plan = from_json(Plan, unsealed(values, str(path)) if isinstance(values, dict) else values)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from engine.config import as_json
 from engine.record import RunRecord, read_record, standing
+from files.naming import inside
 from files.parsing import read_json
 from files.sealing import sealed, unsealed
 from files.typed import from_json
@@ -130,7 +131,7 @@ def is_settled(record: RunRecord | None) -> bool:
 
 def read_choice(folder: Path) -> Choice | None:
     """Return the choice in a folder, None where there is none. Raises ValueError that names the file."""
-    path = folder / NAME
+    path = inside(folder, NAME, source=folder)
     if not path.is_file():
         return None
     try:

@@ -1,6 +1,8 @@
 """Where a run's code and libraries come from."""
 
 import subprocess
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,13 +23,17 @@ def git_commit() -> str | None:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the installed libraries that numbers depend on."""
-    found = {}
+    return dict(_versions())
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Look them up once: every record has them, and a look reads and parses a file for each."""
+    found = []
     for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            found.append((name, version(name)))
+    return tuple(found)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -15,11 +15,14 @@ from benchmark.cells import cost_grid, difference_grid, result_grid
 from benchmark.classes import class_grids
 from benchmark.export import to_markdown
 from benchmark.html import to_html
+from benchmark.outlook import state_of
 from benchmark.report_pictures import WIDEST, curves_picture, embedded, same_pictures
-from benchmark.store import open_store
+from benchmark.store import frame, open_store
 from benchmark.table import compare
 from engine.image_file import VARIABLE, UnreadableImageError
 from engine.record import read_record, write_record
+from files.locking import locked
+from tests.benchmark.fake_tools import demo
 from tools import export_tables
 
 
@@ -195,3 +198,30 @@ def test_pictures_and_tables_behind_links_are_named_and_not_shown(runs: Path) ->
     assert f"pictures/predictions.png is a link to {away / 'predictions.png'};" in text
     assert f"results.jsonl is a link to {away / 'results.jsonl'};" in text
     assert f"{runs / 'pretrain-mae/backbone.safetensors'} is a link to {away / 'backbone.safetensors'};" in text
+
+
+def test_a_killed_run_is_told_from_one_at_work_wherever_its_status_is(runs: Path, tmp_path: Path) -> None:
+    folder = runs / "detection-mae-seed0"
+    write_record(folder, replace(read_record(folder), status="running", steps=3))
+
+    def told() -> set[str]:
+        store = open_store(runs)
+        comparison = compare(store)
+        (line,) = (line for line in to_markdown(comparison).splitlines() if "detection-mae-seed0" in line)
+        cells = Page(to_html(comparison)).cells
+        (row,) = frame([item for item in store.stored if item.folder == folder]).status
+        run = next(r for r in demo(tmp_path) if r.name == "detection-mae-seed0")
+        states = {state_of(replace(run, out=folder, records=(folder,))).partition(" at ")[0]}
+        return states | {line.partition("Left out, ")[2].partition(" at ")[0], row, cells[cells.index(folder.name) + 1]}
+
+    assert told() == {"killed or still running"}  # of a run of before there were locks
+    with locked(folder):
+        assert told() == {"running"}
+    assert told() == {"killed"}
+
+
+def test_a_plan_behind_a_link_is_refused(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    (runs / "study.json").symlink_to(tmp_path / "plan.json")
+    with pytest.raises(ValueError, match=f"study.json is a link to {tmp_path / 'plan.json'};"):
+        open_store(runs)

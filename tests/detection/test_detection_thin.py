@@ -68,7 +68,9 @@ def test_they_are_trained_on(thin: Path, small_config: DetectionConfig) -> None:
     assert all(torch.isfinite(p.grad).all() for p in task.model.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("test", [TestConfig(), TestConfig(scales=(0.5, 1.0), flip=True)])
+@pytest.mark.parametrize(
+    "test", [pytest.param(TestConfig(), marks=pytest.mark.slow), TestConfig(scales=(0.5, 1.0), flip=True)]
+)  # the first draws them all
 def test_they_are_evaluated_and_predicted(
     thin: Path, tmp_path: Path, small_config: DetectionConfig, test: TestConfig
 ) -> None:

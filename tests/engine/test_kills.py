@@ -18,6 +18,7 @@ from engine.metrics_file import MetricsFile
 from engine.record import read_record, standing
 from engine.resume import checkpoints
 from files.locking import LockedError, holding, locked
+from tests.engine.conftest import ToyConfig, ToyTask
 
 TIMELESS = ("images_per_second", "data_wait")
 
@@ -119,12 +120,21 @@ def rows(out: Path) -> list[list[str]]:
     return [row for row in table if row[1] not in TIMELESS]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.loop.draw_curves", lambda *_: [])
+        fit(ToyTask(), ToyConfig(), recipe="toy", out=out)
+    return out
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_goes_on_as_if_nothing_had_been(
-    moment: str, toy_task: Any, toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, whole: Path, toy_task: Any, toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    expected = fit(toy_task(), toy_config, recipe="toy", out=whole)
+    parts, expected = tmp_path / "parts", read_record(whole)
 
     def work() -> None:
         task = toy_task()

@@ -10,6 +10,7 @@ import torch
 
 from engine.evaluation import read_results
 from engine.loop import fit
+from engine.own_files import damaged_files
 from engine.record import read_record
 from engine.resume import checkpoints
 from tests.engine.conftest import ToyConfig, ToyTask
@@ -55,3 +56,24 @@ def test_flips_of_what_tables_read(flips: Any, tmp_path: Path, monkeypatch: pyte
 
     use: Callable[[], Any] = read
     flips.run([tmp_path / "record.json", tmp_path / "results.jsonl"], use, cases=300)
+
+
+def test_flips_of_tables_and_outputs(flips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.loop.draw_curves", lambda *_: [])
+    task = ToyTask()
+
+    def finish(folder: Path) -> list[Path]:
+        (folder / "per_class.csv").write_text("name,iou\na,10.5\nb,20.25\n")
+        (folder / "backbone.safetensors").write_bytes(bytes(range(256)))
+        return [folder / "backbone.safetensors"]
+
+    monkeypatch.setattr(task, "finish", finish)
+    record = fit(task, ToyConfig(), recipe="toy", out=tmp_path)
+    files = [tmp_path / name for name in ("metrics.csv", "per_class.csv", "backbone.safetensors")]
+
+    def read() -> Any:
+        if found := damaged_files(tmp_path, record):
+            raise ValueError(*found.values())
+        return [path.read_bytes() for path in files]
+
+    flips.run(files, read, cases=100)
