@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import hashlib
 import io
+import sys
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -13,23 +15,9 @@ from pathlib import Path
 import pytest
 
 from bootstrap import detectron2_wheel
-from bootstrap.installer import SetupError
+from bootstrap.installer import SetupError, run_pip
 
 INFO = "sal_detectron2-0.7.2.dist-info"
-METADATA = """\
-Metadata-Version: 2.1
-Name: sal-detectron2
-Version: 0.7.2
-Home-page: https://github.com/facebookresearch/detectron2
-Requires-Python: >=3.8
-Requires-Dist: Pillow>=7.1
-Requires-Dist: numpy<2
-Requires-Dist: black
-Requires-Dist: dataclasses; python_version < "3.7"
-Requires-Dist: omegaconf<2.4,>=2.1
-Provides-Extra: all
-Requires-Dist: scipy>1.5.1; extra == "all"
-"""
 FILES = {
     "detectron2/__init__.py": "__version__ = '0.7.2'\n",
     "detectron2/_C.cpython-310-x86_64-linux-gnu.so": "machine code",
@@ -37,7 +25,7 @@ FILES = {
     "detectron2/model_zoo/configs/Base.yaml": "MODEL: {}\n",
     "tools/train_net.py": "raise SystemExit\n",
     f"{INFO}/LICENSE": "Apache License\n",
-    f"{INFO}/METADATA": METADATA,
+    f"{INFO}/METADATA": "Metadata-Version: 2.1\nName: sal-detectron2\nVersion: 0.7.2\nRequires-Dist: numpy<2\n",
     f"{INFO}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp310-cp310-linux_x86_64\n",
     f"{INFO}/RECORD": "",
 }
@@ -77,15 +65,9 @@ def test_metadata_name_the_origin_and_the_changes(repacked: Path) -> None:
     metadata = Parser().parsestr(read(repacked, f"{detectron2_wheel.DIST_INFO}/METADATA"))
     assert (metadata["Name"], metadata["Version"]) == ("detectron2", "0.7.2+nocompile")
     assert metadata["Requires-Python"] == ">=3.10"
-    assert metadata.get_all("Requires-Dist") == [
-        "Pillow>=7.1",
-        "omegaconf<2.4,>=2.1",
-        "numpy",
-        "fvcore",
-        "iopath",
-        "torch",
-        "torchvision",
-    ]
+    needed = metadata.get_all("Requires-Dist") or []
+    assert {"numpy", "fvcore", "iopath", "torch", "torchvision", "omegaconf<2.4,>=2.1"} <= {*needed}
+    assert "black" not in needed and len(needed) == 17
     assert metadata.get_all("Provides-Extra") is None
     body = metadata.get_payload()
     for fact in ("sal-detectron2 0.7.2", detectron2_wheel.ORIGIN_SHA256, "a59f0563", "_C", "`tools`"):
@@ -110,47 +92,39 @@ def test_equal_input_gives_equal_bytes(repacked: Path, tmp_path: Path) -> None:
     first = repacked.read_bytes()
     detectron2_wheel.repack(tmp_path / detectron2_wheel.ORIGIN_FILE, tmp_path)
     assert repacked.read_bytes() == first
-    assert not list(tmp_path.glob("*.part"))
 
 
-def test_another_compiled_file_is_refused(tmp_path: Path) -> None:
-    origin = write_wheel(tmp_path / "origin.whl", {**FILES, "detectron2/layers/fast.so": "machine code"})
-    with pytest.raises(SetupError, match=r"origin\.whl holds detectron2/layers/fast\.so: compiled files"):
-        detectron2_wheel.repack(origin, tmp_path)
-
-
-def test_another_sha256_is_refused_with_both_values_and_a_way_out(tmp_path: Path) -> None:
-    def serve_another_file(*arguments: str) -> None:
-        assert arguments[-1] == "sal-detectron2==0.7.2"
-        (tmp_path / detectron2_wheel.ORIGIN_FILE).write_bytes(b"abc")
-
-    with pytest.raises(SetupError) as refusal:
-        detectron2_wheel.fetch(tmp_path, serve_another_file)
-    message = str(refusal.value)
-    # sha256 of b"abc", from FIPS 180-2, appendix B.1
-    assert "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" in message
-    assert detectron2_wheel.ORIGIN_SHA256 in message
-    assert "PIP_INDEX_URL" in message
+def test_another_sha256_is_refused_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, folder = tmp_path / "index", tmp_path / "wheels"
+    index.mkdir()
+    folder.mkdir()
+    write_wheel(index / detectron2_wheel.ORIGIN_FILE, FILES)  # another file under the name that was reviewed
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    pip = functools.partial(run_pip, Path(sys.executable), tmp_path / "setup.log")
+    with pytest.raises(SetupError, match=r"pip download failed .* not the one that was reviewed .*PIP_INDEX_URL"):
+        detectron2_wheel.fetch(folder, pip)
+    assert detectron2_wheel.ORIGIN_SHA256 in (tmp_path / "setup.log").read_text()
+    assert not list(folder.glob("*.whl"))
 
 
 def test_half_a_download_is_fetched_again_and_a_whole_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = 0
+    index, folder = tmp_path / "index", tmp_path / "wheels"
+    index.mkdir()
+    folder.mkdir()
+    whole = write_wheel(index / detectron2_wheel.ORIGIN_FILE, FILES).read_bytes()
+    monkeypatch.setattr(detectron2_wheel, "ORIGIN_SHA256", hashlib.sha256(whole).hexdigest())
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    calls = []
 
-    def download(*arguments: str) -> None:
-        nonlocal calls
-        calls += 1
-        (tmp_path / detectron2_wheel.ORIGIN_FILE).write_bytes(b"abc")
+    def pip(*arguments: str) -> None:
+        calls.append(arguments)
+        run_pip(Path(sys.executable), tmp_path / "setup.log", *arguments)
 
-    monkeypatch.setattr(detectron2_wheel, "ORIGIN_SHA256", hashlib.sha256(b"abc").hexdigest())
-    (tmp_path / detectron2_wheel.ORIGIN_FILE).write_bytes(b"ab")
-    detectron2_wheel.fetch(tmp_path, download)
-    detectron2_wheel.fetch(tmp_path, download)
-    assert calls == 1
-
-
-def test_an_index_with_another_build_is_named(tmp_path: Path) -> None:
-    (tmp_path / "sal_detectron2-0.7.2-cp312-none-any.whl").touch()
-    with pytest.raises(SetupError, match=r"which holds sal_detectron2-0\.7\.2-cp312-none-any\.whl"):
-        detectron2_wheel.fetch(tmp_path, lambda *arguments: None)
+    (folder / detectron2_wheel.ORIGIN_FILE).write_bytes(whole[:-1])
+    assert detectron2_wheel.fetch(folder, pip).read_bytes() == whole
+    detectron2_wheel.fetch(folder, pip)
+    assert len(calls) == 1

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from bootstrap import __main__ as entry
 from bootstrap import environment
-from bootstrap.installer import Installer, SetupError, explain
+from bootstrap.installer import SetupError, explain, run_pip
 
 
 @pytest.fixture
@@ -26,7 +24,7 @@ def project(tmp_path: Path) -> Path:
     binaries.mkdir(parents=True)
     (binaries / "python").symlink_to(sys.executable)
     (binaries / "pip").write_text(f"#!{binaries}/python\n")
-    environment.write_stamp(tmp_path)
+    (tmp_path / environment.STATE).write_text(environment.digest(tmp_path))
     return tmp_path
 
 
@@ -40,7 +38,7 @@ def test_complete_until_an_input_changes(project: Path) -> None:
     assert environment.is_complete(project)
 
 
-def test_incomplete_without_its_python_its_stamp_or_in_another_folder(project: Path) -> None:
+def test_incomplete_without_its_python_its_state_or_in_another_folder(project: Path) -> None:
     moved = project.parent / f"{project.name}-moved"
     project.rename(moved)
     assert not environment.is_complete(moved)
@@ -49,39 +47,46 @@ def test_incomplete_without_its_python_its_stamp_or_in_another_folder(project: P
     (project / ".venv/bin/python").unlink()
     assert not environment.is_complete(project)
     (project / ".venv/bin/python").symlink_to(sys.executable)
-    (project / ".venv" / environment.STAMP).unlink()
+    (project / environment.STATE).unlink()
     assert not environment.is_complete(project)
 
 
-@pytest.mark.parametrize(("error", "cut_off"), [(SetupError("no network"), False), (KeyboardInterrupt(), True)])
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (SetupError("no network"), 1, None),
+        (OSError("disk full"), 1, "an earlier set-up was cut off"),
+        (KeyboardInterrupt(), 130, "an earlier set-up was cut off"),
+    ],
+)
 def test_a_failed_setup_is_done_again_and_a_cut_off_one_from_scratch(
-    project: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, cut_off: bool
+    project: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, reason: str | None
 ) -> None:
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(Installer, "__call__", fail)
-    with pytest.raises(type(error)):
-        environment.install(project, this_python=False)
+    monkeypatch.setattr(environment, "ROOT", project)
+    assert environment.main(this_python=False) == 0
+    (project / "setup.cfg").write_text("changed")
+    monkeypatch.setattr(environment, "run_pip", fail)
+    assert environment.main(this_python=False) == code
     assert not environment.is_complete(project)
-    assert (project / ".venv" / environment.RUNNING).exists() == cut_off
+    assert environment.reason_to_rebuild(project, this_python=False) == reason
 
 
 def test_reasons_to_rebuild(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment.reason_to_rebuild(project, this_python=True) is None
-    monkeypatch.setattr(environment, "python_of", lambda folder: "3.99")
+    monkeypatch.setattr(environment, "python_of", lambda folder: (3, 99))
     assert environment.reason_to_rebuild(project, this_python=False) is None
-    assert "it has Python 3.99, and 3." in str(environment.reason_to_rebuild(project, this_python=True))
-    monkeypatch.setattr(environment, "python_of", lambda folder: "3.9")
-    assert environment.reason_to_rebuild(project, this_python=False) == (
-        "it has Python 3.9, and 3.10 or newer is needed"
-    )
+    assert environment.reason_to_rebuild(project, this_python=True) == "it has Python 3.99"
+    monkeypatch.setattr(environment, "python_of", lambda folder: (3, 9))
+    assert environment.reason_to_rebuild(project, this_python=False) == "it has Python 3.9"
     monkeypatch.setattr(environment, "python_of", lambda folder: None)
     assert environment.reason_to_rebuild(project, this_python=False) == "its Python does not run"
-    monkeypatch.setattr(environment, "python_of", lambda folder: "3.11")
+    monkeypatch.setattr(environment, "python_of", lambda folder: (3, 11))
     (project / ".venv/bin/pip").write_text("#!/elsewhere/.venv/bin/python\n")
     assert environment.reason_to_rebuild(project, this_python=False) == "it was made in another folder"
-    (project / ".venv" / environment.RUNNING).touch()
+    (project / environment.STATE).write_text("")
     assert environment.reason_to_rebuild(project, this_python=False) == "an earlier set-up was cut off"
 
 
@@ -120,7 +125,7 @@ def test_pip_failures_are_explained(output: str, advice: str) -> None:
     assert advice in explain(output)
 
 
-def test_installer_shows_little_logs_all_and_raises(
+def test_pip_is_shown_little_logged_whole_and_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [
@@ -131,21 +136,17 @@ def test_installer_shows_little_logs_all_and_raises(
         "Installing collected packages: torch, yacs",
         "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
     ]
-    process = SimpleNamespace(stdout=iter(f"{line}\n" for line in lines), wait=lambda: 1)
-    seen: list[dict[str, str]] = []
-
-    def popen(command: list[str], *, env: dict[str, str], **options: object) -> SimpleNamespace:
-        seen.append(env)
-        return process
-
-    monkeypatch.setattr(subprocess, "Popen", popen)
+    (tmp_path / "said").write_text("\n".join(lines) + "\n")
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\ncat "{tmp_path}/said"\necho "index $PIP_INDEX_URL, user $PIP_USER, got $*"\nexit 3\n'
+    )
+    python.chmod(0o755)
     monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
-    with pytest.raises(SetupError, match=r"pip install failed \(exit code 1\): the disk"):
-        Installer(Path("python"), tmp_path / "setup.log")("install", "torch")
-    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
-        "Downloading torch-2.14.1 (907.8 MB)",
-        "Installing 2 packages",
-        lines[-1],
-    ]
-    assert all(line in (tmp_path / "setup.log").read_text() for line in lines)
-    assert seen[0]["PIP_INDEX_URL"] == "https://mirror.example/simple"
+    with pytest.raises(SetupError, match=r"^pip install failed \(exit code 3\): the disk .*setup\.log$"):
+        run_pip(python, tmp_path / "setup.log", "install", "torch")
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert shown == [lines[2].strip(), lines[4], lines[5]]
+    log = (tmp_path / "setup.log").read_text()
+    assert all(line in log for line in lines)
+    assert "index https://mirror.example/simple, user 0, got -m pip install torch" in log
