@@ -60,6 +60,9 @@ def test_sign_flips_by_hand() -> None:
     assert other is not None and other.p == 1.0
     six = sign_flips([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     assert six is not None and six.p == six.smallest == 2 / 64
+    # 0.2, -0.1, -0.2: |sum| 0.1 or more by all eight, though the rounding of the subtractions is 1e-14
+    rounded = sign_flips([71.6 - 71.4, 70.9 - 71.0, 70.7 - 70.9])
+    assert rounded is not None and rounded.p == 1.0
     assert sign_flips([1.0]) is None and sign_flips([1.0] * 17) is None
 
 
