@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.child import INTERRUPTED, fork
+from benchmark.fairness import Later
 from benchmark.matrix import PATHS, Run
 from benchmark.recorded import record_of
 from benchmark.search import is_settled
@@ -27,6 +28,8 @@ class Tool:
     """The configuration that its record would hold; None for a tool that leaves no record and repeats no work."""
     flags: PATHS
     """Names of its flags, and which of them name a file or folder."""
+    later: Later | None = None
+    """Gives a configuration of before the fields that came after it."""
 
 
 @dataclass(frozen=True, kw_only=True)

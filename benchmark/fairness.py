@@ -5,6 +5,7 @@ chose.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,22 @@ PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
 ARCHITECTURE = "architecture"
 FLOPS_TOLERANCE = 0.01  # share: steps are whole
 SEARCHED = "as searched"
+Later = Callable[
+    [str, dict[str, Any]], dict[str, Any]
+]  # of a task and its recorded configuration: that with new fields
 
 
-def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = ()) -> list[str]:
+def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), later: Later | None = None) -> list[str]:
     """Return what makes the runs of one task unequal, each line with the field's name; empty where they are equal.
 
     The whole configuration counts but for the seed, for what the engine lets a run change midway (workers, logging),
-    and for the parts of the architecture in `differ`.
+    and for the parts of the architecture in `differ`. `later` gives a configuration the defaults of the fields that
+    came after it; it is asked where the recorded ones differ.
     """
     problems = _unequal(stored, lambda item: _without(_transfer_view(item), differ))
+    if problems and later is not None:
+        today = [_of_today(item, later) for item in stored]
+        problems = _unequal(today, lambda item: _without(_transfer_view(item), differ))
     seen: dict[tuple[str, int], Path] = {}
     for item in stored:
         key = (item.arm, item.record.seed)
@@ -73,6 +81,10 @@ def origin_problems(transfers: Sequence[Stored], pretrainings: Sequence[Stored])
         if left and not used <= left:
             problems.append(f"weights_sha256: arm {arm} did not start from the checkpoint of its recorded pre-training")
     return problems
+
+
+def _of_today(item: Stored, later: Later) -> Stored:
+    return replace(item, record=replace(item.record, config=later(item.record.task, item.record.config)))
 
 
 def _unequal(stored: Sequence[Stored], view: Callable[[Stored], dict[str, Any]]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.checksum import check_stamp
+from benchmark.fairness import Later
 from benchmark.matrix import FILE_ARCHITECTURE, Run
 from benchmark.search import is_settled
 from engine.config import differences
@@ -52,10 +53,14 @@ def spoilt_outputs(run: Run, record: RunRecord) -> list[str]:
     return found
 
 
-def other_settings(run: Run, record: RunRecord, config: Callable[[list[str]], dict[str, Any]]) -> list[str]:
-    """Return in what a finished run differs from the one that is wanted now."""
+def other_settings(
+    run: Run, record: RunRecord, config: Callable[[list[str]], dict[str, Any]], later: Later | None = None
+) -> list[str]:
+    """Return in what a finished run differs from the one that is wanted now; `later` is as fairness takes it."""
     wanted = json.loads(json.dumps(config([*run.argv])))
     found = differences(record.config, wanted)
+    if found and later is not None:
+        found = differences(later(record.task, record.config), wanted)
     if FILE_ARCHITECTURE[0] in run.argv:  # the weights have it, whose sha256 is compared below
         found = [line for line in found if not line.startswith("backbone.") or line.startswith("backbone.image_size")]
     if run.data is not None and Path(record.data).resolve() != run.data.resolve():

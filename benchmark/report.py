@@ -5,6 +5,7 @@ from pathlib import Path
 
 from benchmark.attempt import Outcome
 from benchmark.export import to_markdown, write_tables
+from benchmark.fairness import Later
 from benchmark.lines import CHECKPOINT_NAME, TOKENIZER_NAME
 from benchmark.progress import clock
 from benchmark.store import Store, open_store
@@ -12,12 +13,12 @@ from benchmark.suite import STOPPED_BEFORE
 from benchmark.table import compare
 
 
-def closing_report(folder: Path, outcomes: Sequence[Outcome], *, seconds: float) -> str:
-    """Return the report on the records below `folder`, and write its tables there."""
+def closing_report(folder: Path, outcomes: Sequence[Outcome], *, seconds: float, later: Later | None = None) -> str:
+    """Return the report on the records below `folder`, and write its tables there; `later` is as `compare` takes it."""
     parts = []
     if any(outcome.good and outcome.run.phase != "data" for outcome in outcomes):
         store = open_store(folder)
-        comparison = compare(store)
+        comparison = compare(store, later=later)
         files = write_tables(comparison, folder)
         parts = [
             to_markdown(comparison).rstrip(),

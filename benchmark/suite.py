@@ -140,7 +140,7 @@ class Suite:
         try:
             record = record_of(run)
             if tool.config is not None and record is not None and is_finished(run, record):
-                if other := other_settings(run, record, tool.config):
+                if other := other_settings(run, record, tool.config, tool.later):
                     why = (
                         f"{run.out}: holds a finished run of other settings ({'; '.join(other)}). "
                         "Remove that folder to run it anew, or give another --out."

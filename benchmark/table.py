@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.contrast import ArmValues, Contrast, contrast, judge
-from benchmark.fairness import origin_problems, pretraining_problems, transfer_problems
+from benchmark.fairness import Later, origin_problems, pretraining_problems, transfer_problems
 from benchmark.lines import CHECKPOINT_NAME, LINES, METRICS, Line
 from benchmark.plan import Plan
 from benchmark.published import PublishedCheck, check_published
@@ -133,7 +133,7 @@ class Comparison:
         return tuple(sorted({seed for row in self.rows for cells in row.values.values() for seed in cells}))
 
 
-def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
+def compare(store: Store, *, resamples: int = RESAMPLES, later: Later | None = None) -> Comparison:
     """Return the comparison of the completed runs in a store.
 
     The test images are resampled that many times; with 0 the intervals speak of the seeds alone, and no results file is
@@ -151,7 +151,11 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     for line in lines:
         task = line.label
         mine = sorted((item for item in transfers if item.line == line), key=lambda item: item.record.seed)
-        refused = (*transfer_problems(mine, plan.differ), *shared, *origin_problems(mine, pretrainings)) if mine else ()
+        refused = (
+            (*transfer_problems(mine, plan.differ, later), *shared, *origin_problems(mine, pretrainings))
+            if mine
+            else ()
+        )
         drawn = resample(line, mine, 0 if refused else resamples)
         for metric in METRICS[line.kind]:
             rows.append(_row(line, metric, mine, arms, plan, refused, drawn))

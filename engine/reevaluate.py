@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typing_extensions import Doc
 
 from backbones.declaration import InitialWeights
+from engine.bounds import refuse_beyond
 from engine.config import RunConfig, differences
 from engine.device import make_fabric
 from engine.drawing import drawn
@@ -107,7 +108,8 @@ def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Callab
     checkpoint of the run takes their place.
 
     Raises ValueError or FileNotFoundError where the folder holds no record or no checkpoint, and for a record without
-    the normalisation where the weights that the run started from are gone or are others now.
+    the normalisation where the weights that the run started from are gone or are others now; for a model that the
+    checkpoint cannot hold, before it is built.
     """
     record = read_record(run)
     source = run / RECORD_NAME
@@ -122,6 +124,7 @@ def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Callab
         config = from_json(tasks[record.task].config, record.config, place="config")
     except ValueError as error:
         raise ValueError(f"{source}: {error}.") from error
+    refuse_beyond(config, saved[-1], source)
     allow_megapixels(config.run.max_megapixels, at_least=True)
     init = _initial_weights(record, config, source, trust_pickle=asked.trust_pickle)
     if getattr(config, "resume_from", None) is not None:  # the run has its own checkpoints now

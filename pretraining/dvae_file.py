@@ -17,7 +17,7 @@ from backbones.weight_files import read_weight_file
 from files.parsing import parse_json
 from files.typed import from_json
 from files.writing import replacing
-from pretraining.dvae import DiscreteVAE
+from pretraining.dvae import DiscreteVAE, check_downsampling
 
 FORMAT = "mae-transfer-tokenizer/1"
 
@@ -82,17 +82,33 @@ def read_tokenizer(path: Path) -> OwnTokenizer:
     header = _header(path, file.metadata)
     file.check()
     try:
-        model = DiscreteVAE(
-            vocabulary=header.vocabulary,
-            downsampling=header.downsampling,
-            code_dim=header.code_dim,
-            width=header.width,
-        )
+        _check_shapes(header, file.tensors)
+        model = _model(header)
         model.load_state_dict({**file.tensors, "passed": model.passed})
     except (RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:  # a header may hold any number
         reason = " ".join(str(error).split())  # PyTorch's has a line for every tensor
         raise ValueError(f"{path}: its weights are not those of its header: {reason}") from error
     return OwnTokenizer(model, header, sha256={path.name: file.sha256})
+
+
+def _model(header: TokenizerHeader) -> DiscreteVAE:
+    return DiscreteVAE(
+        vocabulary=header.vocabulary, downsampling=header.downsampling, code_dim=header.code_dim, width=header.width
+    )
+
+
+def _check_shapes(header: TokenizerHeader, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where the header makes other tensors than there are, before any memory is taken for them."""
+    levels = check_downsampling(header.downsampling)
+    if levels > len(tensors):
+        raise ValueError(f"downsampling halves images {levels} times, and the file has {len(tensors)} tensors")
+    with torch.device("meta"):
+        wanted = {name: tuple(p.shape) for name, p in _model(header).named_parameters()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if found.get(name) != wanted.get(name):
+            there, made = (f"the shape {of[name]}" if name in of else "no place" for of in (found, wanted))
+            raise ValueError(f"{name} has {there} in the file, and {made} by {header}")
 
 
 def _header(path: Path, metadata: Mapping[str, str]) -> TokenizerHeader:

@@ -15,6 +15,7 @@ from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from engine.bounds import refuse_beyond
 from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.own_files import own_file
 from engine.record import RECORD_NAME, RunRecord, read_record, standing
@@ -117,6 +118,7 @@ def open_run(run: Path, *, trust_tokenizer: bool = False) -> Shown:
     if not saved:
         raise FileNotFoundError(f"{run}: holds no checkpoint (status {standing(run, record)}, step {record.steps}).")
     config = from_json(MAEConfig, record.config)
+    refuse_beyond(config, saved[-1], run / RECORD_NAME)
     a = config.encoder
     normalisation = config.normalisation or _normalisation(run, record)
     target: PCATarget | TokenTarget | None = None

@@ -16,6 +16,7 @@ from pretraining.recipes import RECIPES as PRETRAINING
 from scenes.config import SceneCounts, ScenesConfig
 from segmentation.recipes import RECIPES as SEGMENTATION
 from tools import hold_out, make_scenes, pretrain, probe, train_cls, train_det, train_seg
+from tools.kinds import with_later_fields
 
 
 def flags_of(args: type[Any]) -> dict[str, bool]:
@@ -29,7 +30,7 @@ def _trainer(main: Callable[[list[str]], int], args: type[Any], recipes: dict[st
         given = parse(args, argv, doc=None)
         return as_json(override(choose_recipe(recipes, given.recipe), given))
 
-    return Tool(main=main, config=config, flags=flags_of(args))
+    return Tool(main=main, config=config, flags=flags_of(args), later=with_later_fields)
 
 
 def _probe(argv: list[str]) -> int:
@@ -57,5 +58,5 @@ TOOLS = {
     "train_cls": _trainer(train_cls.main, train_cls.Args, CLASSIFICATION),
     "train_det": _trainer(train_det.main, train_det.Args, DETECTION),
     "train_seg": _trainer(train_seg.main, train_seg.Args, SEGMENTATION),
-    "probe": Tool(main=_probe, config=_probe_config, flags=flags_of(probe.Args)),
+    "probe": Tool(main=_probe, config=_probe_config, flags=flags_of(probe.Args), later=with_later_fields),
 }

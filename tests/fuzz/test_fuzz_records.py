@@ -63,7 +63,8 @@ def _right(record: RunRecord, folder: Path) -> None:
 def test_records(campaign: Any, damaged_json: Any, damaged_value: Any, tmp_path: Path, opened: bool) -> None:
     folder = tmp_path.resolve()
     (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "step-00000003.pt").write_bytes(b"")
+    with (folder / "checkpoints" / "step-00000003.pt").open("wb") as file:
+        file.truncate(10**9)  # as large as the weights of what is built, and sparse
     plain = json.loads(json.dumps(as_json(RECORD)))
     tasks: Any = {"classification": Buildable(type(CONFIG), _build)}
 

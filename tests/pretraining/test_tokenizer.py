@@ -95,7 +95,10 @@ def test_refused_files(file: Path, tmp_path: Path) -> None:
     tensors = {name: p.detach() for name, p in model().named_parameters()}
     header = {"vocabulary": 12, "downsampling": 4, "code_dim": 5, "width": 6, "image_size": [16, 16]}
     for changes, message in (
-        ({"vocabulary": 13}, "its weights are not those of its header: .*size mismatch for codebook"),
+        ({"vocabulary": 13}, r"codebook has the shape \(12, 5\) in the file, and the shape \(13, 5\) by"),
+        ({"vocabulary": 10**12}, r"codebook has the shape \(12, 5\) .* the shape \(1000000000000, 5\) by"),
+        ({"vocabulary": 2**62, "code_dim": 2**62}, "its weights are not those of its header: "),
+        ({"downsampling": 2**900}, "downsampling halves images 900 times, and the file has "),
         ({"downsampling": 6}, "its weights are not those of its header: downsampling is 6; it must be 2, 4, 8"),
         ({"vocabulary": "12"}, "its header does not describe a tokenizer .*vocabulary: '12' is no whole number"),
         ({"colour": 3}, "its header does not describe a tokenizer .*TokenizerHeader has no field colour; it has"),

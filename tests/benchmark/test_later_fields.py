@@ -1,0 +1,73 @@
+"""Runs of before and after a field came are compared by its default, and a finished run of before is not run again."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+from backbones.config import FAMILY
+from benchmark.lines import METRICS
+from benchmark.matrix import Run
+from benchmark.recorded import other_settings
+from benchmark.store import open_store
+from benchmark.table import Comparison, Row, compare
+from classification.probe import ProbeConfig
+from classification.recipes import RECIPES
+from detection.recipes import RECIPES as DETECTION
+from engine.config import as_json
+from engine.record import RunRecord
+from pretraining.recipes import RECIPES as PRETRAINING
+from segmentation.recipes import RECIPES as SEGMENTATION
+from tools.kinds import KINDS, with_later_fields
+
+
+def top1(comparison: Comparison) -> Row:
+    return next(row for row in comparison.rows if row.metric == "top1")
+
+
+def test_a_field_that_came_later_counts_as_its_default(study: Any, record: Callable[..., RunRecord]) -> None:
+    """A run of before and one of now: equal where the new fields have their defaults, else refused by their name."""
+    whole = json.loads(json.dumps(as_json(RECIPES["tiny"]())))
+    before = copy.deepcopy(whole)
+    del before["tuned_blocks"], before["run"]["ema_decay"], before["run"]["optim"]["clip_norm"]
+    for seed, config in ((0, before), (1, whole)):
+        study.add(f"mae{seed}", record("classification", "mae", seed, {"top1": 61.0}, config=config))
+        study.add(f"sup{seed}", record("classification", "supervised", seed, {"top1": 60.0}, config=whole))
+
+    def refused() -> tuple[str, ...]:
+        found = compare(open_store(study.root), resamples=0, later=with_later_fields)
+        return top1(found).refused
+
+    assert top1(compare(open_store(study.root), resamples=0)).refused and not refused()
+    whole["run"]["ema_decay"] = 0.9
+    study.add("sup1", record("classification", "supervised", 1, {"top1": 60.0}, config=whole))
+    assert refused() == ("config.run.ema_decay: None -> 0.9 (from mae0 to sup1)",)
+
+
+def test_every_recorded_configuration_is_one_of_today() -> None:
+    """Of all tasks: nothing is added to a whole one, and what is taken out comes back."""
+    recipes = {"classification": RECIPES, "detection": DETECTION, "segmentation": SEGMENTATION, "mae": PRETRAINING}
+    for task, named in recipes.items():
+        for name in ("tiny", "small"):
+            whole = json.loads(json.dumps(as_json(named[name]())))
+            assert with_later_fields(task, whole) == whole
+            before = copy.deepcopy(whole)
+            del before["run"]["max_megapixels"]
+            assert with_later_fields(task, before) == whole
+    probe = {**json.loads(json.dumps(as_json(ProbeConfig(backbone=FAMILY["vit_demo_patch8"])))), "leading": "x"}
+    assert with_later_fields("knn", {k: v for k, v in probe.items() if k != "pooling"}) == probe
+    assert with_later_fields("classification", {"odd": 1}) == {"odd": 1} == with_later_fields("theirs", {"odd": 1})
+    assert KINDS.keys() >= {*METRICS} - {"lvis"}
+
+
+def test_a_finished_run_of_before_is_not_run_again(record: Callable[..., RunRecord], tmp_path: Any) -> None:
+    whole = json.loads(json.dumps(as_json(RECIPES["tiny"]())))
+    before = copy.deepcopy(whole)
+    del before["tuned_blocks"], before["run"]["ema_decay"]
+    at = {"out": tmp_path, "logs": tmp_path, "records": (tmp_path,)}
+    run = Run(name="x", phase="transfer", kind="x", tool="train_cls", argv=(), **at)
+    done = record("classification", "random", 0, {"top1": 1.0}, config=before)
+    assert other_settings(run, done, lambda argv: whole, with_later_fields) == []
+    assert other_settings(run, done, lambda argv: whole)
+    changed = {**whole, "tuned_blocks": 3}
+    assert other_settings(run, done, lambda argv: changed, with_later_fields) == ["tuned_blocks: 1 -> 3"]
