@@ -2,18 +2,19 @@
 
 import re
 
-_UNSEEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# control characters, what turns the direction of the text behind it, half surrogate pairs, no characters
+_UNSEEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 # what begins a formula in spreadsheets, in full width too
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
             "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_MARKUP = re.compile(r"([\\`*|\[\]~])")
+_MARKUP = re.compile(r"([\\`*|\[\]~$])")  # $: GitHub sets what is between two as mathematics
 _EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is none of Markdown's
 _BLOCK = re.compile(r"(\d+)([.)])(?=\s|$)|([#+=>-])")  # what begins a heading, a list or a quote
 
 
 def visible(text: str) -> str:
-    """Return the text with its control characters, and bytes of file names that are no UTF-8, written out."""
+    """Return the text with what cannot be seen, and bytes of file names that are no UTF-8, written out."""
     return _UNSEEN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 

@@ -156,7 +156,10 @@ def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
         from_json(CocoIds, _picked(whole))
     except ValueError as error:
         raise ValueError(f"{path}: no COCO annotations that can be divided ({error}).") from error
-    away = held_out_names([str(image["id"]) for image in whole["images"]], wanted.share)
+    try:
+        away = held_out_names([str(image["id"]) for image in whole["images"]], wanted.share)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     for name, inside in (("train2017", False), ("val2017", True)):
         images = [image for image in whole["images"] if (str(image["id"]) in away) == inside]
         ids = {image["id"] for image in images}

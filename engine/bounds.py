@@ -18,8 +18,8 @@ def refuse_beyond(config: Any, checkpoint: Path, source: Path) -> None:
         if BYTES * least > size:
             raise ValueError(
                 f"{source}: {place} asks for {_count(least)} parameters or more, and {checkpoint.name} has {size:,} "
-                f"bytes, which hold {size // BYTES:,} at most; the record is not of this checkpoint or was changed, or the "
-                "checkpoint is cut off."
+                f"bytes, which hold {size // BYTES:,} at most; the record is not of this checkpoint or was changed, or "
+                "the checkpoint is cut off."
             )
 
 

@@ -63,7 +63,7 @@ def test_coco_to_be_divided(campaign: Any, damaged_json: Any, tmp_path: Path) ->
         ids = [item["id"] for part in parts for item in part["images"]]
         assert sorted(map(str, ids)) == sorted(str(item["id"]) for item in whole["images"])
 
-    campaign.run(lambda rng: damaged_json(rng, COCO), read, cases=200, names="")
+    campaign.run(lambda rng: damaged_json(rng, COCO), read, cases=200, names=path.name)
 
 
 @pytest.mark.parametrize("kind", LINES)
