@@ -56,7 +56,7 @@ def test_before_it_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     huge = replace(TINY, backbone=replace(TINY.backbone, depth=10**6))
     write_record(tmp_path, make_record("classification", "random", 0, {"top1": 1.0}, config=as_json(huge)))
     with pytest.raises(ValueError, match=r"record\.json: config\.backbone asks for"):
-        rebuild(tmp_path, {"classification": Buildable(type(TINY), never)}, Asked())
+        rebuild(tmp_path, {"classification": Buildable(type(TINY), never)}, Asked(), say=never)
     monkeypatch.setattr("pretraining.gallery.ViT", never)
     large = replace(MAE, decoder_depth=10**6)
     write_record(tmp_path, make_record("mae", "random", 0, {"val_loss": 1.0}, config=as_json(large)))
