@@ -138,8 +138,7 @@ def test_who_learns() -> None:
 def test_positions_are_added_to_the_mask_token_too(position: str) -> None:
     flat = replace(TINY, position=position, relative_position="none")  # type: ignore[arg-type]
     one = model(flat).eval()
-    everything = torch.ones(1, 16, dtype=torch.bool)
-    tokens = one.encode(torch.randn(1, 3, 32, 32), everything)
+    tokens = one.encode(torch.randn(1, 3, 32, 32), torch.ones(1, 16, dtype=torch.bool))
     assert len(tokens[0].round(decimals=4).unique(dim=0)) == 16  # without positions all would be alike
 
 
