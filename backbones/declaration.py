@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-from backbones.sources import SOURCES
-
-# from the table, so that a family cannot be left out
-Family = Annotated[str, Doc(f"Family of the weights file: {', '.join(SOURCES)}.")]
+# the names of backbones.sources.SOURCES, which imports torch
+FAMILIES = (
+    "own", "mae", "timm", "augreg", "beit", "moco_v3", "moco_v3_momentum", "dino", "dino_student", "huggingface",
+    "detectron2", "mmseg", "mmpretrain", "mmpretrain_half",
+)  # fmt: skip
+Family = Annotated[str, Doc(f"Family of the weights file: {', '.join(FAMILIES)}.")]
 Heads = Annotated[
     int | None, Doc("Attention heads of the weights, where neither the file nor a published width tells.")
 ]
@@ -34,6 +36,18 @@ Whose = Annotated[
     ),
 ]
 
+TrustStart = Annotated[
+    bool,
+    Doc(
+        "Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run "
+        "any code while it is read."
+    ),
+]
+# those of SOURCES that can be written
+READ_ALONE = ("moco_v3_momentum", "dino_student", "mmpretrain", "mmpretrain_half")
+FORMATS = tuple(name for name in FAMILIES if name not in READ_ALONE)
+Inflation = Literal["sum", "mean", "repeat"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class InitialWeights:
@@ -54,3 +68,19 @@ class InitialWeights:
         """Return what a record keeps of the declaration; trust is a matter of the command line alone."""
         names = ("source", "num_heads", "image_size", "resize_patch", "architecture")
         return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What becomes of the weights on the way; by default nothing."""
+
+    encoder_only: bool = False
+    """Leave a decoder and a head out."""
+    resize_to: tuple[int, int] | None = None
+    """Make the position tables for this height and width in pixels."""
+    patch_size: int | None = None
+    """Resample the patch projection to this many pixels (bicubic), as ViTDet does for H/14."""
+    in_chans: int | None = None
+    """Carry the patch projection to this many channels, by the rule `inflate`."""
+    inflate: Inflation | None = None
+    """How new channels come from the old ones: sum, mean or repeat."""

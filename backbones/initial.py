@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from backbones.checkpoint import IMAGENET, Checkpoint, Normalisation
+from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
 from backbones.loading import RANDOM, Fit, LoadReport, load_checkpoint
+from backbones.normalisation import IMAGENET, Normalisation
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 

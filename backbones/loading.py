@@ -4,19 +4,18 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from backbones.checkpoint import Checkpoint
 from backbones.config import Grid, ViTConfig
+from backbones.declaration import Inflation
 from backbones.position import resize_patches, resize_position
 from backbones.relpos import CLASS_ROWS, resize_table, resize_vectors
 from backbones.sources.source import DECODER, HEAD, differences, listed
 from backbones.vit import ViT
 
-Inflation = Literal["sum", "mean", "repeat"]
 SHARED = "rel_pos_bias.relative_position_bias_table"
 
 

@@ -14,6 +14,7 @@ from benchmark.matrix import PATHS, Run
 from benchmark.recorded import record_of
 from benchmark.search import is_settled
 from engine.share import Share
+from metrics.metric import Metric
 
 Status = Literal["completed", "recorded", "failed", "interrupted", "not run"]
 
@@ -30,6 +31,10 @@ class Tool:
     """Names of its flags, and which of them name a file or folder."""
     later: Later | None = None
     """Gives a configuration of before the fields that came after it."""
+    metric: Metric | None = None
+    """What its runs lead with; None for a tool that leaves no record."""
+    preload: Callable[[], object] = lambda: None
+    """Imports what a run needs: once, before runs are forked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What each cell of the printed tables says, as plain text; `export` puts it into a format."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.contrast import Contrast
@@ -11,11 +12,12 @@ from benchmark.stats import Summary
 from benchmark.store import Store
 from benchmark.table import ArmCost, Comparison, Row
 from engine.record import standing
+from metrics.metric import PERCENT, Metric
 
 DASH = "-"
 TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE", "beit": "BEiT", "moco_v3": "MoCo v3"}
 CAPTION = (
-    "Transfer of one ViT from different weights, in percent: mean \N{PLUS-MINUS SIGN} standard deviation over the "
+    "Transfer of one ViT from different weights, {0}: mean \N{PLUS-MINUS SIGN} standard deviation over the "
     "transfer seeds (n), on the validation images."
 )
 DIFFERENCE_CAPTION = (
@@ -52,10 +54,10 @@ class Grid:
 def result_grid(comparison: Comparison) -> Grid:
     """Return the table of results: one row per task and metric."""
     return Grid(
-        caption=CAPTION,
+        caption=CAPTION.format(units([row.metric for row in comparison.rows])),
         head=("task", "metric", *(title(arm) for arm in comparison.arms), "missing cells"),
         rows=tuple(
-            (row.task, row.metric, *(_mean_sd(row.summary(arm)) for arm in comparison.arms), _missing(row))
+            (row.task, row.metric.label, *(_cell(row, arm) for arm in comparison.arms), _missing(row))
             for row in comparison.rows
         ),
     )
@@ -102,14 +104,14 @@ def full_scale_grid(comparison: Comparison) -> Grid | None:
             "variant",
             *(f"PUBLISHED {name}" for name in table.columns),
             "arm here",
-            *(f"measured here: {row.task} ({row.metric})" for row in rows),
+            *(f"measured here: {row.task} ({row.metric.label})" for row in rows),
         ),
         rows=tuple(
             (
                 item.variant,
                 *(f"{item.values[name]:.1f}" if name in item.values else DASH for name in table.columns),
                 "not run" if item.arm is None else title(item.arm),
-                *(DASH if item.arm is None else _mean_sd(row.summary(item.arm)) for row in rows),
+                *(DASH if item.arm is None else _cell(row, item.arm) for row in rows),
             )
             for item in table.rows
         ),
@@ -179,7 +181,7 @@ def record_lines(comparison: Comparison) -> list[str]:
         if row.primary and row.missing:
             named = ", ".join(f"{arm} seed {seed}" for arm, seed in row.missing[:MOST_LISTED])
             more = f" and {len(row.missing) - MOST_LISTED} more" if len(row.missing) > MOST_LISTED else ""
-            lines.append(f"Missing cells, {row.task} ({row.metric}): {len(row.missing)}: {named}{more}.")
+            lines.append(f"Missing cells, {row.task} ({row.metric.name}): {len(row.missing)}: {named}{more}.")
     for pair in (pair for row in comparison.rows if row.primary for pair in row.contrasts if pair.unpaired):
         seeds = ", ".join(map(str, pair.unpaired[:MOST_LISTED])) + (" ..." if len(pair.unpaired) > MOST_LISTED else "")
         lines.append(
@@ -204,14 +206,15 @@ def record_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
+def units(metrics: Sequence[Metric]) -> str:
+    """Return in what unit a table is."""
+    plain = all(metric.unit == PERCENT for metric in metrics)
+    return "in percent" if plain else "in percent where the metric names no unit"
+
+
 def title(arm: str) -> str:
     """Return what a table calls an arm."""
     return TITLES.get(arm, arm)
-
-
-def signed(value: float) -> str:
-    """Return a difference with its sign and two decimals; what rounds to zero is +0.00."""
-    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def _absent(store: Store) -> list[str]:
@@ -220,11 +223,15 @@ def _absent(store: Store) -> list[str]:
     return [f"Not run so far, {name}: {count} planned runs have no record." for name, count in names.items()]
 
 
-def _mean_sd(summary: Summary | None) -> str:
+def _mean_sd(summary: Summary | None, metric: Metric) -> str:
     if summary is None:
         return DASH
-    sd = DASH if summary.sd is None else f"{summary.sd:.2f}"
-    return f"{summary.mean:.2f} \N{PLUS-MINUS SIGN} {sd} ({summary.n})"
+    sd = DASH if summary.sd is None else metric.text(summary.sd)
+    return f"{metric.text(summary.mean)} \N{PLUS-MINUS SIGN} {sd} ({summary.n})"
+
+
+def _cell(row: Row, arm: str) -> str:
+    return _mean_sd(row.summary(arm), row.metric)
 
 
 def _missing(row: Row) -> str:
@@ -235,21 +242,22 @@ def _missing(row: Row) -> str:
 def _difference_rows(row: Row) -> list[tuple[str, ...]]:
     if row.refused:
         more = f" (and {len(row.refused) - 1} more)" if len(row.refused) > 1 else ""
-        return [(row.task, row.metric, DASH, f"refused: {row.refused[0]}{more}", *[DASH] * 8)]
+        return [(row.task, row.metric.label, DASH, f"refused: {row.refused[0]}{more}", *[DASH] * 8)]
     if not row.contrasts:
-        return [(row.task, row.metric, *[DASH] * 10)]
+        return [(row.task, row.metric.label, *[DASH] * 10)]
     return [_contrast_row(item) for item in row.contrasts]
 
 
 def _contrast_row(item: Contrast) -> tuple[str, ...]:
-    sd = DASH if item.sd is None else f"{item.sd:.2f}"
-    spread = DASH if item.interval is None else f"{signed(item.interval[0])} to {signed(item.interval[1])}"
+    metric = item.metric
+    sd = DASH if item.sd is None else metric.text(item.sd)
+    spread = DASH if item.interval is None else " to ".join(map(metric.signed, item.interval))
     exact = item.permutation
     return (
         item.task,
-        item.metric,
+        metric.label,
         title(item.reference),
-        f"{signed(item.mean)} \N{PLUS-MINUS SIGN} {sd}",
+        f"{metric.signed(item.mean)} \N{PLUS-MINUS SIGN} {sd}",
         spread,
         str(item.n),
         DASH if item.images is None else f"{item.images:,}",
@@ -285,14 +293,14 @@ def needed_text(item: Contrast) -> str:
 
 def _published_row(check: PublishedCheck) -> tuple[str, ...]:
     row = check.published
-    verdict = "outside" if check.outside else "within"
+    verdict, metric = "outside" if check.outside else "within", Metric(name=row.metric)
     return (
         row.recipe,
         title(row.arm),
         row.metric,
         f"{row.value:.2f}",
-        _mean_sd(check.measured),
-        DASH if check.difference is None else signed(check.difference),
+        _mean_sd(check.measured, metric),
+        DASH if check.difference is None else metric.signed(check.difference),
         f"{row.tolerance:.2f}",
         DASH if check.measured is None else verdict,
         f"{row.source}, {row.table}",
@@ -300,9 +308,9 @@ def _published_row(check: PublishedCheck) -> tuple[str, ...]:
 
 
 def _flag(check: PublishedCheck) -> str:
-    row, difference = check.published, check.difference or 0.0
+    row, difference = check.published, Metric(name=check.published.metric).signed(check.difference or 0.0)
     return (
-        f"Outside of what is published: {row.recipe}, {row.arm}, {row.metric}: {signed(difference)} "
+        f"Outside of what is published: {row.recipe}, {row.arm}, {row.metric}: {difference} "
         f"from {row.value:.2f} ({row.source}, {row.table}), tolerance {row.tolerance:.2f}: {row.tolerance_reason}."
     )
 

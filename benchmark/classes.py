@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.cells import DASH, Grid, signed, title
+from benchmark.cells import DASH, Grid, title
 from benchmark.lines import Line
 from benchmark.table import Comparison
+from metrics.metric import Metric
 
 NAME = "per_class.csv"
-SCORES = {"detection": "box_ap", "lvis": "box_ap", "segmentation": "iou"}  # the column of per_class.csv that is shown
+PERCENTAGE = Metric(name="score of a class")
 
 
 def class_grids(comparison: Comparison, notes: list[str]) -> list[Grid]:
@@ -18,12 +19,14 @@ def class_grids(comparison: Comparison, notes: list[str]) -> list[Grid]:
     A task without such a file is left out; so is a file that cannot be read, with a line in `notes`, and one that is
     damaged.
     """
-    found = (_class_grid(comparison, line, notes) for line in comparison.lines if line.kind in SCORES)
+    found = (_class_grid(comparison, line, notes) for line in comparison.lines)
     return [grid for grid in found if grid is not None]
 
 
 def _class_grid(comparison: Comparison, line: Line, notes: list[str]) -> Grid | None:
-    column = SCORES[line.kind]
+    column = line.scores.class_score
+    if column is None:
+        return None
     scores: dict[str, list[pd.Series]] = {}
     for item in comparison.store.completed:
         if item.line != line or (path := item.file(NAME)) is None:
@@ -68,4 +71,4 @@ def _scores(path: Path, column: str) -> pd.Series:
 def _cell(value: float, *, sign: bool) -> str:
     if value != value:  # no number
         return DASH
-    return signed(value) if sign else f"{value:.2f}"
+    return PERCENTAGE.signed(value) if sign else PERCENTAGE.text(value)

@@ -11,6 +11,7 @@ from benchmark.interval import ALPHA, interval, p_value
 from benchmark.needed import Needed, needed
 from benchmark.permutation import Permutation, holm, sign_flips
 from benchmark.stats import summarise
+from metrics.metric import Metric
 
 Verdict = Literal["supported", "contradicted", "inconclusive"]
 
@@ -29,7 +30,7 @@ class Contrast:
     """`arm` minus `reference`, seed by seed. The claim that the verdict is about: `arm` is better."""
 
     task: str
-    metric: str
+    metric: Metric
     arm: str
     reference: str
     per_seed: dict[int, float]
@@ -64,7 +65,7 @@ class Contrast:
 
 
 def contrast(
-    task: str, *, metric: str, arms: tuple[str, str], first: ArmValues, second: ArmValues, images: int | None
+    task: str, *, metric: Metric, arms: tuple[str, str], first: ArmValues, second: ArmValues, images: int | None
 ) -> Contrast | None:
     """Return the first arm minus the second, without a verdict yet; None where they share no seed."""
     shared = sorted(first.by_seed.keys() & second.by_seed.keys())
@@ -105,6 +106,6 @@ def judge(family: Sequence[Contrast]) -> list[Contrast]:
             wanted = needed(item.mean, item.components, len(tested)) if item.components and p is not None else None
             judged.append(replace(item, adjusted_p=p, verdict="inconclusive", needed=wanted))
         else:
-            verdict: Verdict = "supported" if item.mean > 0 else "contradicted"
+            verdict: Verdict = "supported" if item.metric.gain(item.mean) > 0 else "contradicted"
             judged.append(replace(item, adjusted_p=p, verdict=verdict))
     return judged

@@ -197,8 +197,19 @@ def _finite(value: Any) -> Any:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    values = as_json(row)
-    return {"task": row.task, "kind": values.pop("line")["kind"], **values}
+    metric = row.metric
+    return {
+        "task": row.task,
+        "kind": row.line.kind,
+        "metric": metric.name,
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "values": row.values,
+        "contrasts": [{**as_json(item), "metric": metric.name} for item in row.contrasts],
+        "refused": row.refused,
+        "claim": row.claim,
+        "against": row.against,
+    }
 
 
 def _summary(row: Row, arm: str) -> dict[str, Any] | None:
@@ -239,7 +250,7 @@ def _latex_table(grid: Grid) -> str:
 
 
 def _result_rows(row: Row, arms: tuple[str, ...]) -> list[tuple[object, ...]]:
-    head = ("transfer", row.task, row.metric)
+    head = ("transfer", row.task, row.metric.name)
     rows: list[tuple[object, ...]] = []
     for arm in arms:
         rows += [(*head, arm, "value", seed, None, value, "") for seed, value in row.values[arm].items()]
@@ -256,7 +267,7 @@ def _result_rows(row: Row, arms: tuple[str, ...]) -> list[tuple[object, ...]]:
 
 
 def _contrast_rows(item: Contrast) -> list[tuple[object, ...]]:
-    head = ("transfer", item.task, item.metric, f"{item.arm}-{item.reference}")
+    head = ("transfer", item.task, item.metric.name, f"{item.arm}-{item.reference}")
     rows: list[tuple[object, ...]] = [(*head, "value", seed, None, value, "") for seed, value in item.per_seed.items()]
     low, high = item.interval or (None, None)
     exact, wanted, parts = item.permutation, item.needed, item.components

@@ -1,22 +1,12 @@
 """What a run is in a table: the arm that it belongs to, and the line of results."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from engine.record import RunRecord
+from engine.spec import Scores, TaskTable
 
 CHECKPOINT_NAME = "backbone.safetensors"
 TOKENIZER_NAME = "tokenizer.safetensors"
-Kind = Literal["classification", "detection", "segmentation", "lvis", "knn", "linear_features"]
-METRICS: dict[str, tuple[str, ...]] = {  # the first of each kind is the one that its verdict is about
-    "classification": ("top1",),
-    "detection": ("box_ap", "box_ap50", "mask_ap", "mask_ap50"),
-    "segmentation": ("miou", "macc", "aacc"),
-    "lvis": ("box_ap", "mask_ap", "mask_ap_rare", "mask_ap_common", "mask_ap_frequent"),
-    "knn": ("top1",),
-    "linear_features": ("top1",),
-}
-LVIS_ALONE = "box_ar300"  # LVIS looks at 300 detections of an image, COCO at 100
 
 
 @dataclass(frozen=True)
@@ -24,19 +14,23 @@ class Line:
     """A task of the comparison: its runs are compared with each other and with no others."""
 
     label: str
-    kind: Kind
-    """What it measures, a key of METRICS."""
+    scores: Scores
+    """What its runs are compared by."""
     task: str = ""
     """What a study calls its task; empty outside of a study."""
     share: float = 1.0
     """Of the labels."""
 
+    @property
+    def kind(self) -> str:
+        """What it measures."""
+        return self.scores.kind
 
-LINES = (
-    Line("classification", "classification"),
-    Line("detection", "detection"),
-    Line("segmentation", "segmentation"),
-)
+
+def usual_lines(tasks: TaskTable) -> tuple[Line, ...]:
+    """Return the lines that a table has where nothing of them was run: of every task that is trained and compared."""
+    specs = [spec for spec in tasks.values() if spec.transfers and spec.module is not None]
+    return tuple(Line(spec.scores[0].label, spec.scores[0]) for spec in specs)
 
 
 def arm_of(record: RunRecord) -> str:
@@ -49,47 +43,22 @@ def arm_of(record: RunRecord) -> str:
     return record.task if CHECKPOINT_NAME in record.outputs else record.weights_source
 
 
-def kind_of(record: RunRecord) -> Kind | None:
-    """Return what a run measures; None for one that is no transfer."""
-    if record.task == "detection" and LVIS_ALONE in record.metrics:
-        return "lvis"
-    return record.task if record.task in METRICS else None  # type: ignore[return-value]
-
-
-def line_of(record: RunRecord, name: str | None = None) -> Line | None:
+def line_of(record: RunRecord, tasks: TaskTable, name: str | None = None) -> Line | None:
     """Return the line of a transfer run, None for any other run.
 
     Shares of the labels, protocols of classification and LVIS have lines of their own. `name` is what a study calls the
     task; the study itself keeps its protocols apart.
     """
-    kind = kind_of(record)
-    if kind is None:
+    spec = tasks.get(record.task)
+    if spec is None or not spec.transfers:
         return None
-    parts = [name] if name is not None else _unnamed(record, kind)
-    if name is not None and kind in ("knn", "linear_features"):
-        parts.append(_PROBES[kind])
+    scores, protocol = spec.scored(record.config, tuple(record.metrics))
+    parts = [scores.label, protocol] if name is None else [name]
     share = record.config.get("label_share") or 1.0
-    if share < 1:
-        parts.append(share_text(share))
-    return Line(", ".join(parts), kind, name or "", share)
+    parts += [scores.apart, share_text(share) if share < 1 else ""]
+    return Line(", ".join(filter(None, parts)), scores, name or "", share)
 
 
 def share_text(share: float) -> str:
     """Return a share of the labels as a table says it."""
     return f"{100 * share:g} % of labels"
-
-
-_PROBES = {"knn": "k-NN", "linear_features": "linear on features"}
-
-
-def _unnamed(record: RunRecord, kind: Kind) -> list[str]:
-    if kind in _PROBES:
-        return ["classification", _PROBES[kind]]
-    if kind == "lvis":
-        return ["detection", "LVIS"]
-    parts: list[str] = [kind]
-    config = record.config
-    if kind == "classification" and config.get("protocol", "finetune") != "finetune":
-        blocks = f" {config.get('tuned_blocks', 1):g}" if config["protocol"] == "partial" else ""
-        parts.append(f"{config['protocol']}{blocks}")
-    return parts

@@ -5,20 +5,20 @@ from pathlib import Path
 
 from benchmark.attempt import Outcome
 from benchmark.export import to_markdown, write_tables
-from benchmark.fairness import Later
 from benchmark.lines import CHECKPOINT_NAME, TOKENIZER_NAME
 from benchmark.progress import clock
 from benchmark.store import Store, open_store
 from benchmark.suite import STOPPED_BEFORE
 from benchmark.table import compare
+from engine.spec import TaskTable
 
 
-def closing_report(folder: Path, outcomes: Sequence[Outcome], *, seconds: float, later: Later | None = None) -> str:
-    """Return the report on the records below `folder`, and write its tables there; `later` is as `compare` takes it."""
+def closing_report(folder: Path, outcomes: Sequence[Outcome], tasks: TaskTable, *, seconds: float) -> str:
+    """Return the report on the records below `folder`, and write its tables there."""
     parts = []
     if any(outcome.good and outcome.run.phase != "data" for outcome in outcomes):
-        store = open_store(folder)
-        comparison = compare(store, later=later)
+        store = open_store(folder, tasks)
+        comparison = compare(store)
         files = write_tables(comparison, folder)
         parts = [
             to_markdown(comparison).rstrip(),

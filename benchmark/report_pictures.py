@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmark.cells import title
+from benchmark.contrast import Contrast
 from benchmark.store import Stored
 from benchmark.table import ArmCost, Comparison, Row
 from engine.curves import read_series
 from engine.figure_text import label_text
 from engine.image_file import opened
 from engine.metrics_file import CSV_NAME
+from metrics.metric import PERCENT
 
 # Okabe and Ito's colours, told apart by colour-blind readers; further arms take the rest in order
 COLOURS = ("#999999", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -34,8 +36,24 @@ def differences_picture(comparison: Comparison) -> str | None:
     items = [item for row in comparison.rows if row.primary for item in row.contrasts]
     if not items:
         return None
-    figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(items)), layout="constrained")
-    panel = figure.subplots()
+    alike: dict[tuple[str, bool], list[Contrast]] = {}
+    for item in items:
+        alike.setdefault((item.metric.unit, item.metric.higher_is_better), []).append(item)
+    heights = [0.9 + 0.42 * len(group) for group in alike.values()]
+    figure = Figure(figsize=(7.2, sum(heights)), layout="constrained")
+    panels = figure.subplots(len(alike), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for panel, ((unit, higher), group) in zip(panels, alike.items(), strict=True):
+        _draw_differences(panel, group, comparison)
+        measure = {PERCENT: ", percentage points", "": ""}.get(unit, f", {unit}")
+        reversed_axis = "" if higher else " (axis reversed: lower is better)"
+        label = f"{label_text(title(comparison.claim))} minus the other arm{measure}{reversed_axis}"
+        panel.set_xlabel(label, fontsize=8)
+        if not higher:
+            panel.invert_xaxis()  # right of 0 the claim's arm is better, in every panel
+    return _png(figure)
+
+
+def _draw_differences(panel: Axes, items: Sequence[Contrast], comparison: Comparison) -> None:
     for place, item in enumerate(reversed(items)):
         colour = _colour(comparison, item.reference)
         if item.interval is not None:
@@ -44,12 +62,10 @@ def differences_picture(comparison: Comparison) -> str | None:
         each = [*item.per_seed.values()]
         panel.plot(each, [place] * len(each), "|", color="black", markersize=7, alpha=0.6)
     panel.axvline(0, color="black", linewidth=0.8)
-    names = [label_text(f"{i.task} {i.metric}, against {title(i.reference)}", most=100) for i in reversed(items)]
+    names = [label_text(f"{i.task} {i.metric.name}, against {title(i.reference)}", most=100) for i in reversed(items)]
     panel.set_yticks(range(len(items)), names, fontsize=8)
-    panel.set_xlabel(f"{label_text(title(comparison.claim))} minus the other arm, percentage points", fontsize=8)
     panel.tick_params(axis="x", labelsize=8)
     panel.grid(axis="x", alpha=0.3)
-    return _png(figure)
 
 
 def curves_picture(comparison: Comparison, notes: list[str]) -> str | None:
@@ -96,7 +112,7 @@ def cost_picture(comparison: Comparison) -> str | None:
     figure = Figure(figsize=(3.6 * len(rows), 3.0), layout="constrained")
     for panel, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         _draw_cost(panel, row, costs, comparison)
-        _dress(panel, f"{row.task}: {row.metric}", "pre-training, multiply-adds (estimate)")
+        _dress(panel, f"{row.task}: {row.metric.label}", "pre-training, multiply-adds (estimate)")
         panel.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     return _png(figure)
 

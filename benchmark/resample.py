@@ -7,34 +7,23 @@ does not allow that, or gives another value than the record, it is said and the 
 Axis letters: N images, R resamples.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
 from benchmark.lines import Line
-from benchmark.result_lines import MATCHES, LineError, answers, confusions, matches
 from benchmark.store import Stored
-from engine.confusion import areas_of, resampled_scores
-from engine.evaluation import read_results
-from engine.matching import AveragePrecision
 from engine.own_files import own_file
+from engine.results_file import read_results
+from metrics.resampling import Resampler
+from metrics.result_lines import LineError
 
 RESAMPLES = 1000
 SEED = 0  # of the resamples: equal records give equal tables
 CHUNK = 4_000_000  # multiplicities held at a time
 TOLERANCE = 1e-4  # percent points between a record's metric and the same from its results file
-
-Lines = Sequence[dict[str, Any]]
-
-
-class Resampler(Protocol):
-    """A run's metrics where image n counts `times_RN[r, n]` times in resample r."""
-
-    def __call__(self, times_RN: np.ndarray) -> dict[str, np.ndarray]:
-        """Return metric -> values (R,), in the record's names and units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,45 +74,6 @@ def multiplicities(images: int, resamples: int, seed: int = SEED) -> Iterator[np
         yield generator.multinomial(images, share_N, size=min(rows, resamples - start))
 
 
-def top1(lines: Lines) -> Resampler:
-    """Return the resampler of classification: top1 and top5 in percent."""
-    hit_NM = np.array([[x.label == x.top5[0], x.label in x.top5] for x in answers(lines)], dtype=np.float64)
-
-    def of(times_RN: np.ndarray) -> dict[str, np.ndarray]:
-        share_RM = 100 * (times_RN @ hit_NM) / times_RN.sum(axis=1, keepdims=True)
-        return {"top1": share_RM[:, 0], "top5": share_RM[:, 1]}
-
-    return of
-
-
-def miou(lines: Lines) -> Resampler:
-    """Return the resampler of segmentation: miou, macc and aacc in percent."""
-    parts = [line.confusion for line in confusions(lines)]
-    # classes that are nowhere have no IoU, so the largest number that occurs is enough
-    classes = 1 + max((max(row[:2]) for rows in parts for row in rows), default=0)
-    areas = areas_of(parts, classes)
-    return lambda times_RN: resampled_scores(areas, times_RN)
-
-
-def ap(lines: Lines) -> Resampler:
-    """Return the resampler of detection: box_ap and, where masks were matched too, mask_ap in percent."""
-    held = [name for name in MATCHES if all(name in line for line in lines)]
-    if not held:
-        raise ValueError("detection: the results files hold no matches")
-    precision = {MATCHES[name]: AveragePrecision(matches(lines, name)) for name in held}
-    return lambda times_RN: {metric: one.of(times_RN) for metric, one in precision.items()}
-
-
-RESAMPLERS: dict[str, Callable[[Lines], Resampler]] = {
-    "classification": top1,
-    "knn": top1,
-    "linear_features": top1,
-    "detection": ap,
-    "lvis": ap,
-    "segmentation": miou,
-}
-
-
 def _open(line: Line, item: Stored) -> tuple[list[str], Resampler]:
     if item.record.results_file is None:
         raise ValueError(f"{line.label}: no per-image results beside the record")
@@ -132,8 +82,10 @@ def _open(line: Line, item: Stored) -> tuple[list[str], Resampler]:
     results = read_results(path, sha256=item.record.results_sha256)
     if len(results) < 2:
         raise ValueError(f"{item.folder}: {len(results)} images; a resample needs two or more")
+    if line.scores.resampler is None:
+        raise ValueError(f"{line.label}: no metric of it can be computed from single images")
     try:
-        return [result.image_id for result in results], RESAMPLERS[line.kind]([result.values for result in results])
+        return [result.image_id for result in results], line.scores.resampler([result.values for result in results])
     except LineError as error:
         raise ValueError(f"{path}: {error}") from error
 

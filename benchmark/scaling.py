@@ -13,7 +13,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmark.cells import DASH, Grid, title
+from benchmark.cells import DASH, Grid, title, units
 from benchmark.lines import CHECKPOINT_NAME
 from benchmark.report_pictures import COLOURS, png_bytes
 from benchmark.stats import Summary, summarise
@@ -22,11 +22,12 @@ from benchmark.table import Comparison
 from engine.figure_text import label_text
 from files.naming import refuse_overwriting
 from files.writing import replacing
+from metrics.metric import PERCENT, Metric
 
 RANDOM = "random"
 MARKERS = ("o", "s", "^", "D", "v", "P")  # of the sizes, the smallest first
 CAPTION = (
-    "Transfer against model size and pre-training passes, percent: parameters of the transferred model (the head "
+    "Transfer against model size and pre-training passes, {0}: parameters of the transferred model (the head "
     "included), images seen in pre-training (repetitions counted), mean and standard deviation over the transfer seeds "
     "(n). Each arm is pre-trained once."
 )
@@ -37,7 +38,7 @@ class Point:
     """An arm on a task."""
 
     task: str
-    metric: str
+    metric: Metric
     arm: str
     method: str
     """Of pre-training."""
@@ -45,7 +46,7 @@ class Point:
     passes: int
     """Images seen in pre-training."""
     values: dict[int, float]
-    """seed -> percent."""
+    """By seed."""
 
     @property
     def summary(self) -> Summary:
@@ -92,20 +93,20 @@ def scaling_grid(comparison: Comparison) -> Grid:
     """Return the table: one row per point. Raises ValueError where no method has two sizes or two lengths."""
     points = _wanted(comparison)
     return Grid(
-        caption=CAPTION,
+        caption=CAPTION.format(units([point.metric for point in points])),
         head=("task", "metric", "method", "arm", "parameters (M)", "image passes", "mean", "sd", "seeds", "by seed"),
         rows=tuple(
             (
                 point.task,
-                point.metric,
+                point.metric.label,
                 title(point.method),
                 point.arm,
                 f"{point.parameters / 1e6:.2f}",
                 f"{point.passes:,}",
-                f"{point.summary.mean:.2f}",
-                DASH if point.summary.sd is None else f"{point.summary.sd:.2f}",
+                point.metric.text(point.summary.mean),
+                DASH if point.summary.sd is None else point.metric.text(point.summary.sd),
                 str(point.summary.n),
-                ", ".join(f"{value:.2f}" for value in point.values.values()),
+                ", ".join(point.metric.text(value) for value in point.values.values()),
             )
             for point in points
         ),
@@ -213,8 +214,12 @@ def _line(
 
 
 def _dress(panel: Axes, point: Point, below: str) -> None:
-    panel.set_title(label_text(f"{point.task}: {point.metric} (%)"), fontsize=9)
+    panel.set_title(label_text(f"{point.task}: {_axis(point.metric)}"), fontsize=9)
     panel.set_xlabel(below, fontsize=8)
     panel.tick_params(labelsize=8)
     panel.grid(alpha=0.3)
     panel.legend(fontsize=6)
+
+
+def _axis(metric: Metric) -> str:
+    return f"{metric.name} (%)" if metric.unit == PERCENT else metric.label

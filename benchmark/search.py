@@ -1,6 +1,6 @@
 """The learning rate of an arm in a task: the best of a grid on images that no result is taken from.
 
-Every arm has the same grid, seed, images and length. The winner is the rate with the highest primary metric, of equal
+Every arm has the same grid, seed, images and length. The winner is the rate with the best primary metric, of equal
 ones the smallest; a rate at which the loss became infinite is worse than any other.
 """
 
@@ -16,6 +16,7 @@ from files.parsing import read_json
 from files.sealing import sealed, unsealed
 from files.typed import from_json
 from files.writing import replacing
+from metrics.metric import Metric
 
 NAME = "choice.json"
 DIVERGED = "NonFiniteError"  # how the record of a run begins whose loss or gradient became infinite
@@ -42,7 +43,7 @@ class Tried:
 
     rate: float
     value: float | None
-    """Primary metric in percent; None where the loss became infinite."""
+    """Primary metric; None where the loss became infinite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,8 @@ class Choice:
         return text
 
 
-def choose(search: Search) -> Choice:
-    """Return the choice from the records of the search, and write it to its folder.
+def choose(search: Search, metric: Metric) -> Choice:
+    """Return the choice from the records of the search by `metric`, and write it to its folder.
 
     Raises ValueError while a run of the grid has no result, and where the loss became infinite at every rate.
     """
@@ -93,19 +94,19 @@ def choose(search: Search) -> Choice:
             why = f" ({record.error})" if record.error else ""
             raise ValueError(f"needs the search run {folder.name}, which is {standing(folder, record)}{why}")
         records.append(record)
-        tried.append(Tried(rate=rate, value=_value(record)))
+        tried.append(Tried(rate=rate, value=_value(record, metric)))
     scored = [item for item in tried if item.value is not None]
     if not scored:
         raise ValueError(
             f"the loss of {search.arm} in {search.task} became infinite at every learning rate of the search "
             f"({', '.join(f'{item.rate:g}' for item in tried)}); add lower ones."
         )
-    best = max(scored, key=lambda item: (item.value or 0.0, -item.rate))
+    best = max(scored, key=lambda item: (metric.gain(item.value or 0.0), -item.rate))
     first = records[0]
     choice = Choice(
         task=search.task,
         arm=search.arm,
-        metric=first.primary_metric,
+        metric=metric.name,
         val_split=first.val_split,
         val_images=first.val_images,
         seed=search.seed,
@@ -145,8 +146,6 @@ def _diverged(record: RunRecord) -> bool:
     return record.status == "failed" and (record.error or "").startswith(DIVERGED)
 
 
-def _value(record: RunRecord) -> float | None:
-    value = record.metrics.get(record.primary_metric)
-    if _diverged(record) or value is None or value != value:
-        return None
-    return value
+def _value(record: RunRecord, metric: Metric) -> float | None:
+    value = record.metrics.get(metric.name)
+    return None if _diverged(record) or metric.is_missing(value) else value

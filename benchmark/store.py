@@ -14,6 +14,7 @@ from benchmark.search import NAME as CHOICE_NAME
 from benchmark.search import Choice, read_choice
 from engine.own_files import damaged_files
 from engine.record import RECORD_NAME, RunRecord, read_record, standing
+from engine.spec import TaskTable, check_metrics
 from files.digest import file_sha256
 from files.naming import inside
 
@@ -57,6 +58,8 @@ class Store:
     """Runs that a study has planned and that left no record."""
     plans: tuple[Plan, ...] = ()
     """Of the studies below the folder; they claim the same."""
+    tasks: TaskTable = field(default_factory=dict)
+    """What is known of the tasks of the records."""
 
     @property
     def plan(self) -> Plan:
@@ -79,7 +82,7 @@ class Store:
         return tuple(stored for stored in self.stored if stored.record.status != "completed")
 
 
-def open_store(root: Path) -> Store:
+def open_store(root: Path, tasks: TaskTable) -> Store:
     """Return the records below `root`, in the order of their folders.
 
     Raises FileNotFoundError where there is none, ValueError for a plan that cannot be read.
@@ -103,7 +106,7 @@ def open_store(root: Path) -> Store:
         if planned is not None:
             absent.pop(planned, None)
         try:
-            stored.append(_stored(path.parent, record, top, planned))
+            stored.append(_stored(path.parent, record, top, planned, tasks))
         except (ValueError, OSError) as error:
             unreadable.append(str(error))
     if not stored and not unreadable and unplanned:
@@ -118,6 +121,7 @@ def open_store(root: Path) -> Store:
         unplanned=tuple(unplanned),
         absent=tuple(absent),
         plans=tuple(plans.values()),
+        tasks=tasks,
     )
 
 
@@ -146,12 +150,13 @@ def frame(stored: Sequence[Stored]) -> pd.DataFrame:
     ).sort_values(["folder", "metric"], ignore_index=True)
 
 
-def _stored(folder: Path, record: RunRecord, top: Path | None, planned: Planned | None) -> Stored:
+def _stored(folder: Path, record: RunRecord, top: Path | None, planned: Planned | None, tasks: TaskTable) -> Stored:
+    check_metrics(folder, record, tasks)
     if planned is None:
-        arm, line, choice = arm_of(record), line_of(record), None
+        arm, line, choice = arm_of(record), line_of(record, tasks), None
     else:
         arm = planned.arm or arm_of(record)
-        line = line_of(record, planned.task) if planned.phase == "transfer" else None
+        line = line_of(record, tasks, planned.task) if planned.phase == "transfer" else None
         choice = None
         if top is not None and planned.choice is not None:
             choice = read_choice(inside(top, planned.choice, source=top / PLAN_NAME))

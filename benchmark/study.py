@@ -1,13 +1,10 @@
 """What a study asks: arms, tasks, seeds, learning rates and budgets. docs/studies.md shows the file."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from benchmark.full_scale import FullScale
 from benchmark.plan import Match
 
-TransferTool = Literal["train_cls", "train_det", "train_seg", "probe"]
-TRANSFER_TOOLS: tuple[TransferTool, ...] = ("train_cls", "train_det", "train_seg", "probe")
 RATE_FLAG = "base_lr"
 SHARE_FLAG = "label_share"
 SEARCH_SEED = 100
@@ -81,7 +78,8 @@ class TransferTask:
     """A task that every arm is transferred to."""
 
     name: str
-    tool: TransferTool
+    tool: str
+    """One that takes initial weights."""
     recipe: str
     """For `probe` the name of a ViT."""
     data: str

@@ -14,7 +14,6 @@ from benchmark.section import Errors, Section, hours, part, path, positive, reci
 from benchmark.study import (
     RATE_FLAG,
     SHARE_FLAG,
-    TRANSFER_TOOLS,
     Arm,
     Cluster,
     Flag,
@@ -28,6 +27,7 @@ from benchmark.study import (
 from files.parsing import parse_yaml
 
 Vocabulary = Mapping[str, Collection[str]]  # tool -> names of its flags
+PRETRAIN = "pretrain"  # the tool that makes weights; the others that take some transfer them
 DIFFER = ("architecture", *(f"architecture.{f.name}" for f in fields(ViTConfig)))
 MATCHES: tuple[Match, ...] = ("passes", "flops", "none")
 # of a study's folder: what is made by `scenes` and `tokenizers` lies beside it
@@ -142,7 +142,7 @@ def _arm(section: Section, label: str, vocabulary: Vocabulary) -> Arm:
         return Arm(label=label)
     if ways == ["init"]:
         file = section.path("init")
-        declared = {name for name in vocabulary["train_cls"] if name.startswith("init_")} | {"trust_pickle"}
+        declared = {name for name in vocabulary[PRETRAIN] if name.startswith("init_")} | {"trust_pickle"}
         declared -= {"init_architecture"}  # the study's `differ` decides
         return Arm(label=label, init=file, declared=section.flags(declared, "an arm with `init`"))
     inner = section.section("pretrain")
@@ -153,12 +153,12 @@ def _arm(section: Section, label: str, vocabulary: Vocabulary) -> Arm:
 def _pretraining(section: Section, vocabulary: Vocabulary) -> Pretraining:
     name, data = section.take("recipe", recipe), section.path("data")
     length, flops = section.maybe("hours", hours), section.maybe("flops_per_image", positive)
-    flags = section.flags(_own(vocabulary["pretrain"]), "pretrain")
+    flags = section.flags(_own(vocabulary[PRETRAIN]), "pretrain")
     return Pretraining(recipe=name, data=data, hours=length, flops_per_image=flops, flags=flags)
 
 
 def _task(section: Section, name: str, vocabulary: Vocabulary) -> TransferTask:
-    tool = section.choice("tool", TRANSFER_TOOLS)
+    tool = section.choice("tool", [name for name, flags in vocabulary.items() if "init" in flags and name != PRETRAIN])
     # the flags of a tool that is not known are not looked at
     flags_of_tool = vocabulary[tool] if tool is not None else {*section.values, RATE_FLAG, SHARE_FLAG}
     shares = section.each("label_shares", share, hint="[0.01, 0.1, 1]", default=(1.0,))

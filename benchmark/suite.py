@@ -47,6 +47,7 @@ class Suite:
         self._free = shares(at_once)
         self._at_work: list[Attempt] = []
         self._chosen: list[Choice] = []
+        self._preloaded: set[str] = set()
 
     def carry_out(self, runs: Sequence[Run]) -> list[Outcome]:
         """Return how each run ended, in order; after a stop request the rest is `not run`.
@@ -147,6 +148,9 @@ class Suite:
                     )
                     return Outcome(run=run, status="failed", error=why)
                 return Outcome(run=run, status="recorded", seconds=record.cost.total_seconds, error=record.error)
+            if run.tool not in self._preloaded:
+                tool.preload()
+                self._preloaded.add(run.tool)
             with blocked_stops():  # a signal finds the run among those at work
                 attempt = Attempt(number, run, tool, self._free[0])
                 self._at_work.append(attempt)
@@ -163,7 +167,9 @@ class Suite:
         """Return the run with the learning rate that its search has chosen, where it has one."""
         if run.search is None:
             return run
-        choice = choose(run.search)
+        metric = self.tools[run.tool].metric
+        assert metric is not None  # of every tool that is searched
+        choice = choose(run.search, metric)
         if choice not in self._chosen:
             self._chosen.append(choice)
             self.console.print(choice.line(), markup=False, highlight=False, soft_wrap=True)

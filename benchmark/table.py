@@ -3,15 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from benchmark.contrast import ArmValues, Contrast, contrast, judge
-from benchmark.fairness import Later, origin_problems, pretraining_problems, transfer_problems
-from benchmark.lines import CHECKPOINT_NAME, LINES, METRICS, Line
+from benchmark.fairness import origin_problems, pretraining_problems, transfer_problems
+from benchmark.lines import CHECKPOINT_NAME, Line, usual_lines
 from benchmark.plan import Plan
 from benchmark.published import PublishedCheck, check_published
 from benchmark.resample import RESAMPLES, Resampled, resample
 from benchmark.stats import Summary, summarise
 from benchmark.store import Store, Stored
+from engine.spec import with_later_fields
+from metrics.metric import Metric
 
 ARMS = ("random", "supervised", "mae")
 OWN_TASK = "supervised"  # the pre-training that has a task of its own
@@ -22,7 +25,7 @@ class Row:
     """One metric of one task."""
 
     line: Line
-    metric: str
+    metric: Metric
     values: dict[str, dict[int, float]]
     """arm -> seed -> value; an arm without a value is there with none."""
     contrasts: tuple[Contrast, ...]
@@ -46,7 +49,7 @@ class Row:
     @property
     def primary(self) -> bool:
         """Whether the task's verdict is about this metric."""
-        return METRICS[self.line.kind][0] == self.metric
+        return self.line.scores.primary == self.metric
 
     @property
     def headline(self) -> Contrast | None:
@@ -133,7 +136,7 @@ class Comparison:
         return tuple(sorted({seed for row in self.rows for cells in row.values.values() for seed in cells}))
 
 
-def compare(store: Store, *, resamples: int = RESAMPLES, later: Later | None = None) -> Comparison:
+def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     """Return the comparison of the completed runs in a store.
 
     The test images are resampled that many times; with 0 the intervals speak of the seeds alone, and no results file is
@@ -141,7 +144,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES, later: Later | None = N
     """
     pretrainings = [item for item in store.completed if CHECKPOINT_NAME in item.record.outputs]
     transfers = [item for item in store.completed if item.line is not None]
-    plan = store.plan
+    plan, later = store.plan, partial(with_later_fields, store.tasks)
     arms = _arms(store, [*transfers, *pretrainings])
     lines = _lines(store, transfers)
     shared = pretraining_problems(pretrainings, plan.match, plan.differ)
@@ -157,12 +160,14 @@ def compare(store: Store, *, resamples: int = RESAMPLES, later: Later | None = N
             else ()
         )
         drawn = resample(line, mine, 0 if refused else resamples)
-        for metric in METRICS[line.kind]:
+        for metric in line.scores.metrics:
             rows.append(_row(line, metric, mine, arms, plan, refused, drawn))
-            not_finite += [f"{item.folder}: {metric}" for item in mine if _infinite(item, metric)]
+            not_finite += [f"{item.folder}: {metric.name}" for item in mine if _infinite(item, metric)]
         if any(row.contrasts for row in rows if row.task == task):
             not_resampled += drawn.problems
-            alone = [row.metric for row in rows if row.task == task and any(c.images is None for c in row.contrasts)]
+            alone = [
+                row.metric.name for row in rows if row.task == task and any(c.images is None for c in row.contrasts)
+            ]
             if drawn.images is not None and alone:
                 not_resampled.append(f"{task}: {', '.join(alone)}")
     own = [item.record.metrics["top1"] for item in pretrainings if _has_own_task(item)]
@@ -192,7 +197,8 @@ def _lines(store: Store, transfers: Sequence[Stored]) -> tuple[Line, ...]:
     planned = [run.task for plan in store.plans for run in plan.runs if run.phase == "transfer"]
     found = {item.line for item in transfers if item.line is not None}
     if not planned:
-        return (*LINES, *sorted(found - set(LINES), key=lambda line: line.label))
+        usual = usual_lines(store.tasks)
+        return (*usual, *sorted(found - set(usual), key=lambda line: line.label))
     order = [*dict.fromkeys(planned)]
     # what lies beside the study is no part of it, but of the comparison: it comes last
     return tuple(
@@ -205,7 +211,7 @@ def _lines(store: Store, transfers: Sequence[Stored]) -> tuple[Line, ...]:
 
 def _row(
     line: Line,
-    metric: str,
+    metric: Metric,
     stored: Sequence[Stored],
     arms: Sequence[str],
     plan: Plan,
@@ -214,11 +220,11 @@ def _row(
 ) -> Row:
     found = {arm: ArmValues(by_seed={}, resampled_R={}) for arm in arms}
     for item in stored:
-        value, arm, seed = item.record.metrics.get(metric), item.arm, item.record.seed
-        if value is not None and math.isfinite(value):
+        value, arm, seed = item.record.metrics.get(metric.name), item.arm, item.record.seed
+        if value is not None and not metric.is_missing(value):
             found[arm].by_seed[seed] = value
-            if metric in (resampled := drawn.values_R.get(item.folder, {})):
-                found[arm].resampled_R[seed] = resampled[metric]
+            if metric.name in (resampled := drawn.values_R.get(item.folder, {})):
+                found[arm].resampled_R[seed] = resampled[metric.name]
     contrasts = [
         contrast(
             line.label,
@@ -281,8 +287,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return None if summary is None else summary.mean
 
 
-def _infinite(item: Stored, metric: str) -> bool:
-    return not math.isfinite(item.record.metrics.get(metric, 0.0))
+def _infinite(item: Stored, metric: Metric) -> bool:
+    return not math.isfinite(item.record.metrics.get(metric.name, 0.0))
 
 
 def _has_own_task(item: Stored) -> bool:

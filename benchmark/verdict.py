@@ -1,6 +1,6 @@
 """The outcome in plain words, whichever way it falls."""
 
-from benchmark.cells import needed_text, p_text, signed, title
+from benchmark.cells import needed_text, p_text, title
 from benchmark.contrast import Contrast, Verdict
 from benchmark.table import OWN_TASK, Comparison, Row
 
@@ -15,7 +15,7 @@ SAID: dict[Verdict, str] = {
 
 def task_verdict(row: Row) -> str:
     """Return one sentence on one row: the claim's arm (MAE) against the headline's other (supervised)."""
-    head = f"{row.task} ({row.metric}): "
+    head = f"{row.task} ({row.metric.label}): "
     if row.refused:
         return f"{head}no verdict, the runs are not comparable: {'; '.join(row.refused)}."
     if row.headline is None:
@@ -26,17 +26,19 @@ def task_verdict(row: Row) -> str:
 
 
 def _sentence(item: Contrast) -> str:
-    first = title(item.arm)
+    first, metric = title(item.arm), item.metric
     said = SAID[item.verdict or "inconclusive"].format(first, item.reference)
-    each = ", ".join(signed(value) for value in item.per_seed.values()) + " by seed; " if item.n <= LISTED else ""
+    each = (
+        ", ".join(metric.signed(value) for value in item.per_seed.values()) + " by seed; " if item.n <= LISTED else ""
+    )
     images = f", {item.images:,} images" if item.images is not None else ""
-    text = f"{said}; {first} minus {item.reference} {signed(item.mean)} ({each}{_seeds(item.n)}{images})"
+    text = f"{said}; {first} minus {item.reference} {metric.signed(item.mean)} ({each}{_seeds(item.n)}{images})"
     if item.interval is None:
         why = "no interval from one seed" if item.n == 1 else "no interval, the seeds do not differ"
         return f"{text}: {why}."
     low, high = item.interval
     over = "seeds and images" if item.images is not None else "seeds, the images as they are"
-    text += f", 95 % interval {signed(low)} to {signed(high)} over {over}, p {p_text(item.p)}"
+    text += f", 95 % interval {metric.signed(low)} to {metric.signed(high)} over {over}, p {p_text(item.p)}"
     text += f", {p_text(item.adjusted_p)} after Holm's correction"
     wanted = needed_text(item)
     return f"{text}; to settle a difference of this size: {wanted}." if wanted else f"{text}."

@@ -25,7 +25,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detection.matches import KINDS, Kind, image_matches
 from detection.score import SUMMARY, evaluate_coco
-from engine.matching import AveragePrecision, ImageMatches
+from metrics.coco_ap import AveragePrecision, ImageMatches
 
 CLASSES, OBJECTS, DETECTIONS, HEIGHT, WIDTH = 80, 7, 100, 480, 640
 

@@ -21,7 +21,7 @@ from tabulate import tabulate
 from benchmark.contrast import ArmValues, Contrast, contrast, judge
 from benchmark.interval import ALPHA, quantile
 from benchmark.resample import multiplicities
-from engine.confusion import Areas, resampled_scores
+from metrics.miou import Areas, resampled_scores
 
 SEEDS = (2, 3, 5, 10)
 RESAMPLES = 200  # a fifth of what tables use: more noise, so no easier

@@ -18,15 +18,15 @@ import tyro
 
 from benchmark.export import EXPORTS
 from benchmark.html import to_html
-from benchmark.lines import METRICS
 from benchmark.store import open_store
 from benchmark.table import compare
 from engine.config import as_json
 from engine.record import RECORD_NAME, Cost, RunRecord
 from files.writing import replacing
+from mae_transfer.tasks import TASKS
 
 ARMS = ("random", "supervised", "moco_v3", "mae")
-TASKS = ("classification", "detection", "segmentation")
+COMPARED = ("classification", "detection", "segmentation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Args:
 
 def record_of(task: str, arm: str, seed: int, rng: np.random.Generator) -> RunRecord:
     """Return a completed run with random metrics."""
-    names = METRICS[task]
+    names = [metric.name for metric in TASKS[task].scores[0].metrics]
     return RunRecord(
         task=task, recipe="tiny", run_id="0" * 16, status="completed", seed=seed, steps=100, total_steps=100,
         samples_seen=800, data="data", train_split="train", val_split="val", train_images=100, val_images=50,
@@ -75,7 +75,7 @@ def main(args: Args) -> None:
             if kind == "scaling":  # of sizes and lengths, which these runs do not have
                 continue
             start = time.perf_counter()
-            text = export(compare(open_store(root)))
+            text = export(compare(open_store(root, TASKS)))
             print(f"{args.runs:,} records, {kind}: {time.perf_counter() - start:.1f} s, {len(text) / 2**20:.1f} MiB")
 
 

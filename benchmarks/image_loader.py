@@ -23,7 +23,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision import transforms
 
-from backbones.checkpoint import IMAGENET
+from backbones.normalisation import IMAGENET
 from classification.config import Augmentation
 from classification.data import train_transform
 from engine.images import find_images, read_rgb

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from engine.confusion import add_up, areas_of, resampled_scores
+from metrics.miou import add_up, areas_of, resampled_scores
 from segmentation.host import IoUMetric
 from segmentation.metrics import boundary_confusion, confusion
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 import segmentation.backbone  # noqa: F401  (registers the ViT)
-from backbones.checkpoint import Normalisation
 from backbones.config import FAMILY
+from backbones.normalisation import Normalisation
 from segmentation.config import HeadConfig, SegmentationConfig, SlideConfig
 from segmentation.configs.upernet import upernet
 from segmentation.host import build_model

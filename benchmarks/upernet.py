@@ -23,7 +23,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from backbones.checkpoint import IMAGENET
+from backbones.normalisation import IMAGENET
 from backbones.sources import mmseg as source
 from segmentation.config import SegmentationConfig
 from segmentation.configs.upernet import upernet

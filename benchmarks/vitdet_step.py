@@ -20,7 +20,7 @@ from detectron2.utils.events import EventStorage
 from harness import Step, Switches, run, variants
 from torch import nn
 
-from backbones.checkpoint import IMAGENET
+from backbones.normalisation import IMAGENET
 from backbones.vit import ViT
 from detection.backbone import pyramid_on
 from detection.configs.mask_rcnn import mask_rcnn

@@ -3,11 +3,11 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
-from engine.config import RunConfig
+from backbones.normalisation import Normalisation
+from engine.config import BASIC, COMPUTED, FILE, RunConfig
 
 Protocol = Literal["finetune", "linear", "partial"]
 Pooling = Literal["mean", "class"]
@@ -34,17 +34,17 @@ class Augmentation:
     """Share of the image's area that RandomResizedCrop takes."""
     flip: bool = True
     """Flip horizontally half of the time."""
-    randaugment: str | None = None
+    randaugment: Annotated[str | None, BASIC] = None
     """timm's RandAugment, for instance `rand-m9-mstd0.5-inc1`; an empty text is none."""
-    erase: float = 0.0
+    erase: Annotated[float, BASIC] = 0.0
     """Probability of random erasing, filled with noise per pixel."""
-    mixup: float = 0.0
+    mixup: Annotated[float, BASIC] = 0.0
     """Beta parameter of mixup."""
-    cutmix: float = 0.0
+    cutmix: Annotated[float, BASIC] = 0.0
     """Beta parameter of cutmix; with mixup too, each batch takes one of them."""
-    label_smoothing: float = 0.1
+    label_smoothing: Annotated[float, BASIC] = 0.1
     """Share of the target spread over all classes."""
-    resize: Resize = "pillow"
+    resize: Annotated[Resize, BASIC] = "pillow"
     """What resizes training crops: Pillow, as the published recipes, or torch's kernel for bytes, which makes a loader
     process 1.5 times as fast. Its pixels are 0.04 of 255 levels off Pillow's on average, and off by more than one level
     in 0.02 % of them (there by up to 15), so compare runs of one choice (benchmarks/image_loader.py measures it)."""
@@ -77,27 +77,27 @@ class ClassificationConfig:
     """Training-time augmentation."""
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
-    statistics: bool = False
+    statistics: Annotated[bool, BASIC] = False
     """Pre-training normalises pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
-    normalisation: Normalisation | None = None
+    normalisation: Annotated[Normalisation | None, COMPUTED] = None
     """What that computed; None is ImageNet's, or what the initial weights state."""
-    drop_path: float = 0.0
+    drop_path: Annotated[float, BASIC] = 0.0
     """Stochastic depth of the last block, rising linearly from 0."""
     head_std: float = 2e-5
     """Standard deviation of the head's initial weights (MAE's fine-tuning code)."""
     crop_share: float = 224 / 256
     """Evaluation resizes the shorter side to resolution / crop_share and crops the centre."""
-    protocol: Protocol = "finetune"
+    protocol: Annotated[Protocol, BASIC] = "finetune"
     """What learns: all; a linear layer on frozen features (`linear`); or the head and the last blocks (`partial`)."""
-    tuned_blocks: float = 1
+    tuned_blocks: Annotated[float, BASIC] = 1
     """Blocks that learn under `partial`, counted from the last; 0.5 is the MLP half of the last block."""
-    pooling: Pooling = "mean"
+    pooling: Annotated[Pooling, BASIC] = "mean"
     """What the head reads: the mean of the patch tokens, or the class token."""
-    label_share: float | None = None
+    label_share: Annotated[float | None, BASIC] = None
     """Share of the training images of each class that is used, at least one (0.01 is 1 %); None uses all."""
     label_seed: int = 0
     """Seed of that choice; it is not the run's, so that runs of several seeds may see the same labels."""
-    train_list: str | None = None
+    train_list: Annotated[str | None, BASIC, FILE] = None
     """File with the training images to use, one name or class/name a line, as the 1 % and 10 % lists of ImageNet."""
 
     def __post_init__(self) -> None:
@@ -119,3 +119,25 @@ class ClassificationConfig:
             raise ValueError(f"label_share is {self.label_share:g}; it must be above 0 and at most 1 (1 % is 0.01).")
         if self.label_share is not None and self.train_list is not None:
             raise ValueError("label_share and train_list were both given; one of them chooses the training images.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """How features are made and probed."""
+
+    backbone: ViTConfig
+    """Architecture; its image_size is the resolution of the features."""
+    pooling: Annotated[Pooling, BASIC] = "class"
+    """What the leading metric reads: the class token, or the mean of the patch tokens."""
+    crop_share: float = 224 / 256
+    """The shorter side is resized to resolution / crop_share before the centre crop."""
+    val_split: Annotated[str, BASIC] = "val"
+    """Folder of the validation images, beside train/."""
+    linear_epochs: Annotated[int, BASIC] = 100
+    """Passes of the linear classifiers over the cached features."""
+    seed: Annotated[int, BASIC] = 0
+    """Seed of random weights, of the held-out images and of the order of the linear classifiers' batches."""
+    batch_size: Annotated[int, BASIC] = 64
+    """Images per forward pass."""
+    workers: Annotated[int, BASIC] = 0
+    """Processes that load images."""

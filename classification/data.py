@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from classification.config import Augmentation
 from engine.images import read_rgb
 from files.naming import SYSTEM, nearest, system_part

@@ -20,8 +20,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from classification.config import Pooling
 from classification.data import LabelledImages

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
 from backbones.initial import start_from
 from backbones.loading import LoadReport
 from backbones.vit import ViT
-from classification.config import Pooling
+from classification.config import Pooling, ProbeConfig
 from classification.data import LabelledImages, eval_transform, open_split, same_classes, shared_note
 from classification.features import POOLINGS, Features, cache_key, cached_features, describe
 from classification.knn import NEIGHBOURS, nearest_classes
@@ -29,36 +28,13 @@ from classification.with_head import top_scores
 from engine.config import as_json
 from engine.cost import count_flops, count_parameters
 from engine.device import device_name, make_fabric, peak_memory
-from engine.evaluation import write_results
 from engine.identity import run_id, write_identity
 from engine.images import none_readable
 from engine.provenance import git_commit, library_versions
 from engine.record import Cost, Evaluation, RunRecord, write_record
-from engine.task import ImageResult
+from engine.results_file import ImageResult, write_results
 
 LEADING_NEIGHBOURS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """How features are made and probed."""
-
-    backbone: ViTConfig
-    """Architecture; its image_size is the resolution of the features."""
-    pooling: Pooling = "class"
-    """What the leading metric reads: the class token, or the mean of the patch tokens."""
-    crop_share: float = 224 / 256
-    """The shorter side is resized to resolution / crop_share before the centre crop."""
-    val_split: str = "val"
-    """Folder of the validation images, beside train/."""
-    linear_epochs: int = 100
-    """Passes of the linear classifiers over the cached features."""
-    seed: int = 0
-    """Seed of random weights, of the held-out images and of the order of the linear classifiers' batches."""
-    batch_size: int = 64
-    """Images per forward pass."""
-    workers: int = 0
-    """Processes that load images."""
 
 
 @dataclass(frozen=True, kw_only=True)

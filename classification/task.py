@@ -11,9 +11,10 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.declaration import InitialWeights
 from backbones.initial import start_from
+from backbones.normalisation import Normalisation
 from backbones.param_groups import ParamGroup, head_groups, param_groups
 from backbones.vit import ViT
 from classification.config import ClassificationConfig
@@ -31,13 +32,16 @@ from classification.data import (
 from classification.heads import Classifier
 from classification.pictures import draw_answer, draw_predictions
 from classification.protocols import freeze_all, freeze_but_last, probe_norm
+from classification.spec import CLASSIFICATION
 from classification.subset import list_text, listed_images, share_of_classes
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.export import Exportable, Normalised
 from engine.images import read_rgb
-from engine.task import Facts, ImageResult
+from engine.results_file import ImageResult
+from engine.task import Facts
 from files.writing import replacing
+from metrics import accuracy
 
 Batch = tuple[Tensor, Tensor, list[str]]
 
@@ -45,7 +49,7 @@ Batch = tuple[Tensor, Tensor, list[str]]
 class ClassificationTask:
     """Fine-tuning, linear probing, partial fine-tuning, or pre-training from labels."""
 
-    primary_metric = "top1"
+    primary_metric = CLASSIFICATION.primary.name
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class ClassificationTask:
         pretraining: bool = False,
     ) -> None:
         """`pretraining` names the task `supervised` and leaves a backbone checkpoint at the end."""
-        self.name = "supervised" if pretraining else "classification"
+        self.name = "supervised" if pretraining else CLASSIFICATION.name
         self.pretraining = pretraining
         self.normalisation = normalisation
         self.config = config
@@ -101,9 +105,7 @@ class ClassificationTask:
         """Return top1 and top5 in percent."""
         if not results:
             raise ValueError(f"{self.facts.data}: no image of split {self.facts.val_split} could be evaluated.")
-        first = sum(r.values["label"] == r.values["top5"][0] for r in results)
-        five = sum(r.values["label"] in r.values["top5"] for r in results)
-        return {"top1": 100 * first / len(results), "top5": 100 * five / len(results)}
+        return accuracy.scores([result.values for result in results])
 
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
         """Write predictions.png: images with their label and the model's answer, mistakes marked."""

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from classification.config import ClassificationConfig
 from classification.data import eval_transform
 from classification.robustness import Known
-from classification.task import ClassificationTask, build_task
+from classification.spec import CLASSIFICATION
+from classification.task import ClassificationTask
 from engine.device import make_fabric
-from engine.reevaluate import Asked, Buildable, rebuild
+from engine.reevaluate import Asked, rebuild
 from engine.resume import load_model
 
 
@@ -20,10 +20,9 @@ def known_by(run: Path, asked: Asked, *, resized: bool, say: Callable[[str], Non
     `resized` False crops the centre alone; `say` is told what is read by the word of the record. Raises as
     `engine.reevaluate.rebuild`.
     """
-    tasks = {"classification": Buildable(ClassificationConfig, build_task)}
-    rebuilt = rebuild(run, tasks, asked, say=say)
+    rebuilt = rebuild(run, {CLASSIFICATION.name: CLASSIFICATION}, asked, say=say)
     task = rebuilt.task
-    assert isinstance(task, ClassificationTask)  # the only one that `tasks` builds
+    assert isinstance(task, ClassificationTask)  # the only one that it builds
     fabric = make_fabric(rebuilt.run.precision)
     load_model(rebuilt.checkpoint, task.model)
     model = task.model.to(fabric.device).eval()

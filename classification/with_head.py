@@ -6,15 +6,16 @@ import torch
 from torch import nn
 from torchvision.datasets import ImageFolder
 
-from backbones.checkpoint import Checkpoint, Normalisation
+from backbones.checkpoint import Checkpoint
 from backbones.declaration import InitialWeights
 from backbones.initial import start_from
+from backbones.normalisation import Normalisation
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from classification.data import LabelledImages
 from classification.heads import Classifier
 from engine.images import UnreadableImageError
-from engine.task import ImageResult
+from engine.results_file import ImageResult
 
 
 def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:

@@ -1,5 +1,6 @@
 """Detection and instance segmentation: the ViT in detectron2's Mask R-CNN, which is imported only here."""
 
+import importlib.util
 import logging
 import warnings
 
@@ -8,7 +9,5 @@ warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated",
 warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release", category=UserWarning)
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
-try:
-    import detectron2 as _detectron2  # noqa: F401
-except ImportError as error:
-    raise ImportError("detection/ needs detectron2, which is not installed; run `make setup`.") from error
+if importlib.util.find_spec("detectron2") is None:  # not imported here: its configuration needs no torch
+    raise ImportError("detection/ needs detectron2, which is not installed; run `make setup`.")

@@ -1,10 +1,10 @@
 """What a detection run is made of."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
-from engine.config import RunConfig
+from engine.config import BASIC, FILE, RunConfig
 
 Pyramid = Literal["simple", "four_tap"]
 Norm = Literal["layer", "batch"]
@@ -97,7 +97,7 @@ class DetectionConfig:
     """Range of the random scale in training, 1 being the image that fills the square (large-scale jitter)."""
     flip: bool = True
     """Mirror half of the training images left to right."""
-    empty_images: bool = False
+    empty_images: Annotated[bool, BASIC] = False
     """Train on images without any annotation too, in which everything is background (detectron2's
     DATALOADER.FILTER_EMPTY_ANNOTATIONS turned off); images with crowds alone stay left out."""
     repeat_threshold: float = 0.0
@@ -112,13 +112,13 @@ class DetectionConfig:
     """Everything after the ViT."""
     test: TestConfig = TestConfig()
     """Evaluation."""
-    train_split: str = "train2017"
+    train_split: Annotated[str, BASIC] = "train2017"
     """Folder of the training images in the data folder, and name of their annotations."""
-    val_split: str = "val2017"
+    val_split: Annotated[str, BASIC] = "val2017"
     """Folder of the validation images in the data folder, and name of their annotations."""
-    train_json: str | None = None
+    train_json: Annotated[str | None, BASIC, FILE] = None
     """Training annotations; None is annotations/instances_<train_split>.json in the data folder."""
-    val_json: str | None = None
+    val_json: Annotated[str | None, BASIC, FILE] = None
     """Validation annotations; None is annotations/instances_<val_split>.json in the data folder."""
     run: RunConfig
     """The training run."""

@@ -2,7 +2,7 @@
 
 In the order of their scores, each detection takes the object of its class with the largest IoU among those still free,
 at ten thresholds apart from one another; one that finds none but lies on a crowd is left out of the count. The result
-is what `engine.matching` makes AP of.
+is what `metrics.coco_ap` makes AP of.
 
 LVIS (arXiv 1908.03195, section 3.1) annotates an image for some classes alone: detections of the others are dropped,
 and of a class of which not all objects are annotated, those that find none are left out.
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pycocotools.mask as rle
 
-from engine.matching import THRESHOLDS, ImageMatches
+from metrics.coco_ap import THRESHOLDS, ImageMatches
 
 Kind = Literal["bbox", "segm"]
 KINDS: tuple[Kind, ...] = ("bbox", "segm")

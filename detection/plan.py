@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from detection.config import DetectionConfig
 from detection.configs.mask_rcnn import BOX_CELLS, MASK_CELLS, STAGES
 from detection.task import detector, vit_of

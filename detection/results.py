@@ -14,9 +14,9 @@ from detection.coco import CocoSplit
 from detection.matches import KINDS, Annotated, Kind, compressed, image_matches
 from detection.score import CocoScores, evaluate_coco
 from detection.store import Category
-from engine.matching import ImageMatches
-from engine.task import ImageResult
+from engine.results_file import ImageResult
 from files.writing import replacing
+from metrics.coco_ap import ImageMatches
 
 PREFIX: dict[Kind, str] = {"bbox": "box", "segm": "mask"}
 DETECTIONS_NAME = "detections.json"

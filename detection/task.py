@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.checkpoint import Normalisation
 from backbones.declaration import InitialWeights
 from backbones.initial import start_from
+from backbones.normalisation import Normalisation
 from backbones.param_groups import (
     Exempt,
     ParamGroup,
@@ -41,12 +41,14 @@ from detection.results import (
     write_detections,
     write_per_class,
 )
+from detection.spec import DETECTION
 from detection.test_time import TestTime
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.export import Exportable, Normalised
+from engine.results_file import ImageResult
 from engine.seeding import derive
-from engine.task import Facts, ImageData, ImageResult
+from engine.task import Facts, ImageData
 from files.naming import distinct_stems
 
 PICTURES = 6
@@ -61,8 +63,7 @@ EXEMPT: dict[Exemption, Exempt] = {
 class DetectionTask:
     """Box and mask AP of one backbone on one COCO-format data set."""
 
-    name = "detection"
-    primary_metric = "box_ap"
+    name, primary_metric = DETECTION.name, DETECTION.primary.name
 
     def __init__(
         self, config: DetectionConfig, *, train: CocoSplit, val: CocoSplit, data: Path, init: InitialWeights | None
@@ -135,7 +136,7 @@ class DetectionTask:
     def predict(self, batch: list[dict[str, Any]]) -> list[ImageResult]:
         """Return detections in COCO's results form and original pixels, best first, and what they matched.
 
-        `box_matches` and `mask_matches` are what engine.matching computes AP from.
+        `box_matches` and `mask_matches` are what metrics.coco_ap computes AP from.
         """
         outputs = self._infer(batch)
         results = []

@@ -4,9 +4,18 @@
 """
 
 import math
+import re
 from collections.abc import Set
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Protocol
+
+# marks of a field, for the command line (engine.flags)
+BASIC = "basic"
+"""A flag that a run usually needs: --help shows it."""
+FILE = "file"
+"""It names a file or folder."""
+COMPUTED = "computed"
+"""No flag: it is computed, or set by flags of other names."""
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -19,6 +28,24 @@ class Duration:
     """How many."""
     unit: Literal["steps", "epochs", "samples"] = "steps"
     """Of what: optimiser steps, passes over the training images, or images."""
+
+    @classmethod
+    def from_text(cls, text: str) -> "Duration | None":
+        """Return what `20epochs`, `500steps`, `1e6samples` or a bare number of steps says; None for `none`.
+
+        Raises ValueError for another text.
+        """
+        if text.lower() == "none":
+            return None
+        found = re.fullmatch(r"(.+?)\s*(steps?|epochs?|samples?)?", text.strip())
+        try:
+            value = float(found[1]) if found else math.nan
+        except ValueError:
+            value = math.nan
+        if found is None or not 0 <= value < math.inf:
+            raise ValueError(f"{text!r} is no length; write 500, 500steps, 20epochs or 1e6samples.")
+        units: dict[str, Literal["steps", "epochs", "samples"]] = {"st": "steps", "ep": "epochs", "sa": "samples"}
+        return cls(value, units[(found[2] or "steps")[:2]])
 
     def steps(self, *, batch_size: int, dataset_size: int) -> int:
         """Return the optimiser steps that cover the duration, rounded up."""
@@ -38,7 +65,7 @@ class OptimConfig:
 
     kind: Literal["adamw", "lars"] = "adamw"
     """AdamW, or LARS (arXiv 1708.03888; momentum 0.9, trust 0.001), which large batches of linear probing use."""
-    base_lr: float
+    base_lr: Annotated[float, BASIC]
     """Learning rate at base_batch_size images per step."""
     base_batch_size: int = 256
     """The batch that base_lr is stated for."""
@@ -48,7 +75,7 @@ class OptimConfig:
     """AdamW's decay of the first and second moment; the first is LARS's momentum."""
     weight_decay: float = 0.05
     """Decoupled weight decay of the parameters that are not exempt."""
-    layer_decay: float = 1.0
+    layer_decay: Annotated[float, BASIC] = 1.0
     """Layer-wise decay of the learning rate; 1 gives every layer the same."""
     clip_norm: float | None = None
     """Largest gradient norm; None clips nothing."""
@@ -83,30 +110,30 @@ class ScheduleConfig:
 class RunConfig:
     """Everything of a run that is not the task's own."""
 
-    length: Duration
+    length: Annotated[Duration, COMPUTED]
     """How long to train."""
-    batch_size: int
+    batch_size: Annotated[int, BASIC]
     """Images per optimiser step, over all devices and accumulated micro-batches."""
     optim: OptimConfig
     """Optimiser."""
     schedule: ScheduleConfig
     """Learning-rate schedule."""
-    seed: int = 0
+    seed: Annotated[int, BASIC] = 0
     """Seed of the weights, of the data order, of augmentation and of every random choice in the model."""
     accumulate: int = 1
     """Micro-batches per optimiser step on each device."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[float | None, BASIC] = None
     """Decay per step of the exponential moving average of the weights, which is then evaluated, predicted with and
     exported in place of the last weights; None keeps no average."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Annotated[bool, BASIC] = False
     """Keep one tensor per ViT block and compute the rest again in the backward pass: less memory, the same numbers."""
-    compile: bool = False
+    compile: Annotated[bool, BASIC] = False
     """Compile the transformer blocks (torch.compile): the same numbers up to rounding, after a minute or more of
     compilation."""
-    strategy: Literal["ddp", "fsdp"] = "ddp"
+    strategy: Annotated[Literal["ddp", "fsdp"], BASIC] = "ddp"
     """How several processes share the work: each holds the whole model (ddp), or a share of its weights, gradients and
     moments (fsdp)."""
-    precision: Precision = "auto"
+    precision: Annotated[Precision, BASIC] = "auto"
     """`auto` is bfloat16 autocast where the device computes it natively, else float32."""
     eval_every: Duration | None = None
     """Evaluate this often; None evaluates at the end alone."""
@@ -116,13 +143,13 @@ class RunConfig:
     """Checkpoints to keep."""
     log_every: int = 20
     """Steps between lines of metrics.csv and the log."""
-    workers: int = 0
+    workers: Annotated[int, BASIC] = 0
     """Processes per device that load data; 0 loads in the training process."""
     eval_batch_size: int = 32
     """Images per evaluation batch on each device."""
-    max_unreadable: int = 10
+    max_unreadable: Annotated[int, BASIC] = 10
     """Distinct unreadable images after which the run stops."""
-    max_megapixels: int | None = None
+    max_megapixels: Annotated[int | None, BASIC] = None
     """Largest image that is read, in 10^6 pixels; larger ones are unreadable. None leaves 179. A loader process holds 7
     to 16 bytes per pixel of the image that it reads: 1,000 megapixels take 7 to 16 GB."""
 
@@ -143,6 +170,13 @@ class RunConfig:
                 f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}, the recipe's number "
                 "of micro-batches; give a --batch-size that is, or choose their size by --max-per-device."
             )
+
+
+class TaskConfig(Protocol):
+    """The configuration of one task: a frozen dataclass with a `run`."""
+
+    @property
+    def run(self) -> RunConfig: ...
 
 
 # what a run may change between its start and its resumption without becoming another run

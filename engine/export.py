@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from files.writing import replacing
 
-OPSET = 20
 INPUT = "image"
 # float32 through a few dozen layers in another order of sums; measured differences are 1e-6 to 1e-5 of the largest
 # output, and a wrong constant or a lost layer gives 1e-2 and more
@@ -64,7 +63,7 @@ class Exported:
     """The largest absolute difference over the largest absolute value, per output."""
 
 
-def export_onnx(wanted: Exportable, path: Path, *, opset: int = OPSET) -> Exported:
+def export_onnx(wanted: Exportable, path: Path, *, opset: int = 20) -> Exported:
     """Write `path` and return how it compares with PyTorch in float32, for one image and for a batch of three.
 
     Raises ImportError where onnx, onnxscript or onnxruntime is not installed, ValueError where ONNX Runtime's answer

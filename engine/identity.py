@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.config import NOT_IDENTITY, differences, with_defaults
 from engine.metrics_file import CSV_NAME
-from engine.record import PICTURES, RECORD_NAME, TENSORBOARD
+from engine.record import IDENTITY_NAME, PICTURES, RECORD_NAME, TENSORBOARD
 from engine.resume import FOLDER, checkpoints
 from engine.task import Facts
 from files.naming import inside
@@ -15,9 +15,8 @@ from files.parsing import read_json
 from files.sealing import sealed, unsealed
 from files.writing import replacing
 
-NAME = "config.json"
 # what a run reads again, adds to or writes into; all else is replaced as a whole
-WRITTEN_TO = (NAME, RECORD_NAME, CSV_NAME, FOLDER, PICTURES, TENSORBOARD)
+WRITTEN_TO = (IDENTITY_NAME, RECORD_NAME, CSV_NAME, FOLDER, PICTURES, TENSORBOARD)
 
 
 def identity_of(recipe: str, config: dict[str, Any], facts: Facts) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def run_id(identity: dict[str, Any]) -> str:
 
 def write_identity(out: Path, identity: dict[str, Any]) -> None:
     """Write `out/config.json`, with the digest of its content."""
-    with replacing(out / NAME) as temporary:
+    with replacing(out / IDENTITY_NAME) as temporary:
         temporary.write_text(json.dumps(sealed(_plain(identity)), indent=1) + "\n", encoding="utf-8")
 
 
@@ -65,16 +64,18 @@ def check_folder(out: Path, identity: dict[str, Any], *, resume: bool, config: A
         raise ValueError(f"{out}: is a file; --out names a folder.")
     for name in WRITTEN_TO:
         inside(out, name, source=out)
-    path, saved = out / NAME, checkpoints(out)
+    path, saved = out / IDENTITY_NAME, checkpoints(out)
     if not path.exists():
         if saved:
             raise ValueError(
-                f"{out}: holds checkpoints ({saved[-1].name}) without {NAME}, so nobody can tell of which run they "
-                f"are; put its {NAME} back, or give another --out."
+                f"{out}: holds checkpoints ({saved[-1].name}) without {IDENTITY_NAME}, so nobody can tell of which run "
+                f"they are; put its {IDENTITY_NAME} back, or give another --out."
             )
         return
     if not resume:
-        raise ValueError(f"{out}: holds a run already ({NAME}); give another --out, or add --resume to continue it.")
+        raise ValueError(
+            f"{out}: holds a run already ({IDENTITY_NAME}); give another --out, or add --resume to continue it."
+        )
     try:
         old = read_identity(path)
     except ValueError as error:

@@ -25,7 +25,7 @@ from engine.curves import CURVES_NAME, draw_curves
 from engine.data import Batch, Shard, check_readable, train_batches
 from engine.device import make_fabric
 from engine.drawing import drawn
-from engine.evaluation import Evaluated, evaluate, write_results
+from engine.evaluation import Evaluated, evaluate
 from engine.finite import NonFiniteError, non_finite
 from engine.identity import check_folder, identity_of, run_id
 from engine.introduction import doubts, introduction
@@ -37,6 +37,7 @@ from engine.optim import build_optimizer, set_lr
 from engine.processes import from_all, on_any
 from engine.record import PICTURES, RunRecord, Status, write_record
 from engine.recording import Named, Recorder, now, relative
+from engine.results_file import write_results
 from engine.resume import Progress, Trained
 from engine.schedule import lr_factor
 from engine.seeding import derive, seed_all

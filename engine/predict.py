@@ -11,8 +11,9 @@ import torch
 
 from engine.device import make_fabric
 from engine.images import UnreadableImageError, find_images
-from engine.reevaluate import Asked, Buildable, files_of, rebuild
+from engine.reevaluate import Asked, files_of, rebuild
 from engine.resume import load_model
+from engine.spec import TaskTable
 from files.naming import distinct_stems, inside, refuse_overwriting
 from files.writing import replacing
 
@@ -69,7 +70,7 @@ def images_named(names: Sequence[str]) -> list[Path]:
 
 def predict_images(
     run: Path,
-    tasks: dict[str, Buildable],
+    tasks: TaskTable,
     images: Sequence[Path],
     asked: Asked,
     *,

@@ -17,19 +17,12 @@ from files.writing import replacing
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
+IDENTITY_NAME = "config.json"  # engine.identity
 WEIGHTS_NAME = "weights.txt"
 PICTURES = "pictures"  # folders of a run
 TENSORBOARD = "tensorboard"
 Status = Literal["running", "completed", "interrupted", "failed"]
 COUNTS = ("seed", "steps", "total_steps", "samples_seen", "train_images", "val_images")  # none of them below zero
-IN_PERCENT = (
-    "classification",
-    "supervised",
-    "detection",
-    "segmentation",
-    "knn",
-    "linear_features",
-)  # tasks all of whose metrics are in percent
 ROOM = 16_384  # bytes that the end of a run may add to its record: names of pictures, digests, an error
 TRAINED = 3  # forward plus backward pass of what is trained, in forward passes: the usual estimate
 
@@ -234,14 +227,6 @@ def _faults(record: RunRecord) -> list[str]:
     ]
     if record.world_size < 1:
         faults.append(f"world_size: {shown(record.world_size)} is below one")
-    at = {"metrics": record.metrics} | {f"evaluations[{i}]": e.metrics for i, e in enumerate(record.evaluations)}
-    if record.task in IN_PERCENT:
-        faults += [
-            f"{place}.{name}: {shown(value)} is no percentage"
-            for place, metrics in at.items()
-            for name, value in metrics.items()
-            if not (0 <= value <= 100.000001 or value != value or (value == -1 and record.task == "detection"))
-        ]
     faults += [f"evaluations[{i}].step: {e.step} is below zero" for i, e in enumerate(record.evaluations) if e.step < 0]
     names = [
         *record.pictures,

@@ -10,11 +10,11 @@ from lightning_fabric import Fabric
 
 from engine.config import RunConfig, as_json
 from engine.device import device_name, peak_memory
-from engine.evaluation import ResultsFile
 from engine.metrics_file import Mark
 from engine.own_files import digests
 from engine.provenance import git_commit, library_versions
 from engine.record import Cost, Evaluation, RunRecord, Status
+from engine.results_file import ResultsFile
 from engine.resume import Progress
 from engine.task import Task
 

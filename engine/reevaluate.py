@@ -4,44 +4,26 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
-from typing_extensions import Doc
-
-from backbones.declaration import InitialWeights
+from backbones.declaration import InitialWeights, TrustStart
 from engine.bounds import refuse_beyond
 from engine.config import RunConfig, differences
 from engine.device import make_fabric
 from engine.drawing import drawn
-from engine.evaluation import RESULTS_NAME, evaluate, write_results
-from engine.identity import NAME as IDENTITY_NAME
+from engine.evaluation import evaluate
 from engine.image_file import allow_megapixels
 from engine.log import evaluation_lines
 from engine.metrics_file import CSV_NAME
-from engine.record import RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record, standing
+from engine.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record, standing
+from engine.results_file import RESULTS_NAME, write_results
 from engine.resume import checkpoints, load_model
+from engine.spec import TaskTable
 from engine.task import Task
 from files.digest import file_sha256
 from files.naming import distinct_stems, inside
 from files.typed import from_json
 from files.writing import replacing
-
-
-@dataclass(frozen=True)
-class Buildable:
-    """How a task is made again from its record."""
-
-    config: type[Any]
-    build: Callable[..., Task]
-
-
-TrustStart = Annotated[
-    bool,
-    Doc(
-        "Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run "
-        "any code while it is read."
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +35,8 @@ class Asked:
     split: str | None = None
     """Validation split; the run's own unless given."""
     trust_pickle: TrustStart = False
+    trust_tokenizer: bool = False
+    """Read the tokenizer of the run where it is a pickle, which can run any code."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ class Reevaluation:
     warnings: tuple[str, ...]
 
 
-def reevaluate(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Callable[[str], None]) -> Reevaluation:
+def reevaluate(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], None]) -> Reevaluation:
     """Evaluate the last checkpoint of the run in folder `run` and write `run/evaluations/<split>/`.
 
     Raises as `rebuild`.
@@ -99,7 +83,7 @@ def reevaluate(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Cal
     return Reevaluation(evaluated.metrics, step, folder, tuple(pictures), tuple(warnings))
 
 
-def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Callable[[str], None]) -> Rebuilt:
+def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], None]) -> Rebuilt:
     """Return the task of the run in folder `run`, on its own data and validation split or those that are asked for.
 
     What is read by the word of the record alone is said.
@@ -113,15 +97,17 @@ def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Callab
     """
     record = read_record(run)
     source = run / RECORD_NAME
-    if record.task not in tasks:
-        raise ValueError(f"{source}: a run of task {record.task!r}; known are {', '.join(sorted(tasks))}.")
+    spec = tasks.get(record.task)
+    if spec is None or spec.module is None:
+        known = ", ".join(sorted(name for name, each in tasks.items() if each.module is not None))
+        raise ValueError(f"{source}: a run of task {record.task!r}; known are {known}.")
     saved = checkpoints(run)
     if not saved:
         raise FileNotFoundError(
             f"{run}: holds no checkpoint to evaluate (status {standing(run, record)}, step {record.steps})."
         )
     try:
-        config = from_json(tasks[record.task].config, record.config, place="config")
+        config = from_json(spec.config, record.config, place="config")
     except ValueError as error:
         raise ValueError(f"{source}: {error}.") from error
     refuse_beyond(config, saved[-1], source)
@@ -139,7 +125,8 @@ def rebuild(run: Path, tasks: dict[str, Buildable], asked: Asked, *, say: Callab
         say(f"weights: {init.path}, by the word of the record")
     for line in named_files(config):
         say(line)
-    task = tasks[record.task].build(config, data=data, init=init)
+    trust = {"trust_tokenizer": asked.trust_tokenizer} if spec.reads_tokenizer else {}
+    task = spec.build(config, data=data, init=init, **trust)
     classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
     if classes != record.extra:
         raise ValueError(

@@ -3,8 +3,6 @@
 import os
 from dataclasses import dataclass
 
-import torch
-
 
 @dataclass(frozen=True)
 class Share:
@@ -17,6 +15,8 @@ class Share:
     def take(self) -> None:
         """Keep the calling process to its share; before its first operation on a GPU."""
         if self.threads is not None:
+            import torch
+
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
             torch.set_num_threads(self.threads)
         if self.gpu is not None:
@@ -27,6 +27,8 @@ def shares(at_once: int) -> list[Share]:
     """Return what each of `at_once` runs side by side may use: equal parts of the threads, and the GPUs in turn."""
     if at_once == 1:
         return [Share()]
+    import torch  # a run alone needs none of it
+
     threads = max(1, torch.get_num_threads() // at_once)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
     gpus = [gpu for gpu in visible.split(",") if gpu]

@@ -11,6 +11,7 @@ from backbones.declaration import InitialWeights
 from backbones.loading import LoadReport
 from backbones.param_groups import ParamGroup
 from engine.config import OptimConfig
+from engine.results_file import ImageResult
 
 
 class ImageData(Protocol):
@@ -27,14 +28,6 @@ class ImageData(Protocol):
 
     def image_id(self, index: int) -> str:
         """A name for messages and per-image results that people can find the image by."""
-
-
-@dataclass(frozen=True)
-class ImageResult:
-    """What the model said of one validation image, as plain JSON values; enough to compute the metrics again."""
-
-    image_id: str
-    values: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from classification.config import Augmentation
 from classification.data import MOST_SIDES, eval_transform, train_transform
+from pretraining.config import Views
 
-Views = Literal["none", "fixed_crop", "random_crop", "color_jitter"]
 View = Callable[[Image.Image], Tensor]
 CROP_SHARE = 224 / 256  # a crop of fixed scale takes this share of the shorter side
 JITTER = 0.4  # brightness, contrast and saturation; the paper does not state its own

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop, v2
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from engine.images import open_images
 
 S = TypeVar("S")

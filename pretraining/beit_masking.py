@@ -33,20 +33,6 @@ def block_mask(grid: Grid, *, hidden: int, smallest: int, least_aspect: float, g
     return mask_hw
 
 
-def check_blocks(grid: Grid, *, hidden: int, smallest: int, least_aspect: float) -> None:
-    """Raise ValueError for numbers by which no grid of patches can be masked."""
-    patches = grid[0] * grid[1]
-    if not 0 < hidden < patches:
-        raise ValueError(
-            f"masked_patches is {hidden} and the ViT has {grid[0]} x {grid[1]} = {patches} patches; hide at least 1 "
-            f"and leave at least 1 visible (BEiT hides 75 of 196, here about {round(patches * 75 / 196)})."
-        )
-    if not 1 <= smallest <= hidden:
-        raise ValueError(f"min_block is {smallest}; it must be from 1 to the {hidden} masked_patches.")
-    if not 0 < least_aspect <= 1:
-        raise ValueError(f"min_aspect is {least_aspect}; it must be above 0 and at most 1 (BEiT's is 0.3).")
-
-
 def _add_rectangle(mask_hw: Tensor, left: int, smallest: int, least_aspect: float, generator: random.Random) -> int:
     """Hide a random rectangle that adds `left` patches at most; return how many it added, 0 where none was found."""
     rows, columns = mask_hw.shape

@@ -11,21 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.declaration import InitialWeights
 from backbones.initial import start_from
+from backbones.normalisation import Normalisation
 from backbones.param_groups import ParamGroup, exempt_vectors_and_embeddings, param_groups
 from backbones.vit import ViT
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images import evenly_spaced
+from engine.results_file import ImageResult
 from engine.seeding import derive, seeded
-from engine.task import Facts, ImageResult
+from engine.task import Facts
 from pretraining.beit import Batch, MaskedImageModel, initialise_encoder
 from pretraining.beit_config import BEiTConfig
 from pretraining.beit_data import CentreCrop, Images, MaskedViews, RandomCrop
 from pretraining.beit_masking import block_mask
 from pretraining.beit_pictures import draw_tokens
+from pretraining.spec import BEIT
 from pretraining.tokenizer import check_grid, open_tokenizer
 
 Views = tuple[Tensor, Tensor, Tensor]  # image_CHW, pixel_CHW, mask_N
@@ -35,8 +38,7 @@ PICTURED = 8  # validation images in the picture
 class BEiTTask:
     """Prediction of the tokens of hidden patches; ends in a backbone checkpoint of the encoder alone."""
 
-    name = "beit"
-    primary_metric = "token_accuracy"
+    name, primary_metric = BEIT.name, BEIT.primary.name
 
     def __init__(
         self,

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretraining.dvae_config import check_downsampling, check_size
+
 Batch = tuple[Tensor, list[str]]  # pixel_BCHW from 0 to 1, image ids
 
 
@@ -112,20 +114,3 @@ class DiscreteVAE(nn.Module):
 def mapped(pixel_BCHW: Tensor) -> Tensor:
     """Return pixels from 0 to 1 as the encoder takes them, from -1 to 1."""
     return pixel_BCHW.float() * 2 - 1
-
-
-def check_downsampling(downsampling: int) -> int:
-    """Return the number of halvings. Raises ValueError for what is no power of two from 2 on."""
-    if downsampling < 2 or downsampling & (downsampling - 1):
-        raise ValueError(f"downsampling is {downsampling}; it must be 2, 4, 8 or another power of two.")
-    return downsampling.bit_length() - 1
-
-
-def check_size(size: tuple[int, int], downsampling: int) -> None:
-    """Raise ValueError where an image of `size` pixels (height, width) has no whole number of tokens."""
-    if any(side < downsampling or side % downsampling for side in size):
-        nearest = tuple(max(1, round(side / downsampling)) * downsampling for side in size)
-        raise ValueError(
-            f"an image of {size[0]} x {size[1]} pixels is no multiple of the {downsampling} pixels of a token; the "
-            f"nearest is {nearest[0]} x {nearest[1]}."
-        )

@@ -1,10 +1,27 @@
 """Options of the discrete VAE that makes BEiT's tokens."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from classification.config import check_crop_scale
-from engine.config import RunConfig
-from pretraining.dvae import check_downsampling, check_size
+from engine.config import BASIC, RunConfig
+
+
+def check_downsampling(downsampling: int) -> int:
+    """Return the number of halvings. Raises ValueError for what is no power of two from 2 on."""
+    if downsampling < 2 or downsampling & (downsampling - 1):
+        raise ValueError(f"downsampling is {downsampling}; it must be 2, 4, 8 or another power of two.")
+    return downsampling.bit_length() - 1
+
+
+def check_size(size: tuple[int, int], downsampling: int) -> None:
+    """Raise ValueError where an image of `size` pixels (height, width) has no whole number of tokens."""
+    if any(side < downsampling or side % downsampling for side in size):
+        nearest = tuple(max(1, round(side / downsampling)) * downsampling for side in size)
+        raise ValueError(
+            f"an image of {size[0]} x {size[1]} pixels is no multiple of the {downsampling} pixels of a token; the "
+            f"nearest is {nearest[0]} x {nearest[1]}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +34,7 @@ class DVAEConfig:
     """Folder of the validation images, beside train/."""
     image_size: tuple[int, int] = (112, 112)
     """Height and width in pixels of the training images; the tokenizer takes other multiples of a token too."""
-    vocabulary: int = 8192
+    vocabulary: Annotated[int, BASIC] = 8192
     """Tokens of the codebook."""
     downsampling: int = 8
     """Side of a token in pixels, a power of two."""
@@ -32,9 +49,9 @@ class DVAEConfig:
     """Of the Gumbel-softmax, at the start and after `anneal`."""
     anneal: float = 0.75
     """Share of the run over which the temperature falls, by half a cosine."""
-    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_scale: Annotated[tuple[float, float], BASIC] = (0.2, 1.0)
     """Share of the image's area that RandomResizedCrop takes."""
-    flip: bool = True
+    flip: Annotated[bool, BASIC] = True
     """Flip horizontally half of the time."""
 
     def __post_init__(self) -> None:

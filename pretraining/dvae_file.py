@@ -17,7 +17,8 @@ from backbones.weight_files import read_weight_file
 from files.parsing import parse_json
 from files.typed import from_json
 from files.writing import replacing
-from pretraining.dvae import DiscreteVAE, check_downsampling
+from pretraining.dvae import DiscreteVAE
+from pretraining.dvae_config import check_downsampling
 
 FORMAT = "mae-transfer-tokenizer/1"
 

@@ -8,21 +8,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Normalisation
 from backbones.declaration import InitialWeights
 from backbones.loading import RANDOM
+from backbones.normalisation import Normalisation
 from backbones.param_groups import ParamGroup, exempt_vectors
 from classification.config import Augmentation
 from classification.data import eval_transform, train_transform
 from engine.config import OptimConfig, as_json
 from engine.cost import count_flops
 from engine.images import evenly_spaced
-from engine.task import Facts, ImageResult
+from engine.results_file import ImageResult
+from engine.task import Facts
 from pretraining.beit_data import CROP_SHARE, Images
 from pretraining.dvae import Batch, DiscreteVAE
 from pretraining.dvae_config import DVAEConfig
 from pretraining.dvae_file import TokenizerHeader, write_tokenizer
 from pretraining.dvae_pictures import draw_codebook, draw_reconstructions
+from pretraining.spec import DVAE
 
 ZERO_TO_ONE = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 PICTURED = 8  # validation images in the reconstruction picture
@@ -31,8 +33,7 @@ PICTURED = 8  # validation images in the reconstruction picture
 class DVAETask:
     """Reconstruction of images from tokens; ends in a tokenizer file."""
 
-    name = "dvae"
-    primary_metric = "val_mse"
+    name, primary_metric = DVAE.name, DVAE.primary.name
 
     def __init__(
         self,

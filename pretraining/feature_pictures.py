@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from backbones.attention import Attention, TableBias
-from backbones.checkpoint import Normalisation
 from backbones.config import Grid
+from backbones.normalisation import Normalisation
 from backbones.position import sincos_table
 from backbones.relpos import decomposed_bias
 from backbones.vit import ViT

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import IMAGENET, Checkpoint, Normalisation
+from backbones.checkpoint import Checkpoint
 from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
+from backbones.normalisation import IMAGENET, Normalisation
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from engine.bounds import refuse_beyond
@@ -26,12 +27,12 @@ from engine.seeding import seeded
 from files.naming import refuse_within
 from files.typed import from_json
 from pretraining.augment import validation_view
-from pretraining.config import MAEConfig
+from pretraining.config import MAEConfig, Sampling, StatisticsOf, TargetKind
 from pretraining.feature_pictures import class_features, draw_attention, draw_neighbours, draw_positions
 from pretraining.mae import MaskedAutoencoder
-from pretraining.masking import Sampling, draw_noise, keep_lowest, kept_count
-from pretraining.pictures import Masked, StatisticsOf, draw_masks, draw_reconstructions
-from pretraining.target import PCATarget, TargetKind
+from pretraining.masking import draw_noise, keep_lowest, kept_count
+from pretraining.pictures import Masked, draw_masks, draw_reconstructions
+from pretraining.target import PCATarget
 from pretraining.task import autoencoder, token_target
 from pretraining.token_target import TokenTarget
 

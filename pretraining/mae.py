@@ -7,7 +7,6 @@ those are the target.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +16,10 @@ from backbones.config import Position
 from backbones.layers import LAYER_NORM_EPS, Block, initialise
 from backbones.position import sincos_table
 from backbones.vit import ViT
+from pretraining.config import LossOn, MaskTokenIn
 from pretraining.masking import keep_lowest, kept_count
 from pretraining.target import PCATarget, PixelTarget
 from pretraining.token_target import TokenTarget
-
-MaskTokenIn = Literal["decoder", "encoder"]
-LossOn = Literal["hidden", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)

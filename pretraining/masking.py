@@ -5,15 +5,14 @@ masks; blocks and the grid put the patches to hide last. Axis letters: B batch, 
 """
 
 import random
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from backbones.config import Grid
 from pretraining.beit_masking import block_mask
+from pretraining.config import Sampling
 
-Sampling = Literal["random", "block", "grid"]
 BLOCK = 16 / 196  # least area of a hidden rectangle as a share of the grid, and its least aspect: BEiT's
 ASPECT = 0.3
 

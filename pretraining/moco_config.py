@@ -1,12 +1,14 @@
 """Options of MoCo v3 pre-training."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
+from backbones.normalisation import Normalisation
 from classification.config import check_crop_scale
-from engine.config import RunConfig
-from pretraining.moco_views import Changes
+from engine.config import BASIC, COMPUTED, RunConfig
+
+Changes = Literal["byol", "crop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,24 +22,24 @@ class MoCoConfig:
     image that many times fewer others to be told from."""
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
-    statistics: bool = False
+    statistics: Annotated[bool, BASIC] = False
     """Normalise pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
-    normalisation: Normalisation | None = None
+    normalisation: Annotated[Normalisation | None, COMPUTED] = None
     """What that computed; None is ImageNet's, or what the initial weights state."""
     hidden: int = 4096
     """Width inside projector and predictor."""
     width: int = 256
     """Width of queries and keys."""
-    temperature: float = 0.2
+    temperature: Annotated[float, BASIC] = 0.2
     """What cosines are divided by."""
-    momentum: float = 0.99
+    momentum: Annotated[float, BASIC] = 0.99
     """Share of its weights that the momentum encoder keeps at the first step; rises to 1 by half a cosine."""
-    freeze_patches: bool = True
+    freeze_patches: Annotated[bool, BASIC] = True
     """Leave the patch projection at its random start."""
-    changes: Changes = "byol"
+    changes: Annotated[Changes, BASIC] = "byol"
     """What the two views of an image differ in: BYOL's crop, colours, blur and solarisation, or the `crop` (and flip)
     alone, which is the augmentation that MAE does well with (its section 4.1, on table 1e)."""
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: Annotated[tuple[float, float], BASIC] = (0.08, 1.0)
     """Share of the image's area that a view takes."""
     blur: tuple[float, float] = (0.1, 2.0)
     """Least and largest radius of the blur in pixels; MoCo v3's are for 224 px."""

@@ -7,21 +7,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.declaration import InitialWeights
 from backbones.initial import start_from
+from backbones.normalisation import Normalisation
 from backbones.param_groups import ParamGroup, exempt_nothing, param_groups
 from backbones.vit import ViT
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images import evenly_spaced
-from engine.task import Facts, ImageResult
+from engine.results_file import ImageResult
+from engine.task import Facts
 from pretraining.augment import validation_view
 from pretraining.collapse import effective_rank, feature_spread
 from pretraining.feature_pictures import class_features, draw_neighbours
 from pretraining.moco_config import MoCoConfig
 from pretraining.moco_v3 import Batch, MoCoV3, initialise_encoder, momentum_at
 from pretraining.moco_views import Sample, TwoViews, views
+from pretraining.spec import MOCO_V3
 
 PICTURED = 6  # images whose neighbours are drawn
 SEARCHED = 256  # validation images among which they are looked for
@@ -30,8 +33,7 @@ SEARCHED = 256  # validation images among which they are looked for
 class MoCoTask:
     """Contrast of two views; ends in a backbone checkpoint of the trained (not the momentum) encoder."""
 
-    name = "moco_v3"
-    primary_metric = "val_loss"
+    name, primary_metric = MOCO_V3.name, MOCO_V3.primary.name
 
     def __init__(
         self,

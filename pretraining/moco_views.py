@@ -5,17 +5,17 @@ They differ in one thing: the first is always blurred, the second seldom, and so
 
 import random
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms import v2
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from engine.images import open_images
 from pretraining.augment import View, normalised
+from pretraining.moco_config import Changes
 
-Changes = Literal["byol", "crop"]
 Sample = tuple[Tensor, Tensor, str]  # first and second view (C, H, W), image id
 JITTER = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
 

@@ -27,8 +27,8 @@ from backbones.weight_files import open_weight_file, take_weights
 from engine import resume
 from engine.average import Average
 from engine.config import RunConfig
-from engine.identity import NAME as IDENTITY
 from engine.optim import build_optimizer
+from engine.record import IDENTITY_NAME as IDENTITY
 from engine.resume import Progress, Trained
 from pretraining.mae import MaskedAutoencoder
 

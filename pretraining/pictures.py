@@ -3,23 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from backbones.checkpoint import Normalisation
 from backbones.config import Grid
+from backbones.normalisation import Normalisation
 from engine.figure_text import label_text
 from files.writing import replacing
+from pretraining.config import StatisticsOf
 from pretraining.mae import MaskedAutoencoder, patchify, unpatchify
 from pretraining.target import PCATarget, patch_statistics, visible_statistics
 from pretraining.token_target import TokenTarget
 
 GREY = 0.5
 LONGEST = 28  # characters of a name, which fit beside an image of 1.5 inches
-StatisticsOf = Literal["true", "visible"]
 
 
 @dataclass(frozen=True, kw_only=True)

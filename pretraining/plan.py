@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from engine.plan import Plannable
 from pretraining.beit import MaskedImageModel, TokenPrediction

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from backbones.config import FAMILY
-from pretraining.config import MAEConfig
-from pretraining.mae import MaskTokenIn
+from pretraining.config import MAEConfig, MaskTokenIn
 
 SECTION, TABLE = "section 4.2", "table 2"
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from backbones.config import FAMILY
 from classification.config import Augmentation, ClassificationConfig
-from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.launch import TaskConfig
+from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig, TaskConfig
 from engine.recipe import departs
 from pretraining.beit_recipes import BEIT_RECIPES
 from pretraining.config import MAEConfig

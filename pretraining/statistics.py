@@ -23,13 +23,14 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from backbones.checkpoint import Normalisation
 from backbones.declaration import InitialWeights
+from backbones.normalisation import Normalisation
 from classification.config import ClassificationConfig
 from classification.data import MOST_SIDES
-from engine.identity import NAME, check_folder, read_identity
+from engine.identity import check_folder, read_identity
 from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.log import evaluation_lines
+from engine.record import IDENTITY_NAME as NAME
 from files.typed import from_json
 from pretraining.augment import CROP_SHARE, is_long, resized_part, resized_size
 from pretraining.beit_config import BEiTConfig

@@ -5,12 +5,10 @@ Axis letters: B batch, N patches, P pixels of a patch (p * p * C), T numbers of 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-TargetKind = Literal["pixels", "normalised", "pca", "tokens"]
 VARIANCE_EPS = 1e-6  # of the official code
 
 

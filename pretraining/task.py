@@ -8,16 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.declaration import InitialWeights
 from backbones.initial import start_from
+from backbones.normalisation import Normalisation
 from backbones.param_groups import ParamGroup, exempt_vectors, param_groups
 from backbones.vit import ViT
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images import UnreadableImageError, evenly_spaced
+from engine.results_file import ImageResult
 from engine.seeding import derive, seeded
-from engine.task import Facts, ImageResult
+from engine.task import Facts
 from pretraining.augment import View, training_view, validation_view
 from pretraining.config import MAEConfig
 from pretraining.data import MaskedImages, Sample
@@ -25,6 +27,7 @@ from pretraining.mae import MaskedAutoencoder, Variant, patchify
 from pretraining.masking import draw_noise, kept_count
 from pretraining.official import put_into, read_official, write_start
 from pretraining.pictures import draw_reconstructions
+from pretraining.spec import MAE
 from pretraining.target import PCATarget, fit_pca
 from pretraining.token_target import TokenTarget
 from pretraining.tokenizer import open_tokenizer
@@ -37,8 +40,7 @@ PCA_IMAGES = 1000  # training images that a PCA is fitted on: 196,000 patches at
 class MAETask:
     """Reconstruction of masked pixels; ends in a backbone checkpoint of the encoder alone."""
 
-    name = "mae"
-    primary_metric = "val_loss"
+    name, primary_metric = MAE.name, MAE.primary.name
 
     def __init__(
         self,

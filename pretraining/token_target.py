@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.checkpoint import Normalisation
 from backbones.config import Grid
+from backbones.normalisation import Normalisation
 from pretraining.tokenizer import Tokenizer
 
 

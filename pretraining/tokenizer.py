@@ -5,15 +5,14 @@ h x w tokens.
 """
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from backbones.config import Grid
+from pretraining.config import TokenizerKind
 from pretraining.dvae_file import read_tokenizer
 from pretraining.tokenizer_dall_e import read_dall_e
-
-Kind = Literal["own", "dall_e"]
 
 
 class Tokenizer(Protocol):
@@ -38,7 +37,7 @@ class Tokenizer(Protocol):
         """Return the pixels (B, C, H, W), 0 to 1, that the decoder makes of tokens."""
 
 
-def open_tokenizer(path: str | None, kind: Kind, *, trust_pickle: bool) -> Tokenizer:
+def open_tokenizer(path: str | None, kind: TokenizerKind, *, trust_pickle: bool) -> Tokenizer:
     """Return the tokenizer in a file of this project's (`own`) or in the folder of DALL-E's two files (`dall_e`).
 
     Raises ValueError or FileNotFoundError that says what to give.

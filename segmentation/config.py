@@ -1,11 +1,12 @@
 """Options of segmentation."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
-from engine.config import RunConfig
-from segmentation.layout import LayoutName
+from engine.config import BASIC, RunConfig
+
+LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
 
 HeadKind = Literal["upernet", "linear"]
 WeightDecayFree = Literal["vectors_and_embeddings", "vectors"]
@@ -65,11 +66,11 @@ class SegmentationConfig:
     """Evaluate by sliding windows; None evaluates whole images."""
     boundary_iou: bool = False
     """Report boundary_miou too: mIoU of what lies within 2% of the image's diagonal of a contour."""
-    layout: LayoutName = "ade20k"
+    layout: Annotated[LayoutName, BASIC] = "ade20k"
     """How the data set lies on disk (segmentation/layout.py); `folder` is images, index PNGs and classes.txt."""
-    train_split: str | None = None
+    train_split: Annotated[str | None, BASIC] = None
     """Split to train on; the layout's own unless given."""
-    val_split: str | None = None
+    val_split: Annotated[str | None, BASIC] = None
     """Split to evaluate on; the layout's own unless given."""
     test_scales: tuple[float, ...] = (1.0,)
     """Factors of `resize` that images are also seen at in evaluation; predictions are averaged over them."""

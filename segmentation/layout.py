@@ -18,13 +18,13 @@ Label maps may be .tif or .bmp in the place of .png.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from engine.images import UnreadableImageError
 from files.naming import SYSTEM
 from files.shared import shared_paths
 from segmentation import classes as known
 from segmentation.classes import Classes
+from segmentation.config import LayoutName
 from segmentation.labels import (
     CONVERT,
     IGNORED,
@@ -42,7 +42,6 @@ from segmentation.labels import (
 from segmentation.pairs import Pair, check_folders, pair_folders, some, system_images
 from segmentation.voc import voc_notes, voc_pairs
 
-LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
 CENSUS_LIMIT = 2000  # label maps that are all read at the start; about ten seconds for photographs
 
 

@@ -11,7 +11,7 @@ Axis letters: H x W pixels.
 import cv2
 import numpy as np
 
-from engine.confusion import class_scores
+from metrics.miou import class_scores
 from segmentation.labels import IGNORED
 
 DISTANCE = 0.02  # of the image's diagonal; section 4 of Boundary IoU

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.confusion import class_scores
 from files.writing import replacing
+from metrics.miou import class_scores
 
 
 def write_per_class(
@@ -15,7 +15,7 @@ def write_per_class(
 ) -> Path:
     """Write number, name, iou and acc in percent, and the pixels labelled, predicted and both, of every class.
 
-    A score that a class does not have (see engine.confusion) is an empty cell. `boundary_CC` adds boundary_iou.
+    A score that a class does not have (see metrics.miou) is an empty cell. `boundary_CC` adds boundary_iou.
     """
     iou_C, accuracy_C = class_scores(total_CC)
     areas = total_CC.sum(axis=1), total_CC.sum(axis=0), total_CC.diagonal()

@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.figure_text import label_text
 from engine.image_file import UnreadableImageError
 from engine.images import MOST_DRAWN, read_reduced
-from engine.task import ImageResult
+from engine.results_file import ImageResult
 from files.writing import replacing
 from segmentation.classes import Classes, palette_of
 from segmentation.data import PairedImages, collate

@@ -5,7 +5,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from engine.plan import Plannable
 from segmentation.config import SegmentationConfig
 from segmentation.losses import segmentor_losses

@@ -14,18 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.checkpoint import Normalisation
 from backbones.declaration import InitialWeights
 from backbones.initial import normalisation_of, read_initial, start_from
 from backbones.loading import LoadReport
+from backbones.normalisation import Normalisation
 from backbones.param_groups import ParamGroup
 from engine.config import OptimConfig
-from engine.confusion import add_up, scores
 from engine.cost import count_flops
 from engine.export import Exportable, Normalised
 from engine.image_file import say_need
 from engine.processes import processes
-from engine.task import Facts, ImageResult
+from engine.results_file import ImageResult
+from engine.task import Facts
+from metrics.miou import add_up, scores
 from segmentation.answers import as_values, draw_overlay, from_values, write_index
 from segmentation.backbone import MAETransferViT
 from segmentation.config import SegmentationConfig
@@ -41,10 +42,11 @@ from segmentation.losses import segmentor_losses
 from segmentation.metrics import boundary_confusion, boundary_miou, confusion
 from segmentation.per_class import write_per_class
 from segmentation.pictures import draw_confusion, draw_predictions
+from segmentation.spec import SEGMENTATION
 
-# of an image that is predicted and drawn: its decoded pixels, scores of one class at its size and the best so far; 1.6
-# GB measured for 100 megapixels
-BYTES_PER_PIXEL = 16
+# of an image that is predicted and drawn, beside the model: its decoded pixels twice, and its answer; 0.6 GB measured
+# for 100 megapixels
+BYTES_PER_PIXEL = 8
 # of an image that is seen whole, in one forward pass at the size that `resize` gives it: 400 measured of ViT-B, UPerNet
 WHOLE_BYTES_PER_PIXEL = 500
 WHOLE_SAID_FROM = 10**7  # pixels
@@ -81,8 +83,7 @@ class SegmentationModel(nn.Module):
 class SegmentationTask:
     """Fine-tuning of the whole ViT, or of a head on its frozen features."""
 
-    name = "segmentation"
-    primary_metric = "miou"
+    name, primary_metric = SEGMENTATION.name, SEGMENTATION.primary.name
 
     def __init__(
         self,

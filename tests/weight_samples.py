@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbones.checkpoint import HALF, IMAGENET, Checkpoint, write_state
+from backbones.checkpoint import Checkpoint, write_state
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
+from backbones.normalisation import HALF, IMAGENET
 from backbones.sources import SOURCES
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT

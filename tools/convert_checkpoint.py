@@ -14,23 +14,14 @@ from typing import Annotated
 
 import tyro
 
-from backbones.declaration import Family, Heads, InitialWeights, TableSize, TrustPickle
-from backbones.loading import by_rule
-from backbones.public import markdown_table
-from backbones.sources import SOURCES
-from backbones.sources.convert import Changes, changed, write_as, written
-from backbones.sources.inspect import inspect_file
-from backbones.sources.read import read_checkpoint
+from backbones.declaration import FORMATS, Changes, Family, Heads, InitialWeights, TableSize, TrustPickle
 from engine.launch import fail, parse
 from files.naming import refuse_overwriting
 
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 
 
-# from the table, so that a format cannot be left out
-Format = Annotated[
-    str, tyro.conf.arg(help=f"Format to write: {', '.join(n for n, source in SOURCES.items() if source.restore)}.")
-]
+Format = Annotated[str, tyro.conf.arg(help=f"Format to write: {', '.join(FORMATS)}.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +50,8 @@ class Inspect(FileFlags):
     """Say what a weights file looks like: contents, architecture, digests, the command to load it."""
 
     def run(self) -> None:
+        from backbones.sources.inspect import inspect_file
+
         found = inspect_file(self.declared())
         print("\n".join(found.lines()))
         if found.failure:
@@ -77,6 +70,10 @@ class Convert(FileFlags):
     """What becomes of the weights on the way."""
 
     def run(self) -> None:
+        from backbones.loading import by_rule
+        from backbones.sources.convert import changed, write_as, written
+        from backbones.sources.read import read_checkpoint
+
         refuse_overwriting(written(self.to, self.out), [self.file])
         read = read_checkpoint(self.declared(self.source))
         checkpoint, lines = changed(read, self.changes)
@@ -91,6 +88,9 @@ class List:
     """List the public checkpoints and the formats."""
 
     def run(self) -> None:
+        from backbones.public import markdown_table
+        from backbones.sources import SOURCES
+
         print("\n".join(f"{name}: {source.title}" for name, source in sorted(SOURCES.items())))
         print(f"\n{markdown_table()}")
 

@@ -8,14 +8,14 @@ head in order, so there must be as many. --crop-share is timm's crop_pct (0.875 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from backbones.checkpoint import Normalisation
 from backbones.declaration import Heads, InitialWeights, TrustPickle
-from classification.data import LabelledImages, eval_transform, open_split
-from classification.heads import Classifier
-from classification.with_head import classifier_of, top_answers, top_scores
-from engine.device import make_fabric
+from backbones.normalisation import Normalisation
 from engine.launch import fail, parse
+
+if TYPE_CHECKING:
+    from classification.heads import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,10 @@ class Args:
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
+    if not args.init.exists():
+        return fail(FileNotFoundError(f"{args.init}: no such file of weights."))
+    from classification.with_head import classifier_of
+
     declared = InitialWeights(
         path=args.init, source=args.init_source, num_heads=args.init_heads, trust_pickle=args.trust_pickle
     )
@@ -52,8 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def evaluate(args: Args, model: Classifier, normalisation: Normalisation) -> tuple[dict[str, float], list[str]]:
+def evaluate(args: Args, model: "Classifier", normalisation: Normalisation) -> tuple[dict[str, float], list[str]]:
     """Return the scores, and a line on what was left out and per image that cannot be read."""
+    from classification.data import LabelledImages, eval_transform, open_split
+    from classification.with_head import top_answers, top_scores
+    from engine.device import make_fabric
+
     folder, notes = open_split(args.data, args.split)
     outputs = model.head.out_features
     if len(folder.classes) != outputs:

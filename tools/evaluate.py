@@ -9,43 +9,17 @@ numbers of a COCO results file, made here (RUN/detections.json) or elsewhere, an
 """
 
 import sys
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-import classification.config
-import classification.task
-import detection.config
-import detection.task
-import pretraining.beit_config
-import pretraining.beit_task
-import pretraining.config
-import pretraining.dvae_config
-import pretraining.dvae_task
-import pretraining.moco_config
-import pretraining.moco_task
-import pretraining.supervised
-import pretraining.task
-import segmentation.config
-import segmentation.task
-from detection.rescore import score_files
+from backbones.declaration import TrustStart
 from engine.image_file import allow_megapixels
 from engine.launch import fail, parse
-from engine.reevaluate import Asked, Buildable, TrustStart, reevaluate
-
-TASKS = {
-    "mae": Buildable(pretraining.config.MAEConfig, pretraining.task.build_task),
-    "beit": Buildable(pretraining.beit_config.BEiTConfig, pretraining.beit_task.build_task),
-    "dvae": Buildable(pretraining.dvae_config.DVAEConfig, pretraining.dvae_task.build_task),
-    "moco_v3": Buildable(pretraining.moco_config.MoCoConfig, pretraining.moco_task.build_task),
-    "supervised": Buildable(classification.config.ClassificationConfig, pretraining.supervised.build_task),
-    "classification": Buildable(classification.config.ClassificationConfig, classification.task.build_task),
-    "detection": Buildable(detection.config.DetectionConfig, detection.task.build_task),
-    "segmentation": Buildable(segmentation.config.SegmentationConfig, segmentation.task.build_task),
-}
+from engine.record import read_record
+from mae_transfer.tasks import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +56,17 @@ def main(argv: list[str] | None = None) -> int:
         return coco(parse(CocoArgs, argv[1:], doc=__doc__))
     args = parse(Args, argv, doc=__doc__)
     try:
+        read_record(args.run)
+        from engine.reevaluate import Asked, reevaluate
+
         allow_megapixels(args.max_megapixels)
-        asked = Asked(data=args.data, split=args.split, trust_pickle=args.trust_pickle)
-        done = reevaluate(args.run, trusting(args.trust_tokenizer_pickle), asked, say=print)
+        asked = Asked(
+            data=args.data,
+            split=args.split,
+            trust_pickle=args.trust_pickle,
+            trust_tokenizer=args.trust_tokenizer_pickle,
+        )
+        done = reevaluate(args.run, TASKS, asked, say=print)
     except (ValueError, OSError) as error:
         return fail(error)
     print(f"step {done.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in done.metrics.items()))
@@ -94,16 +76,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def trusting(tokenizer: bool) -> dict[str, Buildable]:
-    """Return TASKS, those that read a tokenizer with the command line's word that its pickles may run."""
-    with_tokens = {name: TASKS[name] for name in ("mae", "beit")}
-    return TASKS | {
-        name: replace(task, build=partial(task.build, trust_tokenizer=tokenizer)) for name, task in with_tokens.items()
-    }
-
-
 def coco(args: CocoArgs) -> int:
     """Print the numbers of a results file; return the exit code."""
+    from detection.rescore import score_files
+
     try:
         done = score_files(args.annotations, args.detections)
     except (ValueError, OSError) as error:

@@ -14,12 +14,11 @@ from typing import Annotated
 
 import tyro
 
-from engine.export import OPSET, Exports, export_onnx
+from backbones.declaration import TrustStart
 from engine.launch import fail, parse
-from engine.reevaluate import Asked, TrustStart, files_of, rebuild
-from engine.resume import load_model
+from engine.record import read_record
 from files.naming import refuse_overwriting
-from tools.evaluate import TASKS
+from mae_transfer.tasks import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +31,8 @@ class Args:
     """File to write."""
     data: Path | None = None
     """Folder of the data set; the run's own unless given."""
-    opset: int = OPSET
-    """Version of ONNX's operators."""
+    opset: int | None = None
+    """Version of ONNX's operators; 20 unless given."""
     trust_pickle: TrustStart = False
 
 
@@ -41,12 +40,17 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
     try:
+        read_record(args.run)
+        from engine.export import Exports, export_onnx
+        from engine.reevaluate import Asked, files_of, rebuild
+        from engine.resume import load_model
+
         rebuilt = rebuild(args.run, TASKS, Asked(data=args.data, trust_pickle=args.trust_pickle), say=print)
         refuse_overwriting([args.out], [rebuilt.checkpoint, *files_of(args.run)])
         if not isinstance(rebuilt.task, Exports):
             raise ValueError(f"{args.run}: a run of task {rebuilt.task.name!r}, which has nothing to export.")
         step = load_model(rebuilt.checkpoint, rebuilt.task.model)
-        done = export_onnx(rebuilt.task.exportable(), args.out, opset=args.opset)
+        done = export_onnx(rebuilt.task.exportable(), args.out, **({} if args.opset is None else {"opset": args.opset}))
     except (ValueError, OSError, ImportError) as error:
         return fail(error)
     print(f"{done.path}: step {step} of {args.run}, {done.path.stat().st_size / 2**20:.1f} MiB")

@@ -23,7 +23,7 @@ from benchmark.resample import RESAMPLES
 from benchmark.scaling import write_scaling
 from benchmark.store import open_store
 from benchmark.table import compare
-from tools.kinds import with_later_fields
+from mae_transfer.tasks import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.resamples < 0 or args.resamples == 1:
             raise ValueError(f"--resamples {args.resamples}: give 2 or more (1,000 is plenty), or 0 for none.")
-        comparison = compare(open_store(args.runs), resamples=args.resamples, later=with_later_fields)
+        comparison = compare(open_store(args.runs, TASKS), resamples=args.resamples)
         text = to_html(comparison, images=args.images) if args.format == "html" else EXPORTS[args.format](comparison)
         if args.out is None:
             print(text, end="")

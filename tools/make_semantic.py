@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.launch import fail, parse
-from segmentation.convert import convert_colours
-from segmentation.panoptic import convert_panoptic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +39,9 @@ class Panoptic:
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Colours | Panoptic, argv, doc=__doc__)  # type: ignore[arg-type]
+    from segmentation.convert import convert_colours
+    from segmentation.panoptic import convert_panoptic
+
     try:
         if isinstance(args, Colours):
             count = len(convert_colours(args.source, args.out, args.palette, ignore=args.ignore or ()))

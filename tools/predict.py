@@ -15,11 +15,11 @@ from typing import Annotated
 
 import tyro
 
+from backbones.declaration import TrustStart
 from engine.image_file import allow_megapixels
 from engine.launch import fail, parse
-from engine.predict import images_named, predict_images
-from engine.reevaluate import Asked, TrustStart
-from tools.evaluate import TASKS
+from engine.record import read_record
+from mae_transfer.tasks import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed or an image could not be read."""
     args = parse(Args, argv, doc=__doc__)
     try:
+        read_record(args.run)
+        from engine.predict import images_named, predict_images
+        from engine.reevaluate import Asked
+
         allow_megapixels(args.max_megapixels)
         asked = Asked(data=args.data, trust_pickle=args.trust_pickle)
         done = predict_images(args.run, TASKS, images_named(args.images), asked, out=args.out, say=print)

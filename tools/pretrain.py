@@ -14,49 +14,14 @@ OUT/backbone.safetensors, which the tools of the three tasks take as --init, and
 from a run of the official MAE code; like any run it is continued with --resume where it was stopped.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from backbones.declaration import InitialWeights
-from classification.config import Resize
-from engine.launch import parse, run_tool
-from engine.task import Task
-from pretraining.beit_flags import BEiTFlags
-from pretraining.build import build_task
-from pretraining.crop_flags import CropFlags
-from pretraining.mae_flags import MAEFlags
-from pretraining.moco_flags import MoCoFlags
-from pretraining.recipes import RECIPES
-from pretraining.statistics import with_statistics
-from pretraining.statistics_flags import StatisticsFlags
-
-
-@dataclass(frozen=True, kw_only=True)
-class Args(MAEFlags, BEiTFlags, MoCoFlags, CropFlags, StatisticsFlags):
-    """Flags of pre-training. A flag of a method that the recipe is not of is refused."""
-
-    resize: Resize | None = None
-    """From labels: what resizes training crops, Pillow or torch, whose loader is faster and whose pixels are nearly the
-    same."""
+from engine.launch import train
+from engine.spec import of_tool
+from mae_transfer.tasks import TASKS
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 130 interrupted."""
-
-    def build(config: Any, *, data: Path, init: InitialWeights | None) -> Task:
-        args: Args = parse(Args, argv, doc=None)
-        return build_task(config, data=data, init=init, trust_tokenizer=bool(args.trust_tokenizer_pickle))
-
-    def adopt(config: Any, init: InitialWeights | None) -> Any:
-        args: Args = parse(Args, argv, doc=None)
-        if init is not None and init.architecture != "recipe":
-            raise ValueError(f"--init-architecture {init.architecture}: this tool builds the recipe's ViT alone.")
-        if not args.statistics:
-            return config
-        return with_statistics(config, data=args.data, out=args.out, resume=args.resume, init=init)
-
-    return run_tool(Args, argv, doc=__doc__, recipes=RECIPES, build=build, adopt=adopt)
+    return train(argv, of_tool(TASKS, "pretrain"), doc=__doc__)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,18 @@ random while it trains (arXiv 2111.06377, table 12): the number here is not that
 weights, images (names, sizes, times) and transform: 2 * depth * width * 2 bytes an image, 37 kB for ViT-B.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from backbones.config import FAMILY
-from backbones.initial import with_architecture
-from classification.config import Pooling
-from classification.probe import ProbeConfig, run_probes
+from classification.config import ProbeConfig
+from engine.flags import parse_with_config
 from engine.init_flags import InitFlags
-from engine.launch import fail, parse, refuse_among_images
+from engine.launch import fail, refuse_among_images
 from files.naming import refuse_overwriting
 
 
@@ -35,44 +35,36 @@ class Args(InitFlags):
     """Folder that holds train/<class>/ and val/<class>/."""
     out: Path
     """Folder to write to."""
-    image_size: int | None = None
-    """Side of the square in pixels; the ViT's usual one unless given."""
-    pooling: Pooling = "class"
-    """What the leading metric reads; the other is printed and recorded too."""
-    val_split: str = "val"
-    """Folder of the validation images."""
-    linear_epochs: int = 100
-    """Passes of the linear classifiers over the cached features."""
-    seed: int = 0
-    """Seed of random weights and of the linear classifiers' order."""
-    batch_size: int = 64
-    """Images per forward pass."""
-    workers: int = 0
-    """Processes that load images."""
     cache: Path | None = None
     """Folder of the features, which runs may share; OUT/features unless given."""
 
 
-def config_of(args: Args) -> ProbeConfig:
-    """Return the configuration before the weights are read. Raises ValueError for a name that no ViT has."""
-    if args.backbone not in FAMILY:
-        raise ValueError(f"no ViT is called {args.backbone!r}; there are: {', '.join(sorted(FAMILY))}.")
-    backbone = FAMILY[args.backbone]
-    if args.image_size is not None:
-        backbone = backbone.at(args.image_size, args.image_size)
-    shared = ("pooling", "val_split", "linear_epochs", "seed", "batch_size", "workers")
-    return replace(ProbeConfig(backbone=backbone), **{name: getattr(args, name) for name in shared})
+def configured(argv: list[str] | None) -> tuple[Args, ProbeConfig]:
+    """Return the flags and the configuration before the weights are read. Raises ValueError for an unknown ViT."""
+    return parse_with_config(Args, {name: _of(name) for name in FAMILY}, argv, doc=__doc__, noun="ViT")
+
+
+def _of(name: str) -> Callable[[], ProbeConfig]:
+    def config() -> ProbeConfig:
+        return ProbeConfig(backbone=FAMILY[name])
+
+    vit = FAMILY[name]
+    config.__doc__ = f"width {vit.embed_dim}, {vit.depth} blocks, {vit.num_heads} heads, patches of {vit.patch_size} px"
+    return config
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
-    args = parse(Args, argv, doc=__doc__)
     try:
-        config, init = config_of(args), args.weights()
+        args, config = configured(argv)
+        from backbones.initial import with_architecture
+        from classification.probe import run_probes
+
+        init = args.weights()
         cache = args.cache or args.out / "features"
         for folder in (args.out, cache):
             refuse_overwriting([folder], [args.data] if args.init is None else [args.data, args.init])
-            refuse_among_images(folder, args.data, ("train", args.val_split))
+            refuse_among_images(folder, args.data, ("train", config.val_split))
         config = with_architecture(config, init)
         records = run_probes(config, data=args.data, init=init, out=args.out, cache=cache, say=print)
     except (ValueError, OSError) as error:

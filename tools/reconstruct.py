@@ -19,9 +19,7 @@ import tyro
 
 from backbones.declaration import Family, Heads, InitialWeights
 from engine.launch import fail, parse
-from pretraining.gallery import Decoder, Options, make_gallery, open_any
-from pretraining.masking import Sampling
-from pretraining.pictures import StatisticsOf
+from pretraining.config import Sampling, StatisticsOf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +55,10 @@ class Args:
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
+    if not args.model.exists():
+        return fail(FileNotFoundError(f"{args.model}: no such run or file of weights."))
+    from pretraining.gallery import Decoder, Options, make_gallery, open_any
+
     options = Options(
         mask_ratio=args.mask_ratio,
         sampling=args.sampling,

@@ -15,10 +15,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from classification.robustness import mean_top1, score_corruptions, score_folder
-from classification.trained import known_by
+from backbones.declaration import TrustStart
 from engine.launch import fail, parse
-from engine.reevaluate import Asked, TrustStart
+from engine.record import read_record
 from files.naming import inside, refuse_within
 from files.writing import replacing
 
@@ -42,6 +41,11 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
     try:
+        read_record(args.run)
+        from classification.robustness import mean_top1, score_corruptions, score_folder
+        from classification.trained import known_by
+        from engine.reevaluate import Asked
+
         out = inside(args.run, f"robustness/{args.images.resolve().name}.json", source=args.run)
         refuse_within(out, [args.images])
         asked = Asked(data=args.data, trust_pickle=args.trust_pickle)

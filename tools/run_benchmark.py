@@ -28,7 +28,7 @@ from benchmark.slurm import submit
 from benchmark.suite import Suite, exit_code
 from engine.launch import fail, parse
 from files.locking import locked
-from tools.kinds import with_later_fields
+from mae_transfer.tasks import TASKS
 from tools.study_job import StudyJob
 from tools.study_tools import TOOLS
 
@@ -100,7 +100,7 @@ def _here(made: Prepared, at_once: int, command: str, start: float) -> int:
         _say(note)
         made.write_plan()
         outcomes = suite.carry_out(made.runs)
-        print(closing_report(made.out, outcomes, seconds=time.monotonic() - start, later=with_later_fields))
+        print(closing_report(made.out, outcomes, TASKS, seconds=time.monotonic() - start))
     if suite.stopped:
         print(f"Stopped. Continue with: python tools/run_benchmark.py {command}")
     return exit_code(outcomes, stopped=suite.stopped)

@@ -2,35 +2,59 @@
 
 import shutil
 import typing
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from backbones.config import FAMILY
 from benchmark.attempt import Tool
-from classification.recipes import RECIPES as CLASSIFICATION
-from detection.recipes import RECIPES as DETECTION
+from benchmark.fairness import Later
+from classification.config import ProbeConfig
 from engine.config import as_json
-from engine.launch import choose_recipe, override, parse
-from pretraining.recipes import RECIPES as PRETRAINING
+from engine.flags import leaves
+from engine.launch import TrainArgs, configured, train
+from engine.spec import TaskSpec, TaskTable, of_tool, with_later_fields
+from mae_transfer.tasks import TASKS
+from metrics.accuracy import TOP1
 from scenes.config import SceneCounts, ScenesConfig
-from segmentation.recipes import RECIPES as SEGMENTATION
-from tools import hold_out, make_scenes, pretrain, probe, train_cls, train_det, train_seg
-from tools.kinds import with_later_fields
+from tools import hold_out, make_scenes, probe
 
 
-def flags_of(args: type[Any]) -> dict[str, bool]:
-    """Return the names of a tool's flags, and whether each names a file or folder."""
+def flags_of(args: type[Any], *configs: Any) -> dict[str, bool]:
+    """Return the names of a tool's flags, its own and those of configurations, and whether each names a file."""
     hints = typing.get_type_hints(args)
-    return {f.name: Path in (hints[f.name], *typing.get_args(hints[f.name])) for f in fields(args)}
+    own = {f.name: Path in (hints[f.name], *typing.get_args(hints[f.name])) for f in fields(args)}
+    return own | {leaf.name: leaf.is_file for config in configs for leaf in leaves(config)}
 
 
-def _trainer(main: Callable[[list[str]], int], args: type[Any], recipes: dict[str, Callable[[], Any]]) -> Tool:
+def trainer(specs: Sequence[TaskSpec], later: Later) -> Tool:
+    """Return the tool that trains some tasks; `later` gives a configuration of before the fields of today."""
+
     def config(argv: list[str]) -> dict[str, Any]:
-        given = parse(args, argv, doc=None)
-        return as_json(override(choose_recipe(recipes, given.recipe), given))
+        return as_json(configured(argv, specs, doc=None)[1])
 
-    return Tool(main=main, config=config, flags=flags_of(args), later=with_later_fields)
+    def preload() -> None:
+        for spec in specs:
+            assert spec.module is not None
+            import_module(spec.module)
+        import_module("engine.loop")
+
+    configs = [recipe() for spec in specs for recipe in spec.recipes.values()]
+    return Tool(
+        main=partial(_train, specs),
+        config=config,
+        flags=flags_of(TrainArgs, *configs),
+        later=later,
+        metric=specs[0].primary,
+        preload=preload,
+    )
+
+
+def _train(specs: Sequence[TaskSpec], argv: list[str]) -> int:
+    return train(argv, specs, doc=None)
 
 
 def _probe(argv: list[str]) -> int:
@@ -42,7 +66,7 @@ def _probe(argv: list[str]) -> int:
 
 
 def _probe_config(argv: list[str]) -> dict[str, Any]:
-    config = probe.config_of(parse(probe.Args, argv, doc=None))
+    _, config = probe.configured(argv)
     return {**as_json(config), "leading": f"depth{config.backbone.depth:02d}_{config.pooling}"}
 
 
@@ -51,12 +75,24 @@ def _scene_flags() -> dict[str, bool]:
     return {"out": True} | {f.name: False for part in (ScenesConfig, SceneCounts) for f in fields(part)}
 
 
-TOOLS = {
-    "make_scenes": Tool(main=make_scenes.main, config=None, flags=_scene_flags()),
-    "hold_out": Tool(main=hold_out.main, config=None, flags={}),
-    "pretrain": _trainer(pretrain.main, pretrain.Args, PRETRAINING),
-    "train_cls": _trainer(train_cls.main, train_cls.Args, CLASSIFICATION),
-    "train_det": _trainer(train_det.main, train_det.Args, DETECTION),
-    "train_seg": _trainer(train_seg.main, train_seg.Args, SEGMENTATION),
-    "probe": Tool(main=_probe, config=_probe_config, flags=flags_of(probe.Args), later=with_later_fields),
-}
+def tools_for(tasks: TaskTable) -> dict[str, Tool]:
+    """Return the tools that a study of these tasks calls."""
+    later = partial(with_later_fields, tasks)
+    probed = ProbeConfig(backbone=next(iter(FAMILY.values())))
+    trained = dict.fromkeys(spec.tool for spec in tasks.values() if spec.module is not None)
+    return {
+        "make_scenes": Tool(main=make_scenes.main, config=None, flags=_scene_flags()),
+        "hold_out": Tool(main=hold_out.main, config=None, flags={}),
+        **{tool: trainer(of_tool(tasks, tool), later) for tool in trained},
+        "probe": Tool(
+            main=_probe,
+            config=_probe_config,
+            flags=flags_of(probe.Args, probed),
+            later=later,
+            metric=TOP1,
+            preload=partial(import_module, "classification.probe"),
+        ),
+    }
+
+
+TOOLS = tools_for(TASKS)

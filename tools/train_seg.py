@@ -9,30 +9,14 @@ in segmentation/recipes.py; the record says in what a run departs from them. Met
 in OUT/record.json.
 """
 
-from dataclasses import dataclass
-
-from backbones.initial import with_architecture
-from engine.launch import TrainArgs, run_tool
-from segmentation.layout import LayoutName
-from segmentation.recipes import RECIPES
-from segmentation.task import build_task
-
-
-@dataclass(frozen=True, kw_only=True)
-class Args(TrainArgs):
-    """Flags of segmentation."""
-
-    layout: LayoutName | None = None
-    """How the data set lies on disk; the recipe's unless given (ade20k)."""
-    train_split: str | None = None
-    """Split to train on; the layout's own unless given."""
-    val_split: str | None = None
-    """Split to evaluate on; the layout's own unless given."""
+from engine.launch import train
+from engine.spec import of_tool
+from mae_transfer.tasks import TASKS
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed, 130 interrupted."""
-    return run_tool(Args, argv, doc=__doc__, recipes=RECIPES, build=build_task, adopt=with_architecture)
+    return train(argv, of_tool(TASKS, "train_seg"), doc=__doc__)
 
 
 if __name__ == "__main__":

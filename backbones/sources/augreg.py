@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import HALF
+from backbones.normalisation import HALF
 from backbones.sources.source import Renamed, Source, join, listed, whole
 from backbones.sources.timm import complete
 from backbones.sources.timm import rename as rename_timm

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import HALF, Checkpoint
+from backbones.checkpoint import Checkpoint
+from backbones.normalisation import HALF
 from backbones.relpos import table_index
 from backbones.sources.source import POSITIONS, Renamed, Source, rename_each, whole
 from backbones.sources.timm import require_norm, require_plain

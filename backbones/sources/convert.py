@@ -1,7 +1,7 @@
 """A checkpoint written in another family's format, changed in shape first where that was asked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,29 +9,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backbones.checkpoint import Checkpoint, write_state
-from backbones.loading import Fit, Inflation, by_rule, load_checkpoint
+from backbones.declaration import Changes
+from backbones.loading import Fit, by_rule, load_checkpoint
 from backbones.sources import SOURCES, huggingface_written
 from backbones.sources.source import ENCODER, HEAD, Source
 from backbones.vit import ViT
 from files.writing import replacing
 
 PYTORCH_SUFFIXES = (".pth", ".pt", ".bin")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """What becomes of the weights on the way; by default nothing."""
-
-    encoder_only: bool = False
-    """Leave a decoder and a head out."""
-    resize_to: tuple[int, int] | None = None
-    """Make the position tables for this height and width in pixels."""
-    patch_size: int | None = None
-    """Resample the patch projection to this many pixels (bicubic), as ViTDet does for H/14."""
-    in_chans: int | None = None
-    """Carry the patch projection to this many channels, by the rule `inflate`."""
-    inflate: Inflation | None = None
-    """How new channels come from the old ones: sum, mean or repeat."""
 
 
 def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[str]]:

@@ -20,7 +20,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from backbones.checkpoint import HALF, Checkpoint
+from backbones.checkpoint import Checkpoint
+from backbones.normalisation import HALF
 from backbones.sources.huggingface_config import beside
 from backbones.sources.source import (
     BEIT_ALONE,

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from backbones.checkpoint import Normalisation
 from backbones.layers import LAYER_NORM_EPS
+from backbones.normalisation import Normalisation
 from backbones.sources.source import BEIT_ALONE, POSITIONS, Renamed
 from files.parsing import read_json
 

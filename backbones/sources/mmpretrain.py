@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from backbones.checkpoint import HALF
+from backbones.normalisation import HALF
 from backbones.sources.mmseg import BACKBONE, SCALED, ours
 from backbones.sources.source import BEIT_ALONE, POSITIONS, Renamed, Source, rename_each, whole
 

@@ -14,8 +14,9 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import IMAGENET, Checkpoint, Normalisation
+from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
+from backbones.normalisation import IMAGENET, Normalisation
 from backbones.sources.architecture import HEADS
 from backbones.vit import ViT
 

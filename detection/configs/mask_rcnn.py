@@ -23,7 +23,7 @@ from detectron2.modeling.roi_heads import (
 )
 from torch import nn
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from detection.backbone import FourTapPyramid, ViTPyramid
 from detection.config import HeadsConfig
 from detection.detector import Detector

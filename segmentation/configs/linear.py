@@ -1,6 +1,6 @@
 """A linear map on the ViT's features: model nodes only."""
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from segmentation.config import SegmentationConfig
 from segmentation.configs.upernet import around_heads, cross_entropy, shared_by_heads
 from segmentation.host import ConfigDict

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from engine.config import as_json
 from engine.processes import processes
 from engine.sync_norm import CpuSyncBatchNorm

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import backbones.checkpoint
-from backbones.checkpoint import FORMAT, Normalisation, write_checkpoint
+from backbones.checkpoint import FORMAT, write_checkpoint
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
 from backbones.loading import Fit, load_checkpoint
+from backbones.normalisation import Normalisation
 from backbones.position import resize_patches, resize_position
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT

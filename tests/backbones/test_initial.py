@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from backbones.checkpoint import IMAGENET, Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
 from backbones.initial import normalisation_of, read_initial, start_from, with_architecture
+from backbones.normalisation import IMAGENET, Normalisation
 from backbones.vit import ViT
 
 RECIPE = ViTConfig(

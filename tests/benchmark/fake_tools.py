@@ -46,7 +46,12 @@ class FakeTools:
         self.digests = True
         self.behaviour: dict[str, Callable[[StopRequest], int | None]] = {}
         self.suite_tools = {
-            name: replace(tool, main=self.scenes if tool.config is None else self.train, config=tool.config and config)
+            name: replace(
+                tool,
+                main=self.scenes if tool.config is None else self.train,
+                config=tool.config and config,
+                preload=lambda: None,
+            )
             for name, tool in TOOLS.items()
         }
 

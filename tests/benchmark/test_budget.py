@@ -13,6 +13,7 @@ from benchmark.planning import Prepared, prepare
 from benchmark.store import open_store
 from benchmark.table import compare
 from engine.record import RunRecord, write_record
+from mae_transfer.tasks import TASKS
 from tools.study_tools import TOOLS
 
 Record = Callable[..., RunRecord]
@@ -128,5 +129,5 @@ def test_the_cost_of_an_arm_has_what_is_frozen_once(study: Any, record: Record) 
     cost = record("mae", "random", 0, {}).cost
     study.pretrain("moco_v3", {"val_loss": 0.4}, cost=replace(cost, flops_per_image=6, frozen_flops_per_image=2))
     study.transfer("classification", "moco_v3", [70.0])
-    (moco,) = (found for found in compare(open_store(study.root), resamples=0).costs if found.arm == "moco_v3")
+    (moco,) = (found for found in compare(open_store(study.root, TASKS), resamples=0).costs if found.arm == "moco_v3")
     assert moco.training_flops == 3 * 6 + 2

@@ -8,6 +8,7 @@ import pytest
 from benchmark.components import Components, components
 from benchmark.contrast import ArmValues, Contrast, contrast, judge
 from benchmark.needed import needed
+from metrics.accuracy import TOP1
 
 
 def arm(values: dict[int, float], resampled_R: dict[int, np.ndarray] | None = None) -> ArmValues:
@@ -15,7 +16,7 @@ def arm(values: dict[int, float], resampled_R: dict[int, np.ndarray] | None = No
 
 
 def of(first: dict[int, float], second: dict[int, float], task: str = "classification") -> Contrast | None:
-    return contrast(task, metric="top1", arms=("mae", "supervised"), first=arm(first), second=arm(second), images=None)
+    return contrast(task, metric=TOP1, arms=("mae", "supervised"), first=arm(first), second=arm(second), images=None)
 
 
 def test_components_by_hand() -> None:
@@ -67,7 +68,7 @@ def test_images_widen_the_interval_and_pairing_narrows_it() -> None:
     for name, noise in (("paired", 0.0), ("unpaired", 1.0)):
         runs = [{s: v + shared_R + noise * rng.standard_normal(500) for s, v in one.items()} for one in values]
         item = contrast(
-            "t", metric="m", arms=("a", "b"), first=arm(values[0], runs[0]), second=arm(values[1], runs[1]), images=50
+            "t", metric=TOP1, arms=("a", "b"), first=arm(values[0], runs[0]), second=arm(values[1], runs[1]), images=50
         )
         assert item is not None and item.interval is not None and item.images == 50
         widths[name] = item.interval[1] - item.interval[0]

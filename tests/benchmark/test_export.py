@@ -16,11 +16,12 @@ from benchmark.export import escape_latex, to_csv, to_frame, to_json, to_latex, 
 from benchmark.store import open_store
 from benchmark.table import Comparison, compare
 from engine.record import RunRecord
+from mae_transfer.tasks import TASKS
 from tools import export_tables
 
 
 def comparison_of(study: Any) -> Comparison:
-    return compare(open_store(study.root))
+    return compare(open_store(study.root, TASKS))
 
 
 def md_rows(text: str, title: str) -> dict[tuple[str, ...], list[str]]:

@@ -24,6 +24,7 @@ from benchmark.store import open_store
 from benchmark.table import Comparison, compare
 from benchmark.verdict import verdicts
 from engine.record import write_record
+from mae_transfer.tasks import TASKS
 from tests.benchmark.conftest import make_pretraining, make_record
 from tools import export_tables
 
@@ -77,7 +78,7 @@ def comparison(request: pytest.FixtureRequest, tmp_path: Path) -> Comparison:
         arms = (claim, against, other)
         plan = Plan(name=task, claim=claim, against=against, arms=arms, published=table, runs=tuple(runs))
         write_plan(root, plan)
-    return compare(open_store(root), resamples=0)
+    return compare(open_store(root, TASKS), resamples=0)
 
 
 def grids(comparison: Comparison) -> list[Any]:

@@ -22,6 +22,7 @@ from benchmark.table import compare
 from engine.image_file import VARIABLE, UnreadableImageError
 from engine.record import read_record, write_record
 from files.locking import locked
+from mae_transfer.tasks import TASKS
 from tests.benchmark.fake_tools import demo
 from tools import export_tables
 
@@ -57,7 +58,7 @@ def runs(whole_study: Any) -> Path:
 
 
 def test_page_has_every_cell_and_fetches_nothing(runs: Path) -> None:
-    comparison = compare(open_store(runs))
+    comparison = compare(open_store(runs, TASKS))
     page = Page(to_html(comparison))
     for grid in (result_grid(comparison), difference_grid(comparison), cost_grid(comparison)):
         for row in grid.rows:
@@ -70,19 +71,19 @@ def test_text_of_records_is_escaped(runs: Path) -> None:
     folder = next(path.parent for path in sorted(runs.rglob("record.json")))
     record = read_record(folder)
     write_record(folder, type(record)(**{**record.__dict__, "recipe": "<script>alert(1)</script>"}))
-    text = to_html(compare(open_store(runs)))
+    text = to_html(compare(open_store(runs, TASKS)))
     assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
 
 
 def test_pictures_of_all_arms_on_the_same_image(runs: Path) -> None:
-    comparison = compare(open_store(runs))
+    comparison = compare(open_store(runs, TASKS))
     mine = [item for item in comparison.store.completed if item.record.task == "segmentation"]
     for item in mine:
         (item.folder / "pictures").mkdir()
         Image.new("RGB", (2000, 100), "red").save(item.folder / "pictures" / "predictions.png")
         names = ("pictures/predictions.png", f"pictures/{item.record.weights_source}.png")
         write_record(item.folder, type(item.record)(**{**item.record.__dict__, "pictures": names}))
-    comparison = compare(open_store(runs))
+    comparison = compare(open_store(runs, TASKS))
     mine = [item for item in comparison.store.completed if item.record.task == "segmentation"]
     ((name, shown),) = same_pictures(mine, comparison.arms)
     assert name == "pictures/predictions.png"
@@ -118,7 +119,7 @@ def test_pictures_that_cannot_be_read_are_named_with_the_limit(tmp_path: Path, m
 
 def test_classes_by_gain_and_one_without_a_score(runs: Path) -> None:
     scores = {"random": "a,10.0,1\nb,20.0,1\n", "supervised": "a,30.0,1\nb,40.0,1\n", "mae": "a,31.0,1\nb,45.5,1\n"}
-    comparison = compare(open_store(runs))
+    comparison = compare(open_store(runs, TASKS))
     assert class_grids(comparison, []) == []
     for item in comparison.store.completed:
         if item.record.task == "segmentation":
@@ -133,7 +134,7 @@ def test_classes_by_gain_and_one_without_a_score(runs: Path) -> None:
 
 
 def test_a_table_of_classes_without_its_column_is_named(runs: Path) -> None:
-    comparison = compare(open_store(runs))
+    comparison = compare(open_store(runs, TASKS))
     item = next(item for item in comparison.store.completed if item.record.task == "detection")
     (item.folder / "per_class.csv").write_text("name,ap\na,1\n", encoding="utf-8")
     (item.folder / "metrics.csv").write_text("step,name,value\n1,loss,0.5\n2,lo", encoding="utf-8")
@@ -144,11 +145,11 @@ def test_a_table_of_classes_without_its_column_is_named(runs: Path) -> None:
     Image.new("RGB", (8, 8)).save(stray)
     for name in (str(stray), "../elsewhere.png"):
         write_record(item.folder, replace(item.record, pictures=(name,)))
-        assert any("is no path inside the record's folder" in line for line in open_store(runs).unreadable)
+        assert any("is no path inside the record's folder" in line for line in open_store(runs, TASKS).unreadable)
 
 
 def test_damaged_files_of_a_run_are_named_and_cost_nothing_else(runs: Path) -> None:
-    whole = compare(open_store(runs))
+    whole = compare(open_store(runs, TASKS))
     item = next(item for item in whole.store.completed if item.record.task == "segmentation")
     other = next(it for it in whole.store.completed if it.record.task == "segmentation" and it.folder != item.folder)
     files = {"metrics.csv": "step,name,value\r\n1,loss,0.5\r\n", "per_class.csv": "name,iou\na,10.0\n"}
@@ -157,11 +158,11 @@ def test_damaged_files_of_a_run_are_named_and_cost_nothing_else(runs: Path) -> N
         for name, text in files.items():
             (one.folder / name).write_text(text, newline="")
         write_record(one.folder, replace(one.record, files_sha256=digests))
-    page = to_html(compare(open_store(runs)))
+    page = to_html(compare(open_store(runs, TASKS)))
     assert "File left out" not in page
     for name, text in files.items():
         (item.folder / name).write_text(text.replace("0.5", "1.5").replace("10.0", "90.0"), newline="")
-    comparison = compare(open_store(runs))
+    comparison = compare(open_store(runs, TASKS))
     assert comparison.rows == whole.rows
     page, table = to_html(comparison), to_markdown(comparison)
     for name in files:
@@ -170,7 +171,7 @@ def test_damaged_files_of_a_run_are_named_and_cost_nothing_else(runs: Path) -> N
     (grid,) = class_grids(comparison, [])
     assert len(grid.head) == 2  # the arm of the other run alone
     (other.folder / "metrics.csv").unlink()
-    assert curves_picture(compare(open_store(runs)), []) is None
+    assert curves_picture(compare(open_store(runs, TASKS)), []) is None
 
 
 def test_pictures_and_tables_behind_links_are_named_and_not_shown(runs: Path) -> None:
@@ -181,13 +182,13 @@ def test_pictures_and_tables_behind_links_are_named_and_not_shown(runs: Path) ->
     (away / "metrics.csv").write_text("step,name,value\n1,loss,0.5\n")
     (away / "per_class.csv").write_text("name,iou\na,10.0\n")
     (away / "backbone.safetensors").write_text("")
-    whole = compare(open_store(runs))
+    whole = compare(open_store(runs, TASKS))
     names = ("metrics.csv", "per_class.csv", "results.jsonl", "backbone.safetensors", "pictures/predictions.png")
     for item in whole.store.completed:
         (item.folder / "pictures").mkdir()
         for name in names:
             (item.folder / name).symlink_to(away / Path(name).name)
-    comparison = compare(open_store(runs))
+    comparison = compare(open_store(runs, TASKS))
     assert comparison.rows == whole.rows
     text, page = to_markdown(comparison), to_html(comparison)
     assert "data:image/jpeg" not in page and curves_picture(comparison, []) is None
@@ -205,7 +206,7 @@ def test_a_killed_run_is_told_from_one_at_work_wherever_its_status_is(runs: Path
     write_record(folder, replace(read_record(folder), status="running", steps=3))
 
     def told() -> set[str]:
-        store = open_store(runs)
+        store = open_store(runs, TASKS)
         comparison = compare(store)
         (line,) = (line for line in to_markdown(comparison).splitlines() if "detection-mae-seed0" in line)
         cells = Page(to_html(comparison)).cells
@@ -224,4 +225,4 @@ def test_a_plan_behind_a_link_is_refused(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     (runs / "study.json").symlink_to(tmp_path / "plan.json")
     with pytest.raises(ValueError, match=f"study.json is a link to {tmp_path / 'plan.json'};"):
-        open_store(runs)
+        open_store(runs, TASKS)

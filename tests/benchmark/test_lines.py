@@ -10,13 +10,16 @@ import pytest
 
 from benchmark.cells import record_lines
 from benchmark.fairness import pretraining_problems
-from benchmark.lines import METRICS, Line, arm_of, line_of
+from benchmark.lines import Line, arm_of, line_of
 from benchmark.plan import Plan, Planned, read_plans, write_plan
 from benchmark.search import Choice, Tried
 from benchmark.store import open_store
 from benchmark.table import compare
+from classification.spec import CLASSIFICATION, KNN
+from detection.spec import LVIS
 from engine.config import as_json
 from engine.record import RunRecord, read_record, write_record
+from mae_transfer.tasks import TASKS
 
 Record = Callable[..., RunRecord]
 
@@ -32,21 +35,21 @@ def test_an_arm_is_its_label_else_what_made_its_weights(record: Record) -> None:
 @pytest.mark.parametrize(
     ("changes", "metrics", "line"),
     [
-        ({}, {"top1": 1.0}, Line("classification", "classification")),
-        ({"protocol": "linear"}, {"top1": 1.0}, Line("classification, linear", "classification")),
+        ({}, {"top1": 1.0}, Line("classification", CLASSIFICATION.scores[0])),
+        ({"protocol": "linear"}, {"top1": 1.0}, Line("classification, linear", CLASSIFICATION.scores[0])),
         (
             {"protocol": "partial", "tuned_blocks": 0.5, "label_share": 0.01},
             {"top1": 1.0},
-            Line("classification, partial 0.5, 1 % of labels", "classification", share=0.01),
+            Line("classification, partial 0.5, 1 % of labels", CLASSIFICATION.scores[0], share=0.01),
         ),
-        ({"label_share": 1.0}, {"top1": 1.0}, Line("classification", "classification")),
-        ({"protocol": "partial"}, {"top1": 1.0}, Line("classification, partial 1", "classification")),  # the default
+        ({"label_share": 1.0}, {"top1": 1.0}, Line("classification", CLASSIFICATION.scores[0])),
+        ({"protocol": "partial"}, {"top1": 1.0}, Line("classification, partial 1", CLASSIFICATION.scores[0])),
     ],
 )
 def test_protocols_and_shares_have_lines_of_their_own(
     record: Record, changes: dict[str, Any], metrics: dict[str, float], line: Line
 ) -> None:
-    assert line_of(record("classification", "mae", 0, metrics, config=changes)) == line
+    assert line_of(record("classification", "mae", 0, metrics, config=changes), TASKS) == line
 
 
 @pytest.mark.parametrize(
@@ -66,12 +69,12 @@ def test_what_lines_read_of_a_configuration_is_typed(
 
 def test_lines_of_probes_and_lvis(record: Record) -> None:
     probe = record("knn", "mae", 0, {"top1": 1.0}, config={"seed": 0})
-    assert line_of(probe) == Line("classification, k-NN", "knn")
-    assert line_of(probe, "cifar") == Line("cifar, k-NN", "knn", "cifar")
+    assert line_of(probe, TASKS) == Line("classification, k-NN", KNN.scores[0])
+    assert line_of(probe, TASKS, "cifar") == Line("cifar, k-NN", KNN.scores[0], "cifar")
     lvis = record("detection", "mae", 0, {"box_ap": 1.0, "box_ar300": 2.0})
-    assert line_of(lvis) == Line("detection, LVIS", "lvis")
-    assert line_of(record("mae", "random", 0, {"val_loss": 1.0})) is None
-    assert METRICS["lvis"][:2] == ("box_ap", "mask_ap")
+    assert line_of(lvis, TASKS) == Line("detection, LVIS", LVIS)
+    assert line_of(record("mae", "random", 0, {"val_loss": 1.0}), TASKS) is None
+    assert [metric.name for metric in LVIS.metrics[:2]] == ["box_ap", "mask_ap"]
 
 
 def test_files_of_one_source_are_told_apart(study: Any, record: Record) -> None:
@@ -79,7 +82,7 @@ def test_files_of_one_source_are_told_apart(study: Any, record: Record) -> None:
         for label, value in (("mae_800", 60.0), ("mae_1600", 64.0)):
             run = record("classification", "mae", seed, {"top1": value + seed})
             study.add(f"{label}-{seed}", replace(run, arm=label))
-    comparison = compare(open_store(study.root))
+    comparison = compare(open_store(study.root, TASKS))
     row = comparison.rows[0]
     assert comparison.arms[-2:] == ("mae_1600", "mae_800") and not row.refused
     assert row.values["mae_800"] == {0: 60.0, 1: 61.0} and row.values["mae"] == {}
@@ -93,7 +96,7 @@ def test_rows_of_probes_and_of_shares(study: Any, record: Record) -> None:
                 config = {"label_share": share, "run": {"seed": seed}}
                 run = record("classification", arm, seed, {"top1": value * share}, config=config, train_images=9)
                 study.add(f"{arm}{seed}-{share}", run)
-    rows = {row.task: row for row in compare(open_store(study.root)).rows}
+    rows = {row.task: row for row in compare(open_store(study.root, TASKS)).rows}
     assert not any(row.refused for row in rows.values())
     assert rows["classification, k-NN"].values["mae"] == {0: 60.0, 1: 60.0}
     assert rows["classification, 10 % of labels"].values["supervised"] == {0: 5.0, 1: 5.0}
@@ -129,7 +132,7 @@ def planned(study: Any, record: Record, *, rates: dict[str, float], chosen: dict
 def test_a_study_names_arms_tasks_and_its_claim(study: Any, record: Record) -> None:
     planned(study, record, rates={"mae": 1e-3, "labels": 2e-3}, chosen={"mae": 1e-3, "labels": 2e-3})
     study.add("stray", record("classification", "mae", 5, {"top1": 1.0}))
-    comparison = compare(open_store(study.root))
+    comparison = compare(open_store(study.root, TASKS))
     (row,) = comparison.rows
     assert (row.task, comparison.arms) == ("cars", ("mae", "labels"))
     assert row.refused == () and row.headline is not None and row.headline.reference == "labels"
@@ -145,7 +148,7 @@ def test_a_study_names_arms_tasks_and_its_claim(study: Any, record: Record) -> N
 
 def test_a_rate_that_no_search_chose_is_refused(study: Any, record: Record) -> None:
     planned(study, record, rates={"mae": 1e-3, "labels": 2e-3}, chosen={"mae": 1e-3, "labels": 1e-3})
-    (row,) = compare(open_store(study.root)).rows
+    (row,) = compare(open_store(study.root, TASKS)).rows
     assert row.headline is None
     assert row.refused == (
         "config.run.optim.base_lr: 0.002 -> as searched (from cars-labels-seed0 to cars-mae-seed0)",
@@ -166,13 +169,13 @@ def test_budgets_of_the_arms(study: Any, match: str, samples: int, flops: int | 
     cost = replace(_cost_of(study), flops_per_image=1000)
     study.pretrain("supervised", {"top1": 90.0}, samples_seen=6400, cost=cost)
     study.pretrain("mae", {"val_loss": 0.4}, samples_seen=samples, cost=replace(cost, flops_per_image=flops))
-    problems = pretraining_problems(open_store(study.root).stored, match)  # type: ignore[arg-type]
+    problems = pretraining_problems(open_store(study.root, TASKS).stored, match)  # type: ignore[arg-type]
     assert (len(problems), not problems or problems[0].startswith(field or "?")) == (int(field is not None), True)
 
 
 def _cost_of(study: Any) -> Any:
     study.pretrain("probe", {"val_loss": 1.0})
-    (item,) = open_store(study.root).stored
+    (item,) = open_store(study.root, TASKS).stored
     (item.folder / "record.json").unlink()
     return item.record.cost
 

@@ -10,6 +10,7 @@ from benchmark.lines import Line
 from benchmark.resample import multiplicities, resample
 from benchmark.store import open_store
 from benchmark.table import compare
+from mae_transfer.tasks import TASKS
 
 
 def add(study: Any, record: Any, arm: str, seed: int, lines: list[dict[str, Any]], task: str, **metrics: float) -> None:
@@ -30,7 +31,9 @@ def test_draws_are_the_same_for_every_run_and_whole() -> None:
 def test_top1_is_resampled_on_the_same_images(study: Any, record: Any) -> None:
     add(study, record, "mae", 0, answers([1, 0, 1, 1]), "classification", top1=75.0)
     add(study, record, "random", 0, answers([1, 0, 0, 1]), "classification", top1=50.0)
-    drawn = resample(Line("classification", "classification"), open_store(study.root).stored, 200)
+    drawn = resample(
+        Line("classification", TASKS["classification"].scores[0]), open_store(study.root, TASKS).stored, 200
+    )
     mae_R, random_R = (values["top1"] for values in drawn.values_R.values())
     times_RN = np.concatenate(list(multiplicities(4, 200)))
     assert drawn.images == 4 and not drawn.problems
@@ -41,7 +44,7 @@ def test_miou_and_ap_are_resampled(study: Any, record: Any) -> None:
     lines = [{"confusion": [[0, 0, 5], [1, 1, 5]]}, {"confusion": [[0, 0, 2], [1, 0, 2]]}]
     # class 0: 7 of 9, class 1: 5 of 7
     add(study, record, "mae", 0, lines, "segmentation", miou=100 * (7 / 9 + 5 / 7) / 2)
-    drawn = resample(Line("segmentation", "segmentation"), open_store(study.root).stored, 40)
+    drawn = resample(Line("segmentation", TASKS["segmentation"].scores[0]), open_store(study.root, TASKS).stored, 40)
     assert not drawn.problems
     values_R = next(iter(drawn.values_R.values()))["miou"]
     # both times the first image: 100; both times the second: class 0 has 2 of 4, class 1 0 of 2
@@ -55,7 +58,7 @@ def test_ap_is_resampled_from_matches(study: Any, record: Any) -> None:
     miss = {"box_matches": {"objects": [[0, 1]], "detections": []}}
     # recall ends at 1/2 with precision 1: 51 of 101 recall values
     add(study, record, "mae", 0, [hit, miss], "detection", box_ap=100 * 51 / 101)
-    drawn = resample(Line("detection", "detection"), open_store(study.root).stored, 40)
+    drawn = resample(Line("detection", TASKS["detection"].scores[0]), open_store(study.root, TASKS).stored, 40)
     assert not drawn.problems
     times_RN = np.concatenate(list(multiplicities(2, 40)))
     expected = np.array([0.0, 100 * 51 / 101, 100.0])[times_RN[:, 0]]
@@ -86,8 +89,8 @@ def test_what_cannot_be_resampled_is_said(study: Any, record: Any, lines: Any, t
             add(study, record, arm, seed, answers([1, 0, 1, 1]), "classification", top1=75.0)
     for seed in (0, 1):
         add(study, record, "mae", seed, lines, "classification", top1=top1 + seed * 0.00001)
-    comparison = compare(open_store(study.root), resamples=20)
-    row = next(row for row in comparison.rows if row.metric == "top1")
+    comparison = compare(open_store(study.root, TASKS), resamples=20)
+    row = next(row for row in comparison.rows if row.metric.name == "top1")
     assert len(row.contrasts) == 2 and all(item.images is None for item in row.contrasts)
     assert any(reason in text for text in comparison.not_resampled), comparison.not_resampled
 
@@ -116,7 +119,7 @@ def test_lines_are_typed(study: Any, record: Any, task: Any, line: dict[str, Any
     metric = {"detection": "box_ap", "segmentation": "miou"}[task]
     add(study, record, "mae", 0, [good, good], task, **{metric: 100.0})
     add(study, record, "random", 0, [good, line], task, **{metric: 100.0})
-    drawn = resample(Line(task, task), open_store(study.root).stored, 20)
+    drawn = resample(Line(task, TASKS[task].scores[0]), open_store(study.root, TASKS).stored, 20)
     assert drawn.images == 2 and [*drawn.values_R] == [study.root / f"{task}-mae-0"]
     assert len(drawn.problems) == 1 and str(study.root / f"{task}-random-0/results.jsonl") in drawn.problems[0]
     assert reason in drawn.problems[0], drawn.problems
@@ -126,7 +129,7 @@ def test_without_matches_detection_falls_back_on_seeds(study: Any, record: Any) 
     for arm, value in (("mae", 9.0), ("supervised", 8.0)):
         for seed in (0, 1, 2):
             add(study, record, arm, seed, [{"detections": []}] * 3, "detection", box_ap=value + seed * (arm == "mae"))
-    comparison = compare(open_store(study.root))
-    row = next(row for row in comparison.rows if row.metric == "box_ap")
+    comparison = compare(open_store(study.root, TASKS))
+    row = next(row for row in comparison.rows if row.metric.name == "box_ap")
     assert row.headline is not None and row.headline.images is None and row.headline.interval is not None
     assert comparison.not_resampled == ("detection: the results files hold no matches (6 runs)",)

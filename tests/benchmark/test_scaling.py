@@ -13,6 +13,7 @@ from benchmark.html import to_html
 from benchmark.scaling import scaling_grid, scaling_points
 from benchmark.store import open_store
 from benchmark.table import Comparison, compare
+from mae_transfer.tasks import TASKS
 from tools import export_tables
 
 ARMS = {  # arm -> method, width, images seen
@@ -70,7 +71,7 @@ def records(study: Any, record: Any) -> Records:
 
 
 def comparison_of(root: Path) -> Comparison:
-    return compare(open_store(root), resamples=0)
+    return compare(open_store(root, TASKS), resamples=0)
 
 
 def test_points_by_method_size_and_passes(records: Records) -> None:

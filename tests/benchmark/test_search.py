@@ -8,6 +8,7 @@ import pytest
 
 from benchmark.search import Search, choose, read_choice
 from engine.record import RunRecord, write_record
+from metrics.miou import MIOU
 
 Record = Callable[..., RunRecord]
 
@@ -37,7 +38,7 @@ def searched(record: Record, tmp_path: Path, values: dict[float, float | str | N
 def test_winner_of_a_search(
     record: Record, tmp_path: Path, values: dict[float, Any], rate: float, edge: str | None
 ) -> None:
-    choice = choose(searched(record, tmp_path, values))
+    choice = choose(searched(record, tmp_path, values), MIOU)
     assert (choice.rate, choice.edge, choice.metric) == (rate, edge, "miou")
     assert [item.rate for item in choice.tried] == sorted(values)
     assert ("WARNING" in choice.line()) == (edge is not None)
@@ -57,7 +58,7 @@ def test_winner_of_a_search(
 )
 def test_no_winner_without_results(record: Record, tmp_path: Path, values: dict[float, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        choose(searched(record, tmp_path, values))
+        choose(searched(record, tmp_path, values), MIOU)
     assert not (tmp_path / "choice").exists()
 
 

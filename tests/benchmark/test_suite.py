@@ -15,6 +15,7 @@ from benchmark.report import closing_report
 from engine.record import read_record
 from engine.stop import StopRequest
 from files.locking import locked
+from mae_transfer.tasks import TASKS
 from tests.benchmark.fake_tools import SCENES, FakeTools, Passed, demo, flag, weights
 from tools import run_benchmark
 
@@ -56,7 +57,7 @@ def test_a_whole_pass_then_nothing_is_repeated(tools: FakeTools, tmp_path: Path)
         "[1/13] scenes-pretrain starts; about " in first.screen
         and "[13/13] segmentation-mae-seed0: completed" in first.screen
     )
-    report = closing_report(out, first.outcomes, seconds=75)
+    report = closing_report(out, first.outcomes, TASKS, seconds=75)
     assert str(out / "classification-mae-seed0/pictures/predictions.png") in report
     assert f"{out}/detection-random-seed0/pictures/ (2 pictures)" in report
     assert all(str(out / f"table.{suffix}") in report for suffix in ("md", "csv", "tex"))
@@ -112,7 +113,7 @@ def test_goes_on_when_runs_fail_or_die(tools: FakeTools, tmp_path: Path) -> None
         assert (not_run.status, not_run.error) == ("not run", "needs pretrain-supervised")
         assert not not_run.run.out.exists()
     assert first.of("segmentation-mae-seed0").status == "completed"
-    report = closing_report(out, first.outcomes, seconds=1)
+    report = closing_report(out, first.outcomes, TASKS, seconds=1)
     assert f"detection-mae-seed0: failed: a box outside the image (log: {out}/logs/detection-mae-seed0.log)" in report
     assert "detection-supervised-seed0: not run: needs pretrain-supervised\n" in report
     assert "6 runs completed now, 0 were recorded already, 7 without a result" in report
@@ -155,7 +156,7 @@ def test_a_stop_is_passed_on_once_and_the_same_command_continues(
     assert read_record(out / "pretrain-mae").status == "interrupted"
     assert {outcome.error for outcome in first.outcomes[4:]} == {"stopped before"}
     assert tools.called() == [*SCENES, "pretrain-supervised", "pretrain-mae"]
-    report = closing_report(out, first.outcomes, seconds=1)
+    report = closing_report(out, first.outcomes, TASKS, seconds=1)
     assert f"pretrain-mae: interrupted: interrupted by {number.name} (log: " in report
     assert "  9 more: not run: stopped before\n" in report
 
@@ -275,7 +276,7 @@ def test_no_run_no_table(tools: FakeTools, tmp_path: Path) -> None:
     tools.behaviour = {name: lambda _: 1 for name in SCENES}
     passed = Passed(tools, demo(tmp_path), tmp_path / "demo")
     assert passed.code == 1 and passed.of("detection-random-seed0").error == "needs scenes-transfer"
-    report = closing_report(tmp_path / "demo", passed.outcomes, seconds=1)
+    report = closing_report(tmp_path / "demo", passed.outcomes, TASKS, seconds=1)
     assert report.startswith("No run has completed") and "13 without a result" in report
 
 

@@ -8,26 +8,28 @@ from typing import Any
 
 import pytest
 
-from benchmark.cells import record_lines, signed
+from benchmark.cells import record_lines
 from benchmark.plan import Plan
 from benchmark.store import frame, open_store
 from benchmark.table import Comparison, Row, compare
 from benchmark.verdict import overall_verdict, own_task_verdict, task_verdict, verdicts
 from engine.record import RunRecord
 from files.digest import file_sha256
+from mae_transfer.tasks import TASKS
+from metrics.accuracy import TOP1
 
 
 def comparison_of(study: Any) -> Comparison:
-    return compare(open_store(study.root))
+    return compare(open_store(study.root, TASKS))
 
 
 def row_of(comparison: Comparison, task: str, metric: str) -> Row:
-    return next(row for row in comparison.rows if (row.task, row.metric) == (task, metric))
+    return next(row for row in comparison.rows if (row.task, row.metric.name) == (task, metric))
 
 
 def test_rows_of_a_whole_study(whole_study: Any) -> None:
     comparison = comparison_of(whole_study)
-    assert [(row.task, row.metric) for row in comparison.rows] == [
+    assert [(row.task, row.metric.name) for row in comparison.rows] == [
         ("classification", "top1"),
         *(("detection", metric) for metric in ("box_ap", "box_ap50", "mask_ap", "mask_ap50")),
         *(("segmentation", metric) for metric in ("miou", "macc", "aacc")),
@@ -72,7 +74,7 @@ def test_verdicts_fall_each_way(whole_study: Any) -> None:
 def test_supervised_arm_below_the_mark_is_a_straw_man(whole_study: Any) -> None:
     def judged(top1: float) -> Comparison:
         whole_study.pretrain("supervised", {"top1": top1})
-        store = open_store(whole_study.root)
+        store = open_store(whole_study.root, TASKS)
         return compare(replace(store, plans=(Plan(name="marked", pass_mark=85.0),)))
 
     passed = judged(85.0)
@@ -255,7 +257,7 @@ def test_other_arms_get_their_own_column(whole_study: Any) -> None:
 def test_frame_is_tidy(study: Any, record: Callable[..., RunRecord]) -> None:
     study.add("a", record("segmentation", "mae", 3, {"miou": 20.0, "aacc": 60.0}))
     study.add("b", record("detection", "random", 0, {}, status="failed"))
-    rows = frame(open_store(study.root).stored).drop(columns="folder").to_dict("records")
+    rows = frame(open_store(study.root, TASKS).stored).drop(columns="folder").to_dict("records")
     assert [(row["metric"], row["value"]) for row in rows[:2]] == [("aacc", 60.0), ("miou", 20.0)]
     assert rows[0]["weights"] == "mae" and rows[0]["seed"] == 3
     assert rows[2]["status"] == "failed" and rows[2]["value"] != rows[2]["value"]
@@ -263,14 +265,14 @@ def test_frame_is_tidy(study: Any, record: Callable[..., RunRecord]) -> None:
 
 def test_no_folder_and_no_record_are_refused(study: Any) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder; give one that holds runs"):
-        open_store(study.root)
+        open_store(study.root, TASKS)
     study.root.mkdir()
     with pytest.raises(FileNotFoundError, match=r"no record\.json below it"):
-        open_store(study.root)
+        open_store(study.root, TASKS)
 
 
 def test_signs() -> None:
-    assert [signed(value) for value in (-0.004, 0.0, 0.006, -1.005, 12.0)] == [
+    assert [TOP1.signed(value) for value in (-0.004, 0.0, 0.006, -1.005, 12.0)] == [
         "+0.00",
         "+0.00",
         "+0.01",

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from classification.config import Augmentation
 from classification.data import LabelledImages, eval_transform, open_split, same_classes, train_transform
 from engine.images import UnreadableImageError, find_images, read_rgb

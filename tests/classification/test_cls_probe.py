@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from classification.data import LabelledImages, eval_transform, open_split
 from classification.features import Features, cache_key, cached_features, every_depth
@@ -23,8 +24,8 @@ from classification.knn import nearest_classes
 from classification.linear_sweep import _train, sweep
 from classification.probe import ProbeConfig, run_probes
 from engine.device import make_fabric
-from engine.evaluation import read_results
 from engine.record import read_record
+from engine.results_file import read_results
 from tools import probe
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))
@@ -244,7 +245,7 @@ def test_two_networks_of_one_file_have_features_of_their_own(coloured: Path, tmp
 
 
 def test_tool(coloured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["vit_demo_patch8", "--data", str(coloured), "--out", str(tmp_path / "out"), "--image-size", "16"]
+    arguments = ["vit_demo_patch8", "--data", str(coloured), "--out", str(tmp_path / "out"), "--image-size", "16", "16"]
     assert probe.main([*arguments, "--linear-epochs", "2", "--cache", str(tmp_path / "cache")]) == 0
     assert capsys.readouterr().out.splitlines()[-2].startswith("knn: top1 ")
     assert len(list((tmp_path / "cache").iterdir())) == 2

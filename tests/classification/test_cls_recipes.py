@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from backbones.checkpoint import IMAGENET
+from backbones.normalisation import IMAGENET
 from classification.config import Augmentation, ClassificationConfig
 from classification.data import train_transform
 from classification.recipes import RECIPES
-from engine.launch import choose_recipe, override, parse
+from engine.launch import configured
 from engine.recipe import departures
+from engine.spec import of_tool
+from mae_transfer.tasks import TASKS
 from pretraining.recipes import RECIPES as PRETRAINING
-from tools import pretrain, train_cls
 
 
 def test_recipe_of_mae_large_is_the_released_code() -> None:
@@ -92,40 +93,39 @@ def test_rates_outside_their_range_are_refused(
         replace(config, run=run, drop_path=drop_path)
 
 
-def overridden(tool: Any, recipes: Any, name: str, *flags: str) -> Any:
+def overridden(tool: str, name: str, *flags: str) -> Any:
     """Return the configuration that a tool trains by."""
-    args = parse(tool.Args, [name, "--data", "d", "--out", "o", *flags], doc=None)
-    return override(choose_recipe(recipes, name), args)
+    return configured([name, "--data", "d", "--out", "o", *flags], of_tool(TASKS, tool), doc=None)[1]
 
 
 def test_flags_reach_augmentation_and_optimiser() -> None:
     flags = ("--mixup", "0", "--cutmix", "0.2", "--randaugment", "rand-m5", "--erase", "0.1", "--label-smoothing", "0")
     more = ("--layer-decay", "0.9", "--drop-path", "0.3", "--resize", "tensor", "--base-lr", "0.5")
-    config = overridden(train_cls, RECIPES, "small", *flags, *more)
+    config = overridden("train_cls", "small", *flags, *more)
     recipe = RECIPES["small"]()
     assert config.augment == Augmentation(
         crop_scale=(0.35, 1.0), cutmix=0.2, randaugment="rand-m5", erase=0.1, label_smoothing=0.0, resize="tensor"
     )
     assert config.run.optim == replace(recipe.run.optim, base_lr=0.5, layer_decay=0.9)
     assert config == replace(recipe, run=config.run, augment=config.augment, drop_path=0.3)
-    assert departures(RECIPES["small"], overridden(train_cls, RECIPES, "small", "--mixup", "0")) == (
+    assert departures(RECIPES["small"], overridden("train_cls", "small", "--mixup", "0")) == (
         "augment.mixup: 0.4 -> 0.0",
     )
-    assert overridden(train_cls, RECIPES, "mae_base", "--randaugment", "").augment.randaugment == ""
-    assert overridden(train_cls, RECIPES, "small", "--max-unreadable", "0").run.max_unreadable == 0
+    assert overridden("train_cls", "mae_base", "--randaugment", "").augment.randaugment == ""
+    assert overridden("train_cls", "small", "--max-unreadable", "0").run.max_unreadable == 0
 
 
 def test_resize_is_of_the_recipes_from_labels_alone() -> None:
-    assert overridden(pretrain, PRETRAINING, "tiny_supervised", "--resize", "tensor").augment.resize == "tensor"
+    assert overridden("pretrain", "tiny_supervised", "--resize", "tensor").augment.resize == "tensor"
     for name in ("tiny", "tiny_beit", "tiny_moco_v3", "tiny_dvae"):
         with pytest.raises(ValueError, match=f"recipe '{name}' has no use for --resize"):
-            overridden(pretrain, PRETRAINING, name, "--resize", "tensor")
+            overridden("pretrain", name, "--resize", "tensor")
 
 
 def test_flags_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="mixup is -1; it must not be negative"):
-        overridden(train_cls, RECIPES, "small", "--mixup", "-1")
+        overridden("train_cls", "small", "--mixup", "-1")
     with pytest.raises(ValueError, match="layer_decay is 2; it must be above 0 and at most 1"):
-        overridden(train_cls, RECIPES, "small", "--layer-decay", "2")
+        overridden("train_cls", "small", "--layer-decay", "2")
     with pytest.raises(ValueError, match="max_unreadable is -1; it must not be negative"):
-        overridden(train_cls, RECIPES, "small", "--max-unreadable", "-1")
+        overridden("train_cls", "small", "--max-unreadable", "-1")

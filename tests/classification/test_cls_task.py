@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 
 import pretraining.supervised
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.declaration import InitialWeights
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from classification.config import Augmentation, ClassificationConfig
 from classification.recipes import RECIPES
 from classification.task import ClassificationTask, build_task
-from engine.task import ImageResult
+from engine.results_file import ImageResult
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from backbones.checkpoint import IMAGENET
+from backbones.normalisation import IMAGENET
 from classification.config import Augmentation
 from classification.data import eval_transform, train_transform
 from engine.seeding import seeded

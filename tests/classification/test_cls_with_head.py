@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.datasets import ImageFolder
 
-from backbones.checkpoint import Normalisation
 from backbones.declaration import InitialWeights
+from backbones.normalisation import Normalisation
 from classification.data import eval_transform
 from classification.robustness import Known, mean_top1, score_corruptions, score_folder
 from classification.with_head import classifier_of, top_answers, top_scores

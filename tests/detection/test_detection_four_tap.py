@@ -12,8 +12,8 @@ import torch
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from torch import nn
 
-from backbones.checkpoint import IMAGENET
 from backbones.config import ViTConfig
+from backbones.normalisation import IMAGENET
 from backbones.vit import ViT
 from detection.backbone import FourTapPyramid, pyramid_on
 from detection.config import DetectionConfig, HeadsConfig

@@ -13,7 +13,7 @@ from detection.coco import CocoSplit, read_coco
 from detection.coco_file import read_file
 from detection.rescore import score_files
 from detection.results import Truth, coco_results, write_detections
-from engine.task import ImageResult
+from engine.results_file import ImageResult
 
 HASHES = [2**63 + 100, 2**63 + 200, 2**53 + 1, -(2**70)]
 KINDS = {

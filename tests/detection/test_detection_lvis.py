@@ -12,8 +12,8 @@ from detection.coco import read_coco
 from detection.matches import Annotated, compressed, image_matches
 from detection.results import PER_CLASS_NAME, Truth, coco_results, write_per_class
 from detection.score import evaluate_coco
-from engine.matching import ap_from_matches
-from engine.task import ImageResult
+from engine.results_file import ImageResult
+from metrics.coco_ap import ap_from_matches
 from scenes.layouts import ScenesIndex
 from tools import evaluate
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 
-from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from detection.backbone import ViTPyramid
 from detection.config import HeadsConfig

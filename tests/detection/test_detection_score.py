@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from detection.coco import read_coco
 from detection.matches import Kind, compressed, image_matches
 from detection.score import SUMMARY, evaluate_coco
-from engine.matching import AveragePrecision, ap_from_matches
+from metrics.coco_ap import AveragePrecision, ap_from_matches
 
 
 def coco_metrics(ground_truth: dict[str, Any], found: list[dict[str, Any]], *, kind: Kind) -> dict[str, float]:
@@ -268,7 +268,7 @@ def test_matches_give_the_ap_of_pycocotools(seed: int, kind: Any) -> None:
 
 def test_recall_values_are_compared_as_cocoeval_compares_them() -> None:
     """For every number of objects up to 400 the recalls reached are those of a search among the 101 values."""
-    from engine.matching import RECALLS, _recalls_reached
+    from metrics.coco_ap import RECALLS, _recalls_reached
 
     for objects in range(1, 401):
         hit_RM = np.arange(objects + 1)[None]

@@ -13,18 +13,19 @@ import pytest
 import torch
 from PIL import Image
 
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.declaration import InitialWeights
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from detection.config import DetectionConfig
 from detection.recipes import RECIPES
 from detection.task import DetectionTask, build_task
 from engine.config import as_json
 from engine.loop import fit
-from engine.matching import ap_from_matches
+from engine.results_file import ImageResult
 from engine.seeding import seed_all
-from engine.task import ImageResult
 from files.typed import from_json
+from metrics.coco_ap import ap_from_matches
 from scenes.layouts import ScenesIndex
 from tools.train_det import main
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones.checkpoint import IMAGENET, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY, ViTConfig
 from backbones.declaration import InitialWeights
+from backbones.normalisation import IMAGENET
 from backbones.position import resize_patches, resize_position
 from backbones.vit import ViT
 from detection.config import DetectionConfig

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from engine.record import read_record, write_record
 from scenes.layouts import ScenesIndex

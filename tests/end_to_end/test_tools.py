@@ -147,7 +147,7 @@ def test_init_of_another_architecture_is_refused(
     [
         ({"0": "tinny"}, "no recipe is called 'tinny'; there are: mae_base, mae_base_linear,"),
         ({"0": "tinny"}, ", tiny. Did you mean tiny?"),
-        ({"--data": "nowhere"}, "nowhere: looked for train/<class>/<image>; found no such folder"),
+        ({"--data": "nowhere"}, "nowhere: no such folder; --data is the folder of the data set."),
         ({"--epochs": "1"}, "--steps and --epochs were both given"),
         ({"--init": "missing.safetensors"}, "missing.safetensors: no such file"),
         ({"--steps": "0"}, "is less than one step"),

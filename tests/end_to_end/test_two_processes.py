@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.evaluation import read_results
 from engine.record import read_record
+from engine.results_file import read_results
 from engine.resume import checkpoints
 from scenes.layouts import ScenesIndex
 from tools import evaluate

@@ -16,7 +16,8 @@ from backbones.loading import RANDOM
 from backbones.param_groups import ParamGroup, param_groups
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 from engine.images import UnreadableImageError
-from engine.task import Facts, ImageResult
+from engine.results_file import ImageResult
+from engine.task import Facts
 
 
 class NoisyPoints:

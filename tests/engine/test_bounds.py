@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from classification.recipes import RECIPES
 from engine.bounds import refuse_beyond
 from engine.config import as_json
 from engine.record import write_record
-from engine.reevaluate import Asked, Buildable, rebuild
+from engine.reevaluate import Asked, rebuild
 from pretraining.gallery import open_run
 from pretraining.mae import MaskedAutoencoder
 from pretraining.recipes import RECIPES as PRETRAINING
@@ -56,7 +57,12 @@ def test_before_it_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     huge = replace(TINY, backbone=replace(TINY.backbone, depth=10**6))
     write_record(tmp_path, make_record("classification", "random", 0, {"top1": 1.0}, config=as_json(huge)))
     with pytest.raises(ValueError, match=r"record\.json: config\.backbone asks for"):
-        rebuild(tmp_path, {"classification": Buildable(type(TINY), never)}, Asked(), say=never)
+        rebuild(
+            tmp_path,
+            {"classification": SimpleNamespace(config=type(TINY), build=never, module="x", reads_tokenizer=False)},
+            Asked(),
+            say=never,
+        )
     monkeypatch.setattr("pretraining.gallery.ViT", never)
     large = replace(MAE, decoder_depth=10**6)
     write_record(tmp_path, make_record("mae", "random", 0, {"val_loss": 1.0}, config=as_json(large)))

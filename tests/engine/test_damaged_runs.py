@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from engine.evaluation import read_results
 from engine.loop import fit
 from engine.metrics_file import Mark, MetricsFile, parse_rows
 from engine.own_files import damaged_files, own_file
 from engine.record import read_record
+from engine.results_file import read_results
 from engine.resume import Progress, checkpoints, load_model, read_checkpoint, save
 
 
@@ -267,7 +267,7 @@ def test_a_link_out_of_the_run_is_refused_before_the_first_step(
     task = toy_task()
     with pytest.raises(ValueError, match=f"{path} is a link to {other}; what is read from or written to"):
         fit(task, toy_config, recipe="toy", out=run, resume=True)
-    assert not task.train_data.reads
+    assert task.train_data.reads <= 0  # not even the look for a readable image
     assert content == {file: file.read_bytes() for file in [*other.rglob("*"), other] if file.is_file()}
 
 

@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,6 +156,16 @@ def test_the_record_of_a_run_at_work_has_room_for_its_end(toy_task: Any, toy_con
     assert {name: getattr(read_record(tmp_path), name) for name in grown} == grown and path.stat().st_size < blocks
 
 
+def _toy_spec(config: Any, task: Any) -> Any:
+    """Return what launching asks of a task."""
+    return SimpleNamespace(
+        build=lambda *_, **__: task,
+        adopt=lambda config, **_: config,
+        recipes={"toy": lambda: config},
+        reads_tokenizer=False,
+    )
+
+
 def test_an_end_that_cannot_be_written_is_said_with_the_way_out(
     toy_task: Any,
     toy_config: Any,
@@ -167,13 +178,14 @@ def test_an_end_that_cannot_be_written_is_said_with_the_way_out(
         disk, task = Disk(tmp_path, patch), toy_task()
         _before(loop, "write_record", lambda _, r, **__: r.status == "completed")(disk, task, patch)
         patch.setattr(record, "_written_over", lambda *_: False)
-        assert launch.train(args, toy_config, lambda *_, **__: task) == 1
+        assert launch.carry_out(args, toy_config, _toy_spec(toy_config, task)) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: {tmp_path}/out/record.json: could not be written ([Errno 28] No space left")
     assert "it does not say that the run is completed. Make room, then add --resume to the same command" in said
     found = read_record(tmp_path / "out")
     assert found.status == "running" and standing(tmp_path / "out", found) == "killed"
-    assert launch.train(TrainArgs(**{**vars(args), "resume": True}), toy_config, lambda *_, **__: toy_task()) == 0
+    again = TrainArgs(**{**vars(args), "resume": True})
+    assert launch.carry_out(again, toy_config, _toy_spec(toy_config, toy_task())) == 0
     assert read_record(tmp_path / "out").metrics == found.metrics
 
 

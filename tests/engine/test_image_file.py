@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from classification.spec import CLASSIFICATION
 from engine.config import NOT_IDENTITY
 from engine.image_file import VARIABLE, UnreadableImageError, allow_megapixels, most_megapixels, opened, upright_size
 from engine.images import read_rgb
-from engine.launch import TrainArgs, override
-from segmentation.recipes import RECIPES
+from engine.launch import configured
 from tests.pixel_files import png, tiff
 from tools import check_data
 
@@ -266,8 +266,8 @@ def test_the_flag_of_the_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.usefixtures("limit")
 def test_the_flag_of_training_is_kept_with_the_run() -> None:
-    args = TrainArgs(recipe="tiny", data=Path("x"), out=Path("y"), max_megapixels=500)
-    config = override(RECIPES["tiny"](), args)
+    flags = ["tiny", "--data", "x", "--out", "y", "--max-megapixels", "500"]
+    _, config = configured(flags, [CLASSIFICATION], doc=None)
     assert config.run.max_megapixels == 500 and "max_megapixels" in NOT_IDENTITY
     allow_megapixels(config.run.max_megapixels, at_least=True)  # what evaluate and predict do of a run
     assert most_megapixels() == 500

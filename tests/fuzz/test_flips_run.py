@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from engine.evaluation import read_results
 from engine.loop import fit
 from engine.own_files import damaged_files
 from engine.record import read_record
+from engine.results_file import read_results
 from engine.resume import checkpoints
 from tests.engine.conftest import ToyConfig, ToyTask
 

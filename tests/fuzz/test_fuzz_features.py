@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from classification.data import LabelledImages, eval_transform, open_split
 from classification.features import Features, cached_features

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from backbones.declaration import InitialWeights
+from classification.config import ClassificationConfig
 from classification.recipes import RECIPES
 from engine.config import as_json
 from engine.record import SCHEMA_VERSION, Cost, Evaluation, RunRecord, read_record
-from engine.reevaluate import Asked, Buildable, rebuild
+from engine.reevaluate import Asked, rebuild
+from engine.spec import check_metrics
+from mae_transfer.tasks import TASKS
 
 CONFIG = RECIPES["tiny"]()
 COST = Cost(
@@ -51,8 +54,20 @@ def _build(config: Any, *, data: Path, init: InitialWeights | None) -> Any:
     return _Task(_Facts({"classes": ["a", "b"]}))
 
 
+@dataclass
+class _Spec:
+    """Of a task that is built without data."""
+
+    config: type[Any] = ClassificationConfig
+    module: str = "classification.task"
+    reads_tokenizer: bool = False
+
+    build = staticmethod(_build)
+
+
 def _right(record: RunRecord, folder: Path) -> None:
     """Raise AssertionError where a record was accepted that says what cannot be."""
+    check_metrics(folder, record, TASKS)
     assert all(not value < 0 and not value > 101 for value in record.metrics.values())
     assert record.steps >= 0 and record.cost.parameters >= 0 and record.schema_version == SCHEMA_VERSION
     for name in (*record.pictures, *record.outputs):
@@ -66,7 +81,7 @@ def test_records(campaign: Any, damaged_json: Any, damaged_value: Any, tmp_path:
     with (folder / "checkpoints" / "step-00000003.pt").open("wb") as file:
         file.truncate(10**9)  # as large as the weights of what is built, and sparse
     plain = json.loads(json.dumps(as_json(RECORD)))
-    tasks: Any = {"classification": Buildable(type(CONFIG), _build)}
+    tasks: Any = {"classification": _Spec()}
 
     def case(rng: random.Random) -> bytes:
         if rng.random() < 0.5:  # the parts with the most fields come often

@@ -16,6 +16,7 @@ from benchmark.store import open_store
 from benchmark.table import compare
 from engine.config import as_json
 from engine.record import Cost, RunRecord
+from mae_transfer.tasks import TASKS
 
 COST = Cost(
     parameters=2, flops_per_image=3, images_per_second=4.0, data_wait_share=0.1, peak_memory_bytes=5, train_seconds=6.0,
@@ -47,12 +48,12 @@ def good(folder: Path) -> None:
 
 def test_record(campaign: Any, damaged_json: Any, tmp_path: Path) -> None:
     good(tmp_path)
-    clean = to_csv(compare(open_store(tmp_path), resamples=0)).splitlines()
+    clean = to_csv(compare(open_store(tmp_path, TASKS), resamples=0)).splitlines()
     damaged = tmp_path / "damaged/record.json"
 
     def read(content: bytes) -> None:
         write(damaged.parent, content)
-        store = open_store(tmp_path)
+        store = open_store(tmp_path, TASKS)
         assert len(store.stored) + len(store.unreadable) == 7
         assert all(str(damaged) in line for line in store.unreadable)
         comparison = compare(store, resamples=0)
@@ -88,7 +89,7 @@ def test_plan(campaign: Any, damaged_json: Any, tmp_path: Path) -> None:
 
     def read(content: bytes) -> None:
         (tmp_path / "study.json").write_bytes(content)
-        comparison = compare(open_store(tmp_path), resamples=0)
+        comparison = compare(open_store(tmp_path, TASKS), resamples=0)
         for export in EXPORTS:
             export(comparison).encode()
 

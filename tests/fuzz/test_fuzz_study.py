@@ -35,7 +35,7 @@ VALUE = {
     },
     "cluster": {"partition": "gpu", "hours": 4, "cpus": 4},
 }  # fmt: skip
-FLAGS = {"recipe", "data", "out", "steps", "base_lr", "init_source", "seed", "batch_size", "layout"}
+FLAGS = {"recipe", "data", "out", "steps", "base_lr", "init", "init_source", "seed", "batch_size", "layout"}
 VOCABULARY = {
     "make_scenes": dict.fromkeys(("out", "seed", "image_size"), False),
     "hold_out": {},

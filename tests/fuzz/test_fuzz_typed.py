@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmark.hold_out import HoldOut, hold_out
-from benchmark.resample import RESAMPLERS
+from mae_transfer.tasks import TASKS
 from scenes.config import SceneCounts, ScenesConfig
 from scenes.layouts import write_scenes
 
@@ -73,7 +73,9 @@ def test_lines_of_results(campaign: Any, damaged_value: Any, kind: str) -> None:
     def read(lines: list[Any]) -> None:
         if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
             raise ValueError("line: no object")  # refused before, by the reader of the file
-        resampler = RESAMPLERS[kind](lines)
+        resampled = TASKS[kind].scores[0].resampler
+        assert resampled is not None
+        resampler = resampled(lines)
         for value_R in resampler(np.ones((2, len(lines)), dtype=np.int64)).values():
             assert value_R.shape == (2,) and not (value_R > 100.0001).any() and not (value_R < 0).any()
 

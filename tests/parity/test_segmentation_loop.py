@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
+from backbones.normalisation import Normalisation
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 from engine.data import Shard, train_batches
 from engine.loop import fit

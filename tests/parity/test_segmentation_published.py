@@ -17,8 +17,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from backbones.checkpoint import IMAGENET
 from backbones.config import ViTConfig
+from backbones.normalisation import IMAGENET
 from backbones.sources import mmseg as source
 from engine.schedule import lr_factor
 from segmentation.config import HeadConfig, SegmentationConfig, SlideConfig

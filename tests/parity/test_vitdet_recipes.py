@@ -26,8 +26,8 @@ from detectron2.utils.events import EventStorage
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from torch import Tensor, nn
 
-from backbones.checkpoint import IMAGENET
 from backbones.config import ViTConfig
+from backbones.normalisation import IMAGENET
 from backbones.vit import ViT
 from detection.backbone import pyramid_on
 from detection.config import DetectionConfig, HeadsConfig

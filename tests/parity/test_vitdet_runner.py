@@ -14,8 +14,9 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch import nn
 
-from backbones.checkpoint import IMAGENET, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
+from backbones.normalisation import IMAGENET
 from backbones.vit import ViT
 from detection.registered import add_vit_config, vit_backbone
 

@@ -15,17 +15,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 import classification.task
-from backbones.checkpoint import IMAGENET
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
 from backbones.initial import with_architecture
+from backbones.normalisation import IMAGENET
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from classification.config import ClassificationConfig
 from engine.config import as_json
 from engine.data import eval_batches
 from engine.loop import fit
-from engine.task import ImageResult
+from engine.results_file import ImageResult
 from files.typed import from_json
 from pretraining.beit import STD, MaskedImageModel, TokenPrediction, initialise_encoder
 from pretraining.beit_config import BEiTConfig

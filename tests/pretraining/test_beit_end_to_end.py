@@ -9,19 +9,12 @@ import torch
 
 import engine.loop
 from engine.record import RunRecord, read_record
-from engine.reevaluate import Asked, Buildable, reevaluate
+from engine.reevaluate import Asked, reevaluate
 from engine.resume import checkpoints
 from files.digest import file_sha256
-from pretraining import beit_task, dvae_task
-from pretraining.beit_config import BEiTConfig
-from pretraining.dvae_config import DVAEConfig
+from mae_transfer.tasks import TASKS
 from scenes.layouts import ScenesIndex
 from tools import pretrain, train_cls
-
-TASKS = {
-    "beit": Buildable(BEiTConfig, beit_task.build_task),
-    "dvae": Buildable(DVAEConfig, dvae_task.build_task),
-}
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:

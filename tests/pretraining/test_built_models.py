@@ -12,11 +12,10 @@ import pretraining.beit_task
 import pretraining.moco_task
 import pretraining.task
 from pretraining.beit_config import BEiTConfig
-from pretraining.config import MAEConfig
+from pretraining.config import MAEConfig, TargetKind
 from pretraining.dvae import DiscreteVAE
 from pretraining.dvae_file import TokenizerHeader, write_tokenizer
 from pretraining.moco_config import MoCoConfig
-from pretraining.target import TargetKind
 
 
 @pytest.fixture(autouse=True)

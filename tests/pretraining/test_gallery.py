@@ -17,9 +17,9 @@ import pretraining.gallery
 import pretraining.moco_task
 import pretraining.task
 from backbones.attention import Attention
-from backbones.checkpoint import IMAGENET
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
+from backbones.normalisation import IMAGENET
 from backbones.position import sincos_table
 from backbones.vit import ViT
 from engine.loop import fit

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from backbones.config import Grid
-from pretraining.masking import Sampling, draw_noise, keep_lowest, kept_count, regular_order
+from pretraining.config import Sampling
+from pretraining.masking import draw_noise, keep_lowest, kept_count, regular_order
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from pretraining.moco_v3 import MoCoV3, contrast, initialise_encoder, momentum_at
 from pretraining.moco_views import Blur, views

@@ -22,6 +22,7 @@ from engine.schedule import lr_factor
 from pretraining.config import MAEConfig
 from pretraining.mae import patchify
 from pretraining.official import read_official
+from pretraining.spec import MAE
 from tools import pretrain
 
 NORM = partial(nn.LayerNorm, eps=1e-6)
@@ -190,7 +191,7 @@ def test_the_next_step_is_the_official_one(config: MAEConfig, data: Path, tmp_pa
 def test_the_tool_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: MAEConfig) -> None:
     file, out = tmp_path / "checkpoint-1.pth", tmp_path / "run"
     saved(file)
-    monkeypatch.setitem(pretrain.RECIPES, "official", lambda: replace(config, resume_from=None))
+    monkeypatch.setitem(MAE.recipes, "official", lambda: replace(config, resume_from=None))
     arguments = ["official", "--data", str(data), "--out", str(out), "--resume-from", str(file)]
     assert pretrain.main(arguments) == 0
     record = read_record(out)

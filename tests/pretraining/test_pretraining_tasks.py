@@ -13,18 +13,20 @@ from PIL import Image
 import classification.task
 import pretraining.supervised
 import pretraining.task
-from backbones.checkpoint import Normalisation
 from backbones.config import Position
 from backbones.declaration import InitialWeights
+from backbones.normalisation import Normalisation
 from backbones.sources.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.images import UnreadableImageError
-from engine.launch import override, parse
+from engine.launch import configured
 from engine.loop import fit
 from engine.record import read_record
 from engine.resume import checkpoints, load_model
-from pretraining.augment import Views, training_view
-from pretraining.config import MAEConfig
+from engine.spec import of_tool
+from mae_transfer.tasks import TASKS
+from pretraining.augment import training_view
+from pretraining.config import MAEConfig, Views
 from pretraining.data import MaskedImages
 from pretraining.recipes import RECIPES
 from pretraining.target import PCATarget
@@ -276,9 +278,12 @@ FLAGS_OF_METHODS: dict[str, dict[str, Any]] = {
 def given(recipe: str, flags: dict[str, Any]) -> Any:
     texts: list[str] = []
     for name, value in flags.items():
-        texts += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
-    args = parse(pretrain.Args, [recipe, "--data", "d", "--out", "o", *texts], doc=None)
-    return override(RECIPES[recipe](), args)
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            texts.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            texts += [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+    return configured([recipe, "--data", "d", "--out", "o", *texts], of_tool(TASKS, "pretrain"), doc=None)[1]
 
 
 @pytest.mark.parametrize(("recipe", "flags"), FLAGS_OF_METHODS.items())
@@ -294,7 +299,7 @@ def test_flags_of_every_method(recipe: str, flags: dict[str, Any]) -> None:
     ("recipe", "flags", "said"),
     [
         ("tiny", {"momentum": 0.9, "changes": "crop"}, "recipe 'tiny' has no use for --changes, --momentum"),
-        ("tiny_moco_v3", {"flip": False}, "recipe 'tiny_moco_v3' has no use for --flip"),
+        ("tiny_moco_v3", {"flip": False}, "recipe 'tiny_moco_v3' has no use for --no-flip"),
         ("tiny", {"pca_components": 20}, "pca_components 20 has no effect .*: it needs target pca"),
         ("tiny", {"augmentation": "fixed_crop", "crop_scale": (0.3, 1.0)}, "it needs a crop of random scale"),
         ("tiny", {"augmentation": "none", "flip": False}, "flip False has no effect .* it needs an augmentation"),

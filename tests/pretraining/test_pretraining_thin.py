@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from backbones.checkpoint import IMAGENET
+from backbones.normalisation import IMAGENET
 from engine.seeding import seeded
 from pretraining.augment import normalised, training_view
 

@@ -13,8 +13,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 import pretraining.statistics
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.declaration import InitialWeights
+from backbones.normalisation import Normalisation
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
 from classification.config import ClassificationConfig

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import pretraining.task
-from backbones.checkpoint import Normalisation
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from engine.loop import fit
 from pretraining.config import MAEConfig

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from backbones.declaration import InitialWeights
 from backbones.loading import RANDOM
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.task import ImageResult
+from engine.results_file import ImageResult
 from pretraining.dvae import DiscreteVAE, temperature, uniform_divergence
 from pretraining.dvae_config import DVAEConfig
 from pretraining.dvae_file import read_tokenizer

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from backbones.checkpoint import Normalisation
+from backbones.normalisation import Normalisation
 from engine.seeding import seed_all
 from segmentation import inference
 from segmentation.config import SegmentationConfig, SlideConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.confusion import add_up, areas_of, class_scores, resampled_scores, scores
+from metrics.miou import add_up, areas_of, class_scores, resampled_scores, scores
 from segmentation.host import IoUMetric
 from segmentation.metrics import boundary_confusion, boundary_miou, confusion, on_boundary
 

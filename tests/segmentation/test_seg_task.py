@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from backbones.checkpoint import Normalisation, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
+from backbones.normalisation import Normalisation
 from backbones.vit import ViT
 from engine.config import Duration, as_json
 from engine.predict import Predicts
@@ -331,6 +332,9 @@ def test_tool_trains_evaluates_and_draws(config: SegmentationConfig, write_folde
 def test_tool_says_what_is_wrong(tmp_path: Path, capsys) -> None:
     assert main(["huge", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
     assert "error: no recipe is called 'huge'; there are: beit_base_100ep, " in capsys.readouterr().err
+    assert main(["tiny", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")]) == 1
+    assert "none: no such folder; --data is the folder of the data set." in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
     assert main(["tiny", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")]) == 1
     assert "looked for images/training" in capsys.readouterr().err
 

@@ -14,13 +14,14 @@ from torch import Tensor
 import classification.recipes
 import detection.recipes
 import segmentation.recipes
-from backbones.checkpoint import HALF, IMAGENET, write_checkpoint
+from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY, ViTConfig
-from backbones.declaration import InitialWeights
+from backbones.declaration import Changes, InitialWeights
 from backbones.loading import Fit, inflate, load_checkpoint
+from backbones.normalisation import HALF, IMAGENET
 from backbones.position import sincos_table
 from backbones.sources import SOURCES
-from backbones.sources.convert import Changes, changed
+from backbones.sources.convert import changed
 from backbones.sources.inspect import IN_RECIPES, training_flags, usual_name
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT

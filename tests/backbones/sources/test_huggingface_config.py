@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import ViTConfig, ViTModel
 
-from backbones.checkpoint import HALF, Normalisation
 from backbones.declaration import InitialWeights
+from backbones.normalisation import HALF, Normalisation
 from backbones.sources.read import read_checkpoint
 
 DECLARED = partial(InitialWeights, source="huggingface")

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer, _load_weights
 
-from backbones.checkpoint import HALF
 from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
+from backbones.normalisation import HALF
 from backbones.sources.convert import write_as
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT

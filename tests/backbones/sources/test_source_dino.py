@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.checkpoint import Checkpoint, Normalisation
+from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
+from backbones.normalisation import Normalisation
 from backbones.position import resize_position, sincos_table
 from backbones.sources import dino
 from backbones.sources.read import read_checkpoint

@@ -25,9 +25,10 @@ from transformers import (
     ViTModel,
 )
 
-from backbones.checkpoint import HALF, IMAGENET, Checkpoint, Normalisation
+from backbones.checkpoint import Checkpoint
 from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
+from backbones.normalisation import HALF, IMAGENET, Normalisation
 from backbones.sources.convert import write_as
 from backbones.sources.read import read_checkpoint
 from backbones.sources.source import DECODER

@@ -12,10 +12,11 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.checkpoint import IMAGENET, Checkpoint
+from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
+from backbones.normalisation import IMAGENET
 from backbones.sources.convert import write_as
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT

@@ -9,10 +9,11 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.checkpoint import Checkpoint, Normalisation
+from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
 from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
+from backbones.normalisation import Normalisation
 from backbones.position import sincos_table
 from backbones.sources import moco_v3
 from backbones.sources.read import read_checkpoint

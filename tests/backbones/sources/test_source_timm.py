@@ -12,9 +12,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.checkpoint import IMAGENET
 from backbones.declaration import InitialWeights
 from backbones.loading import load_checkpoint
+from backbones.normalisation import IMAGENET
 from backbones.sources.convert import write_as
 from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT

@@ -12,7 +12,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metrics.metric import Metric
+from metrics.resampling import Lines, Resampler
+from metrics.result_lines import each_of
+
+MIOU, MACC, AACC = Metric(name="miou"), Metric(name="macc"), Metric(name="aacc")
 Triplets = Sequence[Sequence[int]]  # [label, prediction, pixels] with pixels above 0: a sparse matrix (C, C)
+
+
+LAST_CLASS = 2**16 - 1  # pixels are added up in arrays as long as the largest number
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Of an image that was segmented."""
+
+    confusion: tuple[tuple[int, int, int], ...]
+    """Class of the label, class of the prediction, pixels."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is no class and no count."""
+        for label, prediction, pixels in self.confusion:
+            if not (0 <= label <= LAST_CLASS and 0 <= prediction <= LAST_CLASS and 0 <= pixels < 2**48):
+                raise ValueError(f"confusion: {[label, prediction, pixels]} is no pair of classes with its pixels")
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,19 @@ def resampled_scores(areas: Areas, times_RN: np.ndarray) -> dict[str, np.ndarray
     return _scores(Areas(*summed))
 
 
+def resampler(lines: Lines) -> Resampler:
+    """Return the resampler of miou, macc and aacc, from the counts that each line holds as `confusion`.
+
+    Raises LineError with the lines that hold none.
+    """
+    counted: list[Confusion] = each_of(Confusion, lines)
+    parts = [line.confusion for line in counted]
+    # classes that are nowhere have no IoU, so the largest number that occurs is enough
+    classes = 1 + max((max(row[:2]) for rows in parts for row in rows), default=0)
+    areas = areas_of(parts, classes)
+    return lambda times_RN: resampled_scores(areas, times_RN)
+
+
 def _columns(triplets: Triplets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     label, prediction, pixels = np.array(triplets, dtype=np.int64).reshape(-1, 3).T
     return label, prediction, pixels
@@ -89,9 +124,9 @@ def _iou(areas: Areas) -> np.ndarray:
 
 def _scores(areas: Areas) -> dict[str, np.ndarray]:
     return {
-        "miou": 100 * _mean(_iou(areas)),
-        "macc": 100 * _mean(_divide(areas.hit_NC, areas.label_NC)),
-        "aacc": 100 * _divide(areas.hit_NC.sum(axis=1), areas.label_NC.sum(axis=1)),
+        MIOU.name: 100 * _mean(_iou(areas)),
+        MACC.name: 100 * _mean(_divide(areas.hit_NC, areas.label_NC)),
+        AACC.name: 100 * _divide(areas.hit_NC.sum(axis=1), areas.label_NC.sum(axis=1)),
     }
 
 

@@ -9,11 +9,19 @@ Axis letters: I images, R resamples, D detections of a class, best first, M thos
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from itertools import chain
+from typing import Any, TypedDict
 
 import numpy as np
 
+from files.typed import LARGEST
+from metrics.metric import Metric
+from metrics.resampling import Lines, Resampler
+from metrics.result_lines import placed_as
+
+MATCHES = {"box_matches": "box_ap", "mask_matches": "mask_ap"}  # field of a results file -> metric
 THRESHOLDS = 10
+LAST_OBJECT = 2**53  # class numbers up to which float64 tells whole numbers apart
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_CELLS = 4_000_000  # of a block of resamples times detections, to bound the memory
 
@@ -25,6 +33,25 @@ class ImageMatches(TypedDict):
     """[class, how many objects that are no crowds]."""
     detections: list[list[float]]
     """[class, score, hits, left out]: bit t of the last two speaks of IoU threshold 0.50 + 0.05 t."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Of the boxes or masks of an image."""
+
+    objects: tuple[tuple[int, int], ...]
+    """Class, objects."""
+    detections: tuple[tuple[int, float, int, int], ...]
+    """Class, score, bits of the thresholds with a hit, bits of those that leave it out."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is no class, count or set of thresholds."""
+        for number, count in self.objects:
+            if not (0 <= number <= LAST_OBJECT and 0 <= count < 2**31):
+                raise ValueError(f"objects: {[number, count]} is no class with its objects")
+        for number, score, hits, left_out in self.detections:
+            if not (0 <= number <= LAST_OBJECT and max(hits, left_out) < 1 << THRESHOLDS and min(hits, left_out) >= 0):
+                raise ValueError(f"detections: {[number, score, hits, left_out]} is no class with its thresholds")
 
 
 @dataclass(frozen=True)
@@ -73,6 +100,54 @@ class AveragePrecision:
                 classes_R[part] += objects_R > 0
         with np.errstate(invalid="ignore"):
             return np.asarray(100 * total_R / classes_R)
+
+
+def ap(name: str) -> Metric:
+    """Return AP or a kind of it: in percent, -1 where no object is of the kind."""
+    return Metric(name=name, undefined=-1.0)
+
+
+def resampler(lines: Lines) -> Resampler:
+    """Return the resampler of box_ap and, where masks were matched too, mask_ap.
+
+    Raises ValueError where lines hold no matches, LineError for matches that are none.
+    """
+    held = [name for name in MATCHES if all(name in line for line in lines)]
+    if not held:
+        raise ValueError("detection: the results files hold no matches")
+    precision = {MATCHES[name]: AveragePrecision(_matches(lines, name)) for name in held}
+    return lambda times_RN: {metric: one.of(times_RN) for metric, one in precision.items()}
+
+
+def _matches(lines: Sequence[dict[str, Any]], name: str) -> list[ImageMatches]:
+    """Return the matches `name` of the lines of a detection. Raises LineError with the lines that have none."""
+    found = [line[name] for line in lines]
+    if not all(_plain(image) for image in found):  # COCO's half a million rows take 6 s one by one
+        placed_as(Matches, ((f"line {number}.{name}", image) for number, image in enumerate(found, start=1)))
+    return found
+
+
+def _plain(image: Any) -> bool:
+    """Return whether matches are as they should be; where not, it is left to `Matches` to say what is wrong."""
+    if type(image) is not dict or image.keys() != {"objects", "detections"}:
+        return False
+    objects, detections = image["objects"], image["detections"]
+    if not _rows(objects, 2) or not _rows(detections, 4):
+        return False
+    if not {*map(type, chain.from_iterable(objects))} <= {int}:
+        return False
+    columns = [*zip(*detections, strict=True)] or [()] * 4
+    if any({*map(type, columns[place])} - {int} for place in (0, 2, 3)) or {*map(type, columns[1])} - {int, float}:
+        return False
+    numbers, bits = [*columns[0], *(number for number, _ in objects)], [*columns[2], *columns[3]]
+    counts = [count for _, count in objects]
+    spans = ((numbers, LAST_OBJECT), (counts, 2**31 - 1), (bits, (1 << THRESHOLDS) - 1))
+    whole = all(min(values, default=0) >= 0 and max(values, default=0) <= most for values, most in spans)
+    return whole and all(-LARGEST <= score <= LARGEST for score in columns[1])
+
+
+def _rows(value: Any, length: int) -> bool:
+    return type(value) is list and {*map(type, value)} <= {list} and {*map(len, value)} <= {length}
 
 
 def ap_from_matches(images: Sequence[ImageMatches], weights: Sequence[int] | np.ndarray) -> float:

@@ -1,0 +1,222 @@
+"""A command line from a configuration: every field of a recipe's configuration is a flag, with the recipe's value.
+
+A flag is called as its field. Where several parts of a configuration have a field of one name, those of the parts are
+called PART-FIELD (`--optim-kind`, `--schedule-kind`). tyro parses and prints; this module takes a nest of dataclasses
+apart and puts it together again.
+"""
+
+import ast
+import difflib
+import inspect
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from itertools import pairwise
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from engine.config import BASIC, COMPUTED, FILE, Duration
+
+A = TypeVar("A")
+Recipes = Mapping[str, Callable[[], Any]]
+HELP, HELP_ALL = ("-h", "--help"), "--help-all"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A field of a configuration, at any depth, as a flag."""
+
+    path: tuple[str, ...]
+    """Names of the fields that lead to it."""
+    type: Any
+    default: Any
+    doc: str
+    marks: frozenset[str]
+    name: str = ""
+    """Of the flag, with underscores."""
+    part: type[Any] | None = None
+    """Of an optional part with a single field: the field's value stands for the part, None for its absence."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it names a file or folder."""
+        return FILE in self.marks
+
+    def value(self, given: Any) -> Any:
+        """Return what a configuration holds for a value of the flag."""
+        if self.part is None or given is None:
+            return given
+        return self.part(**{fields(self.part)[0].name: given})
+
+
+def leaves(config: Any) -> tuple[Leaf, ...]:
+    """Return the flags of a configuration, in the order of its fields."""
+    found = tuple(_leaves(config, ()))
+    twice = {name for name, count in Counter(leaf.path[-1] for leaf in found).items() if count > 1}
+    named = (
+        replace(leaf, name="_".join(leaf.path[-2:] if leaf.path[-1] in twice else leaf.path[-1:])) for leaf in found
+    )
+    return tuple(named)
+
+
+def parse_with_config(
+    cls: type[A], recipes: Recipes, argv: Sequence[str] | None, *, doc: str | None, noun: str = "recipe"
+) -> tuple[A, Any]:
+    """Return the flags of a tool, a dataclass whose first field names a recipe, and the recipe's configuration.
+
+    The configuration has the values that were given in the place of the recipe's. --help shows the flags that a run
+    usually needs, --help-all shows all, with the recipe's values where a recipe is named.
+
+    Raises ValueError for a recipe that is not known, a flag that is another recipe's, and values that make no
+    configuration.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    every = HELP_ALL in argv
+    argv = ["--help" if text == HELP_ALL else text for text in argv]
+    asked = any(text in HELP for text in argv)
+    name = _named(argv, recipes, noun)
+    lines = [f"  {key}: {(recipe.__doc__ or '-').splitlines()[0]}" for key, recipe in recipes.items()]
+    if name is None:  # help alone, or an error that tyro explains
+        more = f"\n\nRECIPE --help shows the flags of a {noun} and its values.\n\n{noun.capitalize()}s:\n"
+        tyro.cli(cls, args=argv, description=f"{(doc or '').strip()}{more}" + "\n".join(lines))
+        raise ValueError(f"name a {noun} first; there are: {', '.join(recipes)}.")
+    config = recipes[name]()
+    flags = leaves(config)
+    shown = [leaf for leaf in flags if every or not asked or BASIC in leaf.marks]
+    _check_known(argv, cls, flags, recipes, name, noun)
+    about = f"{(doc or '').strip()}\n\n{name}: {(recipes[name].__doc__ or '-').strip()}"
+    if len(shown) < len(flags):
+        about += f"\n\n{len(flags) - len(shown)} more flags: {name} {HELP_ALL}"
+    made = _joined(cls, shown)
+    parsed = tyro.cli(made, args=argv, description=about)
+    given = {leaf.path: leaf.value(getattr(parsed, leaf.name)) for leaf in shown}
+    return cls(**{f.name: getattr(parsed, f.name) for f in fields(cls)}), rebuilt(config, given)  # type: ignore[arg-type]
+
+
+def rebuilt(config: Any, given: Mapping[tuple[str, ...], Any]) -> Any:
+    """Return the configuration with the values of these fields; raises what its parts say of them."""
+    changed: dict[str, Any] = {}
+    for f in fields(config):
+        below = {path[1:]: value for path, value in given.items() if path[0] == f.name and len(path) > 1}
+        now = getattr(config, f.name)
+        if (f.name,) in given:
+            changed[f.name] = given[f.name,]
+        elif below and (new := rebuilt(now, below)) != now:
+            changed[f.name] = new
+    changed = {name: value for name, value in changed.items() if value != getattr(config, name)}
+    return replace(config, **changed) if changed else config
+
+
+def files_among(flags: Sequence[Leaf]) -> dict[str, bool]:
+    """Return the names of flags, and whether each names a file or folder."""
+    return {leaf.name: leaf.is_file for leaf in flags}
+
+
+def _leaves(config: Any, path: tuple[str, ...]) -> Any:
+    hints, docs = get_type_hints(type(config), include_extras=True), field_docs(type(config))
+    for f in fields(config):
+        hint, marks = hints[f.name], frozenset[str]()
+        if get_origin(hint) is Annotated:
+            hint, *extras = get_args(hint)
+            marks = frozenset(extra for extra in extras if isinstance(extra, str))
+        if COMPUTED in marks:
+            continue
+        now = getattr(config, f.name)
+        part = next((kind for kind in _kinds(hint) if is_dataclass(kind) and kind is not Duration), None)
+        here = (*path, f.name)
+        if part is None:
+            yield Leaf(here, hint, now, docs.get(f.name, ""), marks)
+        elif part is not hint and len(fields(part)) == 1:
+            (only,) = fields(part)
+            value = None if now is None else getattr(now, only.name)
+            yield Leaf(here, get_type_hints(part)[only.name] | None, value, docs.get(f.name, ""), marks, part=part)
+        elif now is not None:
+            yield from _leaves(now, here)
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _joined(cls: type[Any], flags: Sequence[Leaf]) -> type[Any]:
+    """Return a dataclass of the tool's own flags and of a configuration's."""
+    hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
+    own: list[Any] = []
+    for f in fields(cls):
+        hint = hints[f.name]
+        own.append((f.name, Annotated[hint, tyro.conf.arg(help=docs[f.name])] if f.name in docs else hint, _same(f)))
+    more = [(leaf.name, _typed(leaf), field(default=leaf.default)) for leaf in flags]
+    return make_dataclass("options", [*own, *more], kw_only=True)
+
+
+def _same(f: Any) -> Any:
+    return field(default=f.default, default_factory=f.default_factory)
+
+
+def _typed(leaf: Leaf) -> Any:
+    shown = tyro.conf.arg(help=leaf.doc, metavar="FILE" if leaf.is_file else None)
+    if Duration in _kinds(leaf.type):
+        return Annotated[leaf.type, _DURATION, shown]
+    return Annotated[leaf.type, shown]
+
+
+def _text(value: Duration | None) -> list[str]:
+    return ["None" if value is None else f"{value.value:g}{value.unit}"]
+
+
+_DURATION = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="{N|Nsteps|Nepochs|Nsamples|None}",
+    instance_from_str=lambda texts: Duration.from_text(texts[0]),
+    is_instance=lambda value: isinstance(value, Duration | NoneType),
+    str_from_instance=_text,
+)
+
+
+def _named(argv: Sequence[str], recipes: Recipes, noun: str) -> str | None:
+    """Return the recipe that a command line names: its first word, or the only word that is a recipe's name."""
+    if argv and not argv[0].startswith("-"):
+        if argv[0] not in recipes:
+            near = difflib.get_close_matches(argv[0], recipes, n=3)
+            meant = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"no {noun} is called {argv[0]!r}; there are: {', '.join(sorted(recipes))}.{meant}")
+        return argv[0]
+    found = [
+        text
+        for before, text in zip(["", *argv], argv, strict=False)
+        if text in recipes and not before.startswith("--arm")
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _check_known(
+    argv: Sequence[str], cls: type[Any], flags: Sequence[Leaf], recipes: Recipes, name: str, noun: str
+) -> None:
+    """Raise ValueError for flags that other recipes of the tool have, and this one has not."""
+    mine = {leaf.name for leaf in flags} | {f.name for f in fields(cls)}
+    given = {text.partition("=")[0][2:].replace("-", "_") for text in argv if text.startswith("--")}
+    strange = sorted(given - mine - {f"no_{flag}" for flag in mine} - {"help"})
+    others = {leaf.name for recipe in recipes.values() for leaf in leaves(recipe())} if strange else set()
+    wrong = [flag for flag in strange if flag in others or flag.removeprefix("no_") in others]
+    if wrong:
+        listed = ", ".join(f"--{flag.replace('_', '-')}" for flag in wrong)
+        raise ValueError(f"{noun} {name!r} has no use for {listed}; another {noun} of this tool takes it.")
+
+
+def field_docs(cls: type[Any]) -> dict[str, str]:
+    """Return the docstring below each field of a dataclass and of its bases, on one line."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not is_dataclass(base):
+            continue
+        (body,) = (node.body for node in ast.parse(textwrap.dedent(inspect.getsource(base))).body)  # type: ignore[attr-defined]
+        for one, after in pairwise(body):
+            match one, after:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    docs[name] = " ".join(text.split())
+    return docs

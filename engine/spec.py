@@ -1,0 +1,153 @@
+"""What tools, planner, studies and tables know of a task: one declaration, in the task's folder.
+
+`mae_transfer/tasks.py` is the one table of them. Nothing here imports torch, so that commands which read records alone
+answer at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.config import with_defaults
+from files.typed import from_json
+from metrics.metric import Metric
+from metrics.resampling import Lines, Resampler
+
+if TYPE_CHECKING:
+    from engine.plan import Plannable
+    from engine.record import RunRecord
+    from engine.task import Task
+
+Recipes = Mapping[str, Callable[[], Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What runs of a task are compared by: the metrics of one or more lines of a table."""
+
+    kind: str
+    """What tables and exports call the kind of result; usually the task's name."""
+    label: str
+    """Of the line where a study does not name it."""
+    apart: str = ""
+    """What follows the label, or the study's name: a study runs k-NN and linear classifiers as one task."""
+    metrics: tuple[Metric, ...]
+    """Those that a table shows; the verdict is about the first."""
+    resampler: Callable[[Lines], Resampler] | None = None
+    """From the lines of a results file to the metrics on resamples of the images; None has intervals over seeds."""
+    class_score: str | None = None
+    """Column of per_class.csv that the page shows; None where the task leaves no such file."""
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that the verdict is about."""
+        return self.metrics[0]
+
+    def metric(self, name: str) -> Metric:
+        """Return a metric by its name. Raises KeyError for one that is not compared."""
+        return next(metric for metric in self.metrics if metric.name == name)
+
+
+Config = Mapping[str, Any]  # of a record, as JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """A task."""
+
+    name: str
+    """What records call it."""
+    tool: str
+    """The command that trains it: a module of tools/."""
+    config: type[Any]
+    """Dataclass of its configuration."""
+    recipes: Recipes
+    """name -> function that returns a configuration; empty for what has none."""
+    module: str | None = None
+    """Has `build_task(config, data=Path, init=InitialWeights | None)`, and is imported when a task is built; None for
+    what is not rebuilt from its record (probes)."""
+    adopt: Callable[..., Any] | None = None
+    """`adopt(config, init=, data=, out=, resume=)` returns the configuration with what initial weights or images decide
+    of it; None takes the architecture of the weights where that is declared."""
+    plan: Callable[..., Callable[[], "Plannable"]] | None = None
+    """`plan(config, classes=int, masks=bool)` reads what it needs and returns what makes the model and its loss, to be
+    called where tensors are fake."""
+    classes: int = 0
+    """Of the head, where a plan is not told: of the data set that the published recipes are for."""
+    least_batch: int = 1
+    """Fewest images per device that a training step can take; 2 where it has a batch norm."""
+    scores: tuple[Scores, ...]
+    """What its runs are compared by; one, or several by protocol."""
+    scored_as: Callable[[Config, Sequence[str]], tuple[Scores, str]] | None = None
+    """From a run's configuration and the names of its metrics to one of `scores` and what its line adds to the label
+    (a protocol); None takes the only one."""
+    transfers: bool = True
+    """Whether it takes initial weights that a study compares; pre-training makes them."""
+    reads_tokenizer: bool = False
+    """Whether `build_task` takes `trust_tokenizer`, the command line's word that a tokenizer's pickles may run."""
+
+    def build(self, config: Any, **given: Any) -> "Task":
+        """Return the task that the configuration is of, on `data=`, from `init=`."""
+        assert self.module is not None
+        task: Task = import_module(self.module).build_task(config, **given)
+        return task
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that runs lead with."""
+        return self.scores[0].primary
+
+    def scored(self, config: Config, metrics: Sequence[str]) -> tuple[Scores, str]:
+        """Return what a run is compared by, and what its line adds to the label."""
+        return (self.scores[0], "") if self.scored_as is None else self.scored_as(config, metrics)
+
+    def faults(self, metrics: Mapping[str, float]) -> list[str]:
+        """Return a line for each metric with a value that no run can have written."""
+        known = {metric.name: metric for scores in self.scores for metric in scores.metrics}
+        found = {name: known.get(name, self.primary).fault(value) for name, value in metrics.items()}
+        return [f"{name}: {fault}" for name, fault in found.items() if fault is not None]
+
+
+TaskTable = Mapping[str, TaskSpec]
+
+
+def check_metrics(folder: Path, record: "RunRecord", tasks: TaskTable) -> None:
+    """Raise ValueError that names the record in `folder` where it holds metrics that no run can have written."""
+    spec = tasks.get(record.task)
+    at = {"metrics": record.metrics} | {f"evaluations[{i}]": e.metrics for i, e in enumerate(record.evaluations)}
+    if spec is not None and (faults := [f"{place}.{line}" for place, each in at.items() for line in spec.faults(each)]):
+        raise ValueError(f"{folder / 'record.json'}: not a readable record ({'; '.join(faults)}).")
+
+
+RESULT = "leading"  # of a probe's record: which outcome its top1 is, which is no setting
+
+
+def with_later_fields(tasks: TaskTable, task: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the recorded configuration of a task with the defaults of the fields that came after it.
+
+    As it is where the task is none of ours, or where the configuration is not readable as one of today.
+    """
+    if task not in tasks:
+        return config
+    try:
+        today = from_json(tasks[task].config, {name: value for name, value in config.items() if name != RESULT})
+    except ValueError:
+        return config
+    return with_defaults(config, today)
+
+
+def of_tool(tasks: TaskTable, tool: str) -> tuple[TaskSpec, ...]:
+    """Return the tasks that a tool trains."""
+    return tuple(spec for spec in tasks.values() if spec.tool == tool)
+
+
+def recipes_of(specs: Sequence[TaskSpec]) -> Recipes:
+    """Return the recipes of some tasks."""
+    return {name: recipe for spec in specs for name, recipe in spec.recipes.items()}
+
+
+def spec_for(specs: Sequence[TaskSpec], config: Any) -> TaskSpec:
+    """Return the task that a configuration is of."""
+    return next(spec for spec in specs if type(config) is spec.config)

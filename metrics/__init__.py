@@ -1,0 +1,1 @@
+"""Metrics on NumPy alone, from what results files keep of each image: accuracy, mIoU, COCO's AP."""

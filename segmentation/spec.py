@@ -1,0 +1,39 @@
+"""What tools, planner, studies and tables know of segmentation."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from engine.spec import Scores, TaskSpec
+from metrics import miou
+from segmentation.config import SegmentationConfig
+from segmentation.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from engine.plan import Plannable
+
+
+def _plan(config: SegmentationConfig, *, classes: int, masks: bool) -> Callable[[], "Plannable"]:
+    from segmentation.plan import plannable
+
+    return lambda: plannable(config, num_classes=classes)
+
+
+SEGMENTATION = TaskSpec(
+    name="segmentation",
+    tool="train_seg",
+    config=SegmentationConfig,
+    recipes=RECIPES,
+    module="segmentation.task",
+    plan=_plan,
+    classes=150,  # ADE20K
+    least_batch=2,  # batch norm
+    scores=(
+        Scores(
+            kind="segmentation",
+            label="segmentation",
+            metrics=(miou.MIOU, miou.MACC, miou.AACC),
+            resampler=miou.resampler,
+            class_score="iou",
+        ),
+    ),
+)
