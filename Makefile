@@ -36,8 +36,8 @@ format: setup ## format the code and mend what the linter can
 	@$(RUN) -m ruff check --fix .
 
 bench: setup ## speed and memory against timm, transformers, detectron2, mmseg and torch.load (about an hour on two cores)
-	@for name in weights_loading vit mae_step pretraining_steps vitdet vitdet_step upernet slide_inference attention plan_memory; do $(RUN) -W ignore benchmarks/$$name.py || exit 1; done
-	@if [ -n "$(PHOTOS)" ]; then $(RUN) -W ignore benchmarks/image_loader.py "$(PHOTOS)"; \
+	@for name in weights_loading vit mae_step pretraining_steps vitdet vitdet_step upernet slide_inference attention plan_memory; do $(RUN) -W ignore perf/$$name.py || exit 1; done
+	@if [ -n "$(PHOTOS)" ]; then $(RUN) -W ignore perf/image_loader.py "$(PHOTOS)"; \
 		else echo "The loader of images is left out: make bench PHOTOS=FOLDER measures it on the photographs of a folder."; fi
 
 doctor: ## versions, devices, what is missing and how to mend it

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.attention_pieces import attention_in_pieces
+from backbones.attention_chunked import attention_in_pieces
 from backbones.config import Grid
-from backbones.relpos import decomposed_bias, place_channels, table_bias, table_rows
+from backbones.relative_position import decomposed_bias, place_channels, table_bias, table_rows
 from backbones.window import partition, unpartition
 
 # On CPUs matmul-softmax-matmul is up to 4 times faster than the fused kernel at 50 to 200 tokens, and 1.5 times slower

@@ -7,7 +7,7 @@ from pathlib import Path
 from torchvision.datasets import ImageFolder
 
 from classification.data import open_split, same_classes, shared_note, some
-from engine.images import UnreadableImageError, none_readable, upright_size
+from engine.images.reading import UnreadableImageError, none_readable, upright_size
 from files.shared import same_content
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
-from backbones.normalisation import Normalisation
+from backbones.weights.normalisation import Normalisation
 from engine.config import BASIC, COMPUTED, FILE, RunConfig
 
 Protocol = Literal["finetune", "linear", "partial"]
@@ -47,7 +47,7 @@ class Augmentation:
     resize: Annotated[Resize, BASIC] = "pillow"
     """What resizes training crops: Pillow, as the published recipes, or torch's kernel for bytes, which makes a loader
     process 1.5 times as fast. Its pixels are 0.04 of 255 levels off Pillow's on average, and off by more than one level
-    in 0.02 % of them (there by up to 15), so compare runs of one choice (benchmarks/image_loader.py measures it)."""
+    in 0.02 % of them (there by up to 15), so compare runs of one choice (perf/image_loader.py measures it)."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what makes no augmentation."""

@@ -18,9 +18,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
-from backbones.normalisation import Normalisation
+from backbones.weights.normalisation import Normalisation
 from classification.config import Augmentation
-from engine.images import read_rgb
+from engine.images.reading import read_rgb
 from files.naming import SYSTEM, nearest, system_part
 from files.shared import shared_paths
 

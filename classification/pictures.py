@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from classification.data import LabelledImages
 from engine.figure_text import label_text
-from engine.images import UnreadableImageError, read_rgb
-from engine.results_file import ImageResult
+from engine.images.reading import UnreadableImageError, read_rgb
+from engine.records.results_file import ImageResult
 from files.writing import replacing
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from classification.config import ClassificationConfig
 from classification.task import classifier, freeze, vit_of
-from engine.plan import Plannable
+from engine.memory.plan import Plannable
 
 
 def plannable(config: ClassificationConfig, *, num_classes: int) -> Plannable:

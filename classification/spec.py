@@ -9,7 +9,7 @@ from engine.spec import Config, Scores, TaskSpec
 from metrics import accuracy
 
 if TYPE_CHECKING:
-    from engine.plan import Plannable
+    from engine.memory.plan import Plannable
 
 SCORES = Scores(kind="classification", label="classification", metrics=(accuracy.TOP1,), resampler=accuracy.resampler)
 

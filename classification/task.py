@@ -11,12 +11,12 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 
-from backbones.checkpoint import write_checkpoint
-from backbones.declaration import InitialWeights
-from backbones.initial import start_from
-from backbones.normalisation import Normalisation
 from backbones.param_groups import ParamGroup, head_groups, param_groups
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import start_from
+from backbones.weights.normalisation import Normalisation
 from classification.config import ClassificationConfig
 from classification.data import (
     LabelledImages,
@@ -36,9 +36,9 @@ from classification.spec import CLASSIFICATION
 from classification.subset import list_text, listed_images, share_of_classes
 from engine.config import OptimConfig
 from engine.cost import count_flops
-from engine.export import Exportable, Normalised
-from engine.images import read_rgb
-from engine.results_file import ImageResult
+from engine.images.reading import read_rgb
+from engine.records.results_file import ImageResult
+from engine.runs.export import Exportable, Normalised
 from engine.task import Facts
 from files.writing import replacing
 from metrics import accuracy

@@ -10,15 +10,15 @@ from classification.robustness import Known
 from classification.spec import CLASSIFICATION
 from classification.task import ClassificationTask
 from engine.device import make_fabric
-from engine.reevaluate import Asked, rebuild
-from engine.resume import load_model
+from engine.runs.reopen import Asked, rebuild
+from engine.training.resume import load_model
 
 
 def known_by(run: Path, asked: Asked, *, resized: bool, say: Callable[[str], None]) -> Known:
     """Return the model of the last checkpoint of a run with its evaluation transform.
 
     `resized` False crops the centre alone; `say` is told what is read by the word of the record. Raises as
-    `engine.reevaluate.rebuild`.
+    `engine.runs.reopen.rebuild`.
     """
     rebuilt = rebuild(run, {CLASSIFICATION.name: CLASSIFICATION}, asked, say=say)
     task = rebuilt.task

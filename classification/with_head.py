@@ -6,16 +6,16 @@ import torch
 from torch import nn
 from torchvision.datasets import ImageFolder
 
-from backbones.checkpoint import Checkpoint
-from backbones.declaration import InitialWeights
-from backbones.initial import start_from
-from backbones.normalisation import Normalisation
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import start_from
+from backbones.weights.normalisation import Normalisation
+from backbones.weights.read import read_checkpoint
 from classification.data import LabelledImages
 from classification.heads import Classifier
-from engine.images import UnreadableImageError
-from engine.results_file import ImageResult
+from engine.images.reading import UnreadableImageError
+from engine.records.results_file import ImageResult
 
 
 def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:

@@ -62,7 +62,7 @@ SoftNms = Literal["none", "linear", "gaussian"]
 
 @dataclass(frozen=True, kw_only=True)
 class TestConfig:
-    """What is done to images and answers in evaluation beside one pass over each image (detection.test_time)."""
+    """What is done to images and answers in evaluation beside one pass over each image (detection.model.test_time)."""
 
     __test__ = False  # not a test, in spite of its name
 

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from backbones.normalisation import Normalisation
+from backbones.weights.normalisation import Normalisation
 from detection.config import DetectionConfig
-from detection.configs.mask_rcnn import BOX_CELLS, MASK_CELLS, STAGES
+from detection.model.mask_rcnn import BOX_CELLS, MASK_CELLS, STAGES
 from detection.task import detector, vit_of
-from engine.plan import Plannable
+from engine.memory.plan import Plannable
 
 
 def plannable(config: DetectionConfig, *, num_classes: int, masks: bool) -> Plannable:

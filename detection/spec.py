@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from detection.config import DetectionConfig
-from detection.recipes import RECIPES
+from detection.recipes.all import RECIPES
 from engine.spec import Config, Scores, TaskSpec
 from metrics import coco_ap
 from metrics.metric import Metric
 
 if TYPE_CHECKING:
-    from engine.plan import Plannable
+    from engine.memory.plan import Plannable
 
 
 def _ap(*names: str) -> tuple[Metric, ...]:

@@ -12,9 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.declaration import InitialWeights
-from backbones.initial import start_from
-from backbones.normalisation import Normalisation
 from backbones.param_groups import (
     Exempt,
     ParamGroup,
@@ -24,16 +21,16 @@ from backbones.param_groups import (
     param_groups,
 )
 from backbones.vit import ViT
-from detection.backbone import pyramid_on
-from detection.coco import CocoSplit, annotation_file, check_same_categories, images_of_both, read_coco, with_note
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import start_from
+from backbones.weights.normalisation import Normalisation
 from detection.config import DetectionConfig, Exemption
-from detection.configs.mask_rcnn import mask_rcnn
-from detection.data import Repeats, image_sample, train_data, val_data
-from detection.detector import Detector
-from detection.draw import draw_detections, draw_pair
-from detection.precision import draw_precision
-from detection.repeat import images_of_classes
-from detection.results import (
+from detection.data.coco import CocoSplit, annotation_file, check_same_categories, images_of_both, read_coco, with_note
+from detection.data.mapping import Repeats, image_sample, train_data, val_data
+from detection.data.repeat import images_of_classes
+from detection.evaluation.draw import draw_detections, draw_pair
+from detection.evaluation.precision import draw_precision
+from detection.evaluation.results import (
     DETECTIONS_NAME,
     PER_CLASS_NAME,
     Truth,
@@ -41,14 +38,17 @@ from detection.results import (
     write_detections,
     write_per_class,
 )
+from detection.model.backbone import pyramid_on
+from detection.model.detector import Detector
+from detection.model.mask_rcnn import mask_rcnn
+from detection.model.test_time import TestTime
 from detection.spec import DETECTION
-from detection.test_time import TestTime
 from engine.config import OptimConfig
 from engine.cost import count_flops
-from engine.export import Exportable, Normalised
-from engine.results_file import ImageResult
-from engine.seeding import derive
+from engine.records.results_file import ImageResult
+from engine.runs.export import Exportable, Normalised
 from engine.task import Facts, ImageData
+from engine.training.seeding import derive
 from files.naming import distinct_stems
 
 PICTURES = 6

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engine.figure_text import label_text
-from engine.metrics_file import VALIDATION, parse_rows
+from engine.records.metrics_file import VALIDATION, parse_rows
 from files.writing import replacing
 
 CURVES_NAME = "curves.png"

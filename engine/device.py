@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import ModelParallelStrategy
 
 from engine.config import Precision
-from engine.sharding import shard
+from engine.training.sharding import shard
 
 
 def make_fabric(precision: Precision, strategy: Literal["ddp", "fsdp"] = "ddp") -> Fabric:

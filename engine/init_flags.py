@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from backbones.declaration import Family, Heads, InitialWeights, ResizePatch, TableSize, TrustPickle, Whose
+from backbones.weights.declaration import Family, Heads, InitialWeights, ResizePatch, TableSize, TrustPickle, Whose
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from engine.config import Duration
 from engine.flags import leaves, parse_with_config
 from engine.init_flags import InitFlags
 from engine.recipe import departures
-from engine.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME
+from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME
 from engine.spec import TaskSpec, recipes_of, spec_for
 from files.naming import refuse_overwriting, refuse_within
 
@@ -62,7 +62,7 @@ def configured(argv: Sequence[str] | None, specs: Sequence[TaskSpec], *, doc: st
     if args.epochs is not None:
         run = replace(run, length=Duration(args.epochs, "epochs"))
     if args.max_per_device is not None:
-        from engine.processes import processes
+        from engine.training.processes import processes
 
         run = replace(run, accumulate=micro_batches(run.batch_size, args.max_per_device, processes()))
     return args, replace(config, run=run)
@@ -102,17 +102,17 @@ def train(argv: Sequence[str] | None, specs: Sequence[TaskSpec], *, doc: str | N
 
 def carry_out(args: TrainArgs, config: Any, spec: TaskSpec) -> int:
     """Build the task, train it, and return the exit code; `config` has the flags in it."""
-    from engine.finite import NonFiniteError
-    from engine.image_file import allow_megapixels
-    from engine.loop import EXIT_CODES, fit
-    from engine.seeding import derive, seed_all
+    from engine.images.file import allow_megapixels
+    from engine.training.finite import NonFiniteError
+    from engine.training.loop import EXIT_CODES, fit
+    from engine.training.seeding import derive, seed_all
 
     try:
         init = args.weights()
         if spec.adopt is not None:
             config = spec.adopt(config, init=init, data=args.data, out=args.out, resume=args.resume)
         else:
-            from backbones.initial import with_architecture
+            from backbones.weights.initial import with_architecture
 
             config = with_architecture(config, init)
         allow_megapixels(config.run.max_megapixels)

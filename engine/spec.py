@@ -16,8 +16,8 @@ from metrics.metric import Metric
 from metrics.resampling import Lines, Resampler
 
 if TYPE_CHECKING:
-    from engine.plan import Plannable
-    from engine.record import RunRecord
+    from engine.memory.plan import Plannable
+    from engine.records.record import RunRecord
     from engine.task import Task
 
 Recipes = Mapping[str, Callable[[], Any]]

@@ -7,11 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from backbones.declaration import InitialWeights
-from backbones.loading import LoadReport
 from backbones.param_groups import ParamGroup
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import LoadReport
 from engine.config import OptimConfig
-from engine.results_file import ImageResult
+from engine.records.results_file import ImageResult
 
 
 class ImageData(Protocol):

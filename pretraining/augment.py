@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from backbones.normalisation import Normalisation
+from backbones.weights.normalisation import Normalisation
 from classification.config import Augmentation
 from classification.data import MOST_SIDES, eval_transform, train_transform
-from pretraining.config import Views
+from pretraining.mae.config import Views
 
 View = Callable[[Image.Image], Tensor]
 CROP_SHARE = 224 / 256  # a crop of fixed scale takes this share of the shorter side

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.images import open_images
+from engine.images.reading import open_images
 from pretraining.augment import View
 
 Sample = tuple[Tensor, Tensor, str]  # image_RCHW, noise_RN, image id; R views

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from backbones.attention import Attention, TableBias
 from backbones.config import Grid
-from backbones.normalisation import Normalisation
 from backbones.position import sincos_table
-from backbones.relpos import decomposed_bias
+from backbones.relative_position import decomposed_bias
 from backbones.vit import ViT
-from engine.images import evenly_spaced
+from backbones.weights.normalisation import Normalisation
+from engine.images.reading import evenly_spaced
 from files.writing import replacing
-from pretraining.pictures import name_rows, pixels
+from pretraining.mae.pictures import name_rows, pixels
 
 AT_ONCE = 32  # images of one forward pass
 NEIGHBOURS = 5

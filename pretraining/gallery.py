@@ -10,31 +10,31 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.normalisation import IMAGENET, Normalisation
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
-from engine.bounds import refuse_beyond
-from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
-from engine.own_files import own_file
-from engine.record import RECORD_NAME, RunRecord, read_record, standing
-from engine.reevaluate import named_files
-from engine.resume import FOLDER as CHECKPOINTS
-from engine.resume import checkpoints, load_model
-from engine.seeding import seeded
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import IMAGENET, Normalisation
+from backbones.weights.read import read_checkpoint
+from engine.images.reading import ImageSource, UnreadableImageError, evenly_spaced, open_images
+from engine.records.own_files import own_file
+from engine.records.record import RECORD_NAME, RunRecord, read_record, standing
+from engine.runs.bounds import refuse_beyond
+from engine.runs.reopen import named_files
+from engine.training.resume import FOLDER as CHECKPOINTS
+from engine.training.resume import checkpoints, load_model
+from engine.training.seeding import seeded
 from files.naming import refuse_within
 from files.typed import from_json
 from pretraining.augment import validation_view
-from pretraining.config import MAEConfig, Sampling, StatisticsOf, TargetKind
 from pretraining.feature_pictures import class_features, draw_attention, draw_neighbours, draw_positions
-from pretraining.mae import MaskedAutoencoder
-from pretraining.masking import draw_noise, keep_lowest, kept_count
-from pretraining.pictures import Masked, draw_masks, draw_reconstructions
-from pretraining.target import PCATarget
-from pretraining.task import autoencoder, token_target
-from pretraining.token_target import TokenTarget
+from pretraining.mae.config import MAEConfig, Sampling, StatisticsOf, TargetKind
+from pretraining.mae.masking import draw_noise, keep_lowest, kept_count
+from pretraining.mae.model import MaskedAutoencoder
+from pretraining.mae.pictures import Masked, draw_masks, draw_reconstructions
+from pretraining.mae.target import PCATarget
+from pretraining.mae.task import autoencoder, token_target
+from pretraining.mae.token_target import TokenTarget
 
 BACKBONE = "backbone.safetensors"
 SEARCHED = 256  # images among which neighbours are looked for

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
-from engine.plan import Plannable
-from pretraining.beit import MaskedImageModel, TokenPrediction
-from pretraining.beit_config import BEiTConfig
-from pretraining.config import MAEConfig
-from pretraining.dvae import DiscreteVAE
-from pretraining.dvae_config import DVAEConfig
-from pretraining.dvae_file import OwnTokenizer, TokenizerHeader, read_tokenizer
-from pretraining.moco_config import MoCoConfig
-from pretraining.moco_v3 import MoCoV3
-from pretraining.target import PCATarget
-from pretraining.task import autoencoder
-from pretraining.token_target import TokenTarget
-from pretraining.tokenizer import check_grid
+from backbones.weights.normalisation import Normalisation
+from engine.memory.plan import Plannable
+from pretraining.beit.config import BEiTConfig
+from pretraining.beit.model import MaskedImageModel, TokenPrediction
+from pretraining.mae.config import MAEConfig
+from pretraining.mae.target import PCATarget
+from pretraining.mae.task import autoencoder
+from pretraining.mae.token_target import TokenTarget
+from pretraining.moco_v3.config import MoCoConfig
+from pretraining.moco_v3.model import MoCoV3
+from pretraining.tokenizer.config import DVAEConfig
+from pretraining.tokenizer.file import OwnTokenizer, TokenizerHeader, read_tokenizer
+from pretraining.tokenizer.model import DiscreteVAE
+from pretraining.tokenizer.opening import check_grid
 
 ALONE = (
     "keys are of one GPU's images; micro-batches change the loss, as an image is told from those of its micro-batch "

@@ -7,9 +7,9 @@ from backbones.config import FAMILY
 from classification.config import Augmentation, ClassificationConfig
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig, TaskConfig
 from engine.recipe import departs
-from pretraining.beit_recipes import BEIT_RECIPES
-from pretraining.config import MAEConfig
-from pretraining.moco_recipes import MOCO_RECIPES
+from pretraining.beit.recipes import BEIT_RECIPES
+from pretraining.mae.config import MAEConfig
+from pretraining.moco_v3.recipes import MOCO_RECIPES
 
 TINY_LENGTH = Duration(500)  # both arms of the demo see the same number of images
 TINY_BATCH = 64

@@ -9,15 +9,15 @@ from classification.spec import CLASSIFICATION
 from engine.spec import Scores, TaskSpec
 from metrics.accuracy import TOP1
 from metrics.metric import Metric, error
-from pretraining.beit_config import BEiTConfig
-from pretraining.config import MAEConfig
-from pretraining.dvae_config import DVAEConfig
-from pretraining.moco_config import MoCoConfig
+from pretraining.beit.config import BEiTConfig
+from pretraining.mae.config import MAEConfig
+from pretraining.moco_v3.config import MoCoConfig
 from pretraining.recipes import RECIPES
+from pretraining.tokenizer.config import DVAEConfig
 
 if TYPE_CHECKING:
-    from backbones.declaration import InitialWeights
-    from engine.plan import Plannable
+    from backbones.weights.declaration import InitialWeights
+    from engine.memory.plan import Plannable
 
 
 def _adopt(config: Any, *, init: "InitialWeights | None", data: Path, out: Path, resume: bool) -> Any:
@@ -51,18 +51,18 @@ def _spec(name: str, config: type[Any], module: str, *metrics: Metric, **more: A
     )
 
 
-MAE = _spec("mae", MAEConfig, "task", error("val_loss"), reads_tokenizer=True)
+MAE = _spec("mae", MAEConfig, "mae.task", error("val_loss"), reads_tokenizer=True)
 BEIT = _spec(
     "beit",
     BEiTConfig,
-    "beit_task",
+    "beit.task",
     Metric(name="token_accuracy"),
     error("val_loss", unit="nats"),
     Metric(name="constant_accuracy"),
     reads_tokenizer=True,
 )
-DVAE = _spec("dvae", DVAEConfig, "dvae_task", error("val_mse"))
-MOCO_V3 = _spec("moco_v3", MoCoConfig, "moco_task", error("val_loss"), least_batch=2)  # batch norm
+DVAE = _spec("dvae", DVAEConfig, "tokenizer.task", error("val_mse"))
+MOCO_V3 = _spec("moco_v3", MoCoConfig, "moco_v3.task", error("val_loss"), least_batch=2)  # batch norm
 # classification from random weights
 SUPERVISED = _spec(
     "supervised", ClassificationConfig, "supervised", TOP1, plan=CLASSIFICATION.plan, classes=CLASSIFICATION.classes

@@ -23,19 +23,19 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from backbones.declaration import InitialWeights
-from backbones.normalisation import Normalisation
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import Normalisation
 from classification.config import ClassificationConfig
 from classification.data import MOST_SIDES
-from engine.identity import check_folder, read_identity
-from engine.images import ImageSource, UnreadableImageError, evenly_spaced, open_images
-from engine.log import evaluation_lines
-from engine.record import IDENTITY_NAME as NAME
+from engine.images.reading import ImageSource, UnreadableImageError, evenly_spaced, open_images
+from engine.records.identity import check_folder, read_identity
+from engine.records.record import IDENTITY_NAME as NAME
+from engine.training.log import evaluation_lines
 from files.typed import from_json
 from pretraining.augment import CROP_SHARE, is_long, resized_part, resized_size
-from pretraining.beit_config import BEiTConfig
-from pretraining.config import MAEConfig
-from pretraining.moco_config import MoCoConfig
+from pretraining.beit.config import BEiTConfig
+from pretraining.mae.config import MAEConfig
+from pretraining.moco_v3.config import MoCoConfig
 
 SAMPLE = 10_000  # images; some minutes of one process on photographs, less with --workers
 DIGITS = 4

@@ -6,8 +6,8 @@ ViT's final norm and fixed positions, so that its checkpoint holds the same para
 
 from pathlib import Path
 
-from backbones.declaration import InitialWeights
 from backbones.vit import ViT
+from backbones.weights.declaration import InitialWeights
 from classification.config import ClassificationConfig
 from classification.task import ClassificationTask, assemble
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.image_file import opened
-from engine.images import read_rgb
+from engine.images.file import opened
+from engine.images.reading import read_rgb
 from scenes.classes import IGNORE, SEMANTIC_NAMES, THINGS
 from scenes.config import SPLITS
 from scenes.layouts import ScenesIndex

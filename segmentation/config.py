@@ -67,7 +67,7 @@ class SegmentationConfig:
     boundary_iou: bool = False
     """Report boundary_miou too: mIoU of what lies within 2% of the image's diagonal of a contour."""
     layout: Annotated[LayoutName, BASIC] = "ade20k"
-    """How the data set lies on disk (segmentation/layout.py); `folder` is images, index PNGs and classes.txt."""
+    """How the data set lies on disk (segmentation/data/layout.py); `folder` is images, index PNGs and classes.txt."""
     train_split: Annotated[str | None, BASIC] = None
     """Split to train on; the layout's own unless given."""
     val_split: Annotated[str | None, BASIC] = None

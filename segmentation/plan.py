@@ -5,10 +5,10 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from backbones.normalisation import Normalisation
-from engine.plan import Plannable
+from backbones.weights.normalisation import Normalisation
+from engine.memory.plan import Plannable
 from segmentation.config import SegmentationConfig
-from segmentation.losses import segmentor_losses
+from segmentation.model.losses import segmentor_losses
 from segmentation.task import segmentation_model
 
 

@@ -9,7 +9,7 @@ from segmentation.config import SegmentationConfig
 from segmentation.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from engine.plan import Plannable
+    from engine.memory.plan import Plannable
 
 
 def _plan(config: SegmentationConfig, *, classes: int, masks: bool) -> Callable[[], "Plannable"]:

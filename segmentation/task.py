@@ -14,34 +14,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.declaration import InitialWeights
-from backbones.initial import normalisation_of, read_initial, start_from
-from backbones.loading import LoadReport
-from backbones.normalisation import Normalisation
 from backbones.param_groups import ParamGroup
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import normalisation_of, read_initial, start_from
+from backbones.weights.loader import LoadReport
+from backbones.weights.normalisation import Normalisation
 from engine.config import OptimConfig
 from engine.cost import count_flops
-from engine.export import Exportable, Normalised
-from engine.image_file import say_need
-from engine.processes import processes
-from engine.results_file import ImageResult
+from engine.images.file import say_need
+from engine.records.results_file import ImageResult
+from engine.runs.export import Exportable, Normalised
 from engine.task import Facts
+from engine.training.processes import processes
 from metrics.miou import add_up, scores
-from segmentation.answers import as_values, draw_overlay, from_values, write_index
-from segmentation.backbone import MAETransferViT
 from segmentation.config import SegmentationConfig
-from segmentation.configs.linear import linear
-from segmentation.configs.upernet import upernet
-from segmentation.data import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
-from segmentation.groups import segmentor_groups
+from segmentation.data.labels import Coding
+from segmentation.data.layout import SegmentationFolder, open_folder
+from segmentation.data.mapping import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
+from segmentation.evaluation.answers import as_values, draw_overlay, from_values, write_index
+from segmentation.evaluation.counts import boundary_confusion, boundary_miou, confusion
+from segmentation.evaluation.inference import predict_batch
+from segmentation.evaluation.per_class import write_per_class
+from segmentation.evaluation.pictures import draw_confusion, draw_predictions
 from segmentation.host import EncoderDecoder, build_model
-from segmentation.inference import predict_batch
-from segmentation.labels import Coding
-from segmentation.layout import SegmentationFolder, open_folder
-from segmentation.losses import segmentor_losses
-from segmentation.metrics import boundary_confusion, boundary_miou, confusion
-from segmentation.per_class import write_per_class
-from segmentation.pictures import draw_confusion, draw_predictions
+from segmentation.model.backbone import MAETransferViT
+from segmentation.model.groups import segmentor_groups
+from segmentation.model.linear import linear
+from segmentation.model.losses import segmentor_losses
+from segmentation.model.upernet import upernet
 from segmentation.spec import SEGMENTATION
 
 # of an image that is predicted and drawn, beside the model: its decoded pixels twice, and its answer; 0.6 GB measured

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint, write_state
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.normalisation import HALF, IMAGENET
 from backbones.sources import SOURCES
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint, write_state
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import HALF, IMAGENET
+from backbones.weights.read import read_checkpoint
 
 HEADS = 2
 PLAIN = ViTConfig(embed_dim=8, depth=2, num_heads=HEADS, patch_size=4, image_size=(16, 16), mlp_ratio=1.0)

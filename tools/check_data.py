@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from engine.image_file import allow_megapixels
+from engine.images.file import allow_megapixels
 from engine.launch import fail, parse
 
 
@@ -87,14 +87,14 @@ def _look(args: Coco | Ade20k | Classes) -> tuple[tuple[str, ...], tuple[str, ..
 
 
 def _coco(args: Coco) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
-    from detection.check import check_coco  # here, so that the other form needs no detectron2
+    from detection.data.check import check_coco  # here, so that the other form needs no detectron2
 
     found = check_coco(args.data, files=args.annotations, sheet=args.sheet)
     return found.lines, found.faults, found.sheet
 
 
 def _ade20k(args: Ade20k) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
-    from segmentation.check import check_ade20k  # here, so that the other form needs no mmseg
+    from segmentation.data.check import check_ade20k  # here, so that the other form needs no mmseg
 
     found = check_ade20k(args.data, sheet=args.sheet, layout=args.layout)
     return found.lines, found.faults, found.sheet

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from backbones.declaration import FORMATS, Changes, Family, Heads, InitialWeights, TableSize, TrustPickle
+from backbones.weights.declaration import FORMATS, Changes, Family, Heads, InitialWeights, TableSize, TrustPickle
 from engine.launch import fail, parse
 from files.naming import refuse_overwriting
 
@@ -50,7 +50,7 @@ class Inspect(FileFlags):
     """Say what a weights file looks like: contents, architecture, digests, the command to load it."""
 
     def run(self) -> None:
-        from backbones.sources.inspect import inspect_file
+        from backbones.weights.inspect import inspect_file
 
         found = inspect_file(self.declared())
         print("\n".join(found.lines()))
@@ -70,9 +70,9 @@ class Convert(FileFlags):
     """What becomes of the weights on the way."""
 
     def run(self) -> None:
-        from backbones.loading import by_rule
-        from backbones.sources.convert import changed, write_as, written
-        from backbones.sources.read import read_checkpoint
+        from backbones.weights.convert import changed, write_as, written
+        from backbones.weights.loader import by_rule
+        from backbones.weights.read import read_checkpoint
 
         refuse_overwriting(written(self.to, self.out), [self.file])
         read = read_checkpoint(self.declared(self.source))
@@ -88,8 +88,8 @@ class List:
     """List the public checkpoints and the formats."""
 
     def run(self) -> None:
-        from backbones.public import markdown_table
         from backbones.sources import SOURCES
+        from backbones.weights.zoo import markdown_table
 
         print("\n".join(f"{name}: {source.title}" for name, source in sorted(SOURCES.items())))
         print(f"\n{markdown_table()}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbones.declaration import Heads, InitialWeights, TrustPickle
-from backbones.normalisation import Normalisation
+from backbones.weights.declaration import Heads, InitialWeights, TrustPickle
+from backbones.weights.normalisation import Normalisation
 from engine.launch import fail, parse
 
 if TYPE_CHECKING:

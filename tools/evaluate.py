@@ -15,10 +15,10 @@ from typing import Annotated
 
 import tyro
 
-from backbones.declaration import TrustStart
-from engine.image_file import allow_megapixels
+from backbones.weights.declaration import TrustStart
+from engine.images.file import allow_megapixels
 from engine.launch import fail, parse
-from engine.record import read_record
+from engine.records.record import read_record
 from mae_transfer.tasks import TASKS
 
 
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(Args, argv, doc=__doc__)
     try:
         read_record(args.run)
-        from engine.reevaluate import Asked, reevaluate
+        from engine.runs.reopen import Asked, reevaluate
 
         allow_megapixels(args.max_megapixels)
         asked = Asked(
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def coco(args: CocoArgs) -> int:
     """Print the numbers of a results file; return the exit code."""
-    from detection.rescore import score_files
+    from detection.evaluation.rescore import score_files
 
     try:
         done = score_files(args.annotations, args.detections)

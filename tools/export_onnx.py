@@ -14,9 +14,9 @@ from typing import Annotated
 
 import tyro
 
-from backbones.declaration import TrustStart
+from backbones.weights.declaration import TrustStart
 from engine.launch import fail, parse
-from engine.record import read_record
+from engine.records.record import read_record
 from files.naming import refuse_overwriting
 from mae_transfer.tasks import TASKS
 
@@ -41,9 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(Args, argv, doc=__doc__)
     try:
         read_record(args.run)
-        from engine.export import Exports, export_onnx
-        from engine.reevaluate import Asked, files_of, rebuild
-        from engine.resume import load_model
+        from engine.runs.export import Exports, export_onnx
+        from engine.runs.reopen import Asked, files_of, rebuild
+        from engine.training.resume import load_model
 
         rebuilt = rebuild(args.run, TASKS, Asked(data=args.data, trust_pickle=args.trust_pickle), say=print)
         refuse_overwriting([args.out], [rebuilt.checkpoint, *files_of(args.run)])

@@ -16,13 +16,13 @@ from typing import Annotated
 
 import tyro
 
-from benchmark.cells import record_lines
-from benchmark.export import EXPORTS, Format, write_export
-from benchmark.html import to_html
-from benchmark.resample import RESAMPLES
-from benchmark.scaling import write_scaling
-from benchmark.store import open_store
-from benchmark.table import compare
+from benchmark.compare.comparison import compare
+from benchmark.compare.records import open_store
+from benchmark.compare.resample import RESAMPLES
+from benchmark.report.export import EXPORTS, Format, write_export
+from benchmark.report.html import to_html
+from benchmark.report.scaling import write_scaling
+from benchmark.report.tables import record_lines
 from mae_transfer.tasks import TASKS
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from benchmark.hold_out import HoldOut, hold_out
+from benchmark.study.hold_out import HoldOut, hold_out
 from engine.launch import fail, parse
 
 

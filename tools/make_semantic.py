@@ -39,8 +39,8 @@ class Panoptic:
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Colours | Panoptic, argv, doc=__doc__)  # type: ignore[arg-type]
-    from segmentation.convert import convert_colours
-    from segmentation.panoptic import convert_panoptic
+    from segmentation.data.convert import convert_colours
+    from segmentation.data.panoptic import convert_panoptic
 
     try:
         if isinstance(args, Colours):

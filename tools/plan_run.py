@@ -6,8 +6,8 @@
 
 With MAE's ViT-L and ViT-H come the hours that its authors published, which are of other hardware than GPUs.
 
-Nothing is allocated: a training step runs on fake tensors, by the kernels of a GPU (engine/plan.py says what is not
-counted). benchmarks/plan_memory.py compares the memory with that of measured steps.
+Nothing is allocated: a training step runs on fake tensors, by the kernels of a GPU (engine/memory/plan.py says what is
+not counted). perf/plan_memory.py compares the memory with that of measured steps.
 """
 
 import sys
@@ -64,9 +64,9 @@ def main(argv: list[str] | None = None) -> int:
 def plan(args: Args, config: Any, spec: TaskSpec) -> list[str]:
     """Return the plan as lines. Raises ValueError where nothing fits or the flags make no sense."""
     from backbones.attention import gpu_kernels
-    from engine.plan import fit_into
-    from engine.plan_report import GIB, Devices, lines
-    from pretraining.published_hours import published_hours
+    from engine.memory.plan import fit_into
+    from engine.memory.report import GIB, Devices, lines
+    from pretraining.mae.published_hours import published_hours
 
     if args.gpus < 1 or args.gpu_memory <= 0:
         raise ValueError(f"--gpus {args.gpus} --gpu-memory {args.gpu_memory:g}: both must be above zero.")

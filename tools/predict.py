@@ -15,10 +15,10 @@ from typing import Annotated
 
 import tyro
 
-from backbones.declaration import TrustStart
-from engine.image_file import allow_megapixels
+from backbones.weights.declaration import TrustStart
+from engine.images.file import allow_megapixels
 from engine.launch import fail, parse
-from engine.record import read_record
+from engine.records.record import read_record
 from mae_transfer.tasks import TASKS
 
 
@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(Args, argv, doc=__doc__)
     try:
         read_record(args.run)
-        from engine.predict import images_named, predict_images
-        from engine.reevaluate import Asked
+        from engine.runs.predict import images_named, predict_images
+        from engine.runs.reopen import Asked
 
         allow_megapixels(args.max_megapixels)
         asked = Asked(data=args.data, trust_pickle=args.trust_pickle)

@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     try:
         args, config = configured(argv)
-        from backbones.initial import with_architecture
-        from classification.probe import run_probes
+        from backbones.weights.initial import with_architecture
+        from classification.probe.run import run_probes
 
         init = args.weights()
         cache = args.cache or args.out / "features"

@@ -17,9 +17,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from backbones.declaration import Family, Heads, InitialWeights
+from backbones.weights.declaration import Family, Heads, InitialWeights
 from engine.launch import fail, parse
-from pretraining.config import Sampling, StatisticsOf
+from pretraining.mae.config import Sampling, StatisticsOf
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from backbones.declaration import TrustStart
+from backbones.weights.declaration import TrustStart
 from engine.launch import fail, parse
-from engine.record import read_record
+from engine.records.record import read_record
 from files.naming import inside, refuse_within
 from files.writing import replacing
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         read_record(args.run)
         from classification.robustness import mean_top1, score_corruptions, score_folder
         from classification.trained import known_by
-        from engine.reevaluate import Asked
+        from engine.runs.reopen import Asked
 
         out = inside(args.run, f"robustness/{args.images.resolve().name}.json", source=args.run)
         refuse_within(out, [args.images])

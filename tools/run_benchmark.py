@@ -20,12 +20,12 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from benchmark.outlook import dry_run_text, status_text
-from benchmark.planning import Prepared, prepare
-from benchmark.report import closing_report
-from benchmark.slurm import FOLDER as SLURM_FOLDER
-from benchmark.slurm import submit
-from benchmark.suite import Suite, exit_code
+from benchmark.report.closing import closing_report
+from benchmark.runner.scheduler import Suite, exit_code
+from benchmark.runner.slurm import FOLDER as SLURM_FOLDER
+from benchmark.runner.slurm import submit
+from benchmark.runner.status import dry_run_text, status_text
+from benchmark.study.prepare import Prepared, prepare
 from engine.launch import fail, parse
 from files.locking import locked
 from mae_transfer.tasks import TASKS

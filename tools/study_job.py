@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark.attempt import Tool
-from benchmark.planning import COPY, prepare
-from benchmark.suite import Suite
+from benchmark.runner.attempt import Tool
+from benchmark.runner.scheduler import Suite
+from benchmark.study.prepare import COPY, prepare
 from tools.study_tools import TOOLS
 
 

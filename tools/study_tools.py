@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from backbones.config import FAMILY
-from benchmark.attempt import Tool
-from benchmark.fairness import Later
+from benchmark.compare.fairness import Later
+from benchmark.runner.attempt import Tool
 from classification.config import ProbeConfig
 from engine.config import as_json
 from engine.flags import leaves
@@ -40,7 +40,7 @@ def trainer(specs: Sequence[TaskSpec], later: Later) -> Tool:
         for spec in specs:
             assert spec.module is not None
             import_module(spec.module)
-        import_module("engine.loop")
+        import_module("engine.training.loop")
 
     configs = [recipe() for spec in specs for recipe in spec.recipes.values()]
     return Tool(
@@ -90,7 +90,7 @@ def tools_for(tasks: TaskTable) -> dict[str, Tool]:
             flags=flags_of(probe.Args, probed),
             later=later,
             metric=TOP1,
-            preload=partial(import_module, "classification.probe"),
+            preload=partial(import_module, "classification.probe.run"),
         ),
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from backbones.config import Grid, RelativePosition, ViTConfig
-from backbones.relpos import CLASS_ROWS, table_rows
+from backbones.relative_position import CLASS_ROWS, table_rows
 
 # heads cannot be read from a fused projection: those of the published models by width (DeiT, ViT, MAE)
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}

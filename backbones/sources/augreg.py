@@ -14,11 +14,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backbones.normalisation import HALF
 from backbones.sources.source import Renamed, Source, join, listed, whole
 from backbones.sources.timm import complete
 from backbones.sources.timm import rename as rename_timm
 from backbones.sources.timm import restore as restore_timm
+from backbones.weights.normalisation import HALF
 
 _OUTSIDE = {
     "cls": "cls_token",

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
-from backbones.normalisation import HALF
-from backbones.relpos import table_index
+from backbones.relative_position import table_index
 from backbones.sources.source import POSITIONS, Renamed, Source, rename_each, whole
 from backbones.sources.timm import require_norm, require_plain
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.normalisation import HALF
 
 _WB = r"(weight|bias)"
 _TABLE = r"relative_position_bias_table"

@@ -17,10 +17,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
-from backbones.normalisation import Normalisation
 from backbones.sources.source import DECODER, HEAD, KERNEL, Renamed, Source, listed, rename_each, whole
 from backbones.sources.timm import PLAIN_BLOCK
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.normalisation import Normalisation
 
 NET = "backbone.net."
 ENCODER = re.compile(

@@ -15,10 +15,10 @@ from functools import partial
 
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
 from backbones.sources.architecture import HEADS
 from backbones.sources.moco_v3 import ENCODER, restore_encoder
 from backbones.sources.source import Renamed, Source, listed, rename_each, whole
+from backbones.weights.checkpoint import Checkpoint
 
 DROP = ((r"head\..*", "DINO's projection head"),)
 WRAPPED = "backbone."  # MultiCropWrapper's attribute

@@ -20,8 +20,6 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
-from backbones.normalisation import HALF
 from backbones.sources.huggingface_config import beside
 from backbones.sources.source import (
     BEIT_ALONE,
@@ -35,6 +33,8 @@ from backbones.sources.source import (
     whole,
 )
 from backbones.sources.timm import PLAIN_BLOCK, require_norm, require_plain
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.normalisation import HALF
 
 _WB = r"(weight|bias)"
 _TABLE = "relative_position_bias_table"

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from backbones.layers import LAYER_NORM_EPS
-from backbones.normalisation import Normalisation
 from backbones.sources.source import BEIT_ALONE, POSITIONS, Renamed
+from backbones.weights.normalisation import Normalisation
 from files.parsing import read_json
 
 CONFIG, PIXELS = "config.json", "preprocessor_config.json"

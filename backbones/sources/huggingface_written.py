@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from backbones.checkpoint import Checkpoint
 from backbones.layers import LAYER_NORM_EPS
 from backbones.sources.huggingface_config import CONFIG, PIXELS, RESCALE
+from backbones.weights.checkpoint import Checkpoint
 from files.writing import replacing
 
 WEIGHTS = "model.safetensors"  # what from_pretrained looks for

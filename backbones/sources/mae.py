@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
 from backbones.sources.source import Renamed, Source, check_decoder, rename_each, whole
 from backbones.sources.timm import PLAIN, PLAIN_BLOCK, require_norm, require_plain
+from backbones.weights.checkpoint import Checkpoint
 
 _DECODER = rf"(decoder_embed|decoder_norm|decoder_pred)\.(weight|bias)|decoder_blocks\.\d+\.{PLAIN_BLOCK}"
 OFFICIAL = re.compile(rf"{PLAIN}|mask_token|decoder_pos_embed|{_DECODER}")

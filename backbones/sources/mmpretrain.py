@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from backbones.normalisation import HALF
 from backbones.sources.mmseg import BACKBONE, SCALED, ours
 from backbones.sources.source import BEIT_ALONE, POSITIONS, Renamed, Source, rename_each, whole
+from backbones.weights.normalisation import HALF
 
 DROP = (
     (r"(.*\.)?relative_position_index", "an index, made anew for every grid"),

@@ -18,10 +18,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
-from backbones.relpos import table_index, table_rows
+from backbones.relative_position import table_index, table_rows
 from backbones.sources.source import Renamed, Source, listed, rename_each, whole
 from backbones.sources.timm import PLAIN_BLOCK, require_plain
+from backbones.weights.checkpoint import Checkpoint
 
 _WB = r"(weight|bias)"
 _TABLE = "relative_position_bias_table"

@@ -14,9 +14,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
 from backbones.sources.source import Renamed, Source, rename_each, whole
 from backbones.sources.timm import PLAIN_BLOCK, require_plain
+from backbones.weights.checkpoint import Checkpoint
 
 _WB = r"(weight|bias)"
 ENCODER = re.compile(rf"cls_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.({PLAIN_BLOCK})|norm\.{_WB}")

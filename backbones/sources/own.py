@@ -1,8 +1,8 @@
 """This project's own backbone.safetensors: the header says everything."""
 
-from backbones.checkpoint import Checkpoint, parse_header
 from backbones.sources.source import Source, agreed, check_axes, check_whole, is_ours, listed, rename_each
-from backbones.weight_files import WeightFile
+from backbones.weights.checkpoint import Checkpoint, parse_header
+from backbones.weights.reader import WeightFile
 
 SOURCE = Source(
     name="own",

@@ -1,7 +1,7 @@
 """What a family of checkpoints tells of itself: where its tensors lie, and their names to and from ours.
 
 Our names are those of the official MAE code; `OURS` is their grammar. A source renames and never resizes: that is
-backbones/loading.py's, when the size of the ViT is known.
+backbones/weights/loader.py's, when the size of the ViT is known.
 """
 
 import re
@@ -14,11 +14,11 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
-from backbones.normalisation import IMAGENET, Normalisation
 from backbones.sources.architecture import HEADS
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.normalisation import IMAGENET, Normalisation
 
 # any of these makes positions known to a ViT of BEiT's kind
 POSITIONS = (

@@ -21,9 +21,9 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint
 from backbones.sources.architecture import whole_patches
 from backbones.sources.source import DECODER, HEAD, Renamed, Source, listed, rename_each, whole
+from backbones.weights.checkpoint import Checkpoint
 
 _WB = r"(weight|bias)"
 PLAIN_BLOCK = rf"(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.{_WB}"

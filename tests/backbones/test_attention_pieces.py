@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones import attention_pieces
+from backbones import attention_chunked as attention_pieces
 from backbones.attention import CPU_MATMUL_TOKENS, Attention, attention, matmul_attention
-from backbones.attention_pieces import attention_in_pieces
+from backbones.attention_chunked import attention_in_pieces
 
 GRID = (5, 7)
 

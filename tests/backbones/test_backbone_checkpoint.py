@@ -13,15 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import backbones.checkpoint
-from backbones.checkpoint import FORMAT, write_checkpoint
+import backbones.weights.checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.loading import Fit, load_checkpoint
-from backbones.normalisation import Normalisation
 from backbones.position import resize_patches, resize_position
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import FORMAT, write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import Fit, load_checkpoint
+from backbones.weights.normalisation import Normalisation
+from backbones.weights.read import read_checkpoint
 from files.digest import file_sha256
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))
@@ -199,7 +199,7 @@ def test_full_disk_leaves_the_file_of_before(written: Path, monkeypatch: pytest.
         path.write_bytes(b"half a file")
         raise error
 
-    monkeypatch.setattr(backbones.checkpoint, "save_file", fill)
+    monkeypatch.setattr(backbones.weights.checkpoint, "save_file", fill)
     with pytest.raises(OSError, match=r"backbone\.safetensors: could not be written .*No space left.*is as it was"):
         write_checkpoint(written, ViT(TINY), source="mae")
     assert written.read_bytes() == before

@@ -12,14 +12,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from backbones.checkpoint import FORMAT, UNSTAMPED, write_checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.sources.convert import write_as
-from backbones.sources.inspect import inspect_file
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import FORMAT, UNSTAMPED, write_checkpoint
+from backbones.weights.convert import write_as
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.inspect import inspect_file
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.read import read_checkpoint
 
 TINY = ViTConfig(embed_dim=8, depth=1, num_heads=2, patch_size=4, image_size=(8, 8))
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.initial import normalisation_of, read_initial, start_from, with_architecture
-from backbones.normalisation import IMAGENET, Normalisation
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import normalisation_of, read_initial, start_from, with_architecture
+from backbones.weights.normalisation import IMAGENET, Normalisation
 
 RECIPE = ViTConfig(
     embed_dim=64, depth=2, num_heads=2, patch_size=8, image_size=(64, 64), window_size=4, global_blocks=(1,),

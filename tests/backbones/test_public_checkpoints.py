@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from backbones.config import FAMILY
-from backbones.public import PUBLIC, find_public, markdown_table
 from backbones.sources import SOURCES
+from backbones.weights.zoo import PUBLIC, find_public, markdown_table
 
 
 def test_every_entry_is_consistent() -> None:

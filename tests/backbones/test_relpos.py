@@ -15,7 +15,7 @@ from timm.models.beit import gen_relative_position_index
 from torch import Tensor
 
 from backbones.config import Grid
-from backbones.relpos import (
+from backbones.relative_position import (
     CLASS_ROWS,
     decomposed_bias,
     distances,

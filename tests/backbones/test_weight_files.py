@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-import backbones.weight_files
-from backbones.weight_files import read_weight_file
+import backbones.weights.reader
+from backbones.weights.reader import read_weight_file
 
 
 @pytest.fixture
@@ -367,7 +367,7 @@ def test_a_pytorch_file_under_any_name(name: str, tmp_path: Path) -> None:
 def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, a=np.zeros(3))
-    original = backbones.weight_files._read_npz
+    original = backbones.weights.reader._read_npz
 
     def replaced(which: Path) -> object:
         found = original(which)
@@ -375,7 +375,7 @@ def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: p
         (tmp_path / "other.npz").replace(path)
         return found
 
-    monkeypatch.setattr(backbones.weight_files, "_read_npz", replaced)
+    monkeypatch.setattr(backbones.weights.reader, "_read_npz", replaced)
     with pytest.raises(ValueError, match="was replaced or changed while it was read"):
         read_weight_file(path)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.record import Cost, RunRecord, write_record
+from engine.records.record import Cost, RunRecord, write_record
 from tests.benchmark.fake_tools import FakeTools
 
 COST = Cost(

@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark.attempt import Outcome
-from benchmark.matrix import Run
-from benchmark.planning import prepare
-from benchmark.suite import Suite, exit_code
-from engine.record import RunRecord, write_record
-from engine.stop import StopRequest, stop_requests
+from benchmark.runner.attempt import Outcome
+from benchmark.runner.scheduler import Suite, exit_code
+from benchmark.study.matrix import Run
+from benchmark.study.prepare import prepare
+from engine.records.record import RunRecord, write_record
+from engine.training.stop import StopRequest, stop_requests
 from tools import run_benchmark
 from tools.study_tools import TOOLS
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from benchmark.budget import Length, flops_lengths, unequal_passes
-from benchmark.planning import Prepared, prepare
-from benchmark.store import open_store
-from benchmark.table import compare
-from engine.record import RunRecord, write_record
+from benchmark.compare.comparison import compare
+from benchmark.compare.records import open_store
+from benchmark.study.budget import Length, flops_lengths, unequal_passes
+from benchmark.study.prepare import Prepared, prepare
+from engine.records.record import RunRecord, write_record
 from mae_transfer.tasks import TASKS
 from tools.study_tools import TOOLS
 

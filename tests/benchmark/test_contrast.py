@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmark.components import Components, components
-from benchmark.contrast import ArmValues, Contrast, contrast, judge
-from benchmark.needed import needed
+from benchmark.compare.components import Components, components
+from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
+from benchmark.compare.needed import needed
 from metrics.accuracy import TOP1
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import Environment
 
-from benchmark import escape
-from benchmark.export import escape_latex
+from benchmark.report import escape
+from benchmark.report.export import escape_latex
 
 texts = st.text(st.characters() | st.sampled_from("|\\`*_[]<>&~#=+-@'\n\t$ "), max_size=20)
 

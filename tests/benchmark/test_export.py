@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmark.export import escape_latex, to_csv, to_frame, to_json, to_latex, to_markdown, write_tables
-from benchmark.store import open_store
-from benchmark.table import Comparison, compare
-from engine.record import RunRecord
+from benchmark.compare.comparison import Comparison, compare
+from benchmark.compare.records import open_store
+from benchmark.report.export import escape_latex, to_csv, to_frame, to_json, to_latex, to_markdown, write_tables
+from engine.records.record import RunRecord
 from mae_transfer.tasks import TASKS
 from tools import export_tables
 

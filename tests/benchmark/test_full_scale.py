@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmark.export import to_csv, to_json, to_latex, to_markdown
-from benchmark.fairness import pretraining_problems, transfer_problems
-from benchmark.full_scale import FullScale, FullScaleRow
-from benchmark.html import to_html
-from benchmark.plan import Plan, read_plans, write_plan
-from benchmark.planning import prepare
-from benchmark.store import Stored, open_store
-from benchmark.study import Study
-from benchmark.study_file import parse_study, study_text
-from benchmark.table import compare
+from benchmark.compare.comparison import compare
+from benchmark.compare.fairness import pretraining_problems, transfer_problems
+from benchmark.compare.records import Stored, open_store
+from benchmark.report.export import to_csv, to_json, to_latex, to_markdown
+from benchmark.report.html import to_html
+from benchmark.study.file import parse_study, study_text
+from benchmark.study.full_scale import FullScale, FullScaleRow
+from benchmark.study.plan import Plan, read_plans, write_plan
+from benchmark.study.prepare import prepare
+from benchmark.study.spec import Study
 from mae_transfer.tasks import TASKS
 from tools import run_benchmark
 from tools.study_tools import TOOLS

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmark.hold_out import HoldOut, held_out_names, hold_out
-from detection.coco import read_coco
+from benchmark.study.hold_out import HoldOut, held_out_names, hold_out
+from detection.data.coco import read_coco
 
 
 @pytest.mark.parametrize(

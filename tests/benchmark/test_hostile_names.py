@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from benchmark import escape
-from benchmark.cells import cost_grid, difference_grid, full_scale_grid, record_lines, result_grid
-from benchmark.classes import class_grids
-from benchmark.export import COLUMNS, EXPORTS, to_frame
-from benchmark.full_scale import FullScale, FullScaleRow
-from benchmark.html import _runs
-from benchmark.plan import Plan, Planned, write_plan
-from benchmark.store import open_store
-from benchmark.table import Comparison, compare
-from benchmark.verdict import verdicts
-from engine.record import write_record
+from benchmark.compare.comparison import Comparison, compare
+from benchmark.compare.records import open_store
+from benchmark.report import escape
+from benchmark.report.class_tables import class_grids
+from benchmark.report.export import COLUMNS, EXPORTS, to_frame
+from benchmark.report.html import _runs
+from benchmark.report.tables import cost_grid, difference_grid, full_scale_grid, record_lines, result_grid
+from benchmark.report.verdict import verdicts
+from benchmark.study.full_scale import FullScale, FullScaleRow
+from benchmark.study.plan import Plan, Planned, write_plan
+from engine.records.record import write_record
 from mae_transfer.tasks import TASKS
 from tests.benchmark.conftest import make_pretraining, make_record
 from tools import export_tables

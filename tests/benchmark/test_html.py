@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmark.cells import cost_grid, difference_grid, result_grid
-from benchmark.classes import class_grids
-from benchmark.export import to_markdown
-from benchmark.html import to_html
-from benchmark.outlook import state_of
-from benchmark.report_pictures import WIDEST, curves_picture, embedded, same_pictures
-from benchmark.store import frame, open_store
-from benchmark.table import compare
-from engine.image_file import VARIABLE, UnreadableImageError
-from engine.record import read_record, write_record
+from benchmark.compare.comparison import compare
+from benchmark.compare.records import frame, open_store
+from benchmark.report.class_tables import class_grids
+from benchmark.report.export import to_markdown
+from benchmark.report.figures import WIDEST, curves_picture, embedded, same_pictures
+from benchmark.report.html import to_html
+from benchmark.report.tables import cost_grid, difference_grid, result_grid
+from benchmark.runner.status import state_of
+from engine.images.file import VARIABLE, UnreadableImageError
+from engine.records.record import read_record, write_record
 from files.locking import locked
 from mae_transfer.tasks import TASKS
 from tests.benchmark.fake_tools import demo

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.interval import interval, p_value, quantile
-from benchmark.permutation import holm, sign_flips
-from benchmarks import coverage
+from benchmark.compare.interval import interval, p_value, quantile
+from benchmark.compare.permutation import holm, sign_flips
+from perf import coverage
 
 
 def test_seeds_alone_are_students_t() -> None:

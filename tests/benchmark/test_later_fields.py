@@ -7,15 +7,15 @@ from functools import partial
 from typing import Any
 
 from backbones.config import FAMILY
-from benchmark.matrix import Run
-from benchmark.recorded import other_settings
-from benchmark.store import open_store
-from benchmark.table import Comparison, Row, compare
-from classification.probe import ProbeConfig
+from benchmark.compare.comparison import Comparison, Row, compare
+from benchmark.compare.records import open_store
+from benchmark.runner.recorded import other_settings
+from benchmark.study.matrix import Run
+from classification.probe.run import ProbeConfig
 from classification.recipes import RECIPES
-from detection.recipes import RECIPES as DETECTION
+from detection.recipes.all import RECIPES as DETECTION
 from engine.config import as_json
-from engine.record import RunRecord
+from engine.records.record import RunRecord
 from engine.spec import with_later_fields as of_table
 from mae_transfer.tasks import TASKS
 from pretraining.recipes import RECIPES as PRETRAINING

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from benchmark.cells import record_lines
-from benchmark.fairness import pretraining_problems
-from benchmark.lines import Line, arm_of, line_of
-from benchmark.plan import Plan, Planned, read_plans, write_plan
-from benchmark.search import Choice, Tried
-from benchmark.store import open_store
-from benchmark.table import compare
+from benchmark.compare.comparison import compare
+from benchmark.compare.fairness import pretraining_problems
+from benchmark.compare.lines import Line, arm_of, line_of
+from benchmark.compare.records import open_store
+from benchmark.report.tables import record_lines
+from benchmark.study.plan import Plan, Planned, read_plans, write_plan
+from benchmark.study.search import Choice, Tried
 from classification.spec import CLASSIFICATION, KNN
 from detection.spec import LVIS
 from engine.config import as_json
-from engine.record import RunRecord, read_record, write_record
+from engine.records.record import RunRecord, read_record, write_record
 from mae_transfer.tasks import TASKS
 
 Record = Callable[..., RunRecord]

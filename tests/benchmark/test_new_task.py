@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY
 from backbones.vit import ViT
-from benchmark.export import EXPORTS
-from benchmark.html import to_html
-from benchmark.search import Search, choose
-from benchmark.store import open_store
-from benchmark.table import Comparison, compare
-from benchmark.verdict import verdicts
+from backbones.weights.checkpoint import write_checkpoint
+from benchmark.compare.comparison import Comparison, compare
+from benchmark.compare.records import open_store
+from benchmark.report.export import EXPORTS
+from benchmark.report.html import to_html
+from benchmark.report.verdict import verdicts
+from benchmark.study.search import Search, choose
 from engine.launch import train
-from engine.record import RunRecord, read_record, write_record
+from engine.records.record import RunRecord, read_record, write_record
 from engine.spec import TaskTable
 from mae_transfer.tasks import TASKS
 from tests.toy_depth.spec import DEPTH, RMSE, resampler

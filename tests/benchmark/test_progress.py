@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.planning import prepare
-from benchmark.progress import Estimate, clock, time_left
+from benchmark.runner.progress import Estimate, clock, time_left
+from benchmark.study.prepare import prepare
 from tools.run_benchmark import STUDIES
 from tools.study_tools import TOOLS
 

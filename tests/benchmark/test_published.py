@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from benchmark.export import to_csv, to_json, to_latex, to_markdown
-from benchmark.published import NO_RECIPE, PATH, check_published, published_rows
-from benchmark.search import Choice, Tried
-from benchmark.store import Stored, open_store
-from benchmark.table import compare
+from benchmark.compare.comparison import compare
+from benchmark.compare.published import NO_RECIPE, PATH, check_published, published_rows
+from benchmark.compare.records import Stored, open_store
+from benchmark.report.export import to_csv, to_json, to_latex, to_markdown
+from benchmark.study.search import Choice, Tried
 from classification.recipes import RECIPES as CLASSIFICATION
-from detection.recipes import RECIPES as DETECTION
-from engine.record import RunRecord
+from detection.recipes.all import RECIPES as DETECTION
+from engine.records.record import RunRecord
 from mae_transfer.tasks import TASKS
 from pretraining.recipes import RECIPES as PRETRAINING
 from segmentation.recipes import RECIPES as SEGMENTATION

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.lines import Line
-from benchmark.resample import multiplicities, resample
-from benchmark.store import open_store
-from benchmark.table import compare
+from benchmark.compare.comparison import compare
+from benchmark.compare.lines import Line
+from benchmark.compare.records import open_store
+from benchmark.compare.resample import multiplicities, resample
 from mae_transfer.tasks import TASKS
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmark.export import to_scaling, write_tables
-from benchmark.html import to_html
-from benchmark.scaling import scaling_grid, scaling_points
-from benchmark.store import open_store
-from benchmark.table import Comparison, compare
+from benchmark.compare.comparison import Comparison, compare
+from benchmark.compare.records import open_store
+from benchmark.report.export import to_scaling, write_tables
+from benchmark.report.html import to_html
+from benchmark.report.scaling import scaling_grid, scaling_points
 from mae_transfer.tasks import TASKS
 from tools import export_tables
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmark.search import Search, choose, read_choice
-from engine.record import RunRecord, write_record
+from benchmark.study.search import Search, choose, read_choice
+from engine.records.record import RunRecord, write_record
 from metrics.miou import MIOU
 
 Record = Callable[..., RunRecord]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.outlook import dry_run_text
-from benchmark.planning import prepare
+from benchmark.runner.status import dry_run_text
+from benchmark.study.prepare import prepare
 from tools import run_benchmark, study_job
 from tools.study_tools import TOOLS
 

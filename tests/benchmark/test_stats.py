@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmark.stats import summarise
+from benchmark.compare.stats import summarise
 
 
 def test_mean_and_deviation_by_hand() -> None:

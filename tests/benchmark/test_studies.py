@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmark.attempt import Tool
-from benchmark.budget import Length, flops_lengths, unequal_passes
-from benchmark.matrix import Run
-from benchmark.outlook import dry_run_text, outlooks, state_of, status_text
-from benchmark.planning import Prepared, prepare
-from benchmark.slurm import parameters, submit
-from benchmark.study import Cluster
-from benchmark.suite import Suite
-from engine.record import RunRecord, read_record, write_record
+from benchmark.runner.attempt import Tool
+from benchmark.runner.scheduler import Suite
+from benchmark.runner.slurm import parameters, submit
+from benchmark.runner.status import dry_run_text, outlooks, state_of, status_text
+from benchmark.study.budget import Length, flops_lengths, unequal_passes
+from benchmark.study.matrix import Run
+from benchmark.study.prepare import Prepared, prepare
+from benchmark.study.spec import Cluster
+from engine.records.record import RunRecord, read_record, write_record
 from tools import run_benchmark, study_job
 from tools.study_tools import TOOLS
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.study import Arm, Cluster, Flag, Grid, Pretraining, Scenes, Study, TokenizerTraining, TransferTask
-from benchmark.study_file import parse_study, read_study, study_text
+from benchmark.study.file import parse_study, read_study, study_text
+from benchmark.study.spec import Arm, Cluster, Flag, Grid, Pretraining, Scenes, Study, TokenizerTraining, TransferTask
 
 VOCABULARY = {
     "train_cls": {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.planning import Prepared, prepare
+from benchmark.study.prepare import Prepared, prepare
 from tools.study_tools import TOOLS
 
 ARM = "theirs: {init: w.pkl, init_source: detectron2, trust_pickle: true}"

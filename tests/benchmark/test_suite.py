@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.progress import Estimate
-from benchmark.report import closing_report
-from engine.record import read_record
-from engine.stop import StopRequest
+from benchmark.report.closing import closing_report
+from benchmark.runner.progress import Estimate
+from engine.records.record import read_record
+from engine.training.stop import StopRequest
 from files.locking import locked
 from mae_transfer.tasks import TASKS
 from tests.benchmark.fake_tools import SCENES, FakeTools, Passed, demo, flag, weights

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY
 from backbones.vit import ViT
-from benchmark.outlook import state_of
-from benchmark.recorded import spoilt_outputs
+from backbones.weights.checkpoint import write_checkpoint
+from benchmark.runner.recorded import spoilt_outputs
+from benchmark.runner.status import state_of
 from tests.benchmark.fake_tools import SCENES, FakeTools, Passed, Record, demo
 
 

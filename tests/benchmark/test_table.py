@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmark.cells import record_lines
-from benchmark.plan import Plan
-from benchmark.store import frame, open_store
-from benchmark.table import Comparison, Row, compare
-from benchmark.verdict import overall_verdict, own_task_verdict, task_verdict, verdicts
-from engine.record import RunRecord
+from benchmark.compare.comparison import Comparison, Row, compare
+from benchmark.compare.records import frame, open_store
+from benchmark.report.tables import record_lines
+from benchmark.report.verdict import overall_verdict, own_task_verdict, task_verdict, verdicts
+from benchmark.study.plan import Plan
+from engine.records.record import RunRecord
 from files.digest import file_sha256
 from mae_transfer.tasks import TASKS
 from metrics.accuracy import TOP1

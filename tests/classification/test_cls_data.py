@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from backbones.normalisation import Normalisation
+from backbones.weights.normalisation import Normalisation
 from classification.config import Augmentation
 from classification.data import LabelledImages, eval_transform, open_split, same_classes, train_transform
-from engine.images import UnreadableImageError, find_images, read_rgb
-from engine.seeding import seeded
+from engine.images.reading import UnreadableImageError, find_images, read_rgb
+from engine.training.seeding import seeded
 
 IDENTITY = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # pixels from 0 to 1
 

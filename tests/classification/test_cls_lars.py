@@ -6,7 +6,7 @@ import torch
 from backbones.param_groups import ParamGroup, head_groups
 from classification.recipes import RECIPES
 from engine.config import OptimConfig
-from engine.optim import build_optimizer, set_lr
+from engine.training.optim import build_optimizer, set_lr
 
 
 def mae_update(weight: torch.Tensor, gradient: torch.Tensor, momentum: torch.Tensor, lr: float) -> torch.Tensor:

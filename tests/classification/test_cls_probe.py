@@ -13,19 +13,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import Normalisation
 from classification.data import LabelledImages, eval_transform, open_split
-from classification.features import Features, cache_key, cached_features, every_depth
-from classification.knn import nearest_classes
-from classification.linear_sweep import _train, sweep
-from classification.probe import ProbeConfig, run_probes
+from classification.probe.features import Features, cache_key, cached_features, every_depth
+from classification.probe.knn import nearest_classes
+from classification.probe.linear_sweep import _train, sweep
+from classification.probe.run import ProbeConfig, run_probes
 from engine.device import make_fabric
-from engine.record import read_record
-from engine.results_file import read_results
+from engine.records.record import read_record
+from engine.records.results_file import read_results
 from tools import probe
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))

@@ -9,8 +9,8 @@ import torch
 from classification.config import ClassificationConfig
 from classification.recipes import RECIPES
 from classification.task import ClassificationTask, build_task
-from engine.loop import fit
-from engine.optim import build_optimizer
+from engine.training.loop import fit
+from engine.training.optim import build_optimizer
 
 
 def learning(task: ClassificationTask) -> set[str]:

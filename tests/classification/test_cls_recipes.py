@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backbones.normalisation import IMAGENET
+from backbones.weights.normalisation import IMAGENET
 from classification.config import Augmentation, ClassificationConfig
 from classification.data import train_transform
 from classification.recipes import RECIPES

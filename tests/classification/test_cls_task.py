@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 
 import pretraining.supervised
-from backbones.checkpoint import write_checkpoint
-from backbones.declaration import InitialWeights
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import Normalisation
 from classification.config import Augmentation, ClassificationConfig
 from classification.recipes import RECIPES
 from classification.task import ClassificationTask, build_task
-from engine.results_file import ImageResult
+from engine.records.results_file import ImageResult
 
 
 @pytest.fixture

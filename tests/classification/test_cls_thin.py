@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from backbones.normalisation import IMAGENET
+from backbones.weights.normalisation import IMAGENET
 from classification.config import Augmentation
 from classification.data import eval_transform, train_transform
-from engine.seeding import seeded
+from engine.training.seeding import seeded
 
 SIZES = [(12, 2400), (2400, 12), (1, 1), (1, 5000), (5000, 1), (1, 65_000)]  # height, width
 

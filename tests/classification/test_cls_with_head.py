@@ -11,12 +11,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.datasets import ImageFolder
 
-from backbones.declaration import InitialWeights
-from backbones.normalisation import Normalisation
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import Normalisation
 from classification.data import eval_transform
 from classification.robustness import Known, mean_top1, score_corruptions, score_folder
 from classification.with_head import classifier_of, top_answers, top_scores
-from engine.images import find_images
+from engine.images.reading import find_images
 from tools import eval_cls, robustness, train_cls
 
 CLASSES = 7

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.images import UnreadableImageError, find_images, read_rgb
+from engine.images.reading import UnreadableImageError, find_images, read_rgb
 
 
 def pixels(path: Path) -> np.ndarray:

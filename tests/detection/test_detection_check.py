@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.check import check_coco
+from detection.data.check import check_coco
 
 BOX = {"category_id": 1, "bbox": [4, 4, 20, 20], "area": 400.0, "iscrowd": 0}
 

@@ -11,11 +11,11 @@ import pycocotools.mask as rle
 import pytest
 from PIL import Image
 
-from detection import coco
-from detection.coco import annotation_file, check_same_categories, read_coco
-from detection.coco_file import read_file
-from detection.run_lengths import unpacked_runs
-from detection.store import open_store, write_store
+from detection.data import coco
+from detection.data.coco import annotation_file, check_same_categories, read_coco
+from detection.data.coco_file import read_file
+from detection.data.run_lengths import unpacked_runs
+from detection.data.store import open_store, write_store
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
 

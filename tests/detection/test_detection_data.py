@@ -11,10 +11,10 @@ import torch
 from detectron2.data import transforms as T
 from PIL import Image
 
-from detection.coco import CocoSplit, read_coco
-from detection.data import Mapper, train_data, val_data
-from engine.images import UnreadableImageError
-from engine.seeding import seeded
+from detection.data.coco import CocoSplit, read_coco
+from detection.data.mapping import Mapper, train_data, val_data
+from engine.images.reading import UnreadableImageError
+from engine.training.seeding import seeded
 
 HEIGHT, WIDTH = 48, 64
 

@@ -9,7 +9,7 @@ import torch
 
 from detection.config import DetectionConfig
 from detection.task import DetectionTask, build_task
-from engine.seeding import seed_all, seeded
+from engine.training.seeding import seed_all, seeded
 from scenes.layouts import ScenesIndex
 from tools.train_det import main
 

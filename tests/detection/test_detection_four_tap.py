@@ -13,17 +13,17 @@ from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from torch import nn
 
 from backbones.config import ViTConfig
-from backbones.normalisation import IMAGENET
 from backbones.vit import ViT
-from detection.backbone import FourTapPyramid, pyramid_on
+from backbones.weights.normalisation import IMAGENET
 from detection.config import DetectionConfig, HeadsConfig
-from detection.configs.mask_rcnn import mask_rcnn
-from detection.detector import Detector
-from detection.li2021 import LI2021
-from detection.norm import BatchNorm
+from detection.model.backbone import FourTapPyramid, pyramid_on
+from detection.model.detector import Detector
+from detection.model.mask_rcnn import mask_rcnn
+from detection.model.norm import BatchNorm
+from detection.recipes.li2021 import LI2021
 from detection.task import build_task
-from engine.loop import fit
-from engine.seeding import seed_all
+from engine.training.loop import fit
+from engine.training.seeding import seed_all
 from scenes.layouts import ScenesIndex
 
 SMALL = HeadsConfig(
@@ -185,7 +185,7 @@ def test_a_run_with_everything(small_config: DetectionConfig, few_scenes: Scenes
 PROCESS = """
 import sys, torch
 import torch.distributed as dist
-from detection.norm import BatchNorm
+from detection.model.norm import BatchNorm
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 torch.manual_seed(0)

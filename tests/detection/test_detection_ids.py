@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from detection import coco
-from detection.coco import CocoSplit, read_coco
-from detection.coco_file import read_file
-from detection.rescore import score_files
-from detection.results import Truth, coco_results, write_detections
-from engine.results_file import ImageResult
+from detection.data import coco
+from detection.data.coco import CocoSplit, read_coco
+from detection.data.coco_file import read_file
+from detection.evaluation.rescore import score_files
+from detection.evaluation.results import Truth, coco_results, write_detections
+from engine.records.results_file import ImageResult
 
 HASHES = [2**63 + 100, 2**63 + 200, 2**53 + 1, -(2**70)]
 KINDS = {

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
-from detection.coco import read_coco
-from detection.matches import Annotated, compressed, image_matches
-from detection.results import PER_CLASS_NAME, Truth, coco_results, write_per_class
-from detection.score import evaluate_coco
-from engine.results_file import ImageResult
+from detection.data.coco import read_coco
+from detection.evaluation.matches import Annotated, compressed, image_matches
+from detection.evaluation.results import PER_CLASS_NAME, Truth, coco_results, write_per_class
+from detection.evaluation.score import evaluate_coco
+from engine.records.results_file import ImageResult
 from metrics.coco_ap import ap_from_matches
 from scenes.layouts import ScenesIndex
 from tools import evaluate

@@ -7,12 +7,12 @@ import torch
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 
 from backbones.config import ViTConfig
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
-from detection.backbone import ViTPyramid
+from backbones.weights.normalisation import Normalisation
 from detection.config import HeadsConfig
-from detection.configs.mask_rcnn import mask_rcnn
-from detection.detector import Detector
+from detection.model.backbone import ViTPyramid
+from detection.model.detector import Detector
+from detection.model.mask_rcnn import mask_rcnn
 
 SMALL = HeadsConfig(
     channels=16,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from detection.check import check_coco
-from detection.coco import images_of_both, read_coco
-from detection.matches import compressed
-from detection.score import evaluate_coco
+from detection.data.check import check_coco
+from detection.data.coco import images_of_both, read_coco
+from detection.evaluation.matches import compressed
+from detection.evaluation.score import evaluate_coco
 
 Read = Callable[..., Any]
 

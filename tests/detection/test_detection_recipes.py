@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from benchmark.published import Published, check_published, published_rows
-from detection.li2021 import LI2021
-from detection.lvis import LVIS
-from detection.recipes import RECIPES
-from detection.vitdet import VITDET
+from benchmark.compare.published import Published, check_published, published_rows
+from detection.recipes.all import RECIPES
+from detection.recipes.li2021 import LI2021
+from detection.recipes.lvis import LVIS
+from detection.recipes.vitdet import VITDET
 from engine.recipe import departures
 
 PUBLISHED = {**VITDET, **LI2021, **LVIS}

@@ -9,9 +9,9 @@ import pytest
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from PIL import Image
 
-from detection.coco import CocoSplit, read_coco
-from detection.data import Repeats, train_data
-from detection.repeat import images_of_classes, repeat_factors, repeated
+from detection.data.coco import CocoSplit, read_coco
+from detection.data.mapping import Repeats, train_data
+from detection.data.repeat import images_of_classes, repeat_factors, repeated
 
 
 def make_split(root: Path, classes_of_images: list[list[int]], *, classes: int) -> CocoSplit:

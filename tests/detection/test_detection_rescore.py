@@ -8,7 +8,7 @@ import numpy as np
 import pycocotools.mask as rle
 import pytest
 
-from detection.rescore import score_files
+from detection.evaluation.rescore import score_files
 from tools import evaluate
 
 SIZE = (20, 30)

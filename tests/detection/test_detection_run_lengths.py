@@ -6,7 +6,7 @@ import numpy as np
 import pycocotools.mask as rle
 import pytest
 
-from detection.run_lengths import checked_runs, unpacked_runs
+from detection.data.run_lengths import checked_runs, unpacked_runs
 
 
 def test_both_forms_give_the_text_of_pycocotools() -> None:

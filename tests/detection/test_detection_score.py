@@ -12,9 +12,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detection.coco import read_coco
-from detection.matches import Kind, compressed, image_matches
-from detection.score import SUMMARY, evaluate_coco
+from detection.data.coco import read_coco
+from detection.evaluation.matches import Kind, compressed, image_matches
+from detection.evaluation.score import SUMMARY, evaluate_coco
 from metrics.coco_ap import AveragePrecision, ap_from_matches
 
 

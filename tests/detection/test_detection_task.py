@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
-from backbones.checkpoint import write_checkpoint
-from backbones.declaration import InitialWeights
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import Normalisation
 from detection.config import DetectionConfig
-from detection.recipes import RECIPES
+from detection.recipes.all import RECIPES
 from detection.task import DetectionTask, build_task
 from engine.config import as_json
-from engine.loop import fit
-from engine.results_file import ImageResult
-from engine.seeding import seed_all
+from engine.records.results_file import ImageResult
+from engine.training.loop import fit
+from engine.training.seeding import seed_all
 from files.typed import from_json
 from metrics.coco_ap import ap_from_matches
 from scenes.layouts import ScenesIndex

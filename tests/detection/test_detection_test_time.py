@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from detection.config import DetectionConfig, TestConfig
+from detection.model.test_time import Copies, soft_scores
 from detection.task import DetectionTask, build_task
-from detection.test_time import Copies, soft_scores
-from engine.seeding import seed_all
+from engine.training.seeding import seed_all
 from scenes.layouts import ScenesIndex
 
 

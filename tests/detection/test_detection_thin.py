@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from detection.config import DetectionConfig, TestConfig
-from detection.data import FitSquare, JitterScale
+from detection.data.mapping import FitSquare, JitterScale
 from detection.task import DetectionTask, build_task
-from engine.seeding import seed_all, seeded
+from engine.training.seeding import seed_all, seeded
 
 SIZES = [(12, 2400), (2400, 12), (1, 1), (1, 5000), (5000, 1), (40, 60)]  # height, width
 

@@ -20,7 +20,7 @@ import torch
 
 from detection.config import DetectionConfig, HeadsConfig
 from engine.config import as_json
-from engine.resume import checkpoints
+from engine.training.resume import checkpoints
 from scenes.layouts import ScenesIndex
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -33,8 +33,8 @@ from pathlib import Path
 from detection.config import DetectionConfig
 from detection.task import build_task
 from files.typed import from_json
-from engine.loop import fit
-from engine.seeding import seed_all
+from engine.training.loop import fit
+from engine.training.seeding import seed_all
 
 config_file, data, out = map(Path, sys.argv[1:])
 config = from_json(DetectionConfig, json.loads(config_file.read_text()))

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY, ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.normalisation import IMAGENET
 from backbones.position import resize_patches, resize_position
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import IMAGENET
 from detection.config import DetectionConfig
 from detection.task import build_task
 from scenes.layouts import ScenesIndex

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.record import read_record
-from engine.results_file import read_results
+from engine.records.record import read_record
+from engine.records.results_file import read_results
 from metrics.coco_ap import ap_from_matches
 from scenes.layouts import ScenesIndex
 from tools import check_data, evaluate, predict, train_det

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from backbones.checkpoint import write_checkpoint
 from backbones.vit import ViT
-from engine.record import write_record
+from backbones.weights.checkpoint import write_checkpoint
+from engine.records.record import write_record
 from pretraining.recipes import RECIPES
 from scenes.layouts import ScenesIndex
 from tests.benchmark.conftest import make_record

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
-from engine.record import read_record, write_record
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.normalisation import Normalisation
+from engine.records.record import read_record, write_record
 from scenes.layouts import ScenesIndex
 from tools import evaluate, export_onnx, predict, reconstruct, robustness, train_cls
 
@@ -165,7 +165,7 @@ def test_what_is_read_by_the_word_of_the_record_is_said(
     tool: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything comes of it: the run's own checkpoint is another model's here."""
-    monkeypatch.setattr("engine.resume._fill", lambda *_: pytest.fail("read too far"))
+    monkeypatch.setattr("engine.training.resume._fill", lambda *_: pytest.fail("read too far"))
     listed = tmp_path / "list.txt"
     images = sorted((_images(run).parent / "train").rglob("*.*"))
     listed.write_text("".join(f"{path.parent.name}/{path.name}\n" for path in images if path.is_file()))

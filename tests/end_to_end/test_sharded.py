@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.record import read_record
-from engine.results_file import read_results
-from engine.resume import checkpoints
+from engine.records.record import read_record
+from engine.records.results_file import read_results
+from engine.training.resume import checkpoints
 from scenes.layouts import ScenesIndex
 from tools import evaluate
 
@@ -25,9 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 from torch.distributed.fsdp import FSDPModule
 from engine.config import Duration
-from engine.loop import fit
-from engine.seeding import seed_all
-from pretraining.build import build_task
+from engine.training.loop import fit
+from engine.training.seeding import seed_all
+from pretraining.mae.task import build_task
 from pretraining.recipes import tiny
 
 config = tiny()
@@ -49,10 +49,10 @@ from dataclasses import replace
 from pathlib import Path
 from torch.distributed.fsdp import FSDPModule
 from engine.config import Duration
-from engine.loop import fit
-from engine.seeding import seed_all
-from pretraining.build import build_task
-from pretraining.moco_recipes import tiny_moco_v3
+from engine.training.loop import fit
+from engine.training.seeding import seed_all
+from pretraining.moco_v3.task import build_task
+from pretraining.moco_v3.recipes import tiny_moco_v3
 
 config = tiny_moco_v3()
 schedule = replace(config.run.schedule, warmup=Duration(1))

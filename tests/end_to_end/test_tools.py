@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import engine.loop
-from backbones.checkpoint import write_checkpoint
+import engine.training.loop
 from backbones.config import ViTConfig
 from backbones.sources import SOURCES
 from backbones.vit import ViT
-from engine.record import read_record
-from engine.resume import checkpoints
+from backbones.weights.checkpoint import write_checkpoint
+from engine.records.record import read_record
+from engine.training.resume import checkpoints
 from scenes.layouts import ScenesIndex
 from tools import evaluate, predict, pretrain, train_cls, train_det, train_seg
 
@@ -55,7 +55,7 @@ def _arguments(task: str, scenes: ScenesIndex, out: Path, *, steps: int) -> list
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     """Send SIGTERM while the loop waits for batch number `batches`."""
-    original = engine.loop.train_batches
+    original = engine.training.loop.train_batches
 
     def stopping(*args: object, **kwargs: object) -> Iterator[object]:
         for number, batch in enumerate(original(*args, **kwargs), start=1):  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
                 signal.raise_signal(signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(engine.loop, "train_batches", stopping)
+    monkeypatch.setattr(engine.training.loop, "train_batches", stopping)
 
 
 def _flat(value: object, path: str = "") -> dict[str, object]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.record import read_record
-from engine.results_file import read_results
-from engine.resume import checkpoints
+from engine.records.record import read_record
+from engine.records.results_file import read_results
+from engine.training.resume import checkpoints
 from scenes.layouts import ScenesIndex
 from tools import evaluate
 
@@ -32,8 +32,8 @@ def test_supervised_steps_are_the_same(few_scenes: ScenesIndex, tmp_path: Path) 
         "import sys\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
-        "from engine.loop import fit\n"
-        "from engine.seeding import seed_all\n"
+        "from engine.training.loop import fit\n"
+        "from engine.training.seeding import seed_all\n"
         "from pretraining.recipes import tiny_supervised\n"
         "from pretraining.supervised import build_task\n"
         "from engine.config import Duration\n"

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones.loading import RANDOM
 from backbones.param_groups import ParamGroup, param_groups
+from backbones.weights.loader import RANDOM
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.images import UnreadableImageError
-from engine.results_file import ImageResult
+from engine.images.reading import UnreadableImageError
+from engine.records.results_file import ImageResult
 from engine.task import Facts
 
 

@@ -11,11 +11,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
 
-from engine import loop
-from engine.average import Average, averaged
 from engine.config import Duration
-from engine.loop import fit
-from engine.resume import checkpoints, load_model
+from engine.training import loop
+from engine.training.ema import Average, averaged
+from engine.training.loop import fit
+from engine.training.resume import checkpoints, load_model
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from engine.block_modes import compile_blocks
-from engine.record import read_record
-from engine.resume import checkpoints
+from engine.records.record import read_record
+from engine.training.block_modes import compile_blocks
+from engine.training.resume import checkpoints
 from scenes.layouts import ScenesIndex
 from tools import evaluate, pretrain
 

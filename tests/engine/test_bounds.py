@@ -9,12 +9,12 @@ import pytest
 
 from backbones.vit import ViT
 from classification.recipes import RECIPES
-from engine.bounds import refuse_beyond
 from engine.config import as_json
-from engine.record import write_record
-from engine.reevaluate import Asked, rebuild
+from engine.records.record import write_record
+from engine.runs.bounds import refuse_beyond
+from engine.runs.reopen import Asked, rebuild
 from pretraining.gallery import open_run
-from pretraining.mae import MaskedAutoencoder
+from pretraining.mae.model import MaskedAutoencoder
 from pretraining.recipes import RECIPES as PRETRAINING
 from tests.benchmark.conftest import make_record
 

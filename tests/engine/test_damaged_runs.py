@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import nn
 
-from engine.loop import fit
-from engine.metrics_file import Mark, MetricsFile, parse_rows
-from engine.own_files import damaged_files, own_file
-from engine.record import read_record
-from engine.results_file import read_results
-from engine.resume import Progress, checkpoints, load_model, read_checkpoint, save
+from engine.records.metrics_file import Mark, MetricsFile, parse_rows
+from engine.records.own_files import damaged_files, own_file
+from engine.records.record import read_record
+from engine.records.results_file import read_results
+from engine.training.loop import fit
+from engine.training.resume import Progress, checkpoints, load_model, read_checkpoint, save
 
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time of so small a run."""
-    monkeypatch.setattr("engine.loop.draw_curves", lambda *_: [])
+    monkeypatch.setattr("engine.training.loop.draw_curves", lambda *_: [])
 
 
 def _changed(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -138,7 +138,7 @@ def test_a_picture_that_fails_costs_no_number(
         raise RuntimeError("no glyph\nof this name")
 
     task.draw = draw
-    monkeypatch.setattr("engine.loop.draw_curves", draw)
+    monkeypatch.setattr("engine.training.loop.draw_curves", draw)
 
     def finish(folder: Path) -> list[Path]:
         (folder / "backbone.safetensors").write_bytes(b"weights")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data import Shard, eval_batches, image_at, train_batches
+from engine.training.data import Shard, eval_batches, image_at, train_batches
 
 
 @given(st.integers(1, 60), st.integers(0, 5), st.integers(0, 3))

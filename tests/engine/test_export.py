@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import engine.export
-from engine.export import Exportable, Normalised, export_onnx
+import engine.runs.export
+from engine.runs.export import Exportable, Normalised, export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 
@@ -32,7 +32,7 @@ def test_pixels_are_normalised_in_the_file_and_the_batch_is_free(tmp_path: Path)
 
 
 def test_an_answer_that_differs_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(engine.runs.export, "TOLERANCE", -1.0)
     with pytest.raises(ValueError, match=r"m\.onnx: not written, ONNX Runtime's answer differs .* another --opset"):
         export_onnx(means(), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from detection.draw import PANEL_INCHES, draw_detections, draw_objects
+from detection.evaluation.draw import PANEL_INCHES, draw_detections, draw_objects
 from engine.figure_text import MOST, label_text
 
 NAMES = [

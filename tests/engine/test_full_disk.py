@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from engine import launch, loop, record
+from engine import launch
 from engine.launch import TrainArgs
-from engine.loop import fit
-from engine.metrics_file import MetricsFile
-from engine.record import read_record, standing
+from engine.records import record
+from engine.records.metrics_file import MetricsFile
+from engine.records.record import read_record, standing
+from engine.training import loop
+from engine.training.loop import fit
 from files.writing import replacing
 
 
@@ -195,7 +197,7 @@ def test_a_full_disk_under_tensorboard_alone_ends_nothing(
     def add_scalar(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("engine.log.SummaryWriter.add_scalar", add_scalar)
+    monkeypatch.setattr("engine.training.log.SummaryWriter.add_scalar", add_scalar)
     assert fit(toy_task(), toy_config, recipe="toy", out=tmp_path).status == "completed"
     assert capsys.readouterr().out.count("TensorBoard's file is not complete, and gets no more: [Errno 28]") == 1
     assert torch.load(next((tmp_path / "checkpoints").iterdir()), weights_only=True)

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from classification.spec import CLASSIFICATION
 from engine.config import NOT_IDENTITY
-from engine.image_file import VARIABLE, UnreadableImageError, allow_megapixels, most_megapixels, opened, upright_size
-from engine.images import read_rgb
+from engine.images.file import VARIABLE, UnreadableImageError, allow_megapixels, most_megapixels, opened, upright_size
+from engine.images.reading import read_rgb
 from engine.launch import configured
 from tests.pixel_files import png, tiff
 from tools import check_data
@@ -219,7 +219,7 @@ TWELVE = np.full((2, 2), 4095)
 def test_nearly_black_16_bit_images_are_warned_of_once(
     tmp_path: Path, content: bytes, highest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.images._warned", [])
+    monkeypatch.setattr("engine.images.reading._warned", [])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for name in ("a.png", "b.png"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.images import evenly_spaced, find_images, open_images
+from engine.images.reading import evenly_spaced, find_images, open_images
 
 
 def test_files_that_are_no_images_by_their_names_are_counted(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backbones.declaration import InitialWeights
 from backbones.sources import SOURCES
+from backbones.weights.declaration import InitialWeights
 from engine.init_flags import InitFlags
 from engine.launch import TrainArgs, parse
 from tools import convert_checkpoint, eval_cls, evaluate, export_onnx, predict, probe, reconstruct, robustness
@@ -17,7 +17,12 @@ COMMAND = (
     "--init w.pth --init-source mae --init-heads 3 --init-image-size 24 40 --init-resize-patch "
     "--init-architecture file --trust-pickle"
 )
-LIGHT = ("backbones.config", "engine.config", "engine.record", "scenes.config")  # what tables and plans begin with
+LIGHT = (
+    "backbones.config",
+    "engine.config",
+    "engine.records.record",
+    "scenes.config",
+)  # what tables and plans begin with
 
 
 def test_a_command_line_declares_every_field() -> None:

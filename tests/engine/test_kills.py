@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from engine import loop
-from engine.loop import fit
-from engine.metrics_file import MetricsFile
-from engine.record import read_record, standing
-from engine.resume import checkpoints
+from engine.records.metrics_file import MetricsFile
+from engine.records.record import read_record, standing
+from engine.training import loop
+from engine.training.loop import fit
+from engine.training.resume import checkpoints
 from files.locking import LockedError, holding, locked
 from tests.engine.conftest import ToyConfig, ToyTask
 
@@ -26,7 +26,7 @@ TIMELESS = ("images_per_second", "data_wait")
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time of so small a run."""
-    monkeypatch.setattr("engine.loop.draw_curves", lambda *_: [])
+    monkeypatch.setattr("engine.training.loop.draw_curves", lambda *_: [])
 
 
 def kill_me(*_: Any, **__: Any) -> Any:
@@ -125,7 +125,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.loop.draw_curves", lambda *_: [])
+        patch.setattr("engine.training.loop.draw_curves", lambda *_: [])
         fit(ToyTask(), ToyConfig(), recipe="toy", out=out)
     return out
 

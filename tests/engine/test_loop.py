@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from engine.config import Duration
-from engine.data import check_readable, image_at
-from engine.finite import NonFiniteError
-from engine.loop import fit
-from engine.record import read_record
-from engine.resume import checkpoints
-from engine.seeding import derive, seed_all, seeded
+from engine.records.record import read_record
+from engine.training.data import check_readable, image_at
+from engine.training.finite import NonFiniteError
+from engine.training.loop import fit
+from engine.training.resume import checkpoints
+from engine.training.seeding import derive, seed_all, seeded
 
 
 def _state(out: Path) -> dict:

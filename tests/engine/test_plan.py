@@ -13,9 +13,9 @@ from backbones.config import ViTConfig
 from backbones.vit import ViT
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 from engine.cost import count_flops, count_parameters
-from engine.live_memory import LiveMemory
-from engine.plan import Plannable, fit_into, footprint
-from engine.plan_report import Devices, lines
+from engine.memory.live import LiveMemory
+from engine.memory.plan import Plannable, fit_into, footprint
+from engine.memory.report import Devices, lines
 
 RUN = RunConfig(length=Duration(10), batch_size=16, optim=OptimConfig(base_lr=0.1), schedule=ScheduleConfig())
 TINY = ViTConfig(embed_dim=32, depth=3, num_heads=2, patch_size=8, image_size=(32, 32))

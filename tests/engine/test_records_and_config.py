@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import Duration, as_json, differences, with_defaults
-from engine.identity import run_id
 from engine.launch import micro_batches
-from engine.loop import fit
-from engine.record import read_record, write_record
-from engine.seeding import derive, seed_all, seeded
+from engine.records.identity import run_id
+from engine.records.record import read_record, write_record
+from engine.training.loop import fit
+from engine.training.seeding import derive, seed_all, seeded
 from files.typed import from_json
 from files.writing import replacing
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import Duration, OptimConfig, ScheduleConfig
-from engine.schedule import lr_factor
+from engine.training.schedule import lr_factor
 
 
 def _factors(schedule: ScheduleConfig, steps: list[int], total: int = 100, warmup: int = 10) -> list[float]:

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from engine.sync_norm import CpuSyncBatchNorm
+from engine.training.sync_norm import CpuSyncBatchNorm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import sys
 import torch
 import torch.distributed as dist
-from engine.sync_norm import CpuSyncBatchNorm
+from engine.training.sync_norm import CpuSyncBatchNorm
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import engine.tar_images
-from engine.images import UnreadableImageError, open_images
-from engine.tar_images import open_shards
+import engine.images.shards
+from engine.images.reading import UnreadableImageError, open_images
+from engine.images.shards import open_shards
 from files.naming import system_part
 
 
@@ -100,7 +100,7 @@ def test_links_and_empty_shards_are_counted(shards: Path) -> None:
 
 
 def test_read_after_fork_pickle_and_with_few_descriptors(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.tar_images, "MOST_OPEN", 1)
+    monkeypatch.setattr(engine.images.shards, "MOST_OPEN", 1)
     images = open_images(shards)
     expected = [images.read(i).tobytes() for i in range(3)]  # the descriptors are open now
     assert len(images.shards._open) == 1
@@ -188,7 +188,7 @@ def test_index_is_kept_and_made_again(shards: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("MAE_TRANSFER_CACHE", str(cache))
     open_images(shards)
     assert not cache.exists()  # few files are found quickly
-    monkeypatch.setattr(engine.tar_images, "CACHED_FROM", 3)
+    monkeypatch.setattr(engine.images.shards, "CACHED_FROM", 3)
     first = open_images(shards)
     (kept,) = cache.iterdir()
     with monkeypatch.context() as reading:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.log import RunLog
-from engine.metrics_file import Mark, MetricsFile
+from engine.records.metrics_file import Mark, MetricsFile
+from engine.training.log import RunLog
 
 
 @pytest.mark.parametrize(("share", "warned"), [(0.19, 0), (0.35, 1)])

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from benchmark.hold_out import HoldOut, hold_out
-from detection.coco import read_coco
+from benchmark.study.hold_out import HoldOut, hold_out
+from detection.data.coco import read_coco
 
 
 def test_flips_of_a_hold_out(flips: Any, few_scenes: Any, tmp_path: Path) -> None:

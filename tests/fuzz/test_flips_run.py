@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from engine.loop import fit
-from engine.own_files import damaged_files
-from engine.record import read_record
-from engine.results_file import read_results
-from engine.resume import checkpoints
+from engine.records.own_files import damaged_files
+from engine.records.record import read_record
+from engine.records.results_file import read_results
+from engine.training.loop import fit
+from engine.training.resume import checkpoints
 from tests.engine.conftest import ToyConfig, ToyTask
 
 
@@ -20,7 +20,7 @@ from tests.engine.conftest import ToyConfig, ToyTask
 def test_flips_of_a_run(
     stopped: bool, flips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("engine.loop.draw_curves", lambda *_: [])
+    monkeypatch.setattr("engine.training.loop.draw_curves", lambda *_: [])
     run, kept = tmp_path / "run", tmp_path / "kept"
     task = ToyTask()
     if stopped:
@@ -45,7 +45,7 @@ def test_flips_of_a_run(
 
 
 def test_flips_of_what_tables_read(flips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.loop.draw_curves", lambda *_: [])
+    monkeypatch.setattr("engine.training.loop.draw_curves", lambda *_: [])
     fit(ToyTask(), ToyConfig(), recipe="toy", out=tmp_path)
 
     def read() -> Any:
@@ -59,7 +59,7 @@ def test_flips_of_what_tables_read(flips: Any, tmp_path: Path, monkeypatch: pyte
 
 
 def test_flips_of_tables_and_outputs(flips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.loop.draw_curves", lambda *_: [])
+    monkeypatch.setattr("engine.training.loop.draw_curves", lambda *_: [])
     task = ToyTask()
 
     def finish(folder: Path) -> list[Path]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from detection.coco import CocoSplit, read_coco
-from detection.matches import KINDS, compressed
-from detection.score import evaluate_coco
+from detection.data.coco import CocoSplit, read_coco
+from detection.evaluation.matches import KINDS, compressed
+from detection.evaluation.score import evaluate_coco
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
 TWO = [[40, 5, 60, 5, 60, 20.5, 40, 20.5], [42, 30, 58, 30, 50, 44]]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from detection import coco
-from detection.coco import read_coco
+from detection.data import coco
+from detection.data.coco import read_coco
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
 RUNS = {"size": [48, 64], "counts": [0, 10, 3062]}

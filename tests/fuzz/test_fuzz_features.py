@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from backbones.config import ViTConfig
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
+from backbones.weights.normalisation import Normalisation
 from classification.data import LabelledImages, eval_transform, open_split
-from classification.features import Features, cached_features
+from classification.probe.features import Features, cached_features
 from engine.device import make_fabric
-from engine.seeding import seed_all
+from engine.training.seeding import seed_all
 
 TINY = ViTConfig(embed_dim=16, depth=1, num_heads=1, patch_size=16, image_size=(16, 16))
 

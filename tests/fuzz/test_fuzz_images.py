@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.image_file import upright_size
-from engine.images import read_reduced, read_rgb
-from segmentation.convert import read_colours
-from segmentation.labels import read_label_map
+from engine.images.file import upright_size
+from engine.images.reading import read_reduced, read_rgb
+from segmentation.data.convert import read_colours
+from segmentation.data.labels import read_label_map
 from tests.pixel_files import bmp, chunk, png, png_numbers, tiff
 
 SIDE = (9, 13)

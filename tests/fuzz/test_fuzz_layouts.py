@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from classification.subset import listed_images, relative
-from segmentation.classes import Classes, read_class_list, read_object_info
-from segmentation.layout import LAYOUTS
+from segmentation.data.classes import Classes, read_class_list, read_object_info
+from segmentation.data.layout import LAYOUTS
 
 CLASS_LISTS = ("sky\nbär\nred car\n", "sky\t#0000ff\nbär\t#00ff00\nred car\t#ff0000\n")
 LABEL_MAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nbär:128,0,0::\nred car:0,128,0:wheel,door:\n"

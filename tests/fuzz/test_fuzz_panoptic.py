@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from segmentation.panoptic_json import LAST_SEGMENT, read_panoptic
+from segmentation.data.panoptic_json import LAST_SEGMENT, read_panoptic
 
 VALUE = {
     "categories": [{"id": k, "name": name, "color": [k, 0, 255]} for k, name in ((1, "cat"), (7, "sky"), (9, "ä"))],

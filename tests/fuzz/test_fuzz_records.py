@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from backbones.declaration import InitialWeights
+from backbones.weights.declaration import InitialWeights
 from classification.config import ClassificationConfig
 from classification.recipes import RECIPES
 from engine.config import as_json
-from engine.record import SCHEMA_VERSION, Cost, Evaluation, RunRecord, read_record
-from engine.reevaluate import Asked, rebuild
+from engine.records.record import SCHEMA_VERSION, Cost, Evaluation, RunRecord, read_record
+from engine.runs.reopen import Asked, rebuild
 from engine.spec import check_metrics
 from mae_transfer.tasks import TASKS
 
@@ -99,7 +99,7 @@ def test_records(campaign: Any, damaged_json: Any, damaged_value: Any, tmp_path:
 
 
 def test_configurations(campaign: Any, damaged_value: Any) -> None:
-    from detection.recipes import RECIPES as DETECTION
+    from detection.recipes.all import RECIPES as DETECTION
     from files.typed import from_json
     from pretraining.recipes import RECIPES as PRETRAINING
     from segmentation.recipes import RECIPES as SEGMENTATION

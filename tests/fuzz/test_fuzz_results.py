@@ -13,7 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detection.rescore import score_files
+from detection.evaluation.rescore import score_files
 
 SIZES = {1: (4, 4), 2: (20, 30), 5: (1, 40)}
 BOXES = {1: [[0, 0, 4, 2]], 2: [[2, 3, 10, 8], [15, 4, 12, 12], [0, 0, 9, 9]], 5: [[3, 0, 30, 1]]}

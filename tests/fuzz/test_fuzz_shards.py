@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import engine.tar_images
-from engine.tar_images import Shards, open_shards
+import engine.images.shards
+from engine.images.shards import Shards, open_shards
 
 FORMS = (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT)
 
@@ -76,7 +76,7 @@ def test_shards(campaign: Any, damaged_bytes: Any, tmp_path: Path) -> None:
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A shard, and its kept index."""
     monkeypatch.setenv("MAE_TRANSFER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(engine.tar_images, "CACHED_FROM", 1)
+    monkeypatch.setattr(engine.images.shards, "CACHED_FROM", 1)
     path = tmp_path / "f.tar"
     path.write_bytes(shard(random.Random(3), tarfile.PAX_FORMAT))
     open_shards([path], (".jpg",))

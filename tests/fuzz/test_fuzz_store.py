@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.export import to_csv, to_json, to_latex, to_markdown
-from benchmark.html import to_html
-from benchmark.plan import Plan, Planned, read_plans, write_plan
-from benchmark.search import Choice, Tried, read_choice, write_choice
-from benchmark.store import open_store
-from benchmark.table import compare
+from benchmark.compare.comparison import compare
+from benchmark.compare.records import open_store
+from benchmark.report.export import to_csv, to_json, to_latex, to_markdown
+from benchmark.report.html import to_html
+from benchmark.study.plan import Plan, Planned, read_plans, write_plan
+from benchmark.study.search import Choice, Tried, read_choice, write_choice
 from engine.config import as_json
-from engine.record import Cost, RunRecord
+from engine.records.record import Cost, RunRecord
 from mae_transfer.tasks import TASKS
 
 COST = Cost(

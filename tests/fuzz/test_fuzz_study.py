@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from benchmark.attempt import Tool
-from benchmark.planning import prepare
-from benchmark.study_file import parse_study, study_text
+from benchmark.runner.attempt import Tool
+from benchmark.study.file import parse_study, study_text
+from benchmark.study.prepare import prepare
 
 FILE = "mine.yaml"
 VALUE = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.hold_out import HoldOut, hold_out
+from benchmark.study.hold_out import HoldOut, hold_out
 from mae_transfer.tasks import TASKS
 from scenes.config import SceneCounts, ScenesConfig
 from scenes.layouts import write_scenes

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones.loading import load_checkpoint
 from backbones.vit import ViT
-from pretraining.dvae import DiscreteVAE
-from pretraining.dvae_file import TokenizerHeader, read_tokenizer, write_tokenizer
+from backbones.weights.loader import load_checkpoint
+from pretraining.tokenizer.file import TokenizerHeader, read_tokenizer, write_tokenizer
+from pretraining.tokenizer.model import DiscreteVAE
 
 CASES = 150
 

@@ -15,11 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbones.checkpoint import FORMAT, Checkpoint
-from backbones.declaration import InitialWeights
-from backbones.loading import LoadReport, load_checkpoint
-from backbones.sources.inspect import inspect_file
 from backbones.vit import ViT
+from backbones.weights.checkpoint import FORMAT, Checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.inspect import inspect_file
+from backbones.weights.loader import LoadReport, load_checkpoint
 from tests.weight_samples import HEADS, Sample
 
 CASES = 400

@@ -8,7 +8,7 @@ from transformers import BeitConfig, BeitForMaskedImageModeling
 from backbones.config import ViTConfig
 from backbones.sources.huggingface import rename
 from backbones.vit import ViT
-from pretraining.beit import MaskedImageModel
+from pretraining.beit.model import MaskedImageModel
 
 VOCABULARY = 11
 

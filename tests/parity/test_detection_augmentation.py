@@ -14,10 +14,10 @@ from detectron2.structures import BoxMode
 from PIL import Image
 from scipy import stats
 
-from detection.coco import CocoSplit, read_coco
-from detection.data import DetectionData, train_data
-from detection.recipes import RECIPES
-from engine.seeding import derive, seeded
+from detection.data.coco import CocoSplit, read_coco
+from detection.data.mapping import DetectionData, train_data
+from detection.recipes.all import RECIPES
+from engine.training.seeding import derive, seeded
 
 HEIGHT, WIDTH, SIDE = 90, 120, 128
 BOXES = [(10, 10, 30, 40), (60, 20, 50, 60), (100, 70, 15, 12)]

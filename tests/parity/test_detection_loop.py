@@ -12,10 +12,10 @@ from backbones.config import ViTConfig
 from detection.config import DetectionConfig, HeadsConfig
 from detection.task import build_task
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.data import Shard, train_batches
-from engine.loop import fit
-from engine.optim import build_optimizer
-from engine.seeding import derive, seed_all
+from engine.training.data import Shard, train_batches
+from engine.training.loop import fit
+from engine.training.optim import build_optimizer
+from engine.training.seeding import derive, seed_all
 from scenes.layouts import ScenesIndex
 
 STEPS, BATCH, SEED = 5, 4, 11

@@ -10,7 +10,7 @@ from backbones.config import ViTConfig
 from backbones.param_groups import exempt_vectors, param_groups
 from backbones.position import sincos_table
 from backbones.vit import ViT
-from pretraining.mae import MaskedAutoencoder
+from pretraining.mae.model import MaskedAutoencoder
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))
 IN_BLOCK = {

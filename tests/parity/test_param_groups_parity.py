@@ -37,7 +37,7 @@ class Detector(nn.Module):
 
 
 class OurBackbone(nn.Module):
-    """This project's ViTDet backbone, in the places of detection/backbone.py."""
+    """This project's ViTDet backbone, in the places of detection/model/backbone.py."""
 
     def __init__(self) -> None:
         super().__init__()

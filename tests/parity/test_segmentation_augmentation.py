@@ -11,10 +11,10 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from PIL import Image
 
-from engine.seeding import seed_all
-from segmentation.data import train_pipeline, val_pipeline
+from engine.training.seeding import seed_all
+from segmentation.data.labels import from_one
+from segmentation.data.mapping import train_pipeline, val_pipeline
 from segmentation.host import TRANSFORMS
-from segmentation.labels import from_one
 from segmentation.recipes import beit_base_640, mae_base_mmseg
 
 CONFIGS = Path(mmseg.__file__).parent / ".mim/configs/_base_/datasets"

@@ -1,4 +1,4 @@
-"""Five steps of engine.loop give the losses of mmengine's own train_step: same weights, batches and optimiser."""
+"""Five steps of our loop give the losses of mmengine's own train_step: same weights, batches and optimiser."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +10,15 @@ from PIL import Image
 from torch import nn
 
 from backbones.config import ViTConfig
-from backbones.normalisation import Normalisation
+from backbones.weights.normalisation import Normalisation
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.data import Shard, train_batches
-from engine.loop import fit
-from engine.optim import build_optimizer
-from engine.seeding import derive, seed_all
+from engine.training.data import Shard, train_batches
+from engine.training.loop import fit
+from engine.training.optim import build_optimizer
+from engine.training.seeding import derive, seed_all
 from segmentation.config import HeadConfig, SegmentationConfig
-from segmentation.configs.upernet import upernet
 from segmentation.host import build_model
+from segmentation.model.upernet import upernet
 from segmentation.task import SegmentationTask, build_task
 
 STEPS = 5

@@ -18,14 +18,14 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from backbones.config import ViTConfig
-from backbones.normalisation import IMAGENET
 from backbones.sources import mmseg as source
-from engine.schedule import lr_factor
+from backbones.weights.normalisation import IMAGENET
+from engine.training.schedule import lr_factor
 from segmentation.config import HeadConfig, SegmentationConfig, SlideConfig
-from segmentation.configs.upernet import upernet
-from segmentation.groups import segmentor_groups
+from segmentation.evaluation.inference import predict_batch, predict_images
 from segmentation.host import MODELS, build_model
-from segmentation.inference import predict_batch, predict_images
+from segmentation.model.groups import segmentor_groups
+from segmentation.model.upernet import upernet
 from segmentation.recipes import beit_base_640, mae_base_100ep, mae_base_mmseg, mae_large_100ep
 from segmentation.task import SegmentationModel
 

@@ -8,13 +8,13 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
 
 ARCHITECTURE = {"embed_dim": 16, "depth": 4, "num_heads": 2, "patch_size": 8, "image_size": (32, 32)}
 CONFIG = """
-custom_imports = dict(imports=["segmentation.backbone", "segmentation.runner_groups"])
+custom_imports = dict(imports=["segmentation.model.backbone", "segmentation.mmseg_plugin"])
 default_scope = "mmseg"
 norm_cfg = dict(type="BN")
 head = dict(num_classes=150, norm_cfg=norm_cfg, loss_decode=dict(type="CrossEntropyLoss"))

@@ -13,15 +13,15 @@ from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from detectron2.modeling.backbone.vit import ViT as Detectron2ViT
 from torch import Tensor, nn
 
-from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.normalisation import Normalisation
-from backbones.sources.convert import write_as
 from backbones.sources.detectron2 import NET, rename
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.convert import write_as
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import Normalisation
+from backbones.weights.read import read_checkpoint
 
 DECLARED = partial(InitialWeights, source="detectron2")
 DEPTH = 4

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.sources.convert import write_as
 from backbones.sources.mmseg import rename
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.convert import write_as
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.read import read_checkpoint
 from segmentation.host import MODELS
 
 DECLARED = partial(InitialWeights, source="mmseg", num_heads=4)

@@ -27,16 +27,16 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 from torch import Tensor, nn
 
 from backbones.config import ViTConfig
-from backbones.normalisation import IMAGENET
 from backbones.vit import ViT
-from detection.backbone import pyramid_on
+from backbones.weights.normalisation import IMAGENET
 from detection.config import DetectionConfig, HeadsConfig
-from detection.configs.mask_rcnn import mask_rcnn
-from detection.lvis import LVIS
-from detection.recipes import RECIPES
+from detection.model.backbone import pyramid_on
+from detection.model.mask_rcnn import mask_rcnn
+from detection.recipes.all import RECIPES
+from detection.recipes.lvis import LVIS
+from detection.recipes.vitdet import VITDET
 from detection.task import DetectionTask
-from detection.vitdet import VITDET
-from engine.schedule import lr_factor
+from engine.training.schedule import lr_factor
 
 SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16), "huge": (1280, 32, 16)}
 LAYER_DECAY = {"base": 0.7, "large": 0.8, "huge": 0.9}

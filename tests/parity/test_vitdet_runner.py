@@ -14,11 +14,11 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from torch import nn
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
-from backbones.normalisation import IMAGENET
 from backbones.vit import ViT
-from detection.registered import add_vit_config, vit_backbone
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.normalisation import IMAGENET
+from detection.detectron2_plugin import add_vit_config, vit_backbone
 
 CONFIGS = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 SIDE, CHANNELS = 64, 16

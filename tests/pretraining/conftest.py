@@ -9,7 +9,7 @@ from PIL import Image
 from backbones.config import ViTConfig
 from classification.config import Augmentation, ClassificationConfig
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from pretraining.config import MAEConfig
+from pretraining.mae.config import MAEConfig
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))
 RUN = RunConfig(

@@ -16,27 +16,27 @@ from torch import Tensor, nn
 
 import classification.task
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.initial import with_architecture
-from backbones.normalisation import IMAGENET
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import with_architecture
+from backbones.weights.normalisation import IMAGENET
+from backbones.weights.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.config import as_json
-from engine.data import eval_batches
-from engine.loop import fit
-from engine.results_file import ImageResult
+from engine.records.results_file import ImageResult
+from engine.training.data import eval_batches
+from engine.training.loop import fit
 from files.typed import from_json
-from pretraining.beit import STD, MaskedImageModel, TokenPrediction, initialise_encoder
-from pretraining.beit_config import BEiTConfig
-from pretraining.beit_data import CentreCrop, Images, MaskedViews, RandomCrop
-from pretraining.beit_pictures import draw_tokens, drawn_tokens
-from pretraining.beit_recipes import BEIT_RECIPES
-from pretraining.beit_task import BEiTTask, build_task
-from pretraining.config import MAEConfig
-from pretraining.dvae import DiscreteVAE
-from pretraining.dvae_config import DVAEConfig
-from pretraining.dvae_file import OwnTokenizer, TokenizerHeader, write_tokenizer
+from pretraining.beit.config import BEiTConfig
+from pretraining.beit.data import CentreCrop, Images, MaskedViews, RandomCrop
+from pretraining.beit.model import STD, MaskedImageModel, TokenPrediction, initialise_encoder
+from pretraining.beit.pictures import draw_tokens, drawn_tokens
+from pretraining.beit.recipes import BEIT_RECIPES
+from pretraining.beit.task import BEiTTask, build_task
+from pretraining.mae.config import MAEConfig
+from pretraining.tokenizer.config import DVAEConfig
+from pretraining.tokenizer.file import OwnTokenizer, TokenizerHeader, write_tokenizer
+from pretraining.tokenizer.model import DiscreteVAE
 
 TINY = ViTConfig(
     embed_dim=16,
@@ -242,7 +242,7 @@ def predicted(task: BEiTTask) -> list[ImageResult]:
 
 
 def _one() -> object:
-    from engine.data import Shard
+    from engine.training.data import Shard
 
     return Shard(0, 1)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import engine.loop
-from engine.record import RunRecord, read_record
-from engine.reevaluate import Asked, reevaluate
-from engine.resume import checkpoints
+import engine.training.loop
+from engine.records.record import RunRecord, read_record
+from engine.runs.reopen import Asked, reevaluate
+from engine.training.resume import checkpoints
 from files.digest import file_sha256
 from mae_transfer.tasks import TASKS
 from scenes.layouts import ScenesIndex
@@ -19,7 +19,7 @@ from tools import pretrain, train_cls
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     """Send SIGTERM while the loop waits for batch number `batches`."""
-    original = engine.loop.train_batches
+    original = engine.training.loop.train_batches
 
     def stopping(*args: object, **kwargs: object) -> Iterator[object]:
         for number, batch in enumerate(original(*args, **kwargs), start=1):  # type: ignore[arg-type]
@@ -27,7 +27,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
                 signal.raise_signal(signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(engine.loop, "train_batches", stopping)
+    monkeypatch.setattr(engine.training.loop, "train_batches", stopping)
 
 
 def whole_and_resumed(

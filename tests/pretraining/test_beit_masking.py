@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pretraining.beit_config import check_blocks
-from pretraining.beit_masking import block_mask
+from pretraining.beit.config import check_blocks
+from pretraining.beit.masking import block_mask
 
 
 class Scripted(random.Random):

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import pretraining.beit_task
-import pretraining.moco_task
-import pretraining.task
-from pretraining.beit_config import BEiTConfig
-from pretraining.config import MAEConfig, TargetKind
-from pretraining.dvae import DiscreteVAE
-from pretraining.dvae_file import TokenizerHeader, write_tokenizer
-from pretraining.moco_config import MoCoConfig
+import pretraining.beit.task
+import pretraining.mae.task
+import pretraining.moco_v3.task
+from pretraining.beit.config import BEiTConfig
+from pretraining.mae.config import MAEConfig, TargetKind
+from pretraining.moco_v3.config import MoCoConfig
+from pretraining.tokenizer.file import TokenizerHeader, write_tokenizer
+from pretraining.tokenizer.model import DiscreteVAE
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def largest(tensor: Tensor) -> float:
 
 def test_mae_starts_as_its_code_does(mae_config: MAEConfig, data: Path) -> None:
     config = replace(mae_config, decoder_dim=96, decoder_heads=3)
-    model = pretraining.task.build_task(config, data=data, init=None).model
+    model = pretraining.mae.task.build_task(config, data=data, init=None).model
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     assert {"decoder_embed", "decoder_pred", "decoder_blocks.0.mlp.fc2", "encoder.blocks.1.attn.qkv"} <= set(linear)
     for name, layer in linear.items():  # Xavier uniform, zero biases
@@ -42,7 +42,7 @@ def test_mae_starts_as_its_code_does(mae_config: MAEConfig, data: Path) -> None:
 
 @pytest.mark.parametrize(("target", "normalised"), [("pixels", False), ("normalised", True)])
 def test_mae_predicts_what_was_asked(target: TargetKind, normalised: bool, mae_config: MAEConfig, data: Path) -> None:
-    model = pretraining.task.build_task(replace(mae_config, target=target), data=data, init=None).model
+    model = pretraining.mae.task.build_task(replace(mae_config, target=target), data=data, init=None).model
     patches_BNP = torch.randn(1, 16, 192) * 3 + 1
     made = model.target(patches_BNP)
     assert torch.allclose(made.var(dim=2), torch.ones(1, 16), atol=1e-4) == normalised
@@ -65,7 +65,7 @@ def test_beit_starts_as_its_code_does(mae_config: MAEConfig, data: Path, tmp_pat
         min_block=2,
         drop_path=0.3,
     )
-    model = pretraining.beit_task.build_task(config, data=data, init=None).model
+    model = pretraining.beit.task.build_task(config, data=data, init=None).model
     # a normal of 0.02, cut off at one deviation
     encoder = model.encoder
     for tensor in (model.mask_token, model.lm_head.weight, encoder.cls_token, encoder.blocks[0].attn.qkv.weight):
@@ -82,7 +82,7 @@ def test_beit_starts_as_its_code_does(mae_config: MAEConfig, data: Path, tmp_pat
 
 def test_moco_v3_starts_as_its_code_does(mae_config: MAEConfig, data: Path) -> None:
     config = MoCoConfig(backbone=mae_config.backbone, run=mae_config.run, hidden=24, width=8)
-    model = pretraining.moco_task.build_task(config, data=data, init=None).model
+    model = pretraining.moco_v3.task.build_task(config, data=data, init=None).model
     encoder = model.base.encoder
     assert 0 < largest(encoder.cls_token) < 1e-5
     assert not encoder.patch_embed.proj.bias.any()

@@ -14,18 +14,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 import pretraining.gallery
-import pretraining.moco_task
-import pretraining.task
+import pretraining.mae.task
+import pretraining.moco_v3.task
 from backbones.attention import Attention
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.normalisation import IMAGENET
 from backbones.position import sincos_table
 from backbones.vit import ViT
-from engine.loop import fit
-from engine.record import read_record, write_record
-from engine.resume import checkpoints
-from pretraining.config import MAEConfig
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import IMAGENET
+from engine.records.record import read_record, write_record
+from engine.training.loop import fit
+from engine.training.resume import checkpoints
 from pretraining.feature_pictures import (
     _weights,
     class_features,
@@ -35,8 +34,9 @@ from pretraining.feature_pictures import (
     position_similarity,
 )
 from pretraining.gallery import Decoder, Options, Shown, make_gallery, open_any, open_file
-from pretraining.moco_config import MoCoConfig
-from pretraining.pictures import name_rows
+from pretraining.mae.config import MAEConfig
+from pretraining.mae.pictures import name_rows
+from pretraining.moco_v3.config import MoCoConfig
 from tools import reconstruct
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 48))
@@ -126,7 +126,7 @@ def test_gallery_of_a_run(
     changes: dict[str, Any], mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path
 ) -> None:
     config = replace(mae_config, **changes)
-    task = pretraining.task.build_task(config, data=data, init=None)
+    task = pretraining.mae.task.build_task(config, data=data, init=None)
     fit(task, config, recipe="tiny", out=tmp_path / "run")
     shown = open_any(InitialWeights(path=tmp_path / "run"), Decoder())
     assert shown.autoencoder is not None
@@ -152,7 +152,7 @@ def test_gallery_of_shards(mae_config: MAEConfig, data: Path, photographs: Path,
         for image in sorted((photographs / "holiday").iterdir()):
             shard.add(image, image.name)
             shard.addfile(tarfile.TarInfo(f"{image.stem}.cls"))
-    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    task = pretraining.mae.task.build_task(mae_config, data=data, init=None)
     task.finish(tmp_path / "run")
     shown = open_any(InitialWeights(path=tmp_path / "run" / "backbone.safetensors"), Decoder())
     (photographs / "holiday").rename(photographs / "holiday.tar")  # the names stand in the pictures
@@ -169,7 +169,7 @@ def test_gallery_of_shards(mae_config: MAEConfig, data: Path, photographs: Path,
 
 def test_without_a_decoder(mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path) -> None:
     config = replace(mae_config, position="none")
-    task = pretraining.task.build_task(config, data=data, init=None)
+    task = pretraining.mae.task.build_task(config, data=data, init=None)
     task.finish(tmp_path / "run")
     path = tmp_path / "run" / "backbone.safetensors"
     made = make_gallery(open_any(InitialWeights(path=path), Decoder()), photographs, tmp_path / "out", Options())
@@ -181,7 +181,7 @@ def test_without_a_decoder(mae_config: MAEConfig, data: Path, photographs: Path,
 
 
 def test_an_official_file_with_decoder(mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path) -> None:
-    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    task = pretraining.mae.task.build_task(mae_config, data=data, init=None)
     state = {name.removeprefix("encoder."): tensor for name, tensor in task.model.state_dict().items()}
     torch.save({"model": state}, tmp_path / "full.pth")
     declared = partial(InitialWeights, source="mae", num_heads=2)
@@ -206,7 +206,7 @@ def test_an_official_file_with_decoder(mae_config: MAEConfig, data: Path, photog
 
 def test_gallery_of_another_method(mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path) -> None:
     config = MoCoConfig(backbone=mae_config.backbone, run=mae_config.run, hidden=24, width=8)
-    task = pretraining.moco_task.build_task(config, data=data, init=None)
+    task = pretraining.moco_v3.task.build_task(config, data=data, init=None)
     fit(task, config, recipe="tiny_moco_v3", out=tmp_path / "run")
     shown = open_any(InitialWeights(path=tmp_path / "run"), Decoder())
     assert shown.autoencoder is None
@@ -238,7 +238,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 def test_pictures_say_what_they_show(
     mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path, drawn: dict[str, list[str]]
 ) -> None:
-    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    task = pretraining.mae.task.build_task(mae_config, data=data, init=None)
     shown = Shown(task.model.encoder, task.model, IMAGENET)
     made = make_gallery(shown, photographs, tmp_path / "out", Options(mask_ratio=0.6, images=2))
     assert len(made.pictures) == 5
@@ -273,7 +273,7 @@ def test_names_beside_rows() -> None:
 
 
 def test_one_image_and_many(mae_config: MAEConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    task = pretraining.mae.task.build_task(mae_config, data=data, init=None)
     shown = Shown(task.model.encoder, None, IMAGENET)
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -290,7 +290,7 @@ def test_refused_folders_and_counts(
     mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, out = tmp_path / "run", str(tmp_path / "out")
-    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    task = pretraining.mae.task.build_task(mae_config, data=data, init=None)
     fit(task, mae_config, recipe="tiny", out=run)
 
     def refused(*arguments: object) -> str:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from backbones.config import Position, ViTConfig
 from backbones.position import sincos_table
 from backbones.vit import ViT
-from pretraining.config import StatisticsOf
-from pretraining.mae import DEFAULT, MaskedAutoencoder, Variant, patchify, unpatchify
-from pretraining.pictures import caption, pasted
-from pretraining.target import patch_statistics
+from pretraining.mae.config import StatisticsOf
+from pretraining.mae.model import DEFAULT, MaskedAutoencoder, Variant, patchify, unpatchify
+from pretraining.mae.pictures import caption, pasted
+from pretraining.mae.target import patch_statistics
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from backbones.config import Grid
-from pretraining.config import Sampling
-from pretraining.masking import draw_noise, keep_lowest, kept_count, regular_order
+from pretraining.mae.config import Sampling
+from pretraining.mae.masking import draw_noise, keep_lowest, kept_count, regular_order
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_blocks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         mask[:3] = True
         return mask
 
-    monkeypatch.setattr("pretraining.masking.block_mask", corner)
+    monkeypatch.setattr("pretraining.mae.masking.block_mask", corner)
     assert visible((4, 4), 0.75, "block").tolist() == [[False] * 4] * 3 + [[True] * 4]
     # BEiT's least area is 16 of 196 patches: 1 of 16
     assert (asked["hidden"], asked["smallest"], asked["least_aspect"]) == (12, 1, 0.3)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.record import read_record
-from engine.resume import checkpoints
+from engine.records.record import read_record
+from engine.training.resume import checkpoints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -19,10 +19,10 @@ import sys
 from pathlib import Path
 from dataclasses import replace
 from engine.config import Duration
-from engine.loop import fit
-from engine.seeding import seed_all
-from pretraining.build import build_task
-from pretraining.moco_recipes import tiny_moco_v3
+from engine.training.loop import fit
+from engine.training.seeding import seed_all
+from pretraining.moco_v3.task import build_task
+from pretraining.moco_v3.recipes import tiny_moco_v3
 
 config = tiny_moco_v3()
 schedule = replace(config.run.schedule, warmup=Duration(1))
@@ -68,7 +68,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from backbones.config import ViTConfig
 from backbones.vit import ViT
-from pretraining.moco_v3 import MoCoV3, momentum_at
+from pretraining.moco_v3.model import MoCoV3, momentum_at
 
 torch.Tensor.float = lambda tensor: tensor  # all in float64, to compare closely
 torch.set_default_dtype(torch.float64)

@@ -9,18 +9,18 @@ import torch
 from PIL import Image
 
 import classification.task
-import pretraining.moco_task
-from backbones.declaration import InitialWeights
-from backbones.sources.read import read_checkpoint
+import pretraining.moco_v3.task
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.config import Duration
-from engine.finite import NonFiniteError
-from engine.loop import fit
-from engine.record import read_record
-from engine.resume import checkpoints
+from engine.records.record import read_record
 from engine.task import ActsAfterSteps
-from pretraining.config import MAEConfig
-from pretraining.moco_config import MoCoConfig
+from engine.training.finite import NonFiniteError
+from engine.training.loop import fit
+from engine.training.resume import checkpoints
+from pretraining.mae.config import MAEConfig
+from pretraining.moco_v3.config import MoCoConfig
 from pretraining.recipes import RECIPES
 
 
@@ -32,7 +32,7 @@ def config(mae_config: MAEConfig) -> MoCoConfig:
 
 def test_momentum_follows_once_a_step(config: MoCoConfig, data: Path) -> None:
     run = replace(config.run, length=Duration(2), accumulate=2)
-    task = pretraining.moco_task.build_task(replace(config, run=run, momentum=0.5), data=data, init=None)
+    task = pretraining.moco_v3.task.build_task(replace(config, run=run, momentum=0.5), data=data, init=None)
     assert isinstance(task, ActsAfterSteps)
     with torch.no_grad():
         for parameter in task.model.base.parameters():
@@ -54,7 +54,7 @@ def test_momentum_follows_once_a_step(config: MoCoConfig, data: Path) -> None:
 
 def test_the_loop_asks_for_it(config: MoCoConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = replace(config.run, length=Duration(3), accumulate=2)
-    task = pretraining.moco_task.build_task(replace(config, run=run), data=data, init=None)
+    task = pretraining.moco_v3.task.build_task(replace(config, run=run), data=data, init=None)
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(task, "after_step", lambda *steps: asked.append(steps))
     fit(task, replace(config, run=run), recipe="tiny", out=tmp_path / "run")
@@ -62,7 +62,7 @@ def test_the_loop_asks_for_it(config: MoCoConfig, data: Path, tmp_path: Path, mo
 
 
 def test_diverged_weights_are_the_loops_error(config: MoCoConfig, data: Path, tmp_path: Path) -> None:
-    task = pretraining.moco_task.build_task(config, data=data, init=None)
+    task = pretraining.moco_v3.task.build_task(config, data=data, init=None)
     with torch.no_grad():
         task.model.base.encoder.get_parameter("norm.weight")[0] = float("nan")
     with pytest.raises(NonFiniteError, match=r"the loss is not finite at step 0 .*images of the batch: (cat|dog)/"):
@@ -70,7 +70,7 @@ def test_diverged_weights_are_the_loops_error(config: MoCoConfig, data: Path, tm
 
 
 def test_task(config: MoCoConfig, data: Path, tmp_path: Path) -> None:
-    task = pretraining.moco_task.build_task(config, data=data, init=None)
+    task = pretraining.moco_v3.task.build_task(config, data=data, init=None)
     assert (task.name, task.facts.train_images, task.facts.val_images) == ("moco_v3", 6, 4)
     decay = {name: g.weight_decay for g in task.param_groups(config.run.optim) for name in g.names}
     assert set(decay) == {name for name, p in task.model.named_parameters() if p.requires_grad}
@@ -100,7 +100,7 @@ def test_resume_is_exact_and_the_backbone_is_read(
 
     def train(out: Path) -> dict[str, Any]:
         torch.manual_seed(0)
-        task = pretraining.moco_task.build_task(config, data=data, init=None)
+        task = pretraining.moco_v3.task.build_task(config, data=data, init=None)
         fit(task, config, recipe="tiny", out=out, resume=True)
         return torch.load(checkpoints(out)[-1], weights_only=True)["model"]
 

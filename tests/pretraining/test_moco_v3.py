@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backbones.config import ViTConfig
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
-from pretraining.moco_v3 import MoCoV3, contrast, initialise_encoder, momentum_at
-from pretraining.moco_views import Blur, views
+from backbones.weights.normalisation import Normalisation
+from pretraining.moco_v3.model import MoCoV3, contrast, initialise_encoder, momentum_at
+from pretraining.moco_v3.views import Blur, views
 
 IDENTITY = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))

@@ -12,16 +12,16 @@ from timm.models.vision_transformer import Block, PatchEmbed
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-import pretraining.task
+import pretraining.mae.task
 from engine.config import Duration, OptimConfig, ScheduleConfig
 from engine.device import make_fabric
-from engine.optim import build_optimizer, set_lr
-from engine.record import read_record
-from engine.resume import Trained, checkpoints, load_latest
-from engine.schedule import lr_factor
-from pretraining.config import MAEConfig
-from pretraining.mae import patchify
-from pretraining.official import read_official
+from engine.records.record import read_record
+from engine.training.optim import build_optimizer, set_lr
+from engine.training.resume import Trained, checkpoints, load_latest
+from engine.training.schedule import lr_factor
+from pretraining.mae.config import MAEConfig
+from pretraining.mae.model import patchify
+from pretraining.mae.official import read_official
 from pretraining.spec import MAE
 from tools import pretrain
 
@@ -154,7 +154,7 @@ def config(mae_config: MAEConfig, tmp_path: Path) -> MAEConfig:
 
 def test_the_next_step_is_the_official_one(config: MAEConfig, data: Path, tmp_path: Path) -> None:
     model, optimizer, stream = saved(tmp_path / "checkpoint-1.pth")
-    task = pretraining.task.build_task(config, data=data, init=None)
+    task = pretraining.mae.task.build_task(config, data=data, init=None)
     head, *notes = task.facts.weights.lines()
     assert head.startswith("checkpoint-1.pth (mae, sha256 ") and head.endswith("50 tensors loaded")
     # two epochs of six images in batches of two are behind it
@@ -164,7 +164,7 @@ def test_the_next_step_is_the_official_one(config: MAEConfig, data: Path, tmp_pa
     task.write_start(out)
     assert [p.name for p in checkpoints(out)] == ["step-00000006.pt"]
     # a run as the loop builds it, restored by the loop's own code
-    fresh = pretraining.task.build_task(replace(config, resume_from=None), data=data, init=None)
+    fresh = pretraining.mae.task.build_task(replace(config, resume_from=None), data=data, init=None)
     ours = build_optimizer(fresh.param_groups(config.run.optim), config.run.optim, peak_lr=RATE)
     progress, problems = load_latest(out, Trained(model=fresh.model, optimizer=ours), make_fabric("32-true"))
     assert progress is not None and (progress.step, problems) == (6, [])
@@ -210,7 +210,7 @@ def test_the_tool_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_published_file_starts_at_step_0(config: MAEConfig, data: Path, tmp_path: Path) -> None:
     saved(tmp_path / "checkpoint-1.pth", optimizer=None, epoch=None, scaler=None, args=None)
-    task = pretraining.task.build_task(config, data=data, init=None)
+    task = pretraining.mae.task.build_task(config, data=data, init=None)
     assert task.facts.weights.lines()[1:] == [
         "  note encoder and decoder, and no optimiser state, so AdamW starts anew; training goes on at step 0 of 18",
         "  note the file holds no arguments that can be read, so they were not compared with the recipe's",
@@ -229,13 +229,13 @@ def test_wrappers_are_taken_off(before: str, config: MAEConfig, data: Path, tmp_
     found = read_official(tmp_path / "checkpoint-1.pth")
     assert list(found.model) == list(plain.model) and found.moments.keys() == plain.moments.keys() != set()
     assert all(torch.equal(found.model[name], tensor) for name, tensor in plain.model.items())
-    assert pretraining.task.build_task(config, data=data, init=None).facts.weights.lines()
+    assert pretraining.mae.task.build_task(config, data=data, init=None).facts.weights.lines()
 
 
 def test_what_differs_is_noted(config: MAEConfig, data: Path, tmp_path: Path) -> None:
     arguments = {"epochs": 800, "mask_ratio": 0.5, "lr": 1e-3, "world_size": 4}
     saved(tmp_path / "checkpoint-1.pth", arguments=arguments)
-    notes = pretraining.task.build_task(config, data=data, init=None).facts.weights.lines()[2:]
+    notes = pretraining.mae.task.build_task(config, data=data, init=None).facts.weights.lines()[2:]
     assert notes == [
         "  note batch: the file's run had 8, this one has 2",
         "  note lr: the file's run had 0.001, this one has 0.01",
@@ -263,7 +263,7 @@ def test_refusals(
 ) -> None:
     saved(tmp_path / "checkpoint-1.pth", **changes)
     with pytest.raises(ValueError, match=said):
-        pretraining.task.build_task(replace(config, **options), data=data, init=None)
+        pretraining.mae.task.build_task(replace(config, **options), data=data, init=None)
 
 
 @pytest.mark.parametrize(
@@ -276,9 +276,9 @@ def test_a_table_that_was_not_trained_has_no_state(
     learned = replace(config, **{table: "learned"})  # type: ignore[arg-type]
     saved(tmp_path / "checkpoint-1.pth")
     with pytest.raises(ValueError, match=rf"has no state of AdamW for {name}, which its run kept fixed"):
-        pretraining.task.build_task(learned, data=data, init=None)
+        pretraining.mae.task.build_task(learned, data=data, init=None)
     saved(tmp_path / "checkpoint-1.pth", optimizer=None)  # a published file: AdamW starts anew
-    task = pretraining.task.build_task(learned, data=data, init=None)
+    task = pretraining.mae.task.build_task(learned, data=data, init=None)
     task.write_start(tmp_path / "run")
     assert [p.name for p in checkpoints(tmp_path / "run")] == ["step-00000000.pt"]
 
@@ -289,7 +289,7 @@ def test_float16_starts_with_a_scaler(config: MAEConfig, data: Path, tmp_path: P
     for number, (scaler, scale) in enumerate([(None, 65536.0), ({}, 65536.0), (SCALER | {"scale": 8.0}, 8.0)]):
         saved(tmp_path / "checkpoint-1.pth", scaler=scaler)
         out = tmp_path / str(number)
-        task = pretraining.task.build_task(half, data=data, init=None)
+        task = pretraining.mae.task.build_task(half, data=data, init=None)
         task.write_start(out)
         ours = build_optimizer(task.param_groups(half.run.optim), half.run.optim, peak_lr=RATE, scaled_loss=True)
         restored = GradScaler("cpu", init_scale=2.0)

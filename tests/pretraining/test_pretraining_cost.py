@@ -9,15 +9,17 @@ import torch
 
 from engine.config import Duration
 from engine.cost import count_flops
-from engine.loop import fit
-from engine.record import RECORD_NAME, read_record
-from engine.resume import checkpoints
-from pretraining import beit_task, moco_task, task
-from pretraining.beit_config import BEiTConfig
-from pretraining.config import MAEConfig
-from pretraining.dvae import DiscreteVAE
-from pretraining.dvae_file import TokenizerHeader, write_tokenizer
-from pretraining.moco_config import MoCoConfig
+from engine.records.record import RECORD_NAME, read_record
+from engine.training.loop import fit
+from engine.training.resume import checkpoints
+from pretraining.beit import task as beit_task
+from pretraining.beit.config import BEiTConfig
+from pretraining.mae import task
+from pretraining.mae.config import MAEConfig
+from pretraining.moco_v3 import task as moco_task
+from pretraining.moco_v3.config import MoCoConfig
+from pretraining.tokenizer.file import TokenizerHeader, write_tokenizer
+from pretraining.tokenizer.model import DiscreteVAE
 
 HEADER = TokenizerHeader(vocabulary=12, downsampling=4, code_dim=5, width=6, image_size=(16, 16))
 

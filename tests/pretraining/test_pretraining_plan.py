@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from backbones.config import ViTConfig
-from engine.plan import Footprint, footprint
-from pretraining.beit_config import BEiTConfig
-from pretraining.config import MAEConfig
-from pretraining.dvae import DiscreteVAE
-from pretraining.dvae_config import DVAEConfig
-from pretraining.dvae_file import TokenizerHeader, write_tokenizer
-from pretraining.moco_config import MoCoConfig
+from engine.memory.plan import Footprint, footprint
+from pretraining.beit.config import BEiTConfig
+from pretraining.mae.config import MAEConfig
+from pretraining.moco_v3.config import MoCoConfig
 from pretraining.plan import builder
+from pretraining.tokenizer.config import DVAEConfig
+from pretraining.tokenizer.file import TokenizerHeader, write_tokenizer
+from pretraining.tokenizer.model import DiscreteVAE
 
 # width 16, 16 patches of 8 px, a class token, 2 blocks
 D, N, PIXELS, T, DEPTH = 16, 16, 8 * 8 * 3, 17, 2

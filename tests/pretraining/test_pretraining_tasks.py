@@ -11,25 +11,25 @@ import torch
 from PIL import Image
 
 import classification.task
+import pretraining.mae.task
 import pretraining.supervised
-import pretraining.task
 from backbones.config import Position
-from backbones.declaration import InitialWeights
-from backbones.normalisation import Normalisation
-from backbones.sources.read import read_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import Normalisation
+from backbones.weights.read import read_checkpoint
 from classification.config import ClassificationConfig
-from engine.images import UnreadableImageError
+from engine.images.reading import UnreadableImageError
 from engine.launch import configured
-from engine.loop import fit
-from engine.record import read_record
-from engine.resume import checkpoints, load_model
+from engine.records.record import read_record
 from engine.spec import of_tool
+from engine.training.loop import fit
+from engine.training.resume import checkpoints, load_model
 from mae_transfer.tasks import TASKS
 from pretraining.augment import training_view
-from pretraining.config import MAEConfig, Views
 from pretraining.data import MaskedImages
+from pretraining.mae.config import MAEConfig, Views
+from pretraining.mae.target import PCATarget
 from pretraining.recipes import RECIPES
-from pretraining.target import PCATarget
 from scenes.layouts import ScenesIndex
 from tools import pretrain
 
@@ -58,7 +58,7 @@ def test_masked_images(data: Path) -> None:
 
 def test_repeated_sampling(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    task = pretraining.task.build_task(replace(mae_config, repeats=3), data=data, init=None)
+    task = pretraining.mae.task.build_task(replace(mae_config, repeats=3), data=data, init=None)
     views, drawn, _ = task.train_data[0]
     assert (views.shape, drawn.shape) == ((3, 3, 32, 32), (3, 16))
     for a, b in ((0, 1), (1, 2)):  # every view has its own crop and mask
@@ -96,7 +96,7 @@ def test_unreadable_image_is_named(data: Path) -> None:
 
 
 def test_mae_task(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
-    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    task = pretraining.mae.task.build_task(mae_config, data=data, init=None)
     assert (task.facts.train_images, task.facts.val_images, task.facts.weights.source) == (6, 4, "random")
     assert task.facts.flops_per_image
     batch = task.collate([task.val_data[i] for i in range(4)])
@@ -118,7 +118,7 @@ def test_mae_task(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
 
 
 def test_picture_leaves_out_unreadable_images(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
-    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    task = pretraining.mae.task.build_task(mae_config, data=data, init=None)
     with torch.no_grad():
         results = task.predict(task.collate([task.val_data[i] for i in (0, 2)]))
     (data / "val" / "cat" / "1.png").write_bytes(b"")
@@ -126,7 +126,7 @@ def test_picture_leaves_out_unreadable_images(mae_config: MAEConfig, data: Path,
 
 
 def test_mae_param_groups(mae_config: MAEConfig, data: Path) -> None:
-    task = pretraining.task.build_task(mae_config, data=data, init=None)
+    task = pretraining.mae.task.build_task(mae_config, data=data, init=None)
     groups = task.param_groups(replace(mae_config.run.optim, weight_decay=0.05))
     decay = {name: group.weight_decay for group in groups for name in group.names}
     assert set(decay) == {name for name, p in task.model.named_parameters() if p.requires_grad}
@@ -141,7 +141,7 @@ def test_ends_in_a_checkpoint_that_classification_reads(
     kind: str, mae_config: MAEConfig, class_config: ClassificationConfig, data: Path, tmp_path: Path
 ) -> None:
     if kind == "mae":
-        mae = pretraining.task.build_task(mae_config, data=data, init=None)
+        mae = pretraining.mae.task.build_task(mae_config, data=data, init=None)
         vit, paths = mae.model.encoder, mae.finish(tmp_path / "run")
     else:
         supervised = pretraining.supervised.build_task(class_config, data=data, init=None)
@@ -164,7 +164,7 @@ def test_ends_in_a_checkpoint_that_classification_reads(
     assert any("resized pos_embed: 4x4 -> 6x4" in line for line in task.facts.weights.lines())
 
     # and either arm can start from the other's
-    again = pretraining.task.build_task(mae_config, data=data, init=InitialWeights(path=paths[0]))
+    again = pretraining.mae.task.build_task(mae_config, data=data, init=InitialWeights(path=paths[0]))
     assert again.facts.weights.source == kind
     assert not again.model.encoder.pos_embed.requires_grad
     labels = pretraining.supervised.build_task(class_config, data=data, init=InitialWeights(path=paths[0]))
@@ -178,13 +178,13 @@ def test_a_pca_target_needs_an_image(mae_config: MAEConfig, data: Path) -> None:
     with pytest.raises(
         ValueError, match=r"none of the \d+ images that the target is fitted on can be read; the last: "
     ):
-        pretraining.task.build_task(replace(mae_config, target="pca", pca_components=10), data=data, init=None)
+        pretraining.mae.task.build_task(replace(mae_config, target="pca", pca_components=10), data=data, init=None)
 
 
 def test_pca_target_is_fitted_and_saved(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
     (data / "train" / "cat" / "2.png").write_bytes(b"broken")
     config = replace(mae_config, target="pca", pca_components=10)
-    task = pretraining.task.build_task(config, data=data, init=None)
+    task = pretraining.mae.task.build_task(config, data=data, init=None)
     target = task.model.target
     assert isinstance(target, PCATarget) and target.components.shape == (10, 192)
     (note,) = task.facts.data_notes
@@ -198,7 +198,7 @@ def test_pca_target_is_fitted_and_saved(mae_config: MAEConfig, data: Path, tmp_p
     record = fit(task, config, recipe="tiny", out=tmp_path / "run")
     assert record.status == "completed"
     # other images: what was fitted comes from the checkpoint
-    other = pretraining.task.build_task(config, data=data.rename(tmp_path / "same"), init=None)
+    other = pretraining.mae.task.build_task(config, data=data.rename(tmp_path / "same"), init=None)
     other.model.target.mean.zero_()
     load_model(checkpoints(tmp_path / "run")[-1], other.model)
     assert torch.equal(other.model.target.mean, target.mean)
@@ -206,7 +206,7 @@ def test_pca_target_is_fitted_and_saved(mae_config: MAEConfig, data: Path, tmp_p
 
 def test_augmentation_by_hand(mae_config: MAEConfig, data: Path) -> None:
     def views(kind: Views) -> MaskedImages:
-        return pretraining.task.build_task(replace(mae_config, augmentation=kind), data=data, init=None).train_data
+        return pretraining.mae.task.build_task(replace(mae_config, augmentation=kind), data=data, init=None).train_data
 
     assert torch.equal(views("none").view_of(0), views("none").view_of(0))
     # 40 x 48 resized to a shorter side of 36, of which 32 is taken: 5 places down, 12 across, flipped or not
@@ -234,7 +234,7 @@ def test_views_are_normalised(kind: Views) -> None:
 @pytest.mark.parametrize("position", ["none", "learned"])
 def test_positions(position: Position, mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
     config = replace(mae_config, position=position, decoder_position="learned")
-    task = pretraining.task.build_task(config, data=data, init=None)
+    task = pretraining.mae.task.build_task(config, data=data, init=None)
     assert task.facts.architecture["position"] == position
     trained = {name for group in task.param_groups(config.run.optim) for name in group.names}
     assert "decoder_pos_embed" in trained

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from backbones.normalisation import IMAGENET
-from engine.seeding import seeded
+from backbones.weights.normalisation import IMAGENET
+from engine.training.seeding import seeded
 from pretraining.augment import normalised, training_view
 
 SIZES = [(12, 2400), (2400, 12), (3, 1001), (1, 1), (1, 5000), (5000, 1), (40, 60)]  # height, width

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from engine.config import Duration
-from pretraining.config import MAEConfig
-from pretraining.published_hours import published_hours
+from pretraining.mae.config import MAEConfig
+from pretraining.mae.published_hours import published_hours
 from pretraining.recipes import RECIPES
 from tools import plan_run
 

@@ -5,10 +5,10 @@ import math
 import pytest
 
 from engine.config import Duration
-from engine.schedule import lr_factor
-from pretraining.beit_config import BEiTConfig
-from pretraining.config import MAEConfig
-from pretraining.moco_config import MoCoConfig
+from engine.training.schedule import lr_factor
+from pretraining.beit.config import BEiTConfig
+from pretraining.mae.config import MAEConfig
+from pretraining.moco_v3.config import MoCoConfig
 from pretraining.recipes import RECIPES
 
 IMAGENET = 1_281_167

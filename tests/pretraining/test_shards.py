@@ -11,19 +11,26 @@ import pytest
 import torch
 from torch import Tensor
 
-import pretraining.build
 from engine.config import Duration
-from engine.data import Shard, train_batches
-from engine.loop import fit
-from engine.record import read_record
-from engine.resume import checkpoints
+from engine.records.record import read_record
+from engine.spec import spec_for
 from engine.task import Task
-from pretraining.beit_config import BEiTConfig
-from pretraining.config import MAEConfig
-from pretraining.dvae_config import DVAEConfig
-from pretraining.moco_config import MoCoConfig
+from engine.training.data import Shard, train_batches
+from engine.training.loop import fit
+from engine.training.resume import checkpoints
+from mae_transfer.tasks import TASKS
+from pretraining.beit.config import BEiTConfig
+from pretraining.mae.config import MAEConfig
+from pretraining.moco_v3.config import MoCoConfig
+from pretraining.tokenizer.config import DVAEConfig
 from scenes.layouts import ScenesIndex
 from tools import pretrain
+
+
+def built(config: Any, **given: Any) -> Any:
+    """Return the task that a configuration of pre-training is of."""
+    specs = [spec for spec in TASKS.values() if spec.tool == "pretrain"]
+    return spec_for(specs, config).build(config, **given)
 
 
 def packed(data: Path, to: Path, suffix: str = "") -> Path:
@@ -82,10 +89,10 @@ def test_same_batches(
     method: Callable[[MAEConfig, Path], Any], both: tuple[Path, Path], mae_config: MAEConfig, tmp_path: Path
 ) -> None:
     files, shards = both
-    made = pretraining.build.build_task(dvae(mae_config, tmp_path), data=files, init=None)
+    made = built(dvae(mae_config, tmp_path), data=files, init=None)
     (tokenizer,) = made.finish(tmp_path)
     config = method(mae_config, tokenizer)
-    of_files, of_shards = (pretraining.build.build_task(config, data=data, init=None) for data in (files, shards))
+    of_files, of_shards = (built(config, data=data, init=None) for data in (files, shards))
     assert of_files.facts.data_notes == ()
     assert of_shards.facts.data_notes == (
         "train: 6 images in 2 tar shard(s), by shard and place in it",
@@ -104,13 +111,11 @@ def test_resumed_run_on_shards(both: tuple[Path, Path], mae_config: MAEConfig, t
     run = replace(mae_config.run, length=Duration(4), save_every=Duration(1), keep_last=4)
     config = replace(mae_config, run=run)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    record = fit(pretraining.build.build_task(config, data=both[1], init=None), config, recipe="tiny", out=whole)
+    record = fit(built(config, data=both[1], init=None), config, recipe="tiny", out=whole)
     shutil.copytree(whole, stopped)
     for path in checkpoints(stopped)[2:]:
         path.unlink()
-    again = fit(
-        pretraining.build.build_task(config, data=both[1], init=None), config, recipe="tiny", out=stopped, resume=True
-    )
+    again = fit(built(config, data=both[1], init=None), config, recipe="tiny", out=stopped, resume=True)
     assert again.metrics == record.metrics
     states = [torch.load(checkpoints(out)[-1], weights_only=True)["model"] for out in (whole, stopped)]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
@@ -123,9 +128,7 @@ def test_damaged_image_in_a_shard_is_counted(both: tuple[Path, Path], mae_config
         file.seek(place)
         file.write(bytes(64))
     config = replace(mae_config, run=replace(mae_config.run, length=Duration(3)))
-    record = fit(
-        pretraining.build.build_task(config, data=both[1], init=None), config, recipe="tiny", out=tmp_path / "o"
-    )
+    record = fit(built(config, data=both[1], init=None), config, recipe="tiny", out=tmp_path / "o")
     (line,) = record.unreadable_images
     assert "train/cat.tar/1.png: cannot identify image file" in line
     assert record.status == "completed"

@@ -13,21 +13,21 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 import pretraining.statistics
-from backbones.checkpoint import write_checkpoint
-from backbones.declaration import InitialWeights
-from backbones.normalisation import Normalisation
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import Normalisation
+from backbones.weights.read import read_checkpoint
 from classification.config import ClassificationConfig
-from engine.images import open_images
-from engine.loop import fit
+from engine.images.reading import open_images
+from engine.training.loop import fit
 from files.typed import from_json
-from pretraining.config import MAEConfig
 from pretraining.gallery import open_run
+from pretraining.mae.config import MAEConfig
+from pretraining.mae.task import build_task
 from pretraining.recipes import tiny_supervised
 from pretraining.statistics import Statistics, measure, moments, with_statistics
 from pretraining.supervised import build_task as build_supervised
-from pretraining.task import build_task
 
 
 def of(folder: Path, size: tuple[int, int] = (32, 32)) -> Statistics:

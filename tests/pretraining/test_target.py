@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretraining.target import PCATarget, PixelTarget, Statistics, fit_pca, patch_statistics, visible_statistics
+from pretraining.mae.target import PCATarget, PixelTarget, Statistics, fit_pca, patch_statistics, visible_statistics
 
 
 def test_pca_by_hand() -> None:

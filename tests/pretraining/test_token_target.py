@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-import pretraining.task
+import pretraining.mae.task
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
-from engine.loop import fit
-from pretraining.config import MAEConfig
-from pretraining.dvae import DiscreteVAE
-from pretraining.dvae_file import TokenizerHeader, write_tokenizer
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import Normalisation
+from engine.training.loop import fit
 from pretraining.gallery import Decoder, Options, make_gallery, open_any
-from pretraining.mae import MaskedAutoencoder, Variant
-from pretraining.pictures import caption, pasted
-from pretraining.token_target import TokenTarget
+from pretraining.mae.config import MAEConfig
+from pretraining.mae.model import MaskedAutoencoder, Variant
+from pretraining.mae.pictures import caption, pasted
+from pretraining.mae.token_target import TokenTarget
+from pretraining.tokenizer.file import TokenizerHeader, write_tokenizer
+from pretraining.tokenizer.model import DiscreteVAE
 
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(16, 16))
 HEADER = TokenizerHeader(vocabulary=12, downsampling=4, code_dim=5, width=6, image_size=(16, 16))
@@ -96,7 +96,7 @@ def config(mae_config: MAEConfig, tmp_path: Path) -> MAEConfig:
 
 
 def test_a_run(config: MAEConfig, data: Path, tmp_path: Path) -> None:
-    task = pretraining.task.build_task(config, data=data, init=None)
+    task = pretraining.mae.task.build_task(config, data=data, init=None)
     assert task.model.decoder_pred.out_features == 12
     record = fit(task, config, recipe="tiny", out=tmp_path / "run")
     assert record.status == "completed"
@@ -112,4 +112,4 @@ def test_refusals(config: MAEConfig, data: Path) -> None:
     with pytest.raises(ValueError, match="a tokenizer was given, and the target is 'pixels'; add --target tokens"):
         replace(config, target="pixels")
     with pytest.raises(ValueError, match="none was named: give --tokenizer FILE"):
-        pretraining.task.build_task(replace(config, tokenizer=None), data=data, init=None)
+        pretraining.mae.task.build_task(replace(config, tokenizer=None), data=data, init=None)

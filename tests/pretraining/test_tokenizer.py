@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from files.digest import file_sha256
-from pretraining.dvae import DiscreteVAE
-from pretraining.dvae_file import FORMAT, OwnTokenizer, TokenizerHeader, read_tokenizer, write_tokenizer
-from pretraining.tokenizer import check_grid, open_tokenizer
-from pretraining.tokenizer_dall_e import DallETokenizer
+from pretraining.tokenizer.dall_e import DallETokenizer
+from pretraining.tokenizer.file import FORMAT, OwnTokenizer, TokenizerHeader, read_tokenizer, write_tokenizer
+from pretraining.tokenizer.model import DiscreteVAE
+from pretraining.tokenizer.opening import check_grid, open_tokenizer
 
 HEADER = TokenizerHeader(vocabulary=12, downsampling=4, code_dim=5, width=6, image_size=(16, 16))
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones.declaration import InitialWeights
-from backbones.loading import RANDOM
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import RANDOM
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.results_file import ImageResult
-from pretraining.dvae import DiscreteVAE, temperature, uniform_divergence
-from pretraining.dvae_config import DVAEConfig
-from pretraining.dvae_file import read_tokenizer
-from pretraining.dvae_task import DVAETask, build_task
+from engine.records.results_file import ImageResult
+from pretraining.tokenizer.config import DVAEConfig
+from pretraining.tokenizer.file import read_tokenizer
+from pretraining.tokenizer.model import DiscreteVAE, temperature, uniform_divergence
+from pretraining.tokenizer.task import DVAETask, build_task
 
 CONFIG = DVAEConfig(
     image_size=(16, 24),

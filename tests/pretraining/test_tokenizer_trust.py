@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from mae_transfer.tasks import TASKS
-from pretraining.config import MAEConfig
+from pretraining.mae.config import MAEConfig
+from pretraining.mae.task import token_target
 from pretraining.recipes import RECIPES
-from pretraining.task import token_target
 from tools.evaluate import main
 from tools.pretrain import main as pretrain
 from tools.reconstruct import main as reconstruct

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmentation.check import check_ade20k
+from segmentation.data.check import check_ade20k
 
 
 def put(path: Path, values: np.ndarray) -> None:

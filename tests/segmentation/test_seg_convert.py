@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from files.parsing import read_json
-from segmentation.classes import Classes, read_class_list
-from segmentation.convert import colours_to_labels, read_colours, write_labels
-from segmentation.layout import open_folder
-from segmentation.panoptic import convert_panoptic, panoptic_to_labels
+from segmentation.data.classes import Classes, read_class_list
+from segmentation.data.convert import colours_to_labels, read_colours, write_labels
+from segmentation.data.layout import open_folder
+from segmentation.data.panoptic import convert_panoptic, panoptic_to_labels
 from tests.pixel_files import chunk, png
 from tools.make_semantic import main
 
@@ -143,7 +143,7 @@ def test_large_masks_are_converted_some_rows_at_a_time(monkeypatch: pytest.Monke
     rgb = np.array(CLASSES.palette, dtype=np.uint8)[label]
     rgb[3, 4], rgb[30:32, 1] = (1, 2, 3), (9, 9, 9)
     for at_once in (1, 40, 10**6):
-        monkeypatch.setattr("segmentation.convert.AT_ONCE", at_once)
+        monkeypatch.setattr("segmentation.data.convert.AT_ONCE", at_once)
         with pytest.raises(ValueError, match=r"2 colours stand for no class: #090909 \(2 pixels\), #010203 \(1 pixels"):
             colours_to_labels(rgb, CLASSES, Path("a.png"))
         found = colours_to_labels(np.array(CLASSES.palette, dtype=np.uint8)[label], CLASSES, Path("a.png"))

@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.images import UnreadableImageError
-from engine.seeding import seeded
-from segmentation.classes import Classes, palette_of, read_object_info
-from segmentation.data import FitInto, PairedImages, ReadLabelMap, ReadUprightImage, train_pipeline, val_pipeline
+from engine.images.reading import UnreadableImageError
+from engine.training.seeding import seeded
+from segmentation.data.classes import Classes, palette_of, read_object_info
+from segmentation.data.labels import decode, from_one
+from segmentation.data.layout import LAYOUTS, open_folder
+from segmentation.data.mapping import (
+    FitInto,
+    PairedImages,
+    ReadLabelMap,
+    ReadUprightImage,
+    train_pipeline,
+    val_pipeline,
+)
 from segmentation.host import ADE20KDataset, LoadAnnotations, Resize
-from segmentation.labels import decode, from_one
-from segmentation.layout import LAYOUTS, open_folder
 
 
 def labels(folder: Path, split: str = "training", number: int = 0) -> Path:
@@ -109,7 +116,7 @@ def test_label_above_the_class_count_names_file_value_and_limit(write_folder, mo
     message = re.escape(f"{labels(folder)}: holds label 9, but the data set has 3 classes (labels 1 to 3;")
     with pytest.raises(ValueError, match=message):
         open_folder(folder)
-    monkeypatch.setattr("segmentation.layout.CENSUS_LIMIT", 0)  # a large data set: found when it is loaded
+    monkeypatch.setattr("segmentation.data.layout.CENSUS_LIMIT", 0)  # a large data set: found when it is loaded
     with pytest.raises(ValueError, match=message):
         read(folder)
 

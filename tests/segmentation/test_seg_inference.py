@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from backbones.normalisation import Normalisation
-from engine.seeding import seed_all
-from segmentation import inference
+from backbones.weights.normalisation import Normalisation
+from engine.training.seeding import seed_all
 from segmentation.config import SegmentationConfig, SlideConfig
-from segmentation.configs.upernet import upernet
+from segmentation.evaluation import inference
+from segmentation.evaluation.inference import best_class, predict_images, slide
+from segmentation.evaluation.resized import needed, resized, resized_region
 from segmentation.host import EncoderDecoder, build_model
-from segmentation.inference import best_class, predict_images, slide
-from segmentation.resized import needed, resized, resized_region
+from segmentation.model.upernet import upernet
+from segmentation.model.upsampled import conv_after_deconv, conv_of_upsampled, fused_features
 from segmentation.task import build_task
-from segmentation.upsampled import conv_after_deconv, conv_of_upsampled, fused_features
 
 
 def segmentor_of(config: SegmentationConfig, classes: int = 7) -> EncoderDecoder:
@@ -100,7 +100,7 @@ def test_many_windows_run_in_parts(config: SegmentationConfig, monkeypatch) -> N
     image = torch.randn(2, 3, 48, 72)
     with torch.no_grad():
         together = slide(segmentor, image, crop=(32, 32), stride=(8, 8)).logits(slice(None))
-        monkeypatch.setattr("segmentation.inference.WINDOWS_AT_ONCE", 3)
+        monkeypatch.setattr("segmentation.evaluation.inference.WINDOWS_AT_ONCE", 3)
         apart = slide(segmentor, image, crop=(32, 32), stride=(8, 8)).logits(slice(None))
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 

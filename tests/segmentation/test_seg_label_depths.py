@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.image_file import UnreadableImageError
-from segmentation.check import check_ade20k
-from segmentation.labels import read_label_map
+from engine.images.file import UnreadableImageError
+from segmentation.data.check import check_ade20k
+from segmentation.data.labels import read_label_map
 from tests.pixel_files import bmp, chunk, png, png_numbers, tiff
 
 GREYS = [(k, k, k) for k in range(16)]

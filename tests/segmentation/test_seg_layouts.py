@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmentation.classes import (
+from segmentation.data.classes import (
     Classes,
     cityscapes_ids,
     coco_stuff_ids,
     read_class_list,
     write_class_list,
 )
-from segmentation.data import PairedImages, val_pipeline
-from segmentation.labels import IGNORED
-from segmentation.layout import LAYOUTS, SegmentationFolder, open_folder
+from segmentation.data.labels import IGNORED
+from segmentation.data.layout import LAYOUTS, SegmentationFolder, open_folder
+from segmentation.data.mapping import PairedImages, val_pipeline
 
 
 def write(root: Path, maps: Mapping[str, list[int]], images: list[str]) -> None:

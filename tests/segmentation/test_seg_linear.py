@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from engine.config import Duration
-from engine.loop import fit
-from engine.seeding import seed_all
+from engine.training.loop import fit
+from engine.training.seeding import seed_all
 from segmentation.config import HeadConfig, SegmentationConfig
 from segmentation.task import SegmentationTask, build_task
 

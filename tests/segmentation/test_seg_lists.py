@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmentation.check import check_ade20k
-from segmentation.classes import Classes, read_class_list, read_object_info
-from segmentation.layout import open_folder
+from segmentation.data.check import check_ade20k
+from segmentation.data.classes import Classes, read_class_list, read_object_info
+from segmentation.data.layout import open_folder
 from tests.segmentation.test_seg_layouts import cityscapes, decoded, folder_layout, voc, write
 from tools.make_semantic import main
 
@@ -156,7 +156,7 @@ def test_a_split_in_which_nothing_counts_is_refused(tmp_path: Path, monkeypatch:
     message = r"val: in none of its 1 label maps \(.*labels/val/a\.png, \.\.\.\) does a pixel count: .*255 is ignored\)"
     with pytest.raises(ValueError, match=message):
         open_folder(root, "folder")
-    monkeypatch.setattr("segmentation.layout.CENSUS_LIMIT", 0)
+    monkeypatch.setattr("segmentation.data.layout.CENSUS_LIMIT", 0)
     with pytest.raises(ValueError, match=message):
         open_folder(root, "folder")
     (fault,) = check_ade20k(root, layout="folder").faults

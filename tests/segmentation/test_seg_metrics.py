@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from metrics.miou import add_up, areas_of, class_scores, resampled_scores, scores
+from segmentation.evaluation.counts import boundary_confusion, boundary_miou, confusion, on_boundary
 from segmentation.host import IoUMetric
-from segmentation.metrics import boundary_confusion, boundary_miou, confusion, on_boundary
 
 
 def test_scores_by_hand() -> None:
@@ -83,7 +83,9 @@ def test_large_images_are_counted_exactly(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     label, prediction = random_maps(rng, 4)
     whole = confusion(label, prediction, 4)
-    monkeypatch.setattr("segmentation.metrics.EXACT", 100)  # float32 counts are exact up to 2^24 pixels a part
+    monkeypatch.setattr(
+        "segmentation.evaluation.counts.EXACT", 100
+    )  # float32 counts are exact up to 2^24 pixels a part
     assert confusion(label, prediction, 4) == whole
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmentation.layout import open_folder
-from segmentation.panoptic import convert_panoptic, panoptic_to_labels
-from segmentation.panoptic_json import read_panoptic
+from segmentation.data.layout import open_folder
+from segmentation.data.panoptic import convert_panoptic, panoptic_to_labels
+from segmentation.data.panoptic_json import read_panoptic
 from tests.pixel_files import chunk, png
 
 CATEGORIES = [{"id": 1, "name": "cat", "color": [9, 9, 9]}, {"id": 7, "name": "sky", "color": [0, 0, 255]}]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.images import read_reduced
-from segmentation.answers import draw_overlay, pixels_of
-from segmentation.check import check_ade20k
-from segmentation.per_class import write_per_class
-from segmentation.pictures import draw_confusion, drawn_at, thinned
+from engine.images.reading import read_reduced
+from segmentation.data.check import check_ade20k
+from segmentation.evaluation.answers import draw_overlay, pixels_of
+from segmentation.evaluation.per_class import write_per_class
+from segmentation.evaluation.pictures import draw_confusion, drawn_at, thinned
 
 
 def test_table_of_classes_by_hand(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_large_images_are_drawn_reduced_and_the_need_is_said(
     assert thinned(np.zeros((30, 4100))).shape == (10, 1367)
     image, size = read_reduced(folder / "images" / "training" / "0.jpg")
     assert size == (4100, 30) and image.size == (2000, 15)
-    monkeypatch.setattr("engine.image_file.SAID_FROM", 0.1)
+    monkeypatch.setattr("engine.images.file.SAID_FROM", 0.1)
     checked = check_ade20k(folder, sheet=tmp_path / "sheet.png")
     assert checked.faults == ()
     said = capsys.readouterr().err.splitlines()

@@ -10,19 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.normalisation import Normalisation
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import Normalisation
 from engine.config import Duration, as_json
-from engine.predict import Predicts
-from engine.seeding import seed_all
+from engine.runs.predict import Predicts
+from engine.training.seeding import seed_all
 from files.typed import from_json
-from segmentation.answers import as_values, from_values
-from segmentation.backbone import MAETransferViT
 from segmentation.config import SegmentationConfig, SlideConfig
+from segmentation.evaluation.answers import as_values, from_values
 from segmentation.host import MODELS
+from segmentation.model.backbone import MAETransferViT
 from segmentation.recipes import RECIPES
 from segmentation.task import SegmentationTask, build_task
 from tools.train_seg import main
@@ -340,7 +340,7 @@ def test_tool_says_what_is_wrong(tmp_path: Path, capsys) -> None:
 
 
 def test_training_learns_the_halves(config: SegmentationConfig, write_folder, tmp_path: Path) -> None:
-    from engine.loop import fit
+    from engine.training.loop import fit
 
     run = replace(config.run, length=Duration(100), batch_size=4)
     config = replace(config, run=replace(run, optim=replace(run.optim, base_lr=3e-3, base_batch_size=4)))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.image_file import VARIABLE, UnreadableImageError
-from engine.seeding import seeded
-from segmentation.answers import draw_overlay
-from segmentation.data import image_pipeline, train_pipeline, val_pipeline
-from segmentation.labels import IGNORED, Coding
+from engine.images.file import VARIABLE, UnreadableImageError
+from engine.training.seeding import seeded
+from segmentation.data.labels import IGNORED, Coding
+from segmentation.data.mapping import image_pipeline, train_pipeline, val_pipeline
+from segmentation.evaluation.answers import draw_overlay
 
 SIZES = [(12, 2400), (2400, 12), (1, 1), (1, 5000), (5000, 1)]  # height, width
 PALETTE = np.array([[10, 20, 30], [200, 20, 30]], np.uint8)

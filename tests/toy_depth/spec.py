@@ -14,7 +14,7 @@ from metrics.resampling import Lines, Resampler, mean_of
 from tests.toy_depth.config import DepthConfig
 
 if TYPE_CHECKING:
-    from engine.plan import Plannable
+    from engine.memory.plan import Plannable
 
 RMSE = error("rmse", unit="m")
 

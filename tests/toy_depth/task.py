@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from backbones.initial import start_from
-from backbones.normalisation import Normalisation
 from backbones.param_groups import param_groups
 from backbones.vit import ViT
+from backbones.weights.initial import start_from
+from backbones.weights.normalisation import Normalisation
 from engine.config import OptimConfig
 from engine.cost import count_flops
-from engine.images import read_rgb
-from engine.plan import Plannable
-from engine.results_file import ImageResult
+from engine.images.reading import read_rgb
+from engine.memory.plan import Plannable
+from engine.records.results_file import ImageResult
 from engine.task import Facts
 from tests.toy_depth.config import DepthConfig
 from tests.toy_depth.spec import DEPTH

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 import classification.recipes
-import detection.recipes
+import detection.recipes.all
 import segmentation.recipes
-from backbones.checkpoint import write_checkpoint
 from backbones.config import FAMILY, ViTConfig
-from backbones.declaration import Changes, InitialWeights
-from backbones.loading import Fit, inflate, load_checkpoint
-from backbones.normalisation import HALF, IMAGENET
 from backbones.position import sincos_table
 from backbones.sources import SOURCES
-from backbones.sources.convert import changed
-from backbones.sources.inspect import IN_RECIPES, training_flags, usual_name
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.convert import changed
+from backbones.weights.declaration import Changes, InitialWeights
+from backbones.weights.inspect import IN_RECIPES, training_flags, usual_name
+from backbones.weights.loader import Fit, inflate, load_checkpoint
+from backbones.weights.normalisation import HALF, IMAGENET
+from backbones.weights.read import read_checkpoint
 from tools.convert_checkpoint import main
 
 TINY = ViTConfig(embed_dim=32, depth=2, num_heads=4, patch_size=8, image_size=(32, 32))
@@ -115,7 +115,7 @@ def test_flags_of_training() -> None:
 
 
 def test_the_vits_of_the_recipes() -> None:
-    recipes = (classification.recipes, detection.recipes, segmentation.recipes)
+    recipes = (classification.recipes, detection.recipes.all, segmentation.recipes)
     assert {usual_name(make().backbone) for module in recipes for make in module.RECIPES.values()} == IN_RECIPES
 
 

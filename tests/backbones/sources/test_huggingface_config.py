@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import ViTConfig, ViTModel
 
-from backbones.declaration import InitialWeights
-from backbones.normalisation import HALF, Normalisation
-from backbones.sources.read import read_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import HALF, Normalisation
+from backbones.weights.read import read_checkpoint
 
 DECLARED = partial(InitialWeights, source="huggingface")
 TINY = {

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer, _load_weights
 
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.normalisation import HALF
-from backbones.sources.convert import write_as
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.convert import write_as
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import HALF
+from backbones.weights.read import read_checkpoint
 
 AUGREG = partial(InitialWeights, source="augreg")
 D, HEADS, PATCH, CLASSES = 32, 4, 8, 3

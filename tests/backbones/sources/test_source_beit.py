@@ -14,14 +14,14 @@ from scipy.interpolate import RectBivariateSpline
 from timm.models.beit import Beit, gen_relative_position_index
 from torch import Tensor, nn
 
-from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.normalisation import HALF, Normalisation
 from backbones.sources import beit
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import HALF, Normalisation
+from backbones.weights.read import read_checkpoint
 from segmentation.host import ConfigDict, build_model
 
 DECLARED = partial(InitialWeights, source="beit")

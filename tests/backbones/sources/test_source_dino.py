@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.normalisation import Normalisation
 from backbones.position import resize_position, sincos_table
 from backbones.sources import dino
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import Normalisation
+from backbones.weights.read import read_checkpoint
 
 TEACHER = partial(InitialWeights, source="dino", num_heads=4)
 STUDENT = partial(InitialWeights, source="dino_student", num_heads=4)

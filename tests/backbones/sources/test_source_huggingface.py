@@ -25,15 +25,15 @@ from transformers import (
     ViTModel,
 )
 
-from backbones.checkpoint import Checkpoint
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.normalisation import HALF, IMAGENET, Normalisation
-from backbones.sources.convert import write_as
-from backbones.sources.read import read_checkpoint
 from backbones.sources.source import DECODER
 from backbones.vit import ViT
-from pretraining.mae import MaskedAutoencoder
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.convert import write_as
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import HALF, IMAGENET, Normalisation
+from backbones.weights.read import read_checkpoint
+from pretraining.mae.model import MaskedAutoencoder
 
 Spelling = Literal["hub", "version 5 saved", "version 5 in memory"]
 SPELLINGS: tuple[Spelling, ...] = ("hub", "version 5 saved", "version 5 in memory")

@@ -12,15 +12,15 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.normalisation import IMAGENET
-from backbones.sources.convert import write_as
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
-from pretraining.mae import MaskedAutoencoder
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.convert import write_as
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import IMAGENET
+from backbones.weights.read import read_checkpoint
+from pretraining.mae.model import MaskedAutoencoder
 
 Module = TypeVar("Module", bound=nn.Module)
 

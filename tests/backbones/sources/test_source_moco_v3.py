@@ -9,15 +9,15 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.checkpoint import Checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.normalisation import Normalisation
 from backbones.position import sincos_table
 from backbones.sources import moco_v3
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import Normalisation
+from backbones.weights.read import read_checkpoint
 
 BASE = partial(InitialWeights, source="moco_v3", num_heads=4)
 MOMENTUM = partial(InitialWeights, source="moco_v3_momentum", num_heads=4)

@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbones.checkpoint import Checkpoint, write_checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.normalisation import HALF, IMAGENET, Normalisation
 from backbones.sources import SOURCES
-from backbones.sources.convert import write_as
-from backbones.sources.read import read_checkpoint
 from backbones.sources.source import join
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint, write_checkpoint
+from backbones.weights.convert import write_as
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.normalisation import HALF, IMAGENET, Normalisation
+from backbones.weights.read import read_checkpoint
 
 TINY = ViTConfig(embed_dim=32, depth=3, num_heads=4, patch_size=8, image_size=(32, 32))
 NET = "backbone.net."

@@ -12,12 +12,12 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
-from backbones.normalisation import IMAGENET
-from backbones.sources.convert import write_as
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.convert import write_as
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import IMAGENET
+from backbones.weights.read import read_checkpoint
 
 DECLARED = partial(InitialWeights, source="timm", num_heads=4)
 # two float64 forwards differ by the order of sums alone: some 1e-15 on tokens around 1

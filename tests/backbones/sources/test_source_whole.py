@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import BeitConfig, BeitModel
 
-from backbones.checkpoint import write_checkpoint
 from backbones.config import ViTConfig
-from backbones.declaration import InitialWeights
-from backbones.loading import load_checkpoint
 from backbones.sources import SOURCES
-from backbones.sources.read import read_checkpoint
 from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.read import read_checkpoint
 from tests.weight_samples import Sample
 
 # how each family spells its positions, class token and the bias of its patches

@@ -1,0 +1,84 @@
+"""The weights that a run starts from, from the user's declaration to a ViT that holds them."""
+
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from backbones.config import ViTConfig
+from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import RANDOM, Fit, LoadReport, load_checkpoint
+from backbones.weights.normalisation import IMAGENET, Normalisation
+from backbones.weights.read import read_checkpoint
+
+
+class HasBackbone(Protocol):
+    """The configuration of a task: a frozen dataclass with the architecture of its ViT."""
+
+    @property
+    def backbone(self) -> ViTConfig: ...
+
+
+C = TypeVar("C", bound=HasBackbone)
+
+
+def with_architecture(config: C, init: InitialWeights | None) -> C:
+    """Return the configuration with the file's ViT in place of the recipe's where that was declared.
+
+    The image size stays the recipe's, and so do windows and relative positions where the file has none; tokens and
+    final norm are the task's. Raises ValueError for weights of images that are not RGB, and what reading raises.
+    """
+    if init is None or init.architecture == "recipe":
+        return config
+    recipe, found = config.backbone, read_checkpoint(init).architecture
+    if found.in_chans != recipe.in_chans:
+        raise ValueError(
+            f"{init.path}: weights for images of {found.in_chans} channels, and the data are read with "
+            f"{recipe.in_chans}; `tools/convert_checkpoint.py convert FILE --in-chans {recipe.in_chans} --inflate sum` "
+            "(or mean, repeat) carries them over."
+        )
+    # what the weights do not fix stays the recipe's
+    changes: dict[str, Any] = {"image_size": recipe.image_size, "distilled": False, "relative_size": None}
+    if found.relative_position == "none":
+        changes |= {"relative_position": recipe.relative_position, "relative_size": recipe.relative_size}
+    if not found.window_size:
+        changes |= {"window_size": recipe.window_size, "global_blocks": recipe.global_blocks}
+    try:
+        return replace(config, backbone=replace(found, **changes))  # type: ignore[type-var]
+    except ValueError as error:
+        raise ValueError(f"{init.path}: its architecture does not go with the recipe's: {error}") from error
+
+
+def read_initial(init: InitialWeights | None) -> Checkpoint | None:
+    """Return the declared weights, None for random ones and where a checkpoint of the run takes their place.
+
+    Raises what reading raises.
+    """
+    return None if init is None or init.normalisation is not None else read_checkpoint(init)
+
+
+def normalisation_of(init: InitialWeights | None, checkpoint: Checkpoint | None) -> Normalisation:
+    """Return what the weights normalise pixels with, ImageNet's mean and deviation for random ones.
+
+    `checkpoint` is what `read_initial` gave.
+    """
+    if init is not None and init.normalisation is not None:
+        return Normalisation(**init.normalisation)
+    return IMAGENET if checkpoint is None else checkpoint.normalisation
+
+
+def start_from(
+    vit: ViT, init: InitialWeights | None, checkpoint: Checkpoint | None = None
+) -> tuple[LoadReport, Normalisation]:
+    """Put the declared weights into `vit`, or leave its random ones, and return the report and the normalisation.
+
+    `checkpoint` is what `read_initial` gave, where a task needs something of it earlier: a file is read once. A
+    declaration with a normalisation has the weights' place taken by a checkpoint: nothing is read. Raises what reading
+    and loading raise.
+    """
+    if init is None:
+        return RANDOM, IMAGENET
+    if init.normalisation is not None:
+        return LoadReport(path=None, source=init.source), normalisation_of(init, None)
+    checkpoint = checkpoint or read_checkpoint(init)
+    return load_checkpoint(vit, checkpoint, Fit(resize_patch=init.resize_patch)), checkpoint.normalisation

@@ -1,0 +1,1 @@
+"""Records compared: fairness, statistics, published values."""

@@ -1,0 +1,295 @@
+"""The comparison as typed values: a row per task and metric, the cost of each arm, and what cannot be compared."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
+from benchmark.compare.fairness import origin_problems, pretraining_problems, transfer_problems
+from benchmark.compare.lines import CHECKPOINT_NAME, Line, usual_lines
+from benchmark.compare.published import PublishedCheck, check_published
+from benchmark.compare.records import Store, Stored
+from benchmark.compare.resample import RESAMPLES, Resampled, resample
+from benchmark.compare.stats import Summary, summarise
+from benchmark.study.plan import Plan
+from engine.spec import with_later_fields
+from metrics.metric import Metric
+
+ARMS = ("random", "supervised", "mae")
+OWN_TASK = "supervised"  # the pre-training that has a task of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One metric of one task."""
+
+    line: Line
+    metric: Metric
+    values: dict[str, dict[int, float]]
+    """arm -> seed -> value; an arm without a value is there with none."""
+    contrasts: tuple[Contrast, ...]
+    """The arm of the claim minus every other that shares a seed with it; none where the comparison is refused."""
+    refused: tuple[str, ...]
+    """Why the arms may not be compared."""
+    claim: str
+    """The arm whose advantage the verdict is about."""
+    against: str
+    """The other arm of the headline."""
+
+    @property
+    def task(self) -> str:
+        """What the line is called."""
+        return self.line.label
+
+    def summary(self, arm: str) -> Summary | None:
+        """Return mean and deviation of an arm over its seeds."""
+        return summarise(list(self.values.get(arm, {}).values()))
+
+    @property
+    def primary(self) -> bool:
+        """Whether the task's verdict is about this metric."""
+        return self.line.scores.primary == self.metric
+
+    @property
+    def headline(self) -> Contrast | None:
+        """The claim's arm minus the headline's other; None where they share no seed, or where it is refused."""
+        return next((item for item in self.contrasts if item.reference == self.against), None)
+
+    @property
+    def missing(self) -> tuple[tuple[str, int], ...]:
+        """(arm, seed) of the cells without a value, among the arms and seeds that the task was run with."""
+        seeds = sorted({seed for cells in self.values.values() for seed in cells})
+        arms = [arm for arm, cells in self.values.items() if cells]
+        return tuple((arm, seed) for arm in arms for seed in seeds if seed not in self.values[arm])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmCost:
+    """What an arm took; means where it was run several times, None where nothing is recorded."""
+
+    arm: str
+    pretrainings: int
+    """Records of its pre-training."""
+    parameters: float | None
+    """Of the model that was pre-trained, decoder or head included."""
+    image_passes: float | None
+    """Images seen in pre-training, repetitions and the crops of one image counted."""
+    training_flops: float | None
+    """Multiply-adds of pre-training on one image pass, an estimate: three times the recorded forward pass of what is
+    trained, and the forward pass of what is frozen."""
+    seconds: float | None
+    """Wall clock of the pre-training steps."""
+    images_per_second: float | None
+    peak_memory_bytes: float | None
+    transfer_seconds: dict[str, Summary | None]
+    """line -> wall clock of its training steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTask:
+    """How well the supervised arm learned its own task."""
+
+    top1: float | None
+    """Percent on held-out images, the lowest of its records; None where none is recorded."""
+    pass_mark: float | None
+    """What the study asks of it."""
+
+    @property
+    def missed(self) -> bool:
+        """Whether it is a straw man."""
+        return self.top1 is not None and self.pass_mark is not None and self.top1 < self.pass_mark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All that the tables show."""
+
+    store: Store
+    arms: tuple[str, ...]
+    lines: tuple[Line, ...]
+    rows: tuple[Row, ...]
+    costs: tuple[ArmCost, ...]
+    own_task: OwnTask
+    unknown_origin: tuple[str, ...]
+    """Arms with transfer runs whose pre-training is not among the records."""
+    not_finite: tuple[str, ...]
+    """Metrics that were recorded as no number, and so are missing in the rows."""
+    not_resampled: tuple[str, ...]
+    """Why images were taken as they are, so that an interval speaks of the seeds alone."""
+    published: tuple[PublishedCheck, ...]
+    """Published values of the recipes that were run, beside what was measured."""
+
+    @property
+    def claim(self) -> str:
+        """The arm whose advantage the verdicts are about."""
+        return self.store.plan.claim
+
+    @property
+    def against(self) -> str:
+        """The other arm of the headline."""
+        return self.store.plan.against
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of all transfer runs."""
+        return tuple(sorted({seed for row in self.rows for cells in row.values.values() for seed in cells}))
+
+
+def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
+    """Return the comparison of the completed runs in a store.
+
+    The test images are resampled that many times; with 0 the intervals speak of the seeds alone, and no results file is
+    read.
+    """
+    pretrainings = [item for item in store.completed if CHECKPOINT_NAME in item.record.outputs]
+    transfers = [item for item in store.completed if item.line is not None]
+    plan, later = store.plan, partial(with_later_fields, store.tasks)
+    arms = _arms(store, [*transfers, *pretrainings])
+    lines = _lines(store, transfers)
+    shared = pretraining_problems(pretrainings, plan.match, plan.differ)
+    rows: list[Row] = []
+    not_finite: list[str] = []
+    not_resampled: list[str] = []
+    for line in lines:
+        task = line.label
+        mine = sorted((item for item in transfers if item.line == line), key=lambda item: item.record.seed)
+        refused = (
+            (*transfer_problems(mine, plan.differ, later), *shared, *origin_problems(mine, pretrainings))
+            if mine
+            else ()
+        )
+        drawn = resample(line, mine, 0 if refused else resamples)
+        for metric in line.scores.metrics:
+            rows.append(_row(line, metric, mine, arms, plan, refused, drawn))
+            not_finite += [f"{item.folder}: {metric.name}" for item in mine if _infinite(item, metric)]
+        if any(row.contrasts for row in rows if row.task == task):
+            not_resampled += drawn.problems
+            alone = [
+                row.metric.name for row in rows if row.task == task and any(c.images is None for c in row.contrasts)
+            ]
+            if drawn.images is not None and alone:
+                not_resampled.append(f"{task}: {', '.join(alone)}")
+    own = [item.record.metrics["top1"] for item in pretrainings if _has_own_task(item)]
+    known = {item.arm for item in pretrainings}
+    return Comparison(
+        store=store,
+        arms=arms,
+        lines=lines,
+        rows=_judged(rows),
+        costs=tuple(_cost(arm, lines, pretrainings, transfers) for arm in arms),
+        own_task=OwnTask(top1=min(own) if own else None, pass_mark=plan.pass_mark),
+        unknown_origin=tuple(sorted({i.arm for i in transfers} - known - {"random"})),
+        not_finite=tuple(not_finite),
+        not_resampled=tuple(not_resampled),
+        published=check_published([*transfers, *pretrainings]),
+    )
+
+
+def _arms(store: Store, stored: Sequence[Stored]) -> tuple[str, ...]:
+    """Return the arms in their order: a study's own, or the usual three and what else was found."""
+    first = tuple(dict.fromkeys(arm for plan in store.plans for arm in plan.arms)) or ARMS
+    return (*first, *sorted(({item.arm for item in stored} | {store.plan.claim}) - set(first)))
+
+
+def _lines(store: Store, transfers: Sequence[Stored]) -> tuple[Line, ...]:
+    """Return the lines in their order: a study's own, or the usual three; then all others found."""
+    planned = [run.task for plan in store.plans for run in plan.runs if run.phase == "transfer"]
+    found = {item.line for item in transfers if item.line is not None}
+    if not planned:
+        usual = usual_lines(store.tasks)
+        return (*usual, *sorted(found - set(usual), key=lambda line: line.label))
+    order = [*dict.fromkeys(planned)]
+    # what lies beside the study is no part of it, but of the comparison: it comes last
+    return tuple(
+        sorted(
+            found,
+            key=lambda line: (order.index(line.task) if line.task in order else len(order), -line.share, line.label),
+        )
+    )
+
+
+def _row(
+    line: Line,
+    metric: Metric,
+    stored: Sequence[Stored],
+    arms: Sequence[str],
+    plan: Plan,
+    refused: tuple[str, ...],
+    drawn: Resampled,
+) -> Row:
+    found = {arm: ArmValues(by_seed={}, resampled_R={}) for arm in arms}
+    for item in stored:
+        value, arm, seed = item.record.metrics.get(metric.name), item.arm, item.record.seed
+        if value is not None and not metric.is_missing(value):
+            found[arm].by_seed[seed] = value
+            if metric.name in (resampled := drawn.values_R.get(item.folder, {})):
+                found[arm].resampled_R[seed] = resampled[metric.name]
+    contrasts = [
+        contrast(
+            line.label,
+            metric=metric,
+            arms=(plan.claim, arm),
+            first=found[plan.claim],
+            second=found[arm],
+            images=drawn.images,
+        )
+        for arm in arms
+        if arm != plan.claim and not refused
+    ]
+    return Row(
+        line=line,
+        metric=metric,
+        claim=plan.claim,
+        against=plan.against,
+        values={arm: found[arm].by_seed for arm in arms},
+        contrasts=tuple(item for item in contrasts if item is not None),
+        refused=refused,
+    )
+
+
+def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows with verdicts: a family of hypotheses is one reference on the primary metrics of all tasks."""
+    judged: dict[tuple[str, str], Contrast] = {}
+    for reference in dict.fromkeys(item.reference for row in rows for item in row.contrasts):
+        family = [item for row in rows if row.primary for item in row.contrasts if item.reference == reference]
+        judged |= {(item.task, reference): item for item in judge(family)}
+    return tuple(
+        replace(row, contrasts=tuple(judged[row.task, item.reference] for item in row.contrasts))
+        if row.primary
+        else row
+        for row in rows
+    )
+
+
+def _cost(arm: str, lines: Sequence[Line], pretrainings: Sequence[Stored], transfers: Sequence[Stored]) -> ArmCost:
+    records = [item.record for item in pretrainings if item.arm == arm]
+    mine = [item for item in transfers if item.arm == arm]
+    return ArmCost(
+        arm=arm,
+        pretrainings=len(records),
+        parameters=_mean([r.cost.parameters for r in records]),
+        image_passes=_mean([r.samples_seen for r in records]),
+        training_flops=_mean([r.cost.training_flops for r in records]),
+        seconds=_mean([r.cost.train_seconds for r in records]),
+        images_per_second=_mean([r.cost.images_per_second for r in records]),
+        peak_memory_bytes=_mean([r.cost.peak_memory_bytes for r in records]),
+        transfer_seconds={
+            line.label: summarise([i.record.cost.train_seconds for i in mine if i.line == line]) for line in lines
+        },
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean, or None where any value is missing or there is none."""
+    known = [value for value in values if value is not None]
+    summary = summarise(known) if len(known) == len(values) else None
+    return None if summary is None else summary.mean
+
+
+def _infinite(item: Stored, metric: Metric) -> bool:
+    return not math.isfinite(item.record.metrics.get(metric.name, 0.0))
+
+
+def _has_own_task(item: Stored) -> bool:
+    return item.record.task == OWN_TASK and "top1" in item.record.metrics

@@ -1,0 +1,150 @@
+"""Whether runs may be compared: they must differ in nothing but their arm and their seed.
+
+A learning rate that a study has searched for every arm alike may differ too, where the run has the rate that its search
+chose.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.compare.records import Stored
+from benchmark.study.plan import Match
+from engine.config import differences
+
+TRANSFER_FIELDS = (
+    "recipe",
+    "data",
+    "train_split",
+    "val_split",
+    "train_images",
+    "val_images",
+    "steps",
+    "total_steps",
+    "samples_seen",
+    "architecture",
+    "precision",
+    "world_size",
+    "libraries",
+)
+PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
+    "passes": ("data", "train_split", "train_images", "samples_seen", "architecture"),
+    "flops": ("data", "train_split", "train_images", "architecture"),
+    "none": ("architecture",),
+}
+ARCHITECTURE = "architecture"
+FLOPS_TOLERANCE = 0.01  # share: steps are whole
+SEARCHED = "as searched"
+Later = Callable[
+    [str, dict[str, Any]], dict[str, Any]
+]  # of a task and its recorded configuration: that with new fields
+
+
+def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), later: Later | None = None) -> list[str]:
+    """Return what makes the runs of one task unequal, each line with the field's name; empty where they are equal.
+
+    The whole configuration counts but for the seed, for what the engine lets a run change midway (workers, logging),
+    and for the parts of the architecture in `differ`. `later` gives a configuration the defaults of the fields that
+    came after it; it is asked where the recorded ones differ.
+    """
+    problems = _unequal(stored, lambda item: _without(_transfer_view(item), differ))
+    if problems and later is not None:
+        today = [_of_today(item, later) for item in stored]
+        problems = _unequal(today, lambda item: _without(_transfer_view(item), differ))
+    seen: dict[tuple[str, int], Path] = {}
+    for item in stored:
+        key = (item.arm, item.record.seed)
+        if key in seen:
+            problems.append(f"seed: {key[1]} of arm {key[0]} is recorded twice ({seen[key]}, {item.folder})")
+        seen.setdefault(key, item.folder)
+    return problems
+
+
+def pretraining_problems(stored: Sequence[Stored], match: Match = "passes", differ: Sequence[str] = ()) -> list[str]:
+    """Return what the pre-training arms do not share of what they should by `match`.
+
+    passes: images, image passes (samples_seen), architecture. flops: images, architecture, multiply-adds within
+    FLOPS_TOLERANCE. none: the architecture alone. The parts of it in `differ` may be unequal.
+    """
+    names = PRETRAINING_FIELDS[match]
+    problems = _unequal(stored, lambda item: _without({name: getattr(item.record, name) for name in names}, differ))
+    return [*problems, *_unequal_flops(stored)] if match == "flops" else problems
+
+
+def origin_problems(transfers: Sequence[Stored], pretrainings: Sequence[Stored]) -> list[str]:
+    """Return the arms whose weights are not those that the recorded pre-training of that arm left."""
+    problems = []
+    for arm in sorted({item.arm for item in pretrainings}):
+        left = {item.checkpoint_sha256 for item in pretrainings if item.arm == arm} - {None}
+        used = {item.record.weights_sha256 for item in transfers if item.arm == arm} - {None}
+        if left and not used <= left:
+            problems.append(f"weights_sha256: arm {arm} did not start from the checkpoint of its recorded pre-training")
+    return problems
+
+
+def _of_today(item: Stored, later: Later) -> Stored:
+    return replace(item, record=replace(item.record, config=later(item.record.task, item.record.config)))
+
+
+def _unequal(stored: Sequence[Stored], view: Callable[[Stored], dict[str, Any]]) -> list[str]:
+    problems: dict[str, Path] = {}
+    first = view(stored[0]) if stored else {}
+    for item in stored[1:]:
+        for line in differences(first, _same_data(first, view(item))):
+            problems.setdefault(line, item.folder)
+    return [f"{line} (from {stored[0].folder.name} to {folder.name})" for line, folder in problems.items()]
+
+
+def _same_data(first: dict[str, Any], view: dict[str, Any]) -> dict[str, Any]:
+    """Return a view under the first one's path of the data where both lead to the same folder, by a link perhaps."""
+    if view.get("data") == first.get("data") or Path(view["data"]).resolve() != Path(first["data"]).resolve():
+        return view
+    return {**view, "data": first["data"]}
+
+
+def _without(view: dict[str, Any], differ: Sequence[str]) -> dict[str, Any]:
+    """Return a view without the parts of the architecture that may differ, in the record and in the configuration."""
+    config = view.get("config", {})
+    places = ((view, ARCHITECTURE), (config, "backbone"))
+    lighter = [_lighter(holder, name, differ) for holder, name in places]
+    return {**lighter[0], **({"config": lighter[1]} if "config" in view else {})}
+
+
+def _lighter(holder: dict[str, Any], name: str, differ: Sequence[str]) -> dict[str, Any]:
+    if ARCHITECTURE in differ:
+        return {key: value for key, value in holder.items() if key != name}
+    fields = {path.partition(".")[2] for path in differ}
+    if not fields or not isinstance(holder.get(name), dict):
+        return holder
+    return {**holder, name: {key: value for key, value in holder[name].items() if key not in fields}}
+
+
+def _transfer_view(item: Stored) -> dict[str, Any]:
+    record = item.record
+    view: dict[str, Any] = {name: getattr(record, name) for name in TRANSFER_FIELDS}
+    config = dict(record.config)
+    if isinstance(config.get("run"), dict):
+        config["run"] = {name: value for name, value in config["run"].items() if name != "seed"}
+        optim = config["run"].get("optim", {})
+        if item.choice is not None and optim.get("base_lr") == item.choice.rate:
+            config["run"]["optim"] = {**optim, "base_lr": SEARCHED}
+    else:
+        config.pop("seed", None)  # a probe has no run
+    return {**view, "config": config}
+
+
+def _unequal_flops(stored: Sequence[Stored]) -> list[str]:
+    spent = {
+        item.folder.name: None if flops is None else flops * item.record.samples_seen
+        for item in stored
+        for flops in (item.record.cost.training_flops,)
+    }
+    unknown = [name for name, value in spent.items() if value is None]
+    if unknown:
+        return [f"flops_per_image: not recorded of {', '.join(unknown)}, so the budgets in FLOPs are not known"]
+    known = {name: value for name, value in spent.items() if value is not None}
+    if not known or max(known.values()) <= (1 + FLOPS_TOLERANCE) * min(known.values()):
+        return []
+    each = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+    return [f"multiply-adds of training: the pre-trainings differ by more than {FLOPS_TOLERANCE:.0%} ({each})"]

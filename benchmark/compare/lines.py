@@ -1,0 +1,64 @@
+"""What a run is in a table: the arm that it belongs to, and the line of results."""
+
+from dataclasses import dataclass
+
+from engine.records.record import RunRecord
+from engine.spec import Scores, TaskTable
+
+CHECKPOINT_NAME = "backbone.safetensors"
+TOKENIZER_NAME = "tokenizer.safetensors"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A task of the comparison: its runs are compared with each other and with no others."""
+
+    label: str
+    scores: Scores
+    """What its runs are compared by."""
+    task: str = ""
+    """What a study calls its task; empty outside of a study."""
+    share: float = 1.0
+    """Of the labels."""
+
+    @property
+    def kind(self) -> str:
+        """What it measures."""
+        return self.scores.kind
+
+
+def usual_lines(tasks: TaskTable) -> tuple[Line, ...]:
+    """Return the lines that a table has where nothing of them was run: of every task that is trained and compared."""
+    specs = [spec for spec in tasks.values() if spec.transfers and spec.module is not None]
+    return tuple(Line(spec.scores[0].label, spec.scores[0]) for spec in specs)
+
+
+def arm_of(record: RunRecord) -> str:
+    """Return what the weights of a run are called: its own label, else what made them.
+
+    A pre-training is of the arm that its weights will be of.
+    """
+    if record.arm is not None:
+        return record.arm
+    return record.task if CHECKPOINT_NAME in record.outputs else record.weights_source
+
+
+def line_of(record: RunRecord, tasks: TaskTable, name: str | None = None) -> Line | None:
+    """Return the line of a transfer run, None for any other run.
+
+    Shares of the labels, protocols of classification and LVIS have lines of their own. `name` is what a study calls the
+    task; the study itself keeps its protocols apart.
+    """
+    spec = tasks.get(record.task)
+    if spec is None or not spec.transfers:
+        return None
+    scores, protocol = spec.scored(record.config, tuple(record.metrics))
+    parts = [scores.label, protocol] if name is None else [name]
+    share = record.config.get("label_share") or 1.0
+    parts += [scores.apart, share_text(share) if share < 1 else ""]
+    return Line(", ".join(filter(None, parts)), scores, name or "", share)
+
+
+def share_text(share: float) -> str:
+    """Return a share of the labels as a table says it."""
+    return f"{100 * share:g} % of labels"

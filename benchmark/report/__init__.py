@@ -1,0 +1,1 @@
+"""The comparison in words, tables, pictures and a page."""

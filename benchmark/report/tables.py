@@ -1,0 +1,336 @@
+"""What each cell of the printed tables says, as plain text; `export` puts it into a format."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmark.compare.comparison import ArmCost, Comparison, Row
+from benchmark.compare.contrast import Contrast
+from benchmark.compare.interval import SMALLEST
+from benchmark.compare.lines import TOKENIZER_NAME
+from benchmark.compare.published import PublishedCheck
+from benchmark.compare.records import Store
+from benchmark.compare.stats import Summary
+from engine.records.record import standing
+from metrics.metric import PERCENT, Metric
+
+DASH = "-"
+TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE", "beit": "BEiT", "moco_v3": "MoCo v3"}
+CAPTION = (
+    "Transfer of one ViT from different weights, {0}: mean \N{PLUS-MINUS SIGN} standard deviation over the "
+    "transfer seeds (n), on the validation images."
+)
+DIFFERENCE_CAPTION = (
+    "{0} minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
+    "seeds and test images, p of no difference, exact p by permutation of the seeds (with the smallest that so many "
+    'seeds can give), p after Holm\'s correction over the tasks, verdict on "{0} is better". No images: the interval '
+    "speaks of the seeds alone. The verdicts are on the first metric of each task."
+)
+PUBLISHED_CAPTION = (
+    "PUBLISHED values of the recipes that were run, from the sources named, beside the measured ones. They are no part "
+    "of the comparison above: other code, other weights, often one seed."
+)
+FULL_SCALE_TITLE = "Published at full scale, no part of the comparison"
+FULL_SCALE_CAPTION = (
+    "PUBLISHED by {source}: {setting}. Beside them what was measured here in the small form, in columns of its own: "
+    "another model, other images, other lengths. Look at the order of the variants, not at the values."
+)
+MOST_LISTED = 6  # seeds listed one by one, missing cells named
+COST_CAPTION = (
+    "Cost of each arm. Multiply-adds for training on one image are an estimate: three times the counted forward pass "
+    "of what is trained (forward and backward) and once that of what is frozen."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table of text."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def result_grid(comparison: Comparison) -> Grid:
+    """Return the table of results: one row per task and metric."""
+    return Grid(
+        caption=CAPTION.format(units([row.metric for row in comparison.rows])),
+        head=("task", "metric", *(title(arm) for arm in comparison.arms), "missing cells"),
+        rows=tuple(
+            (row.task, row.metric.label, *(_cell(row, arm) for arm in comparison.arms), _missing(row))
+            for row in comparison.rows
+        ),
+    )
+
+
+def difference_grid(comparison: Comparison) -> Grid:
+    """Return the table of differences: one row per task, metric and reference, or one that says why there is none."""
+    head = ("task", "metric", "against", "difference", "95 % interval", "seeds", "images", "p", "p permutation")
+    return Grid(
+        caption=DIFFERENCE_CAPTION.format(title(comparison.claim)),
+        head=(*head, "p Holm", "verdict", "to settle it"),
+        rows=tuple(cells for row in comparison.rows for cells in _difference_rows(row)),
+    )
+
+
+def published_grid(comparison: Comparison) -> Grid:
+    """Return the table of published values, empty where no run follows a published recipe."""
+    return Grid(
+        caption=PUBLISHED_CAPTION,
+        head=(
+            "recipe",
+            "arm",
+            "metric",
+            "published",
+            "measured",
+            "measured - published",
+            "tolerance",
+            "check",
+            "source",
+        ),
+        rows=tuple(_published_row(check) for check in comparison.published),
+    )
+
+
+def full_scale_grid(comparison: Comparison) -> Grid | None:
+    """Return what a paper reports of the same question beside what was measured, None where the study names nothing."""
+    table = comparison.store.plan.published
+    if table is None:
+        return None
+    rows = [row for row in comparison.rows if row.primary]
+    return Grid(
+        caption=FULL_SCALE_CAPTION.format(source=table.source, setting=table.setting),
+        head=(
+            "variant",
+            *(f"PUBLISHED {name}" for name in table.columns),
+            "arm here",
+            *(f"measured here: {row.task} ({row.metric.label})" for row in rows),
+        ),
+        rows=tuple(
+            (
+                item.variant,
+                *(f"{item.values[name]:.1f}" if name in item.values else DASH for name in table.columns),
+                "not run" if item.arm is None else title(item.arm),
+                *(DASH if item.arm is None else _cell(row, item.arm) for row in rows),
+            )
+            for item in table.rows
+        ),
+    )
+
+
+def cost_grid(comparison: Comparison) -> Grid:
+    """Return the table of costs: one row per arm."""
+    head = (
+        "arm",
+        "pre-trainings",
+        "parameters (M)",
+        "image passes",
+        "G multiply-adds per image, training (estimate)",
+        "pre-training (s)",
+        "images/s",
+        "peak memory (MiB)",
+        *(f"{line.label} (s)" for line in comparison.lines),
+    )
+    return Grid(caption=COST_CAPTION, head=head, rows=tuple(_cost_row(cost) for cost in comparison.costs))
+
+
+def record_lines(comparison: Comparison) -> list[str]:
+    """Return what the tables are made from, and every record that they leave out."""
+    store = comparison.store
+    seeds = ", ".join(str(seed) for seed in comparison.seeds) or "none"
+    read = len(store.stored)
+    lines = [
+        f"Transfer seeds: {seeds}. {read} records read, {len(store.completed)} of them completed; "
+        f"{len(store.unreadable)} not readable."
+    ]
+    pretrained = [f"{cost.arm} {cost.pretrainings}" for cost in comparison.costs if cost.pretrainings]
+    if pretrained:
+        lines.append(
+            f"Pre-trainings recorded: {', '.join(pretrained)}. Deviations and intervals speak of the transfer seeds "
+            "alone, not of what another pre-training would give."
+        )
+    compared = [item.record for item in store.completed if item.line is not None]
+    for what, values in (
+        ("versions of the code", [record.git_commit or "no commit known" for record in compared]),
+        ("kinds of device", [record.device for record in compared]),
+    ):
+        if len(counted := Counter(values)) > 1:
+            each = ", ".join(f"{value} ({count})" for value, count in counted.items())
+            lines.append(f"The compared runs are of {len(counted)} {what}: {each}.")
+    if store.plan.differ:
+        lines.append(
+            f"The study states that its arms differ in {', '.join(store.plan.differ)}: a difference between them may "
+            "be one of architecture, not of pre-training alone."
+        )
+    lines += [
+        f"Tokenizer {item.folder.name}: trained on {item.record.samples_seen:,} image passes in "
+        f"{item.record.cost.total_seconds:,.0f} s before the arms; neither is part of an arm's budget or cost."
+        for item in store.completed
+        if TOKENIZER_NAME in item.record.outputs
+    ]
+    lines += [choice.line() for choice in store.choices]
+    lines += [
+        f"Arm {arm}: its pre-training is not among the records, so its images and budget are not checked."
+        for arm in comparison.unknown_origin
+    ]
+    refused = dict.fromkeys(f"Refused, {row.task}: {problem}." for row in comparison.rows for problem in row.refused)
+    lines += refused
+    lines += [f"Not a number: {text}." for text in comparison.not_finite]
+    lines += [f"Images taken as they are, intervals over seeds alone: {text}." for text in comparison.not_resampled]
+    for row in comparison.rows:
+        if row.primary and row.missing:
+            named = ", ".join(f"{arm} seed {seed}" for arm, seed in row.missing[:MOST_LISTED])
+            more = f" and {len(row.missing) - MOST_LISTED} more" if len(row.missing) > MOST_LISTED else ""
+            lines.append(f"Missing cells, {row.task} ({row.metric.name}): {len(row.missing)}: {named}{more}.")
+    for pair in (pair for row in comparison.rows if row.primary for pair in row.contrasts if pair.unpaired):
+        seeds = ", ".join(map(str, pair.unpaired[:MOST_LISTED])) + (" ..." if len(pair.unpaired) > MOST_LISTED else "")
+        lines.append(
+            f"Left out of {title(pair.arm)} minus {pair.reference}, {pair.task}: seeds of one arm alone ({seeds})."
+        )
+    lines += [_flag(check) for check in comparison.published if check.outside]
+    lines += [
+        f"Not held against what is published for {check.published.recipe}, {check.published.arm}, "
+        f"{check.published.metric}: {text}."
+        for check in comparison.published
+        for text in check.left_out
+    ]
+    for item in store.incomplete:
+        record = item.record
+        why = f": {record.error}" if record.error else ""
+        status = standing(item.folder, record)
+        lines.append(f"Left out, {status} at step {record.steps} of {record.total_steps}: {item.folder}{why}")
+    lines += [f"File left out: {text}" for item in store.completed for text in item.damaged.values()]
+    lines += [f"Left out, not readable: {text}" for text in store.unreadable]
+    lines += [f"Left out, in the study's folder but not one of its runs: {text}" for text in store.unplanned]
+    lines += _absent(store)
+    return lines
+
+
+def units(metrics: Sequence[Metric]) -> str:
+    """Return in what unit a table is."""
+    plain = all(metric.unit == PERCENT for metric in metrics)
+    return "in percent" if plain else "in percent where the metric names no unit"
+
+
+def title(arm: str) -> str:
+    """Return what a table calls an arm."""
+    return TITLES.get(arm, arm)
+
+
+def _absent(store: Store) -> list[str]:
+    """Return a line per task of a study with how many of its runs have left no record."""
+    names = Counter(run.task or run.phase for run in store.absent)
+    return [f"Not run so far, {name}: {count} planned runs have no record." for name, count in names.items()]
+
+
+def _mean_sd(summary: Summary | None, metric: Metric) -> str:
+    if summary is None:
+        return DASH
+    sd = DASH if summary.sd is None else metric.text(summary.sd)
+    return f"{metric.text(summary.mean)} \N{PLUS-MINUS SIGN} {sd} ({summary.n})"
+
+
+def _cell(row: Row, arm: str) -> str:
+    return _mean_sd(row.summary(arm), row.metric)
+
+
+def _missing(row: Row) -> str:
+    total = sum(len(cells) for cells in row.values.values()) + len(row.missing)
+    return f"{len(row.missing)} of {total}" if total else DASH
+
+
+def _difference_rows(row: Row) -> list[tuple[str, ...]]:
+    if row.refused:
+        more = f" (and {len(row.refused) - 1} more)" if len(row.refused) > 1 else ""
+        return [(row.task, row.metric.label, DASH, f"refused: {row.refused[0]}{more}", *[DASH] * 8)]
+    if not row.contrasts:
+        return [(row.task, row.metric.label, *[DASH] * 10)]
+    return [_contrast_row(item) for item in row.contrasts]
+
+
+def _contrast_row(item: Contrast) -> tuple[str, ...]:
+    metric = item.metric
+    sd = DASH if item.sd is None else metric.text(item.sd)
+    spread = DASH if item.interval is None else " to ".join(map(metric.signed, item.interval))
+    exact = item.permutation
+    return (
+        item.task,
+        metric.label,
+        title(item.reference),
+        f"{metric.signed(item.mean)} \N{PLUS-MINUS SIGN} {sd}",
+        spread,
+        str(item.n),
+        DASH if item.images is None else f"{item.images:,}",
+        p_text(item.p),
+        DASH if exact is None else f"{p_text(exact.p)} (least {p_text(exact.smallest)})",
+        p_text(item.adjusted_p),
+        item.verdict or DASH,
+        needed_text(item) or DASH,
+    )
+
+
+def p_text(p: float | None) -> str:
+    """Return a p with two significant digits."""
+    if p is None:
+        return DASH
+    return f"<{SMALLEST:.0e}" if p <= SMALLEST else f"{p:.2g}"
+
+
+def needed_text(item: Contrast) -> str:
+    """Return what would settle an inconclusive comparison, empty where nothing is known of it."""
+    wanted, now = item.needed, item.images
+    if wanted is None:
+        return "two seeds or more" if item.verdict == "inconclusive" and item.n < 2 else ""
+    ways = []
+    if wanted.seeds is not None:
+        ways.append(f"{wanted.seeds} seeds" + ("" if now is None else f" on {now:,} images"))
+    if wanted.images is not None:
+        ways.append(f"{item.n} seeds on {wanted.images:,} images")
+    if wanted.both is not None:
+        ways.append(f"{wanted.both[0]} seeds on {wanted.both[1]:,} images")
+    return f"about {' or '.join(ways)}" if ways else "out of reach: the difference is too near 0"
+
+
+def _published_row(check: PublishedCheck) -> tuple[str, ...]:
+    row = check.published
+    verdict, metric = "outside" if check.outside else "within", Metric(name=row.metric)
+    return (
+        row.recipe,
+        title(row.arm),
+        row.metric,
+        f"{row.value:.2f}",
+        _mean_sd(check.measured, metric),
+        DASH if check.difference is None else metric.signed(check.difference),
+        f"{row.tolerance:.2f}",
+        DASH if check.measured is None else verdict,
+        f"{row.source}, {row.table}",
+    )
+
+
+def _flag(check: PublishedCheck) -> str:
+    row, difference = check.published, Metric(name=check.published.metric).signed(check.difference or 0.0)
+    return (
+        f"Outside of what is published: {row.recipe}, {row.arm}, {row.metric}: {difference} "
+        f"from {row.value:.2f} ({row.source}, {row.table}), tolerance {row.tolerance:.2f}: {row.tolerance_reason}."
+    )
+
+
+def _cost_row(cost: ArmCost) -> tuple[str, ...]:
+    return (
+        title(cost.arm),
+        str(cost.pretrainings) if cost.pretrainings else DASH,
+        _number(cost.parameters, 1e6, ".2f"),
+        _number(cost.image_passes, 1, ",.0f"),
+        _number(cost.training_flops, 1e9, ".3f"),
+        _number(cost.seconds, 1, ".0f"),
+        _number(cost.images_per_second, 1, ".0f"),
+        _number(cost.peak_memory_bytes, 2**20, ".0f"),
+        *(
+            DASH if summary is None else f"{summary.mean:.0f} ({summary.n})"
+            for summary in cost.transfer_seconds.values()
+        ),
+    )
+
+
+def _number(value: float | None, unit: float, form: str) -> str:
+    return DASH if value is None else format(value / unit, form)

@@ -1,0 +1,95 @@
+"""What the folder of a run says: whether it is finished, and whether with the settings that are wanted now."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from backbones.weights.checksum import check_stamp
+from benchmark.compare.fairness import Later
+from benchmark.study.matrix import FILE_ARCHITECTURE, Run
+from benchmark.study.search import is_settled
+from engine.config import differences
+from engine.records.own_files import own_file
+from engine.records.record import RunRecord, read_record
+from files.digest import file_sha256
+from files.parsing import parse_json
+
+
+def record_of(run: Run) -> RunRecord | None:
+    """Return the record that a run has left, the last of several; None where there is none that can be read."""
+    try:
+        return read_record(run.records[-1])
+    except (FileNotFoundError, ValueError):  # an unreadable record is written anew by the resumed run
+        return None
+
+
+def is_finished(run: Run, record: RunRecord | None) -> bool:
+    """Return whether a run has said all that it will; in a search that is also a loss that became infinite."""
+    if record is None:
+        return False
+    if run.phase == "search":
+        return is_settled(record)
+    return record.status == "completed" and not spoilt_outputs(run, record)
+
+
+def spoilt_outputs(run: Run, record: RunRecord) -> list[str]:
+    """Return a line for each file of weights that a run has left, by its record, and that is gone or another now."""
+    found = []
+    for name in record.outputs:
+        if not name.endswith(".safetensors"):
+            continue
+        try:
+            path = own_file(run.records[-1], record, name)
+            if path is None:
+                found.append(f"{run.records[-1] / name}: is gone")
+            elif not _is_whole(path):
+                found.append(f"{path}: is cut off or no safetensors file")
+            elif name not in record.files_sha256:  # in a record of before, whose file may have a checksum of its own
+                with path.open("rb") as file:
+                    check_stamp(path, file)
+        except (OSError, ValueError) as error:
+            found.append(str(error))
+    return found
+
+
+def other_settings(
+    run: Run, record: RunRecord, config: Callable[[list[str]], dict[str, Any]], later: Later | None = None
+) -> list[str]:
+    """Return in what a finished run differs from the one that is wanted now; `later` is as fairness takes it."""
+    wanted = json.loads(json.dumps(config([*run.argv])))
+    found = differences(record.config, wanted)
+    if found and later is not None:
+        found = differences(later(record.task, record.config), wanted)
+    if FILE_ARCHITECTURE[0] in run.argv:  # the weights have it, whose sha256 is compared below
+        found = [line for line in found if not line.startswith("backbone.") or line.startswith("backbone.image_size")]
+    if run.data is not None and Path(record.data).resolve() != run.data.resolve():
+        found.append(f"data: {record.data} -> {run.data}")
+    weights = file_sha256(run.init) if run.init is not None else None
+    if record.weights_sha256 != weights:
+        found.append(
+            f"weights_sha256: {_short(record.weights_sha256)} -> {_short(weights)}"
+            + ("" if run.init is None else f", which is {run.init} now; with the file of before the run stays valid")
+        )
+    return found
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a safetensors file has as many bytes as its header says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= size - 8:
+            return False
+        header = parse_json(file.read(length), str(path))
+    if not isinstance(header, dict):
+        return False
+    try:
+        ends = [item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"]
+        return bool(size == 8 + length + max(ends, default=0))
+    except (LookupError, TypeError):
+        return False
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none (random)"

@@ -1,0 +1,163 @@
+"""What a study would run (--dry-run) and how far it is (--status), told from its plan and the records alone."""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmark.runner.progress import clock
+from benchmark.runner.recorded import record_of, spoilt_outputs
+from benchmark.study.checks import Checked
+from benchmark.study.matrix import Run
+from benchmark.study.search import is_settled
+from engine.records.record import standing
+
+STATES = ("completed", "interrupted", "failed", "killed or still running", "killed", "running", "not started")
+ADAMW_BYTES = 12  # float32 weight and two moments of each parameter in a resumable checkpoint
+BLOCK = 12  # parameters of a ViT block, in squares of its width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """Runs of one kind."""
+
+    phase: str
+    what: str
+    tool: str
+    recipe: str
+    runs: int
+    done: int
+    seconds: float | None
+    """Of one run; None where nothing tells."""
+    source: str
+    """Where the seconds are from: recorded, stated, unknown."""
+    disk_bytes: float | None
+    """Of one run."""
+    disk_source: str
+    """measured, at least (checkpoints of the backbone alone), unknown."""
+
+
+def outlooks(runs: Sequence[Run], checked: Checked) -> list[Outlook]:
+    """Return what each kind of run would take, in the order of the phases."""
+    kinds: dict[str, list[Run]] = {}
+    for run in runs:
+        kinds.setdefault(run.kind, []).append(run)
+    return [_outlook(mine, checked) for mine in kinds.values()]
+
+
+def dry_run_text(name: str, runs: Sequence[Run], checked: Checked, out: Path) -> str:
+    """Return the matrix as a table, with numbers of runs, hours and disk."""
+    found = outlooks(runs, checked)
+    rows = [
+        (
+            item.phase,
+            item.what,
+            item.tool,
+            item.recipe,
+            item.runs,
+            item.done,
+            "unknown" if item.seconds is None else f"{clock(item.seconds)} ({item.source})",
+            "unknown" if item.disk_bytes is None else f"{item.disk_bytes / 2**20:,.0f} ({item.disk_source})",
+        )
+        for item in found
+    ]
+    head = ("phase", "what", "tool", "recipe", "runs", "done", "time a run", "MiB a run")
+    left = [(item, item.runs - item.done) for item in found if item.runs > item.done]
+    seconds = sum((item.seconds or 0.0) * count for item, count in left)
+    unknown = sum(count for item, count in left if item.seconds is None)
+    bytes_left = sum((item.disk_bytes or 0.0) * count for item, count in left)
+    free = shutil.disk_usage(next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())).free
+    total = len(runs)
+    return "\n".join(
+        [
+            f"Study {name}: {total} runs, {sum(item.done for item in found)} of them done, in {out}",
+            "",
+            tabulate(rows, head, tablefmt="simple", disable_numparse=True),
+            "",
+            f"Time left: {_time(seconds, unknown)} on one device.",
+            f"Disk: about {bytes_left / 2**30:.1f} GiB or more for what is left; {free / 2**30:.1f} GiB are free.",
+            *_grid_lines(runs),
+        ]
+    )
+
+
+def status_text(name: str, runs: Sequence[Run]) -> str:
+    """Return a line per run: completed, interrupted at a step, failed with its error, or not started."""
+    states = [state_of(run) for run in runs]
+    counts = Counter(next(word for word in STATES if state.startswith(word)) for state in states)
+    head = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    lines = [(run.phase, run.name, state) for run, state in zip(runs, states, strict=True)]
+    return f"Study {name}: {len(runs)} runs: {head}\n\n{tabulate(lines, ('phase', 'run', 'state'), tablefmt='simple')}"
+
+
+def state_of(run: Run) -> str:
+    """Return what the records say of a run."""
+    if run.phase == "data":
+        return "completed" if run.out.is_dir() else "not started"
+    record = record_of(run)
+    if record is None:
+        return "not started" if not run.log.is_file() else f"failed before its first step, see {run.log}"
+    if spoilt := spoilt_outputs(run, record) if record.status == "completed" else []:
+        return f"failed: {spoilt[0].rstrip('.')}; it is run again"
+    if record.status == "completed":
+        primary = record.metrics.get(record.primary_metric)
+        return "completed" + ("" if primary is None else f": {record.primary_metric} {primary:.4g}")
+    if run.phase == "search" and is_settled(record):
+        return "completed: the loss became infinite at this rate"
+    step = f"at step {record.steps} of {record.total_steps}"
+    return f"{standing(run.out, record)} {step}" + (f": {record.error}" if record.error else "")
+
+
+def _outlook(mine: Sequence[Run], checked: Checked) -> Outlook:
+    first = mine[0]
+    done = [run for run in mine if state_of(run).startswith("completed")]
+    took = [record.cost.total_seconds for run in done if (record := record_of(run)) is not None]
+    sizes = [_size(run.out) for run in done]
+    least = _checkpoint_bytes(first, checked)
+    arms = len({run.arm for run in mine if run.arm is not None})
+    what = first.kind.partition(" ")[2] or first.kind
+    return Outlook(
+        phase=first.phase,
+        what=f"{what}, {arms} arms" if arms > 1 else what,
+        tool=first.tool,
+        recipe=first.argv[0] if first.phase != "data" else "",
+        runs=len(mine),
+        done=len(done),
+        seconds=fmean(took) if took else first.seconds,
+        source="recorded" if took else "stated",
+        disk_bytes=fmean(sizes) if sizes else least,
+        disk_source="measured" if sizes else "at least",
+    )
+
+
+def _checkpoint_bytes(run: Run, checked: Checked) -> float | None:
+    config = checked.config(run)
+    if not isinstance(config, dict) or not {"run", "backbone"} <= config.keys():
+        return None
+    vit: dict[str, Any] = config["backbone"]
+    return float(config["run"]["keep_last"] * ADAMW_BYTES * BLOCK * vit["depth"] * vit["embed_dim"] ** 2)
+
+
+def _size(folder: Path) -> float:
+    return float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()))
+
+
+def _time(seconds: float, unknown: int) -> str:
+    known = f"about {clock(seconds)}"
+    return known if not unknown else f"unknown of {unknown} runs (the file may state `hours`), {known} for the others"
+
+
+def _grid_lines(runs: Sequence[Run]) -> list[str]:
+    """Return the searches in words."""
+    found = {}
+    for run in runs:
+        if run.search is not None:
+            rates = ", ".join(f"{rate:g}" for rate, _ in run.search.grid)
+            task, seed = run.search.task, run.search.seed
+            found[task] = f"Learning rates of {task}, searched for every arm alike with seed {seed}: {rates}."
+    return [*found.values()]

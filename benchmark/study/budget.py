@@ -1,0 +1,85 @@
+"""Whether the pre-trainings of a study see as much: image passes, or multiply-adds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.study.spec import Flag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How long a pre-training is, from its configuration."""
+
+    arm: str
+    value: float
+    unit: str
+    batch_size: int
+    """Loaded images of a step."""
+    repeats: int = 1
+    """Crops of every loaded image, each of which is a pass."""
+
+    @classmethod
+    def of(cls, arm: str, config: Mapping[str, Any]) -> "Length":
+        """Return the length that a configuration states."""
+        run = config["run"]
+        value, unit, batch = run["length"]["value"], run["length"]["unit"], run["batch_size"]
+        if unit == "samples":
+            value, unit = value / batch, "steps"
+        return cls(arm=arm, value=value, unit=unit, batch_size=batch, repeats=config.get("repeats", 1))
+
+    @property
+    def passes(self) -> tuple[str, float]:
+        """Image passes, or epochs, which are as many passes of the same images, both with every crop counted."""
+        each = self.value * self.repeats
+        return ("images", each * self.batch_size) if self.unit == "steps" else (self.unit, each)
+
+    def __str__(self) -> str:
+        unit, passes = self.passes
+        crops = f", {self.repeats} crops of each" if self.repeats > 1 else ""
+        if self.unit == "steps":
+            return f"{passes:,.0f} images ({self.value:g} steps of {self.batch_size}{crops})"
+        return f"{passes:g} {unit}" + (f" ({self.value:g}{crops})" if crops else "")
+
+
+def unequal_passes(lengths: Sequence[Length]) -> str | None:
+    """Return what is unequal in the image passes of the arms, None where they are equal."""
+    if len({length.passes for length in lengths}) < 2:
+        return None
+    each = "; ".join(f"{length.arm} {length}" for length in lengths)
+    return (
+        f"budget.match: passes, but the pre-trainings see different numbers of images: {each}. Give all of them the "
+        "same steps and batch_size (or the same epochs) times repeats, or state `match: flops` or `match: none`."
+    )
+
+
+def flops_lengths(lengths: Sequence[Length], flops: Mapping[str, float | None], reference: str) -> dict[str, Flag]:
+    """Return by arm the flag of the length at which it costs as many multiply-adds as the reference arm.
+
+    `flops` are of training on one image pass. Raises ValueError where they are not known, or the lengths are in
+    different units.
+    """
+    unknown = [length.arm for length in lengths if not flops.get(length.arm)]
+    if unknown:
+        raise ValueError(
+            f"budget.match: flops, but the multiply-adds per image of {', '.join(unknown)} are not known: no record of "
+            "such a run lies in the study's folder. Give `flops_per_image` under `pretrain` (the record of a run of "
+            "one step, in another folder, has it under cost), or state `match: passes`."
+        )
+    units = {length.unit for length in lengths}
+    if len(units) > 1:
+        raise ValueError(
+            f"budget.match: flops, but the lengths are in {' and '.join(sorted(units))}; give all in steps."
+        )
+    first = next(length for length in lengths if length.arm == reference)
+    found = {}
+    for length in lengths:
+        if length.arm == reference:
+            continue
+        ratio = (flops[reference] or 0.0) / (flops[length.arm] or 1.0)
+        if length.unit == "steps":
+            steps = first.passes[1] * ratio / (length.batch_size * length.repeats)
+            found[length.arm] = Flag("steps", (str(max(1, round(steps))),))
+        else:
+            found[length.arm] = Flag(length.unit, (repr(first.passes[1] * ratio / length.repeats),))
+    return found

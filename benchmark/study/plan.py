@@ -1,0 +1,122 @@
+"""What a study has planned, beside its runs: which folder is which run, and what is claimed (`study.json`).
+
+Without such a file a folder of records is compared as it is, by `benchmark.compare.lines` alone.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from benchmark.study.full_scale import FullScale
+from engine.config import as_json
+from files.naming import inside
+from files.parsing import read_json
+from files.sealing import sealed, unsealed
+from files.typed import from_json
+from files.writing import replacing
+
+NAME = "study.json"
+Phase = Literal["data", "tokenizer", "pretrain", "search", "transfer"]
+Match = Literal["passes", "flops", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One run of a study."""
+
+    folder: str
+    """Relative to the plan's."""
+    phase: Phase
+    kind: str
+    """Runs of one kind take about the same time and space."""
+    task: str | None = None
+    """Name of a transfer's or a search's task."""
+    arm: str | None = None
+    choice: str | None = None
+    """Folder of the search that chose a transfer's learning rate, relative to the plan's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study as its report needs it."""
+
+    name: str
+    claim: str = "mae"
+    """Arm whose advantage the verdicts are about."""
+    against: str = "supervised"
+    """Arm of the headline comparison."""
+    pass_mark: float | None = None
+    """Percent top1 of the supervised arm on its own held-out images, below which it has not learned its task."""
+    match: Match = "passes"
+    """What the pre-trainings of the arms share."""
+    arms: tuple[str, ...] = ()
+    """Labels, in the order of the tables."""
+    differ: tuple[str, ...] = ()
+    """Parts of the architecture in which the arms differ by intention."""
+    published: FullScale | None = None
+    """What a paper reports of the same question at full scale."""
+    runs: tuple[Planned, ...] = ()
+
+    def of(self, folder: Path, root: Path) -> Planned | None:
+        """Return the run that wrote to `folder` or above it, below the plan's folder `root`."""
+        inside = folder.relative_to(root)
+        found = (self._by_folder.get(str(path)) for path in (inside, *inside.parents))
+        return next((run for run in found if run is not None), None)
+
+    @cached_property
+    def _by_folder(self) -> dict[str, Planned]:
+        return {run.folder: run for run in self.runs}
+
+
+def write_plan(root: Path, plan: Plan) -> Path:
+    """Write `root/study.json` and return its path; transfers of seeds that an earlier plan had stay in it."""
+    path = root / NAME
+    here = {run.folder for run in plan.runs}
+    wanted = {(run.phase, run.task, run.arm, run.kind) for run in plan.runs if run.phase == "transfer"}
+    earlier = _read(path).runs if path.is_file() else ()
+    kept = [run for run in earlier if run.folder not in here and (run.phase, run.task, run.arm, run.kind) in wanted]
+    whole = sealed({**as_json(plan), "runs": [as_json(run) for run in (*plan.runs, *kept)]})
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read_plans(root: Path) -> dict[Path, Plan]:
+    """Return the plans at or below `root` by their folders.
+
+    Raises ValueError for one that cannot be read, and for two that claim different things.
+    """
+    plans = {path.parent: _read(path) for path in sorted(root.rglob(NAME))}
+    first = next(iter(plans.items()), None)
+    for folder, plan in plans.items():
+        assert first is not None
+        for name in ("claim", "against", "pass_mark", "match", "differ"):
+            if getattr(plan, name) != getattr(first[1], name):
+                raise ValueError(
+                    f"{folder / NAME}: {name} is {getattr(plan, name)!r}, and {getattr(first[1], name)!r} in "
+                    f"{first[0] / NAME}; studies that claim different things are exported one by one."
+                )
+    return plans
+
+
+def planned_at(plans: dict[Path, Plan], folder: Path) -> tuple[Path | None, Planned | None]:
+    """Return the folder of the plan that speaks of this place, and what it says of the run here."""
+    for root in (folder, *folder.parents):
+        if root in plans:
+            return root, plans[root].of(folder, root)
+    return None, None
+
+
+def _read(path: Path) -> Plan:
+    inside(path.parent, path.name, source=path.parent)
+    try:
+        values = read_json(path)
+        plan = from_json(Plan, unsealed(values, str(path)) if isinstance(values, dict) else values)
+        for name in ("claim", "against"):
+            if plan.arms and getattr(plan, name) not in plan.arms:
+                raise ValueError(f"{name}: {getattr(plan, name)!r} is none of its arms")
+        return plan
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable plan ({error}). Remove it; the study writes it anew.") from error

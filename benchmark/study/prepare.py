@@ -1,0 +1,120 @@
+"""From the name of a study to its checked runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from benchmark.runner.attempt import Tool
+from benchmark.study.checks import Checked, budget, problems, refuse
+from benchmark.study.file import read_study, study_text
+from benchmark.study.matrix import Matrix, Run
+from benchmark.study.plan import NAME, write_plan
+from benchmark.study.spec import Flag, Study
+from files.naming import refuse_overwriting
+from files.writing import replacing
+
+COPY = "study.yaml"
+TRUST = ("trust_pickle", "trust_tokenizer_pickle")  # flags that let a file run code
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study in its folder."""
+
+    study: Study
+    file: str
+    out: Path
+    root: Path
+    tools: Mapping[str, Tool]
+
+    @cached_property
+    def checked(self) -> Checked:
+        """The configurations of its runs."""
+        return Checked({name: tool.config for name, tool in self.tools.items()})
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """All runs. Raises ValueError for budgets that are not matched."""
+        return self._matrix(self._lengths).runs()
+
+    def refuse(self) -> None:
+        """Raise ValueError that lists what would fail."""
+        plain = self._matrix({}).runs()
+        refuse(self.file, problems(self.study, plain, self.checked))
+        _ = self.runs
+
+    def write_plan(self) -> None:
+        """Write what the report needs to know, and a copy of the study, to the folder, which is locked."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_plan(self.out, self._matrix(self._lengths).plan(self.runs))
+        with replacing(self.out / COPY) as temporary:
+            temporary.write_text(study_text(self.study), encoding="utf-8")
+
+    @cached_property
+    def _lengths(self) -> dict[str, Flag]:
+        try:
+            return budget(self.study, self._matrix({}), self.checked, self.out)
+        except ValueError as error:
+            raise ValueError(f"{self.file}: nothing was run, since {error}") from error
+
+    def _matrix(self, lengths: Mapping[str, Flag]) -> Matrix:
+        flags = {name: tool.flags for name, tool in self.tools.items()}
+        return Matrix(self.study, out=self.out, root=self.root, flags=flags, lengths=lengths)
+
+
+def prepare(
+    name: str,
+    tools: Mapping[str, Tool],
+    *,
+    studies: Path,
+    out: Path | None = None,
+    root: Path | None = None,
+    seeds: tuple[int, ...] | None = None,
+    trust_pickle: bool = False,
+) -> Prepared:
+    """Return the study that `name` is: a file, or the name of one in `studies`, with what overrides the file.
+
+    `trust_pickle` is the command line's word that pickles which the file names may run.
+
+    Raises FileNotFoundError or ValueError for a name that is none, for what is wrong in the file, and where the study's
+    copy in its folder would be written over a file that is no such copy.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = studies / f"{name}.yaml"
+        if not path.is_file():
+            there = ", ".join(sorted(other.stem for other in studies.glob("*.yaml")))
+            raise ValueError(f"no study is called {name!r}; there are: {there}. Or give a file, NAME.yaml.")
+    study = read_study(path, {tool: known.flags for tool, known in tools.items()})
+    folder = out or Path("runs") / study.name
+    if path.read_text(encoding="utf-8", errors="replace") != study_text(study):  # else it is the copy itself
+        refuse_overwriting([folder / COPY, folder / NAME], [path])
+    if not trust_pickle:
+        _check_trust(study, path)
+    if seeds is not None:
+        _check_seeds(study, seeds)
+        study = replace(study, seeds=seeds)
+    return Prepared(study, path.name, folder, root or Path(study.data), tools)
+
+
+def _check_trust(study: Study, path: Path) -> None:
+    """Raise ValueError where the file says of a pickle that it is trusted: a file may be somebody else's."""
+    places = {f"arms.{arm.label}": (*arm.declared, *(arm.pretrain.flags if arm.pretrain else ())) for arm in study.arms}
+    places |= {f"tokenizers.{tokenizer.name}": tokenizer.train.flags for tokenizer in study.tokenizers}
+    for place, flags in places.items():
+        for flag in flags:
+            if flag.name in TRUST and flag.value not in (False, ("False",)):
+                raise ValueError(
+                    f"{path.name}: {place}.{flag.name}: a pickle can run any code while it is read, and the word of a "
+                    "file is not enough for that; where you trust its origin, give --trust-pickle as well."
+                )
+
+
+def _check_seeds(study: Study, seeds: tuple[int, ...]) -> None:
+    given = " ".join(map(str, seeds))
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"--seeds {given}: give one or more different seeds, none below 0.")
+    for task in study.tasks:
+        if task.search is not None and task.search.seed in seeds:
+            raise ValueError(f"--seeds {given}: the search of {task.name} takes {task.search.seed}; give others.")

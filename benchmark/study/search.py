@@ -1,0 +1,151 @@
+"""The learning rate of an arm in a task: the best of a grid on images that no result is taken from.
+
+Every arm has the same grid, seed, images and length. The winner is the rate with the best primary metric, of equal
+ones the smallest; a rate at which the loss became infinite is worse than any other.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.config import as_json
+from engine.records.record import RunRecord, read_record, standing
+from files.naming import inside
+from files.parsing import read_json
+from files.sealing import sealed, unsealed
+from files.typed import from_json
+from files.writing import replacing
+from metrics.metric import Metric
+
+NAME = "choice.json"
+DIVERGED = "NonFiniteError"  # how the record of a run begins whose loss or gradient became infinite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The runs among which a rate is chosen."""
+
+    task: str
+    arm: str
+    seed: int
+    grid: tuple[tuple[float, Path], ...]
+    """Rate and folder of each run."""
+    runs: tuple[str, ...]
+    """Their names."""
+    out: Path
+    """Folder of the choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One rate of the grid."""
+
+    rate: float
+    value: float | None
+    """Primary metric; None where the loss became infinite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a search chose, and from what."""
+
+    task: str
+    arm: str
+    metric: str
+    val_split: str
+    val_images: int
+    seed: int
+    rate: float
+    tried: tuple[Tried, ...]
+    """By rising rate."""
+
+    @property
+    def edge(self) -> Literal["lowest", "highest"] | None:
+        """Which end of the grid the best rate is, so that a better one may lie beyond; None inside."""
+        if len(self.tried) < 2 or self.rate not in (self.tried[0].rate, self.tried[-1].rate):
+            return None
+        return "lowest" if self.rate == self.tried[0].rate else "highest"
+
+    def line(self) -> str:
+        """Return one sentence for a report, with a warning where the best rate is at the edge of the grid."""
+        each = ", ".join(f"{t.rate:g}: {'diverged' if t.value is None else f'{t.value:.2f}'}" for t in self.tried)
+        text = (
+            f"Learning rate of {self.arm} in {self.task}: {self.rate:g}, by {self.metric} on {self.val_images:,} "
+            f"images ({self.val_split}) with seed {self.seed} ({each})."
+        )
+        if self.edge is not None:
+            text += f" WARNING: {self.rate:g} is the {self.edge} of the grid; a better one may lie beyond, so widen it."
+        return text
+
+
+def choose(search: Search, metric: Metric) -> Choice:
+    """Return the choice from the records of the search by `metric`, and write it to its folder.
+
+    Raises ValueError while a run of the grid has no result, and where the loss became infinite at every rate.
+    """
+    tried, records = [], []
+    for rate, folder in sorted(search.grid):
+        try:
+            record = read_record(folder)
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(f"needs the search run {folder.name}, which has no record") from error
+        if not is_settled(record):
+            why = f" ({record.error})" if record.error else ""
+            raise ValueError(f"needs the search run {folder.name}, which is {standing(folder, record)}{why}")
+        records.append(record)
+        tried.append(Tried(rate=rate, value=_value(record, metric)))
+    scored = [item for item in tried if item.value is not None]
+    if not scored:
+        raise ValueError(
+            f"the loss of {search.arm} in {search.task} became infinite at every learning rate of the search "
+            f"({', '.join(f'{item.rate:g}' for item in tried)}); add lower ones."
+        )
+    best = max(scored, key=lambda item: (metric.gain(item.value or 0.0), -item.rate))
+    first = records[0]
+    choice = Choice(
+        task=search.task,
+        arm=search.arm,
+        metric=metric.name,
+        val_split=first.val_split,
+        val_images=first.val_images,
+        seed=search.seed,
+        rate=best.rate,
+        tried=tuple(tried),
+    )
+    write_choice(search.out, choice)
+    return choice
+
+
+def write_choice(folder: Path, choice: Choice) -> None:
+    """Write `folder/choice.json`."""
+    with replacing(folder / NAME) as temporary:
+        temporary.write_text(json.dumps(sealed(as_json(choice)), indent=1) + "\n", encoding="utf-8")
+
+
+def is_settled(record: RunRecord | None) -> bool:
+    """Return whether a run of a search says all that it will: it is completed, or its loss became infinite."""
+    if record is None:
+        return False
+    return record.status == "completed" or _diverged(record)
+
+
+def read_choice(folder: Path) -> Choice | None:
+    """Return the choice in a folder, None where there is none. Raises ValueError that names the file."""
+    path = inside(folder, NAME, source=folder)
+    if not path.is_file():
+        return None
+    try:
+        values = read_json(path)
+        return from_json(Choice, unsealed(values, str(path)) if isinstance(values, dict) else values)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable choice ({error}); remove it, the study writes it anew.") from error
+
+
+def _diverged(record: RunRecord) -> bool:
+    return record.status == "failed" and (record.error or "").startswith(DIVERGED)
+
+
+def _value(record: RunRecord, metric: Metric) -> float | None:
+    value = record.metrics.get(metric.name)
+    return None if _diverged(record) or metric.is_missing(value) else value

@@ -1,0 +1,1 @@
+"""Probes of a frozen ViT on features that are extracted once."""

@@ -1,0 +1,251 @@
+"""Probes of a frozen ViT on features that are extracted once: k nearest neighbours and linear classifiers by depth.
+
+Each probe leaves a record as a training run does, tasks `knn` and `linear_features`. What leads its metrics is stated
+beforehand: the last block, the pooling of the configuration, 20 neighbours (DINO) or the rate chosen on held-out
+training images. Every other combination stands beside it, and none is chosen by the validation images.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+
+from backbones.vit import ViT
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import start_from
+from backbones.weights.loader import LoadReport
+from classification.config import Pooling, ProbeConfig
+from classification.data import LabelledImages, eval_transform, open_split, same_classes, shared_note
+from classification.probe.features import POOLINGS, Features, cache_key, cached_features, describe
+from classification.probe.knn import NEIGHBOURS, nearest_classes
+from classification.probe.linear_sweep import Sweep, sweep
+from classification.with_head import top_scores
+from engine.config import as_json
+from engine.cost import count_flops, count_parameters
+from engine.device import device_name, make_fabric, peak_memory
+from engine.images.reading import none_readable
+from engine.records.identity import run_id, write_identity
+from engine.records.provenance import git_commit, library_versions
+from engine.records.record import Cost, Evaluation, RunRecord, write_record
+from engine.records.results_file import ImageResult, write_results
+
+LEADING_NEIGHBOURS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One probe of one kind of features."""
+
+    name: str
+    """`depth06_class_k20`, `depth06_class`."""
+    top1: float
+    results: tuple[ImageResult, ...]
+
+
+def run_probes(
+    config: ProbeConfig, *, data: Path, init: InitialWeights | None, out: Path, cache: Path, say: Callable[[str], None]
+) -> list[RunRecord]:
+    """Write OUT/knn/ and OUT/linear_features/ (record.json, results.jsonl) and return the records.
+
+    Raises ValueError where `out` holds probes already, and as reading the weights and the data does.
+    """
+    for name in ("knn", "linear_features"):
+        if (out / name).exists():
+            raise ValueError(f"{out / name}: holds a probe already; give another --out.")
+    began, started = time.monotonic(), _now()
+    torch.manual_seed(config.seed)
+    vit = ViT(config.backbone)
+    report, normalisation = start_from(vit, init)
+    vit.eval().requires_grad_(False)
+    (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
+    train_notes.insert(0, same_classes(train, val))
+    val_notes += shared_note(train, val)
+    for folder in (train, val):
+        if (nothing := none_readable([path for path, _ in folder.samples], Path(folder.root).name)) is not None:
+            raise ValueError(f"{data}: {nothing}")
+    for line in report.lines() or ["RANDOM (no --init was given)"]:
+        say(f"weights: {line}")
+    fabric = make_fabric("auto")
+    vit.to(fabric.device)
+    transform = eval_transform(config.backbone.image_size, config.crop_share, normalisation)
+    text = describe(config.backbone, config.crop_share, normalisation)
+    # one file holds several networks (student, teacher), and what is declared says which and how it is read
+    weights = f"random {config.seed}" if init is None else f"{report.sha256} {init.options()}"
+    splits = []
+    for folder in (train, val):
+        images = LabelledImages(folder, transform)
+        key = cache_key(weights, images, text, str(fabric._precision.precision))
+        say(f"features of {len(images)} images of {folder.root}: {cache / key}")
+        features = cached_features(
+            cache / key, vit, images, fabric=fabric, batch_size=config.batch_size, workers=config.workers
+        )
+        splits.append(features)
+    base = _Base(config, data, init, report, train, val, (*train_notes, *val_notes), tuple(splits), vit, started, began)
+    device = fabric.device
+    neighbours = probe_neighbours(*splits, classes=len(train.classes), device=device, say=say)
+    linear = probe_linear(*splits, classes=len(train.classes), config=config, device=device, say=say)
+    last = f"depth{config.backbone.depth:02d}_{config.pooling}"
+    return [
+        base.write(out / "knn", "knn", neighbours, leading=f"{last}_k{LEADING_NEIGHBOURS}"),
+        base.write(out / "linear_features", "linear_features", linear, leading=last),
+    ]
+
+
+def probe_neighbours(
+    train: Features, val: Features, *, classes: int, device: torch.device, say: Callable[[str], None]
+) -> list[Outcome]:
+    """Return an outcome per depth, pooling and number of neighbours, and say them as a table."""
+    say("k nearest neighbours, top-1 in percent")
+    say(f"{'depth':>5} {'pooling':>8} " + " ".join(f"{f'k={k}':>7}" for k in NEIGHBOURS))
+    outcomes: list[Outcome] = []
+    label_N = torch.from_numpy(train.label_N).to(device)
+    for depth, pooling in _kinds(train):
+        bank_ND, query_VD = (features.of(depth, pooling).to(device) for features in (train, val))
+        found = nearest_classes(bank_ND, label_N, query_VD, classes=classes)
+        row = [_outcome(f"depth{depth:02d}_{pooling}_k{k}", val, answers) for k, answers in found.items()]
+        say(f"{depth:>5} {pooling:>8} " + " ".join(f"{outcome.top1:>7.2f}" for outcome in row))
+        outcomes += row
+    return outcomes
+
+
+def probe_linear(
+    train: Features,
+    val: Features,
+    *,
+    classes: int,
+    config: ProbeConfig,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> list[Outcome]:
+    """Return an outcome per depth and pooling by the rate that held-out training images choose; say every rate's."""
+    outcomes: list[Outcome] = []
+    for depth, pooling in _kinds(train):
+        found = sweep(
+            train.of(depth, pooling).to(device),
+            torch.from_numpy(train.label_N).to(device),
+            val.of(depth, pooling).to(device),
+            torch.from_numpy(val.label_N).to(device),
+            classes=classes,
+            epochs=config.linear_epochs,
+            seed=config.seed,
+        )
+        if not outcomes:
+            say("linear classifiers, top-1 in percent by learning rate at a batch of 256: held-out / validation")
+            say(f"{'depth':>5} {'pooling':>8} " + " ".join(f"{rate:>13g}" for rate in found.rates) + "  chosen")
+        say(f"{depth:>5} {pooling:>8} " + _sweep_row(found))
+        outcomes.append(_outcome(f"depth{depth:02d}_{pooling}", val, found.answers_VK))
+    return outcomes
+
+
+def _sweep_row(found: Sweep) -> str:
+    pairs = zip(found.held_out_top1, found.top1, strict=True)
+    return " ".join(f"{held:>6.2f}/{top1:>6.2f}" for held, top1 in pairs) + f"  {found.rates[found.chosen]:g}"
+
+
+def _kinds(features: Features) -> list[tuple[int, Pooling]]:
+    return [(depth, pooling) for depth in range(1, features.features_PEND.shape[1] + 1) for pooling in POOLINGS]
+
+
+def _outcome(name: str, val: Features, answers_VK: Tensor) -> Outcome:
+    rows = zip(val.image_ids, val.label_N.tolist(), answers_VK.tolist(), strict=True)
+    results = tuple(ImageResult(image_id, {"label": label, "top5": top}) for image_id, label, top in rows)
+    return Outcome(name=name, top1=top_scores(list(results))["top1"], results=results)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What the records of both probes share."""
+
+    config: ProbeConfig
+    data: Path
+    init: InitialWeights | None
+    report: LoadReport
+    train: ImageFolder
+    val: ImageFolder
+    notes: tuple[str, ...]
+    splits: tuple[Features, ...]
+    vit: ViT
+    started: str
+    began: float
+
+    def write(self, folder: Path, task: str, outcomes: Sequence[Outcome], *, leading: str) -> RunRecord:
+        """Write a probe's files and return its record; `leading` names the outcome that `top1` is."""
+        leader = next(outcome for outcome in outcomes if outcome.name == leading)
+        metrics = {**top_scores(list(leader.results)), **{outcome.name: outcome.top1 for outcome in outcomes}}
+        size = self.config.backbone.image_size
+        example = torch.zeros(1, self.config.backbone.in_chans, *size, device=next(self.vit.parameters()).device)
+        config = {**as_json(self.config), "leading": leading}
+        identity = {
+            "recipe": task,
+            "config": config,
+            "weights": self.report.sha256,
+            "data": {
+                "train_images": len(self.train.samples),
+                "val_images": len(self.val.samples),
+                "classes": self.train.classes,
+            },
+        }
+        seconds = time.monotonic() - self.began
+        results = write_results(folder, leader.results)
+        record = RunRecord(
+            run_id=run_id(identity),
+            task=task,
+            recipe=task,
+            status="completed",
+            seed=self.config.seed,
+            steps=0,
+            total_steps=0,
+            samples_seen=0,
+            data=str(self.data),
+            train_split="train",
+            val_split=self.config.val_split,
+            train_images=len(self.train.samples),
+            val_images=len(self.val.samples),
+            data_notes=self.notes,
+            unreadable_images=tuple(line for split in self.splits for line in split.unreadable),
+            architecture=asdict(self.config.backbone),
+            weights_source=self.report.source,
+            weights_path=self.report.path,
+            weights_sha256=self.report.sha256,
+            weights_report=tuple(self.report.lines()),
+            primary_metric="top1",
+            metrics=metrics,
+            evaluations=(Evaluation(step=0, metrics=metrics),),
+            losses={},
+            cost=Cost(
+                parameters=count_parameters(self.vit),
+                flops_per_image=count_flops(self.vit, example),
+                images_per_second=None,
+                data_wait_share=None,
+                peak_memory_bytes=peak_memory(example.device),
+                train_seconds=0.0,
+                total_seconds=seconds,
+            ),
+            config=config,
+            results_file=results.name,
+            results_sha256=results.sha256,
+            pictures=(),
+            outputs=(),
+            git_commit=git_commit(),
+            libraries=library_versions(),
+            device=device_name(example.device),
+            world_size=1,
+            precision="float16 features",
+            started=self.started,
+            ended=_now(),
+            error=None,
+            extra={"classes": self.train.classes},
+            weights_options={} if self.init is None else self.init.options(),
+        )
+        write_identity(folder, identity)
+        write_record(folder, record)
+        return record
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

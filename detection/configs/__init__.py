@@ -1,1 +1,0 @@
-"""Models assembled from detectron2's parts, one file per model."""

@@ -1,0 +1,1 @@
+"""The ViT as a detectron2 backbone, and the detector on it."""

@@ -1,0 +1,1 @@
+"""Recipes of detection, a module per source."""

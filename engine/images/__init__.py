@@ -1,0 +1,1 @@
+"""Reading images: any mode and depth, EXIF rotation, tar shards, limits."""

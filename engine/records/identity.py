@@ -1,0 +1,103 @@
+"""Which run a folder belongs to: written at its start, compared when it is resumed."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from engine.config import NOT_IDENTITY, differences, with_defaults
+from engine.records.metrics_file import CSV_NAME
+from engine.records.record import IDENTITY_NAME, PICTURES, RECORD_NAME, TENSORBOARD
+from engine.task import Facts
+from engine.training.resume import FOLDER, checkpoints
+from files.naming import inside
+from files.parsing import read_json
+from files.sealing import sealed, unsealed
+from files.writing import replacing
+
+# what a run reads again, adds to or writes into; all else is replaced as a whole
+WRITTEN_TO = (IDENTITY_NAME, RECORD_NAME, CSV_NAME, FOLDER, PICTURES, TENSORBOARD)
+
+
+def identity_of(recipe: str, config: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    """Return what makes a run what it is: recipe, configuration, initial weights and data."""
+    return {
+        "recipe": recipe,
+        "config": config,
+        "weights": facts.weights.sha256,
+        "data": {
+            "train_split": facts.train_split,
+            "val_split": facts.val_split,
+            "train_images": facts.train_images,
+            "val_images": facts.val_images,
+            **facts.extra,
+        },
+    }
+
+
+def run_id(identity: dict[str, Any]) -> str:
+    """Return 16 hexadecimal digits of what makes a run what it is, leaving out what may change on resumption."""
+    text = json.dumps(_essential(identity), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_identity(out: Path, identity: dict[str, Any]) -> None:
+    """Write `out/config.json`, with the digest of its content."""
+    with replacing(out / IDENTITY_NAME) as temporary:
+        temporary.write_text(json.dumps(sealed(_plain(identity)), indent=1) + "\n", encoding="utf-8")
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """Return what `write_identity` wrote. Raises OSError, or ValueError that names the file."""
+    identity = read_json(path, surrogates=True)
+    if not isinstance(identity, dict):
+        raise ValueError(f"{path}: holds no JSON object, so it is no configuration of a run.")
+    return unsealed(identity, str(path))
+
+
+def check_folder(out: Path, identity: dict[str, Any], *, resume: bool, config: Any = None) -> None:
+    """Raise ValueError where `out` is no folder, or holds another run than the one to be resumed, or links out of it.
+
+    A field of `config`, the dataclass in `identity`, that the run was begun without counts as its default.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; --out names a folder.")
+    for name in WRITTEN_TO:
+        inside(out, name, source=out)
+    path, saved = out / IDENTITY_NAME, checkpoints(out)
+    if not path.exists():
+        if saved:
+            raise ValueError(
+                f"{out}: holds checkpoints ({saved[-1].name}) without {IDENTITY_NAME}, so nobody can tell of which run "
+                f"they are; put its {IDENTITY_NAME} back, or give another --out."
+            )
+        return
+    if not resume:
+        raise ValueError(
+            f"{out}: holds a run already ({IDENTITY_NAME}); give another --out, or add --resume to continue it."
+        )
+    try:
+        old = read_identity(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} The folder cannot be resumed without it; restore it, or give another --out."
+        ) from error
+    if config is not None and isinstance(old.get("config"), dict):
+        old = _plain({**old, "config": with_defaults(old["config"], config)})
+    if found := differences(old, _plain(identity)):
+        raise ValueError(
+            f"{out}: holds a run with another configuration, so it cannot be resumed with this one: "
+            f"{'; '.join(found)}. Repeat its flags, or give another --out."
+        )
+
+
+def _plain(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return it as JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
+    return plain
+
+
+def _essential(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _essential(item) for name, item in value.items() if name not in NOT_IDENTITY}
+    return value

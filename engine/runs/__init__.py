@@ -1,0 +1,1 @@
+"""A finished run opened again: evaluation, prediction, export."""

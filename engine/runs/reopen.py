@@ -1,0 +1,208 @@
+"""Evaluating a finished or interrupted run again: its last checkpoint, on its own or another split."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from backbones.weights.declaration import InitialWeights, TrustStart
+from engine.config import RunConfig, differences
+from engine.device import make_fabric
+from engine.images.file import allow_megapixels
+from engine.records.metrics_file import CSV_NAME
+from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record, standing
+from engine.records.results_file import RESULTS_NAME, write_results
+from engine.runs.bounds import refuse_beyond
+from engine.spec import TaskTable
+from engine.task import Task
+from engine.training.drawing import drawn
+from engine.training.evaluation import evaluate
+from engine.training.log import evaluation_lines
+from engine.training.resume import checkpoints, load_model
+from files.digest import file_sha256
+from files.naming import distinct_stems, inside
+from files.typed import from_json
+from files.writing import replacing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line says of a run that is opened again."""
+
+    data: Path | None = None
+    """Folder of the data set; the run's own unless given."""
+    split: str | None = None
+    """Validation split; the run's own unless given."""
+    trust_pickle: TrustStart = False
+    trust_tokenizer: bool = False
+    """Read the tokenizer of the run where it is a pickle, which can run any code."""
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The task of a run as it was trained, its weights not yet those of the checkpoint."""
+
+    task: Task
+    run: RunConfig
+    checkpoint: Path
+    """The last one."""
+
+
+@dataclass(frozen=True)
+class Reevaluation:
+    """What came out, and where it lies."""
+
+    metrics: dict[str, float]
+    step: int
+    folder: Path
+    pictures: tuple[Path, ...]
+    warnings: tuple[str, ...]
+
+
+def reevaluate(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], None]) -> Reevaluation:
+    """Evaluate the last checkpoint of the run in folder `run` and write `run/evaluations/<split>/`.
+
+    Raises as `rebuild`.
+    """
+    rebuilt = rebuild(run, tasks, asked, say=say)
+    task = rebuilt.task
+    folder = _evaluation_folder(run, task.facts.val_split)
+    fabric = make_fabric(rebuilt.run.precision)
+    step = load_model(rebuilt.checkpoint, task.model)
+    task.model.to(fabric.device)
+    evaluated = evaluate(task, rebuilt.run, fabric, stop=lambda: False, progress=evaluation_lines(task.name, say))
+    if evaluated is None:
+        raise AssertionError("nothing asked the evaluation to stop")
+    with replacing(folder / "metrics.json") as temporary:
+        values = {"step": step, "metrics": evaluated.metrics, "unreadable": evaluated.unreadable}
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_results(folder, evaluated.results)
+    warnings: list[str] = []
+    pictures = drawn("pictures", lambda: task.draw(evaluated.results, folder / "pictures"), warnings.append)
+    return Reevaluation(evaluated.metrics, step, folder, tuple(pictures), tuple(warnings))
+
+
+def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], None]) -> Rebuilt:
+    """Return the task of the run in folder `run`, on its own data and validation split or those that are asked for.
+
+    What is read by the word of the record alone is said.
+
+    The weights that the run started from are not read where the record states what pixels are normalised with; a
+    checkpoint of the run takes their place.
+
+    Raises ValueError or FileNotFoundError where the folder holds no record or no checkpoint, and for a record without
+    the normalisation where the weights that the run started from are gone or are others now; for a model that the
+    checkpoint cannot hold, before it is built.
+    """
+    record = read_record(run)
+    source = run / RECORD_NAME
+    spec = tasks.get(record.task)
+    if spec is None or spec.module is None:
+        known = ", ".join(sorted(name for name, each in tasks.items() if each.module is not None))
+        raise ValueError(f"{source}: a run of task {record.task!r}; known are {known}.")
+    saved = checkpoints(run)
+    if not saved:
+        raise FileNotFoundError(
+            f"{run}: holds no checkpoint to evaluate (status {standing(run, record)}, step {record.steps})."
+        )
+    try:
+        config = from_json(spec.config, record.config, place="config")
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}.") from error
+    refuse_beyond(config, saved[-1], source)
+    allow_megapixels(config.run.max_megapixels, at_least=True)
+    init = _initial_weights(record, config, source, trust_pickle=asked.trust_pickle)
+    if getattr(config, "resume_from", None) is not None:  # the run has its own checkpoints now
+        config = replace(config, resume_from=None)
+    config = _on(config, record, asked)
+    data = asked.data or Path(record.data)
+    if "\0" in f"{data}{record.val_split}":
+        raise ValueError(f"{source}: the path of the data or the name of a split holds a zero byte.")
+    if asked.data is None:
+        say(f"data: {record.data}, by the word of the record (--data gives another folder)")
+    if init is not None and init.normalisation is None:
+        say(f"weights: {init.path}, by the word of the record")
+    for line in named_files(config):
+        say(line)
+    trust = {"trust_tokenizer": asked.trust_tokenizer} if spec.reads_tokenizer else {}
+    task = spec.build(config, data=data, init=init, **trust)
+    classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
+    if classes != record.extra:
+        raise ValueError(
+            f"{task.facts.data}: its classes are not those that {source} names as trained on: "
+            f"{'; '.join(differences(record.extra, classes))}."
+        )
+    return Rebuilt(task, config.run, saved[-1])
+
+
+def files_of(run: Path) -> list[Path]:
+    """Return the files that a run consists of, which no other tool may write over."""
+    names = (RECORD_NAME, IDENTITY_NAME, WEIGHTS_NAME, CSV_NAME, RESULTS_NAME)
+    return [*(run / name for name in names), *checkpoints(run), *run.glob("*.safetensors")]
+
+
+def _on(config: Any, record: RunRecord, asked: Asked) -> Any:
+    """Return the configuration with the split and the data that are asked for."""
+    split, data = asked.split, asked.data
+    if split is not None:
+        if not hasattr(config, "val_split"):
+            raise ValueError(f"--split: the validation split of {record.task} is fixed ({record.val_split}).")
+        config = replace(config, val_split=split)
+        if hasattr(config, "val_json"):  # it named the annotations of the run's own split
+            config = replace(config, val_json=None)
+    if data is not None and hasattr(config, "train_split"):  # other images may have no training split; none is needed
+        config = replace(config, train_split=split or record.val_split)
+        if hasattr(config, "train_json"):
+            config = replace(config, train_json=config.val_json)
+    return config
+
+
+def named_files(config: Any) -> list[str]:
+    """Return a line for every file beside the data that is read because the record's configuration names it."""
+    named = {name: getattr(config, name, None) for name in ("train_json", "val_json", "train_list", "tokenizer")}
+    return [f"{name}: {path}, by the word of the record" for name, path in named.items() if path is not None]
+
+
+def _evaluation_folder(run: Path, split: str) -> Path:
+    """Return where an evaluation is written, inside the run's folder whatever the split is called."""
+    plain = PurePosixPath(split)
+    name = split
+    if plain.is_absolute() or ".." in plain.parts:  # a split beside the data's folder
+        name = distinct_stems([split], [split], endings=("",))[0]
+    folder = f"evaluations/{name}"
+    for part in (f"{folder}/pictures", folder):
+        path = inside(run, part, source=run / RECORD_NAME)
+    return path
+
+
+def _initial_weights(record: RunRecord, config: Any, source: Path, *, trust_pickle: bool) -> InitialWeights | None:
+    """Return the declaration of what the run started from, None for random weights.
+
+    What the record says of trust is not asked: whoever made the folder wrote it.
+    """
+    if record.weights_path is None or getattr(config, "resume_from", None) is not None:
+        return None
+    options = {name: value for name, value in record.weights_options.items() if name not in ("trust_pickle", "path")}
+    try:
+        declared = from_json(InitialWeights, {**options, "path": record.weights_path}, place="weights_options")
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}.") from error
+    own = getattr(config, "normalisation", None)
+    known = record.normalisation or (None if own is None else {"mean": own.mean, "std": own.std})
+    if known is not None:
+        return replace(declared, normalisation=known)
+    path = declared.path
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: the weights that the run started from are gone; their header states the normalisation of the "
+            f"pixels, which {source}, a record of before, does not. Put back the file of sha256 "
+            f"{record.weights_sha256}."
+        )
+    if path.is_file() and record.weights_sha256 is not None and (found := file_sha256(path)) != record.weights_sha256:
+        raise ValueError(
+            f"{path}: is another file now (sha256 {found}) than the weights that the run started from "
+            f"({record.weights_sha256}); they state the normalisation of the pixels, which {source}, a record of "
+            "before, does not. Put the file back."
+        )
+    return replace(declared, trust_pickle=trust_pickle)

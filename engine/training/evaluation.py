@@ -1,0 +1,77 @@
+"""Evaluating a task on its validation images, over all processes."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+
+from engine.config import RunConfig
+from engine.records.results_file import ImageResult
+from engine.task import Task
+from engine.training.data import Shard, eval_batches
+from engine.training.processes import from_each
+from engine.training.seeding import derive, seed_all
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Metrics of the whole validation split and one result per readable image, in the data set's order."""
+
+    metrics: dict[str, float]
+    results: tuple[ImageResult, ...]
+    unreadable: dict[str, str]
+    """path -> reason"""
+
+
+def evaluate(
+    task: Task,
+    run: RunConfig,
+    fabric: Fabric,
+    *,
+    stop: Callable[[], bool],
+    progress: Callable[[int, int], None],
+) -> Evaluated | None:
+    """Return the evaluation of `task.model` as it is, or None where `stop` said so between two batches.
+
+    The model is put in eval mode and back. Every process gets the whole result. `progress` is told how many of how many
+    images of this process are done.
+    """
+    if fabric.world_size > 1:
+        for buffer in task.model.buffers():  # running statistics of batch norm differ between processes
+            dist.broadcast(buffer, 0)
+    training = task.model.training
+    task.model.eval()
+    shard = Shard(fabric.global_rank, fabric.world_size)
+    batches = eval_batches(task, seed=run.seed, batch_size=run.eval_batch_size, shard=shard, workers=run.workers)
+    mine = len(range(shard.rank, len(task.val_data), shard.world))
+    results: list[ImageResult] = []
+    unreadable: dict[str, str] = {}
+    progress(0, mine)
+    with closing(batches), torch.no_grad(), fabric.autocast():
+        for number, batch in enumerate(batches):
+            if fabric.world_size == 1 and stop():  # with more processes a lone stop would leave the others waiting
+                task.model.train(training)
+                return None
+            unreadable |= {error.path: error.reason for error in batch.unreadable}
+            if batch.data is None:
+                continue
+            seed_all(derive(run.seed, "evaluate", number))
+            predicted = task.predict(fabric.to_device(batch.data))
+            if len(predicted) != len(batch.ids):
+                raise AssertionError(f"{task.name}: {len(predicted)} results for {len(batch.ids)} images")
+            results += predicted
+            progress(len(results), mine)
+    task.model.train(training)
+    parts = from_each(fabric, (results, unreadable))
+    results = _interleave([part for part, _ in parts])
+    unreadable = {path: reason for _, part in parts for path, reason in part.items()}
+    return Evaluated(metrics=task.score(results), results=tuple(results), unreadable=unreadable)
+
+
+def _interleave(parts: list[list[ImageResult]]) -> list[ImageResult]:
+    """Undo the sharding `rank::world`, so that the order is the data set's."""
+    longest = max(len(part) for part in parts)
+    return [part[i] for i in range(longest) for part in parts if i < len(part)]

@@ -1,0 +1,400 @@
+"""The training loop: `fit` trains any Task and returns the record of the run.
+
+The order within step s is fixed: train, save where due, evaluate where due. A run that is stopped anywhere and resumed
+repeats nothing that counts and skips nothing, so its weights, optimiser state and metrics equal an uninterrupted run's
+bit for bit (on one CPU; on CUDA up to its own nondeterminism).
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.amp import GradScaler
+
+from engine.config import RunConfig, as_json
+from engine.cost import count_parameters
+from engine.curves import CURVES_NAME, draw_curves
+from engine.device import make_fabric
+from engine.records.identity import check_folder, identity_of, run_id
+from engine.records.metrics_file import CSV_NAME, Mark, MetricsFile
+from engine.records.record import PICTURES, RunRecord, Status, write_record
+from engine.records.recording import Named, Recorder, now, relative
+from engine.records.results_file import write_results
+from engine.task import ActsAfterSteps, Task
+from engine.training import resume as checkpointing
+from engine.training.block_modes import checkpoint_activations, compile_blocks
+from engine.training.data import Batch, Shard, check_readable, train_batches
+from engine.training.drawing import drawn
+from engine.training.ema import Average, averaged
+from engine.training.evaluation import Evaluated, evaluate
+from engine.training.finite import NonFiniteError, non_finite
+from engine.training.introduction import doubts, introduction
+from engine.training.log import RunLog, duration
+from engine.training.meter import Meter
+from engine.training.occupation import begin, occupied
+from engine.training.optim import build_optimizer, set_lr
+from engine.training.processes import from_all, on_any
+from engine.training.resume import Progress, Trained
+from engine.training.schedule import lr_factor
+from engine.training.seeding import derive, seed_all
+from engine.training.sharding import gathered, unshard_for_good, whole
+from engine.training.stop import StopRequest, stop_requests
+
+EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
+
+
+def fit(
+    task: Task,
+    config: Any,
+    *,
+    recipe: str,
+    out: Path,
+    resume: bool = False,
+    departures: tuple[str, ...] = (),
+    arm: str | None = None,
+) -> RunRecord:
+    """Train `task` as `config.run` says, into `out`, and return its record (completed or interrupted).
+
+    `departures` is what the record says of the recipe (engine.recipe), `arm` what it calls the initial weights.
+
+    A run that fails leaves a record that says so, and its exception is raised. Raises ValueError before training where
+    `out` holds another run, and where no image of a split can be read.
+    """
+    run: RunConfig = config.run
+    facts = task.facts
+    identity = identity_of(recipe, as_json(config), facts)
+    check_folder(out, identity, resume=resume, config=config)
+    fabric = make_fabric(run.precision, run.strategy)
+    named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
+    session = _Session(task, config, named, out, fabric, resume=resume)
+    check_readable(task, seed=run.seed, most=run.max_unreadable, workers=run.workers)
+    # after all that may refuse the run, so that a refusal leaves nothing; the folder may have changed since
+    with occupied(out, fabric, lambda: check_folder(out, identity, resume=resume, config=config)) as problems:
+        if fabric.is_global_zero:
+            begin(out, task, identity)
+        fabric.barrier()
+        with stop_requests() as stop:
+            return session.run(stop, problems)
+
+
+class _Session:
+    """One process's life of a run: from its start or its last checkpoint to its end."""
+
+    def __init__(self, task: Task, config: Any, named: Named, out: Path, fabric: Fabric, *, resume: bool) -> None:
+        self.task, self.named, self.out, self.fabric, self.resume = task, named, out, fabric, resume
+        self.run_config: RunConfig = config.run
+        run = self.run_config
+        sizes = {"batch_size": run.batch_size, "dataset_size": len(task.train_data)}
+        self.total = run.length.steps(**sizes)
+        if self.total < 1:
+            raise ValueError(f"the run's length, {run.length.value} {run.length.unit}, is less than one step.")
+        self.warmup = run.schedule.warmup.steps(**sizes)
+        self.eval_every = max(1, run.eval_every.steps(**sizes)) if run.eval_every else self.total
+        self.save_every = max(1, run.save_every.steps(**sizes)) if run.save_every else self.total
+        self.peak_lr = run.optim.lr(run.batch_size)
+        task.param_groups(run.optim)  # refuses what it must before anything is written
+        self.shard = Shard(fabric.global_rank, fabric.world_size, run.accumulate)
+        self.shard.positions(0, run.batch_size)  # refuses a batch that cannot be shared
+        if run.activation_checkpointing:
+            checkpoint_activations(task.model)
+        if run.compile:
+            compile_blocks(task.model, fabric.device)
+        self.recorder = Recorder(
+            task=task,
+            config=config,
+            named=named,
+            fabric=fabric,
+            total_steps=self.total,
+            parameters=count_parameters(task.model),
+        )
+
+    def run(self, stop: StopRequest, problems: list[str]) -> RunRecord:
+        """Train to the end, or to the request to stop; return the record. `problems` are said and recorded."""
+        run, model = self.run_config, self.task.model
+        module: Any = self.fabric.setup_module(model)  # sharding replaces the parameters of `model`
+        self.groups = self.task.param_groups(run.optim)
+        scaler: GradScaler | None = getattr(self.fabric._precision, "scaler", None)
+        inner = build_optimizer(self.groups, run.optim, peak_lr=self.peak_lr, scaled_loss=scaler is not None)
+        optimizer = self.fabric.setup_optimizers(inner)
+        self.trained = Trained(
+            model=model,
+            optimizer=inner,
+            average=None if run.ema_decay is None else Average(model, run.ema_decay),
+            scaler=scaler,
+        )
+        restored, broken = checkpointing.load_latest(self.out, self.trained, self.fabric)
+        self.progress = restored or Progress(started=now())
+        self.recorder.earlier_seconds = self.progress.total_seconds
+        metrics = self._metrics_file()
+        self.log = RunLog(
+            self.out,
+            label=self.task.name,
+            total_steps=self.total,
+            first_step=self.progress.step,
+            metrics=metrics,
+            workers=run.workers,
+        )
+        self._introduce()
+        unread = [metrics.problem] if metrics is not None and metrics.problem else []
+        for problem in (*problems, *broken, *unread):
+            self._warn(problem)
+        if self.resume and restored is None:
+            self.log.say(f"warning: {self.out} holds no checkpoint to resume; the run starts at its first step.")
+        if restored is not None:
+            self.log.say(f"  resuming after step {self.progress.step} of {self.total}")
+        status: Status = "failed"
+        error: str | None = None
+        self._write_record("running")
+        try:
+            self.log.start()
+            if self._train(module, optimizer, stop):
+                self._finish()
+                status = "completed"
+            else:
+                status, error = "interrupted", stop.signal_name or "stopped by another process"
+        except BaseException as exception:
+            error = f"{type(exception).__name__}: {exception}"
+            raise
+        finally:
+            self.log.close()
+            record = self._write_record(status, error)
+            self._conclude(record)
+        return record
+
+    def _metrics_file(self) -> MetricsFile | None:
+        """Return it on the first process, which alone writes."""
+        if not self.fabric.is_global_zero:
+            return None
+        progress = self.progress
+        mark = Mark(progress.metrics_size, progress.metrics_sha256)
+        return MetricsFile(self.out, step=progress.step, evaluated=self._evaluated(), mark=mark)
+
+    def _introduce(self) -> None:
+        average, steps = self.trained.average, self.total
+        for line in introduction(
+            self.task,
+            self.run_config,
+            self.named,
+            self.fabric,
+            groups=self.groups,
+            average=average,
+            steps=steps,
+            peak_lr=self.peak_lr,
+        ):
+            self.log.say(line)
+        for doubt in doubts(average, steps=steps, warmup=self.warmup):
+            self.log.say(f"warning: {doubt}")
+
+    def _train(self, module: Any, optimizer: Any, stop: StopRequest) -> bool:
+        """Train and evaluate to the last step; return False where stopped before, with everything saved."""
+        run = self.run_config
+        if not self._evaluate_if_due(stop):  # a run stopped between its checkpoint and its evaluation
+            return False
+        module.train()
+        steps = range(self.progress.step, self.total)
+        batches = train_batches(
+            self.task,
+            seed=run.seed,
+            steps=steps,
+            batch_size=run.batch_size,
+            shard=self.shard,
+            workers=run.workers,
+        )
+        with closing(batches):
+            return self._take(steps, batches, module, optimizer, stop)
+
+    def _take(self, steps: range, batches: Iterator[Batch], module: Any, optimizer: Any, stop: StopRequest) -> bool:
+        run, progress = self.run_config, self.progress
+        meter = Meter()
+        saved = progress.step
+        for step in steps:
+            if on_any(self.fabric, bool(stop)):
+                if saved != progress.step:
+                    self._save()
+                return False
+            meter.begin()
+            lr = self.peak_lr * lr_factor(run.schedule, step, total_steps=self.total, warmup_steps=self.warmup)
+            set_lr(optimizer, lr)
+            losses, norm, waited = self._step(module, optimizer, batches, step, lr)
+            if self.trained.average is not None:
+                self.trained.average.update()
+            progress.step = step + 1
+            if isinstance(self.task, ActsAfterSteps):
+                self.task.after_step(progress.step, self.total)
+            progress.losses = losses
+            meter.end(waited)
+            progress.train_seconds += meter.seconds
+            progress.wait_seconds += waited
+            rates = meter.rates(run.batch_size * self.task.facts.views_per_image)
+            values = {**losses, "lr": lr, "grad_norm": norm, **rates}
+            if self.trained.scaler is not None:
+                values["loss_scale"] = self.trained.scaler.get_scale()  # falls at every step that overflows
+            due = progress.step % run.log_every == 0 or progress.step in (1, self.total)
+            self.log.step(progress.step, values, write=due)
+            if progress.step % self.save_every == 0 or progress.step == self.total:
+                self._save()
+                saved = progress.step
+            if self._evaluation_due():
+                if not self._evaluate_if_due(stop):
+                    if saved != progress.step:
+                        self._save()
+                    return False
+                module.train()
+        return True
+
+    def _step(
+        self, module: Any, optimizer: Any, batches: Any, step: int, lr: float
+    ) -> tuple[dict[str, float], float, float]:
+        """One optimiser step; return named losses with their sum `loss`, the gradient norm and the seconds waited."""
+        run, fabric = self.run_config, self.fabric
+        sums: dict[str, float] = {}
+        waited = 0.0
+        for micro in range(run.accumulate):
+            start = time.monotonic()
+            batch: Batch = next(batches)
+            data = fabric.to_device(batch.data)
+            waited += time.monotonic() - start
+            if on_any(fabric, bool(batch.unreadable)):  # counted alike everywhere: all stop at the limit together
+                found = [(error.path, error.reason) for error in batch.unreadable]
+                self._count_unreadable(dict(from_all(fabric, found)))
+            seed_all(derive(run.seed, "step", step, micro, fabric.global_rank))
+            with fabric.no_backward_sync(module, enabled=micro < run.accumulate - 1):
+                losses: dict[str, Tensor] = module(data)
+                # what needs no gradient is a number to watch, not a loss
+                loss = torch.stack([value.float() for value in losses.values() if value.requires_grad]).sum()
+                bad = not bool(torch.isfinite(loss))
+                if on_any(fabric, bad):
+                    culprits = from_all(fabric, batch.ids if bad else ())
+                    raise self._non_finite("the loss", step, culprits, losses, lr)
+                fabric.backward(loss / run.accumulate)
+            for name, value in {**losses, "loss": loss}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / run.accumulate
+        if run.optim.clip_norm is not None:
+            norm = fabric.clip_gradients(module, optimizer, max_norm=run.optim.clip_norm, error_if_nonfinite=False)
+        else:
+            fabric._precision.unscale_gradients(self.trained.optimizer)
+            norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+        norm_value = float(whole(norm)) if norm is not None else 0.0
+        # float16 scaling overflows now and then by design: its scaler skips the step
+        if run.precision != "16-mixed" and not torch.isfinite(torch.tensor(norm_value)):
+            raise self._non_finite("the gradient", step, from_all(fabric, batch.ids), losses, lr)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return sums, norm_value, waited
+
+    def _evaluation_due(self) -> bool:
+        step = self.progress.step
+        return step > 0 and (step % self.eval_every == 0 or step == self.total)
+
+    def _evaluated(self) -> bool:
+        evaluations = self.progress.evaluations
+        return bool(evaluations) and evaluations[-1]["step"] == self.progress.step
+
+    def _evaluate_if_due(self, stop: StopRequest) -> bool:
+        """Evaluate where due and not done; return False where stopped."""
+        progress = self.progress
+        done = self._evaluated()
+        final = progress.step == self.total
+        # the last evaluation also makes the results file and the pictures, which no checkpoint holds
+        if not self._evaluation_due() or (done and not final):
+            return True
+        with self._final_weights():
+            evaluated = evaluate(
+                self.task, self.run_config, self.fabric, stop=lambda: bool(stop), progress=self.log.evaluating
+            )
+        if evaluated is None:
+            return False
+        self._count_unreadable(evaluated.unreadable)
+        if not done:
+            progress.evaluations.append({"step": progress.step, "metrics": evaluated.metrics})
+            self.log.scalars(progress.step, {f"val/{name}": value for name, value in evaluated.metrics.items()})
+        self.log.say(f"step {progress.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in evaluated.metrics.items()))
+        if final and not done:
+            self._save()  # before anything else may fail
+        self._write_record("running")
+        if final:
+            self._keep_results(evaluated)
+        return True
+
+    @contextmanager
+    def _final_weights(self) -> Iterator[None]:
+        """Have the model hold, whole on every process, the weights that are evaluated."""
+        with averaged(self.trained.average), gathered(self.task.model):
+            yield
+
+    def _keep_results(self, evaluated: Evaluated) -> None:
+        written, folder = self.recorder.written, self.out / PICTURES
+        if self.fabric.is_global_zero:
+            written.results = write_results(self.out, evaluated.results)
+        self._write_record("running")
+        with self._final_weights():
+            if self.fabric.is_global_zero:
+                pictures = drawn("pictures", lambda: self.task.draw(evaluated.results, folder), self._warn)
+                curves = drawn(CURVES_NAME, lambda: draw_curves(self.out / CSV_NAME, folder / CURVES_NAME), self._warn)
+                written.pictures = relative([*pictures, *curves], self.out)
+
+    def _finish(self) -> None:
+        with averaged(self.trained.average):
+            unshard_for_good(self.task.model)
+            if self.fabric.is_global_zero:
+                self.recorder.finished(self.out, self.task.finish(self.out), self.log.mark())
+            self.fabric.barrier()
+
+    def _save(self) -> None:
+        self.progress.total_seconds = self.recorder.seconds
+        mark = self.log.mark()
+        self.progress.metrics_size, self.progress.metrics_sha256 = mark.size, mark.sha256
+        state = self.trained.state()
+        if self.fabric.is_global_zero:
+            checkpointing.save(self.out, state=state, progress=self.progress, keep_last=self.run_config.keep_last)
+        self.fabric.barrier()
+
+    def _count_unreadable(self, found: dict[str, str]) -> None:
+        """Say and count unreadable images; raise ValueError above the limit."""
+        known, limit = self.progress.unreadable, self.run_config.max_unreadable
+        for path, reason in found.items():
+            if path not in known:
+                known[path] = reason
+                self.log.say(f"warning: {path}: unreadable image ({reason}); left out, {len(known)} so far.")
+        if len(known) > limit:
+            raise ValueError(
+                f"{len(known)} images cannot be read, more than max_unreadable = {limit}; the last: "
+                f"{next(reversed(known))}. Mend or remove them, or raise the limit by --max-unreadable (with --resume "
+                "the run goes on from its last checkpoint)."
+            )
+
+    def _non_finite(
+        self, what: str, step: int, images: list[str], losses: dict[str, Tensor], lr: float
+    ) -> NonFiniteError:
+        where = f"on process {self.fabric.global_rank}; lr {lr:.3g}"
+        return non_finite(what, step, losses, where=where, images=images, saved=checkpointing.checkpoints(self.out))
+
+    def _warn(self, problem: str) -> None:
+        """Say what went wrong, and keep it for the record."""
+        self.recorder.written.warnings.append(problem)
+        self.log.say(f"warning: {problem}")
+
+    def _conclude(self, record: RunRecord) -> None:
+        say = self.log.say
+        if record.status == "interrupted":
+            say(f"interrupted by {record.error} after step {record.steps}; saved. Continue with --resume.")
+        if record.status == "completed":
+            say(f"done in {duration(record.cost.total_seconds)}: {self.out / 'record.json'}")
+            for name in (*record.outputs, *record.pictures):
+                say(f"  {self.out / name}")
+
+    def _write_record(self, status: Status, error: str | None = None) -> RunRecord:
+        record = self.recorder.record(self.progress, status, error)
+        if self.fabric.is_global_zero:
+            try:
+                write_record(self.out, record, over=status != "running")
+            except OSError as problem:
+                if status != "failed":
+                    raise
+                self.log.say(f"warning: the record of the failure was not written: {problem}")
+        return record

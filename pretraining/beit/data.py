@@ -1,0 +1,106 @@
+"""Unlabelled images as BEiT and its tokenizer see them: one crop at two sizes, and the mask of the patches.
+
+The crop is resized to the ViT's size (bicubic) and to the tokenizer's (Lanczos), from the same pixels of the file, as
+in BEiT's public code (arXiv 2106.08254, appendix D; section 2.3 for the mask). Axis letters: C channels, N patches.
+"""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import RandomResizedCrop, v2
+
+from backbones.weights.normalisation import Normalisation
+from engine.images.reading import open_images
+
+S = TypeVar("S")
+Sample = tuple[Tensor, Tensor, Tensor, str]  # image_CHW normalised, pixel_CHW from 0 to 1, mask_N, image id
+Size = tuple[int, int]  # height, width in pixels
+CROP_SHARE = 224 / 256  # evaluation takes this share of the shorter side
+ASPECTS = (3 / 4, 4 / 3)
+
+
+class Images(Generic[S]):
+    """The images below a folder, each as `view` makes it."""
+
+    def __init__(self, root: Path, view: Callable[[Image.Image], S]) -> None:
+        """`root` is searched with its subfolders. Raises what `open_images` raises."""
+        self.images, self.view = open_images(root), view
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[S, str]:
+        return self.view(self.images.read(index)), self.image_id(index)
+
+    def image_id(self, index: int) -> str:
+        """The path below the split's folder."""
+        return self.images.image_id(index)
+
+
+class MaskedViews:
+    """An image as (normalised for the ViT, pixels from 0 to 1 for the tokenizer, mask_N), drawn anew at every call."""
+
+    def __init__(
+        self,
+        crop: Callable[[Image.Image], Image.Image],
+        *,
+        image_size: Size,
+        token_size: Size,
+        normalisation: Normalisation,
+        mask: Callable[[random.Random], Tensor],
+    ) -> None:
+        self.crop, self.mask = crop, mask
+        self.image_size, self.token_size = image_size, token_size
+        self.normalisation = normalisation
+
+    def __call__(self, image: Image.Image) -> tuple[Tensor, Tensor, Tensor]:
+        crop = self.crop(image)
+        seen = _pixels(crop, self.image_size, Image.Resampling.BICUBIC)
+        image_CHW = v2.functional.normalize(seen, list(self.normalisation.mean), list(self.normalisation.std))
+        pixel_CHW = _pixels(crop, self.token_size, Image.Resampling.LANCZOS)
+        mask_hw = self.mask(random.Random(random.getrandbits(64)))
+        return image_CHW, pixel_CHW, mask_hw.flatten()
+
+
+class RandomCrop:
+    """Colour jitter, flip, and a random part of the image, in the order of BEiT's code."""
+
+    def __init__(self, *, scale: tuple[float, float], flip: bool, jitter: float) -> None:
+        """`jitter` is the largest relative change of brightness, contrast and saturation; 0 changes none."""
+        steps: list[Callable[[Image.Image], Image.Image]] = []
+        if jitter:
+            steps.append(v2.ColorJitter(jitter, jitter, jitter))
+        if flip:
+            steps.append(v2.RandomHorizontalFlip())
+        self.steps, self.scale = steps, list(scale)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        for step in self.steps:
+            image = step(image)
+        top, left, height, width = RandomResizedCrop.get_params(image, self.scale, list(ASPECTS))
+        return image.crop((left, top, left + width, top + height))
+
+
+class CentreCrop:
+    """The centre of the image in the aspect of `size`, CROP_SHARE of what fits."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        height, width = self.size
+        scale = CROP_SHARE * min(image.height / height, image.width / width)
+        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+        top, left = (image.height - rows) // 2, (image.width - columns) // 2
+        return image.crop((left, top, left + columns, top + rows))
+
+
+def _pixels(image: Image.Image, size: Size, resampling: Image.Resampling) -> Tensor:
+    """Return the image resized to `size`, (C, H, W) from 0 to 1."""
+    resized = image.resize((size[1], size[0]), resampling)
+    return v2.functional.to_dtype(v2.functional.pil_to_tensor(resized), torch.float32, scale=True)

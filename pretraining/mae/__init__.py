@@ -1,0 +1,1 @@
+"""Masked autoencoders (arXiv 2111.06377)."""

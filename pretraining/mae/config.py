@@ -1,0 +1,110 @@
+"""Options of MAE pre-training."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Literal
+
+from backbones.config import Position, ViTConfig
+from backbones.weights.normalisation import Normalisation
+from classification.config import check_crop_scale
+from engine.config import BASIC, COMPUTED, FILE, RunConfig
+
+MaskTokenIn = Literal["decoder", "encoder"]
+LossOn = Literal["hidden", "all"]
+TargetKind = Literal["pixels", "normalised", "pca", "tokens"]
+Sampling = Literal["random", "block", "grid"]
+Views = Literal["none", "fixed_crop", "random_crop", "color_jitter"]
+TokenizerKind = Literal["own", "dall_e"]
+StatisticsOf = Literal["true", "visible"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAEConfig:
+    """The encoder, the decoder and how they are trained (MAE, section 3, table 1 and appendix A.1)."""
+
+    backbone: ViTConfig
+    """Encoder; its image_size is the training resolution."""
+    run: RunConfig
+    """Length, batch, optimiser, schedule."""
+    val_split: str = "val"
+    """Folder of the validation images, beside train/."""
+    statistics: Annotated[bool, BASIC] = False
+    """Normalise pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
+    normalisation: Annotated[Normalisation | None, COMPUTED] = None
+    """What that computed; None is ImageNet's, or what the initial weights state."""
+    mask_ratio: Annotated[float, BASIC] = 0.75
+    """Share of patches hidden from the encoder (figure 5)."""
+    sampling: Annotated[Sampling, BASIC] = "random"
+    """Which patches are hidden: any, BEiT's rectangles, or all but a regular grid of them (table 1f)."""
+    mask_token: Annotated[MaskTokenIn, BASIC] = "decoder"
+    """Where mask tokens stand in for hidden patches. `encoder`: the encoder sees one at every hidden patch (table 1c),
+    which makes it 3.3 times the work at ViT-L."""
+    position: Annotated[Position | None, BASIC] = None
+    """Positions of the encoder: a fixed sin-cos table, a learned one, or none; the backbone's own unless given."""
+    decoder_position: Annotated[Position, BASIC] = "sincos"
+    """Positions of the decoder. With none it cannot tell one hidden patch from another."""
+    decoder_dim: Annotated[int, BASIC] = 512
+    """Width of the decoder (table 1b)."""
+    decoder_depth: Annotated[int, BASIC] = 8
+    """Blocks of the decoder (table 1a)."""
+    decoder_heads: Annotated[int, BASIC] = 16
+    """Attention heads of the decoder."""
+    target: Annotated[TargetKind, BASIC] = "normalised"
+    """What is predicted of a patch: its pixels, its pixels normalised by their own mean and deviation, its largest PCA
+    coefficients, fitted on training images before the first step, or the token of a tokenizer (table 1d)."""
+    pca_components: Annotated[int, BASIC] = 96
+    """Coefficients of target `pca`."""
+    tokenizer: Annotated[str | None, BASIC, FILE] = None
+    """The file (or folder: dall_e) of target `tokens`."""
+    tokenizer_kind: Annotated[TokenizerKind, BASIC] = "own"
+    """`own` is a tokenizer.safetensors of this project, `dall_e` the folder of OpenAI's encoder.pkl and decoder.pkl."""
+    trust_tokenizer_pickle: Annotated[bool, BASIC] = False
+    """What the command line said: read DALL-E's pickles, which can run any code. A note of it, which nothing asks."""
+    loss_on: Annotated[LossOn, BASIC] = "hidden"
+    """Patches that the loss is of: the hidden ones, or all (0.5 % lower in the paper, section 3)."""
+    augmentation: Annotated[Views, BASIC] = "random_crop"
+    """Training images (table 1e): `none` is the centre without flip; `fixed_crop` is a random place at a fixed scale;
+    `random_crop` is a random place and scale; `color_jitter` changes the colours of that."""
+    crop_scale: Annotated[tuple[float, float], BASIC] = (0.2, 1.0)
+    """Share of the image's area that a crop of random scale takes."""
+    flip: Annotated[bool, BASIC] = True
+    """Flip crops horizontally half of the time."""
+    repeats: Annotated[int, BASIC] = 1
+    """Crops, each with its own mask, of every image that is loaded. batch_size counts loaded images, so a step trains
+    on batch_size * repeats crops, and so does a pass."""
+
+    resume_from: Annotated[str | None, BASIC, FILE] = None
+    """A checkpoint of the official code (checkpoint-N.pth) that the run goes on from: encoder, decoder, AdamW's state
+    and the number of passes."""
+
+    @property
+    def encoder(self) -> ViTConfig:
+        """The backbone with the positions that were asked for."""
+        return self.backbone if self.position is None else replace(self.backbone, position=self.position)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that make no autoencoder."""
+        check_crop_scale(self.crop_scale)
+        for name in ("repeats", "decoder_depth", "pca_components"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.decoder_heads < 1 or self.decoder_dim % self.decoder_heads:
+            raise ValueError(
+                f"decoder_dim {self.decoder_dim} is not divisible by decoder_heads {self.decoder_heads}; change one."
+            )
+        self._refuse_what_has_no_effect()
+
+    def _refuse_what_has_no_effect(self) -> None:
+        """Raise ValueError, since an arm of a study would be a copy of another."""
+        if self.tokenizer is not None and self.target != "tokens":
+            raise ValueError(f"a tokenizer was given, and the target is {self.target!r}; add --target tokens.")
+        usual = {item.name: item.default for item in fields(self)}
+        for name, needed, has in (
+            ("pca_components", "target pca", self.target == "pca"),
+            ("crop_scale", "a crop of random scale", self.augmentation in ("random_crop", "color_jitter")),
+            ("flip", "an augmentation", self.augmentation != "none"),
+        ):
+            if not has and getattr(self, name) != usual[name]:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} has no effect with target {self.target} and augmentation "
+                    f"{self.augmentation}: it needs {needed}."
+                )

@@ -1,0 +1,1 @@
+"""The discrete VAE that makes BEiT's tokens, and DALL-E's."""

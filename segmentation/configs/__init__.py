@@ -1,1 +1,0 @@
-"""Model nodes in mmengine's form."""

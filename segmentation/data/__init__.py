@@ -1,0 +1,1 @@
+"""Layouts, label maps, classes: reading, checking, converting."""

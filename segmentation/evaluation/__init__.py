@@ -1,0 +1,1 @@
+"""Inference on images of any size, counts, pictures."""

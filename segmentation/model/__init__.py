@@ -1,0 +1,1 @@
+"""The ViT as an mmseg backbone, and the heads on it."""

@@ -1,0 +1,60 @@
+"""The ViT with the interface of an mmsegmentation backbone: an image in, one map per tap out.
+
+It is registered, so a config of mmengine's Runner can take it alone: `type="MAETransferViT"` after
+`custom_imports = dict(imports=["segmentation.model.backbone"])`, with `neck=dict(type="Feature2Pyramid", ...)`. For
+layer-wise decay import `segmentation.mmseg_plugin` too and take its constructor; mmseg's does not find the blocks.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from backbones.config import ViTConfig
+from backbones.vit import ViT
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.read import read_checkpoint
+from files.typed import from_json
+from segmentation.host import MODELS
+
+
+@MODELS.register_module()
+class MAETransferViT(nn.Module):
+    """The residual stream after the blocks `taps`, without a final norm."""
+
+    def __init__(
+        self,
+        architecture: Mapping[str, Any],
+        *,
+        taps: Sequence[int],
+        drop_path: float = 0.0,
+        init: str | None = None,
+        frozen: bool = False,
+    ) -> None:
+        """Build from the fields of ViTConfig as plain values; `init` is a backbone checkpoint's path.
+
+        `frozen` lets nothing of the ViT learn and keeps it in eval mode. The last tap must be the last block: the
+        blocks behind it would get no gradient.
+        """
+        super().__init__()
+        config = from_json(ViTConfig, architecture)
+        if not taps or taps[-1] != config.depth - 1:
+            raise ValueError(f"taps {list(taps)} must end with the last block, {config.depth - 1}.")
+        self.taps = tuple(taps)
+        self.vit = ViT(config, final_norm=False, drop_path=drop_path)
+        if init is not None:
+            load_checkpoint(self.vit, read_checkpoint(InitialWeights(path=Path(init))))
+        self.frozen = frozen
+        if frozen:
+            self.vit.requires_grad_(False)
+            self.vit.eval()
+
+    def train(self, mode: bool = True) -> "MAETransferViT":
+        """Set the mode of all but a frozen ViT."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Return one map (B, embed_dim, H / patch, W / patch) per tap."""
+        return tuple(self.vit.feature_maps(image_BCHW, self.taps))
