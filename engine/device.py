@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import ModelParallelStrategy
 
 from engine.config import Precision
+from engine.share import THREADS
 from engine.training.sharding import shard
 
 
@@ -19,6 +20,8 @@ def make_fabric(precision: Precision, strategy: Literal["ddp", "fsdp"] = "ddp") 
 
     On a CPU without AMX, float32 matmuls go to oneDNN, which is twice as fast at the same accuracy.
     """
+    if (threads := os.environ.get(THREADS, "")).isdigit() and int(threads) > 0:
+        torch.set_num_threads(int(threads))  # of a run beside others: a fork of a process that has imported torch
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "WORLD_SIZE" not in os.environ:
         raise ValueError(
             "srun started several tasks, each of which would train alone; let srun start torchrun, one per node."

@@ -2,6 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
+
+THREADS, GPUS = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
+NVIDIA = Path("/proc/driver/nvidia/gpus")  # a folder per GPU, where its driver is loaded
 
 
 @dataclass(frozen=True)
@@ -13,23 +17,26 @@ class Share:
     """An entry of CUDA_VISIBLE_DEVICES."""
 
     def take(self) -> None:
-        """Keep the calling process to its share; before its first operation on a GPU."""
+        """Keep the calling process to its share (engine.device reads it); before its first operation on a GPU."""
         if self.threads is not None:
-            import torch
-
-            os.environ["OMP_NUM_THREADS"] = str(self.threads)
-            torch.set_num_threads(self.threads)
+            os.environ[THREADS] = str(self.threads)
         if self.gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu
+            os.environ[GPUS] = self.gpu
 
 
 def shares(at_once: int) -> list[Share]:
     """Return what each of `at_once` runs side by side may use: equal parts of the threads, and the GPUs in turn."""
     if at_once == 1:
         return [Share()]
-    import torch  # a run alone needs none of it
-
-    threads = max(1, torch.get_num_threads() // at_once)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
-    gpus = [gpu for gpu in visible.split(",") if gpu]
+    threads = max(1, all_threads() // at_once)
+    count = len([*NVIDIA.iterdir()]) if NVIDIA.is_dir() else 0
+    gpus = [gpu for gpu in os.environ.get(GPUS, ",".join(map(str, range(count)))).split(",") if gpu]
     return [Share(threads, gpus[place % len(gpus)] if gpus else None) for place in range(at_once)]
+
+
+def all_threads() -> int:
+    """Return how many threads a process may use: what OMP_NUM_THREADS says, else the cores that it is let run on."""
+    given = os.environ.get(THREADS, "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

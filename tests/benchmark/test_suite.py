@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmark.report.closing import closing_report
 from benchmark.runner.progress import Estimate
 from engine.records.record import read_record
+from engine.share import all_threads
 from engine.training.stop import StopRequest
 from files.locking import locked
 from mae_transfer.tasks import TASKS
@@ -176,7 +176,7 @@ def until(path: Path) -> None:
 def test_runs_side_by_side(tools: FakeTools, tmp_path: Path) -> None:
     def meets(mine: str, other: str) -> Callable[[StopRequest], None]:
         def act(_: StopRequest) -> None:  # comes back only where both are at work
-            (tmp_path / mine).write_text(str(torch.get_num_threads()))
+            (tmp_path / mine).write_text(os.environ["OMP_NUM_THREADS"])
             until(tmp_path / other)
 
         return act
@@ -197,7 +197,7 @@ def test_runs_side_by_side(tools: FakeTools, tmp_path: Path) -> None:
     assert sorted(called) == sorted(run.name for run in runs)
     assert {*called[:2]} == {*SCENES}  # what builds on the scenes waited for both
     assert called.index("classification-mae-seed0") > called.index("pretrain-mae")
-    assert (tmp_path / "mae").read_text() == str(max(1, torch.get_num_threads() // 2))
+    assert (tmp_path / "mae").read_text() == str(max(1, all_threads() // 2))
 
 
 def test_a_stop_reaches_all_runs_at_work(tools: FakeTools, tmp_path: Path) -> None:
