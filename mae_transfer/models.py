@@ -1,0 +1,124 @@
+"""What the Python face returns: a backbone, and a trained run.
+
+Axis letters: B images, T tokens, D width, h x w patches.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import Tensor
+
+from backbones.vit import ViT
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import LoadReport, load_checkpoint
+from backbones.weights.normalisation import Normalisation
+from backbones.weights.read import read_checkpoint
+from engine.device import make_fabric
+from engine.images.reading import read_rgb
+from engine.runs.predict import Predicts
+from engine.runs.reopen import Asked, rebuild
+from engine.training.resume import load_model
+from mae_transfer.tasks import TASKS
+
+Picture = str | Path | Image.Image | np.ndarray  # a file; or RGB, greyscale; an array is (H, W) or (H, W, 3) of uint8
+
+
+def as_image(picture: Picture) -> Image.Image:
+    """Return a picture as an RGB image. Raises UnreadableImageError for a file, ValueError for an array."""
+    if isinstance(picture, str | Path):
+        return read_rgb(Path(picture))
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
+            raise ValueError(
+                f"an array of {picture.dtype} and shape {picture.shape} is no picture; give uint8, (H, W) or (H, W, 3)."
+            )
+        picture = Image.fromarray(picture)
+    return picture.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A ViT with the weights of a file, in eval mode."""
+
+    vit: ViT
+    normalisation: Normalisation
+    """Of the pixels, as the weights were trained."""
+    report: LoadReport
+    """What became of every tensor of the file."""
+
+    @classmethod
+    def load(cls, path: Path, *, source: str, device: str, **declared: Any) -> "Backbone":
+        """Return the ViT in a file; raises what reading and loading raise."""
+        checkpoint = read_checkpoint(InitialWeights(path=path, source=source, **declared))
+        vit = ViT(checkpoint.architecture)
+        report = load_checkpoint(vit, checkpoint)
+        return cls(vit.to(device).eval(), checkpoint.normalisation, report)
+
+    def pixels(self, pictures: Sequence[Picture]) -> Tensor:
+        """Return pictures as the ViT takes them, (B, 3, H, W): resized to its image size (bicubic) and normalised.
+
+        The whole picture is resized, whatever its shape; crop it before where the shape matters.
+        """
+        height, width = self.vit.architecture.image_size
+        images = [as_image(one).resize((width, height), Image.Resampling.BICUBIC) for one in pictures]
+        image_BHWC = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in asdict(self.normalisation).values())
+        device = next(self.vit.parameters()).device
+        return ((image_BHWC.permute(0, 3, 1, 2) / 255 - mean) / std).to(device)
+
+    @torch.no_grad()
+    def features(self, pictures: Sequence[Picture]) -> Tensor:
+        """Return every token after the final norm, (B, T, D): the class token first where the ViT has one."""
+        tokens: Tensor = self.vit(self.pixels(pictures))
+        return tokens
+
+    @torch.no_grad()
+    def feature_maps(self, pictures: Sequence[Picture], blocks: Sequence[int] | None = None) -> list[Tensor]:
+        """Return the patch tokens after each of `blocks` (0-based, ascending; the last unless given), (B, D, h, w)."""
+        return self.vit.feature_maps(self.pixels(pictures), blocks or [len(self.vit.blocks) - 1])
+
+
+@dataclass(frozen=True)
+class Run:
+    """The model of a run's last checkpoint."""
+
+    task: Predicts
+    fabric: Fabric
+    notes: tuple[str, ...]
+    """What was read by the word of the record alone."""
+
+    @classmethod
+    def load(cls, folder: Path, *, data: Path | None) -> "Run":
+        """Return the model of a run; raises as `rebuild`, and ValueError for a run that makes no predictions."""
+        notes: list[str] = []
+        rebuilt = rebuild(folder, TASKS, Asked(data=data), say=notes.append)
+        if not isinstance(rebuilt.task, Predicts):
+            raise ValueError(f"{folder}: a run of task {rebuilt.task.name!r}, which makes no predictions on images.")
+        fabric = make_fabric(rebuilt.run.precision)
+        load_model(rebuilt.checkpoint, rebuilt.task.model)
+        rebuilt.task.model.to(fabric.device).eval()
+        return cls(rebuilt.task, fabric, tuple(notes))
+
+    def predict(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+        """Return what the model says of each picture, as `tools/predict.py` writes it. Raises UnreadableImageError."""
+        with ExitStack() as held:
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
+            paths = [_file(one, folder / f"{number}.png") for number, one in enumerate(pictures)]
+            with torch.no_grad(), self.fabric.autocast():
+                return [self.task.predict_image(path) for path in paths]
+
+
+def _file(picture: Picture, path: Path) -> Path:
+    """Return a picture as a file, since a task reads files: as it is, or written without loss."""
+    if isinstance(picture, str | Path):
+        return Path(picture)
+    as_image(picture).save(path)
+    return path
