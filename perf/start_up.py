@@ -2,8 +2,8 @@
 
     python perf/start_up.py
 
-Beside them `python -c "import torch"`, the peer: a command that imports it cannot be faster. Commands alternate, so that
-other load hits all; printed are the best of the repeats and the peak resident set.
+Beside them `python -c "import torch"`, the peer: a command that imports it cannot be faster. Commands alternate, so
+that other load hits all; printed are the best of the repeats and the peak resident set.
 """
 
 import os
