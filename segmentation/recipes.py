@@ -58,7 +58,7 @@ def small() -> SegmentationConfig:
     """UPerNet on a data set of one's own of some hundreds of images, with the small patch-8 ViT.
 
     Of rates from 1e-3 to 8e-3 tried on CamVid, 2e-3 and 4e-3 were the best from labels and from MAE
-    (docs/studies/real_small).
+    (studies/real_small).
 
     python tools/train_seg.py small --data DIR --init backbone.safetensors --out runs/my_seg
     """

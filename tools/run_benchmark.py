@@ -1,10 +1,10 @@
 """Carry out a study: pre-train, search learning rates, transfer every arm to every task, and print one table.
 
     python tools/run_benchmark.py demo
-    python tools/run_benchmark.py studies/real_small.yaml --data ../data --dry-run
-    python tools/run_benchmark.py studies/real_small.yaml --data ../data --out runs/real_small
-    python tools/run_benchmark.py studies/real_small.yaml --data ../data --out runs/real_small --at-once 2
-    python tools/run_benchmark.py studies/real_small.yaml --data ../data --out runs/real_small --status
+    python tools/run_benchmark.py studies/real_small/study.yaml --data ../data --dry-run
+    python tools/run_benchmark.py studies/real_small/study.yaml --data ../data --out runs/real_small
+    python tools/run_benchmark.py studies/real_small/study.yaml --data ../data --out runs/real_small --at-once 2
+    python tools/run_benchmark.py studies/real_small/study.yaml --data ../data --out runs/real_small --status
 
 A study is a file (docs/studies.md), or the name of one in studies/. The same command again skips what is recorded and
 resumes what was interrupted. A run that fails does not stop the others; the exit code is then 1 (130 after Ctrl-C).

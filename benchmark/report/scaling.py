@@ -150,7 +150,7 @@ def _wanted(comparison: Comparison) -> tuple[Point, ...]:
         why = f" Refused: {'; '.join(refused)}." if refused else ""
         raise ValueError(
             f"{comparison.store.root}: nothing to scale over: no method of pre-training has transfers of two sizes or "
-            f"two lengths among the records; studies/scaling.yaml is a study of both.{why}"
+            f"two lengths among the records; studies/scaling/study.yaml is a study of both.{why}"
         )
     return points
 

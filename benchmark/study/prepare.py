@@ -82,9 +82,9 @@ def prepare(
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        path = studies / f"{name}.yaml"
+        path = studies / name / COPY
         if not path.is_file():
-            there = ", ".join(sorted(other.stem for other in studies.glob("*.yaml")))
+            there = ", ".join(sorted(other.parent.name for other in studies.glob(f"*/{COPY}")))
             raise ValueError(f"no study is called {name!r}; there are: {there}. Or give a file, NAME.yaml.")
     study = read_study(path, {tool: known.flags for tool, known in tools.items()})
     folder = out or Path("runs") / study.name

@@ -154,10 +154,10 @@ def test_published_values_stand_in_a_table_of_their_own(whole_study: Any) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    [*sorted(path.stem for path in run_benchmark.STUDIES.glob("ablation_*.yaml")), "scaling"],
+    [*sorted(path.parent.name for path in run_benchmark.STUDIES.glob("ablation_*/study.yaml")), "scaling"],
 )
 def test_the_shipped_files_state_what_they_vary(name: str) -> None:
-    path = run_benchmark.STUDIES / f"{name}.yaml"
+    path = run_benchmark.STUDIES / name / "study.yaml"
     study = parse_study(path.read_text(), path.name, VOCABULARY)
     assert study.name == name and len(study.seeds) == 2 and study.published is not None
     assert parse(study_text(study)) == study
