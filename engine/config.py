@@ -143,6 +143,9 @@ class RunConfig:
     """Checkpoints to keep."""
     log_every: int = 20
     """Steps between lines of metrics.csv and the log."""
+    tracker: Annotated[str, BASIC] = "none"
+    """Where numbers go besides metrics.csv and TensorBoard: `none`, `wandb`, `mlflow`, or `module:Class` of a logger
+    with Lightning Fabric's interface."""
     workers: Annotated[int, BASIC] = 0
     """Processes per device that load data; 0 loads in the training process."""
     eval_batch_size: int = 32
@@ -190,6 +193,7 @@ NOT_IDENTITY = frozenset(
         "max_unreadable",
         "save_every",
         "strategy",
+        "tracker",
         "workers",
     }
 )

@@ -11,26 +11,39 @@ resumes what was interrupted. A run that fails does not stop the others; the exi
 """
 
 import shlex
+import shutil
 import sys
 import time
-from dataclasses import dataclass
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
+from backbones.config import FAMILY
+from benchmark.compare.fairness import Later
 from benchmark.report.closing import closing_report
+from benchmark.runner.attempt import Tool
 from benchmark.runner.scheduler import Suite, exit_code
 from benchmark.runner.slurm import FOLDER as SLURM_FOLDER
 from benchmark.runner.slurm import submit
 from benchmark.runner.status import dry_run_text, status_text
 from benchmark.study.prepare import Prepared, prepare
-from engine.launch import fail, parse
+from classification.config import ProbeConfig
+from engine.config import as_json
+from engine.flags import leaves
+from engine.launch import TrainArgs, configured, fail, parse, train
+from engine.spec import TaskSpec, TaskTable, of_tool, with_later_fields
 from files.locking import locked
 from mae_transfer.tasks import TASKS
-from tools.study_job import StudyJob
-from tools.study_tools import TOOLS
+from metrics.accuracy import TOP1
+from scenes.config import SceneCounts, ScenesConfig
+from tools import hold_out, make_scenes, probe
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
@@ -57,6 +70,81 @@ class Args:
     """Read the pickles that the file declares as trusted; they can run any code while they are read."""
     at_once: int = 1
     """Runs side by side on this machine, each with its share of the cores and one of the GPUs in turn."""
+
+
+def flags_of(args: type[Any], *configs: Any) -> dict[str, bool]:
+    """Return the names of a tool's flags, its own and those of configurations, and whether each names a file."""
+    hints = typing.get_type_hints(args)
+    own = {f.name: Path in (hints[f.name], *typing.get_args(hints[f.name])) for f in fields(args)}
+    return own | {leaf.name: leaf.is_file for config in configs for leaf in leaves(config)}
+
+
+def trainer(specs: Sequence[TaskSpec], later: Later) -> Tool:
+    """Return the tool that trains some tasks; `later` gives a configuration of before the fields of today."""
+
+    def config(argv: list[str]) -> dict[str, Any]:
+        return as_json(configured(argv, specs, doc=None)[1])
+
+    def preload() -> None:
+        for spec in specs:
+            assert spec.module is not None
+            import_module(spec.module)
+        import_module("engine.training.loop")
+
+    configs = [recipe() for spec in specs for recipe in spec.recipes.values()]
+    return Tool(
+        main=partial(_train, specs),
+        config=config,
+        flags=flags_of(TrainArgs, *configs),
+        later=later,
+        metric=specs[0].primary,
+        preload=preload,
+    )
+
+
+def _train(specs: Sequence[TaskSpec], argv: list[str]) -> int:
+    return train(argv, specs, doc=None)
+
+
+def _probe(argv: list[str]) -> int:
+    """Probe anew where a probe was cut off: its features are cached, and it refuses a folder with half its results."""
+    out = Path(argv[argv.index("--out") + 1])
+    for name in ("knn", "linear_features"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    return probe.main([text for text in argv if text != "--resume"])
+
+
+def _probe_config(argv: list[str]) -> dict[str, Any]:
+    _, config = probe.configured(argv)
+    return {**as_json(config), "leading": f"depth{config.backbone.depth:02d}_{config.pooling}"}
+
+
+def _scene_flags() -> dict[str, bool]:
+    """Return the flags of make_scenes, whose configuration is nested and whose command line is flat."""
+    return {"out": True} | {f.name: False for part in (ScenesConfig, SceneCounts) for f in fields(part)}
+
+
+def tools_for(tasks: TaskTable) -> dict[str, Tool]:
+    """Return the tools that a study of these tasks calls."""
+    later = partial(with_later_fields, tasks)
+    probed = ProbeConfig(backbone=next(iter(FAMILY.values())))
+    trained = dict.fromkeys(spec.tool for spec in tasks.values() if spec.module is not None)
+    return {
+        "make_scenes": Tool(main=make_scenes.main, config=None, flags=_scene_flags()),
+        "hold_out": Tool(main=hold_out.main, config=None, flags={}),
+        **{tool: trainer(of_tool(tasks, tool), later) for tool in trained},
+        "probe": Tool(
+            main=_probe,
+            config=_probe_config,
+            flags=flags_of(probe.Args, probed),
+            later=later,
+            metric=TOP1,
+            preload=partial(import_module, "classification.probe.run"),
+        ),
+    }
+
+
+TOOLS = tools_for(TASKS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -107,6 +195,8 @@ def _here(made: Prepared, at_once: int, command: str, start: float) -> int:
 
 
 def _handed_in(made: Prepared, trust_pickle: bool) -> str:
+    from tools.study_job import StudyJob  # which imports this module where SLURM runs it
+
     job = StudyJob(
         out=made.out.resolve(), root=made.root.resolve(), gpus=made.study.cluster.gpus, trust_pickle=trust_pickle
     )

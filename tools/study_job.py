@@ -11,7 +11,7 @@ from rich.console import Console
 from benchmark.runner.attempt import Tool
 from benchmark.runner.scheduler import Suite
 from benchmark.study.prepare import COPY, prepare
-from tools.study_tools import TOOLS
+from tools.run_benchmark import TOOLS
 
 
 @dataclass

@@ -101,9 +101,15 @@ def prepare(
 def _check_trust(study: Study, path: Path) -> None:
     """Raise ValueError where the file says of a pickle that it is trusted: a file may be somebody else's."""
     places = {f"arms.{arm.label}": (*arm.declared, *(arm.pretrain.flags if arm.pretrain else ())) for arm in study.arms}
+    places |= {f"tasks.{task.name}": task.flags for task in study.tasks}
     places |= {f"tokenizers.{tokenizer.name}": tokenizer.train.flags for tokenizer in study.tokenizers}
     for place, flags in places.items():
         for flag in flags:
+            if flag.name == "tracker" and not isinstance(flag.value, bool) and ":" in "".join(flag.value):
+                raise ValueError(
+                    f"{path.name}: {place}.tracker: a class would run by the word of a file; a study takes wandb or "
+                    "mlflow."
+                )
             if flag.name in TRUST and flag.value not in (False, ("False",)):
                 raise ValueError(
                     f"{path.name}: {place}.{flag.name}: a pickle can run any code while it is read, and the word of a "

@@ -1,4 +1,4 @@
-"""What a run tells people while it trains: a progress line with ETA, metrics.csv and TensorBoard, on rank 0 alone."""
+"""What a run tells people while it trains: a progress line with ETA, metrics.csv, TensorBoard, a tracker; on rank 0."""
 
 import sys
 import time
@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from engine.records.metrics_file import Mark, MetricsFile
 from engine.records.record import TENSORBOARD
+from engine.training.trackers import Tracker
 
 WAIT_WARNING = 0.20  # share of the time spent waiting for data above which the log warns
 
@@ -27,6 +28,7 @@ class RunLog:
         first_step: int,
         metrics: MetricsFile | None,
         workers: int,
+        tracker: Tracker | None = None,
     ) -> None:
         """`first_step` > 0 continues the files of an earlier session; `workers` processes load data.
 
@@ -39,6 +41,7 @@ class RunLog:
         self.first = first_step
         self.speaks = speaks
         self._metrics = metrics
+        self._tracker = tracker
         self._writer: SummaryWriter | None = None
         self._bar: Progress | None = None
         self._bar_task = TaskID(0)
@@ -88,10 +91,12 @@ class RunLog:
             self._lines(done, total)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add values to metrics.csv (long form: step, name, value) and to TensorBoard."""
+        """Add values to metrics.csv (long form: step, name, value), to TensorBoard and to the tracker."""
         if self._metrics is None:
             return
         self._metrics.add(step, values)
+        if self._tracker is not None:
+            self._tracker.log(step, values)
         if self._writer is None:
             return
         try:
@@ -105,11 +110,13 @@ class RunLog:
         """Return what metrics.csv is now; what knows nothing on the other processes."""
         return self._metrics.mark() if self._metrics is not None else Mark()
 
-    def close(self) -> None:
-        """Take the progress line away and flush the files."""
+    def close(self, status: str) -> None:
+        """Take the progress line away and flush the files; `status` is the run's, for the tracker."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        if self._tracker is not None:
+            self._tracker.close(status)
         if self._writer is not None:
             try:
                 self._writer.close()

@@ -44,6 +44,7 @@ from engine.training.schedule import lr_factor
 from engine.training.seeding import derive, seed_all
 from engine.training.sharding import gathered, unshard_for_good, whole
 from engine.training.stop import StopRequest, stop_requests
+from engine.training.trackers import Tracker, check_tracker, open_tracker
 
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
 
@@ -98,6 +99,7 @@ class _Session:
         self.save_every = max(1, run.save_every.steps(**sizes)) if run.save_every else self.total
         self.peak_lr = run.optim.lr(run.batch_size)
         task.param_groups(run.optim)  # refuses what it must before anything is written
+        check_tracker(run.tracker)
         self.shard = Shard(fabric.global_rank, fabric.world_size, run.accumulate)
         self.shard.positions(0, run.batch_size)  # refuses a batch that cannot be shared
         if run.activation_checkpointing:
@@ -138,6 +140,7 @@ class _Session:
             first_step=self.progress.step,
             metrics=metrics,
             workers=run.workers,
+            tracker=self._tracker(),
         )
         self._introduce()
         unread = [metrics.problem] if metrics is not None and metrics.problem else []
@@ -161,7 +164,7 @@ class _Session:
             error = f"{type(exception).__name__}: {exception}"
             raise
         finally:
-            self.log.close()
+            self.log.close(status)
             record = self._write_record(status, error)
             self._conclude(record)
         return record
@@ -173,6 +176,15 @@ class _Session:
         progress = self.progress
         mark = Mark(progress.metrics_size, progress.metrics_sha256)
         return MetricsFile(self.out, step=progress.step, evaluated=self._evaluated(), mark=mark)
+
+    def _tracker(self) -> Tracker | None:
+        """Return it on the first process, which alone sends."""
+        if not self.fabric.is_global_zero:
+            return None
+        tracker = open_tracker(self.run_config.tracker, self.out, run_id=self.named.run_id, say=print)
+        if tracker is not None:
+            tracker.begin(as_json(self.recorder.config))
+        return tracker
 
     def _introduce(self) -> None:
         average, steps = self.trained.average, self.total

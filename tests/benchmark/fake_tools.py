@@ -16,7 +16,7 @@ from benchmark.study.prepare import prepare
 from engine.records.record import RunRecord, write_record
 from engine.training.stop import StopRequest, stop_requests
 from tools import run_benchmark
-from tools.study_tools import TOOLS
+from tools.run_benchmark import TOOLS
 
 Record = Callable[..., RunRecord]
 

@@ -14,7 +14,7 @@ from benchmark.study.budget import Length, flops_lengths, unequal_passes
 from benchmark.study.prepare import Prepared, prepare
 from engine.records.record import RunRecord, write_record
 from mae_transfer.tasks import TASKS
-from tools.study_tools import TOOLS
+from tools.run_benchmark import TOOLS
 
 Record = Callable[..., RunRecord]
 TWO = """

@@ -19,7 +19,7 @@ from benchmark.study.prepare import prepare
 from benchmark.study.spec import Study
 from mae_transfer.tasks import TASKS
 from tools import run_benchmark
-from tools.study_tools import TOOLS
+from tools.run_benchmark import TOOLS
 
 VOCABULARY = {name: set(tool.flags) for name, tool in TOOLS.items()}
 GOOD = """

@@ -28,7 +28,7 @@ from engine.records.record import RunRecord, read_record, write_record
 from engine.spec import TaskTable
 from mae_transfer.tasks import TASKS
 from tests.toy_depth.spec import DEPTH, RMSE, resampler
-from tools import evaluate, export_tables, plan_run, predict, run_benchmark, study_tools
+from tools import evaluate, export_tables, plan_run, predict, run_benchmark
 
 WITH_DEPTH: TaskTable = {**TASKS, DEPTH.name: DEPTH}  # the one line
 
@@ -39,7 +39,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     for tool in (evaluate, export_tables, plan_run, predict, run_benchmark):
         monkeypatch.setattr(tool, "TASKS", WITH_DEPTH)
     monkeypatch.setattr(plan_run, "TOOLS", (*plan_run.TOOLS, DEPTH.tool))
-    monkeypatch.setattr(run_benchmark, "TOOLS", study_tools.tools_for(WITH_DEPTH))
+    monkeypatch.setattr(run_benchmark, "TOOLS", run_benchmark.tools_for(WITH_DEPTH))
 
 
 @pytest.fixture

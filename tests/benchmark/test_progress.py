@@ -7,8 +7,7 @@ import pytest
 
 from benchmark.runner.progress import Estimate, clock, time_left
 from benchmark.study.prepare import prepare
-from tools.run_benchmark import STUDIES
-from tools.study_tools import TOOLS
+from tools.run_benchmark import STUDIES, TOOLS
 
 
 def test_estimate_learns_from_timed_runs(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from benchmark.runner.status import dry_run_text
 from benchmark.study.prepare import prepare
 from tools import run_benchmark, study_job
-from tools.study_tools import TOOLS
+from tools.run_benchmark import TOOLS
 
 
 def test_training_runs_of_several_gpus_are_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

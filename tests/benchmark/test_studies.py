@@ -23,7 +23,7 @@ from benchmark.study.prepare import Prepared, prepare
 from benchmark.study.spec import Cluster
 from engine.records.record import RunRecord, read_record, write_record
 from tools import run_benchmark, study_job
-from tools.study_tools import TOOLS
+from tools.run_benchmark import TOOLS
 
 Record = Callable[..., RunRecord]
 SMALL = """

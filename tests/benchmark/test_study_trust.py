@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.study.prepare import Prepared, prepare
-from tools.study_tools import TOOLS
+from tools.run_benchmark import TOOLS
 
 ARM = "theirs: {init: w.pkl, init_source: detectron2, trust_pickle: true}"
 TOKENS = "theirs: {pretrain: {recipe: tiny_beit, data: photos, tokenizer: d, trust_tokenizer_pickle: true}}"

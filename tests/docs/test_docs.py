@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tools.study_tools import TOOLS
+from tools.run_benchmark import TOOLS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("studies/*/*.md")])

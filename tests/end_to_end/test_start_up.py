@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = sorted(
-    path.stem for path in (ROOT / "tools").glob("*.py") if path.stem not in ("__init__", "study_tools", "study_job")
-)
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem not in ("__init__", "study_job"))
 PROGRAM = """
 import contextlib, io, sys
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
