@@ -1,15 +1,18 @@
-"""What a run says of itself before its first step."""
+"""What a run says of itself before its first step and after its last."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from lightning_fabric import Fabric
 
 from backbones.param_groups import ParamGroup
 from engine.config import RunConfig
 from engine.device import device_name
+from engine.records.record import RECORD_NAME, RunRecord
 from engine.records.recording import Named, precision_name
 from engine.task import Task
 from engine.training.ema import Average
+from engine.training.log import duration
 from engine.training.optim import group_table
 
 
@@ -53,3 +56,13 @@ def doubts(average: Average | None, *, steps: int, warmup: int) -> list[str]:
     if 0 < steps <= warmup:
         found.append(f"the warm-up of {warmup} steps covers the whole run of {steps}.")
     return found
+
+
+def conclusion(record: RunRecord, out: Path) -> Iterator[str]:
+    """Yield the last lines of a run: where its results lie, or how it goes on."""
+    if record.status == "interrupted":
+        yield f"interrupted by {record.error} after step {record.steps}; saved. Continue with --resume."
+    if record.status == "completed":
+        yield f"done in {duration(record.cost.total_seconds)}: {out / RECORD_NAME}"
+        for name in (*record.outputs, *record.pictures):
+            yield f"  {out / name}"

@@ -33,8 +33,8 @@ from engine.training.drawing import drawn
 from engine.training.ema import Average, averaged
 from engine.training.evaluation import Evaluated, evaluate
 from engine.training.finite import NonFiniteError, non_finite
-from engine.training.introduction import doubts, introduction
-from engine.training.log import RunLog, duration
+from engine.training.introduction import conclusion, doubts, introduction
+from engine.training.log import RunLog
 from engine.training.meter import Meter
 from engine.training.occupation import begin, occupied
 from engine.training.optim import build_optimizer, set_lr
@@ -44,7 +44,7 @@ from engine.training.schedule import lr_factor
 from engine.training.seeding import derive, seed_all
 from engine.training.sharding import gathered, unshard_for_good, whole
 from engine.training.stop import StopRequest, stop_requests
-from engine.training.trackers import Tracker, check_tracker, open_tracker
+from engine.training.trackers import check_tracker, open_tracker
 
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
 
@@ -140,7 +140,7 @@ class _Session:
             first_step=self.progress.step,
             metrics=metrics,
             workers=run.workers,
-            tracker=self._tracker(),
+            tracker=open_tracker(run.tracker if metrics else "none", self.out, self.named.run_id, self.recorder.config),
         )
         self._introduce()
         unread = [metrics.problem] if metrics is not None and metrics.problem else []
@@ -166,7 +166,8 @@ class _Session:
         finally:
             self.log.close(status)
             record = self._write_record(status, error)
-            self._conclude(record)
+            for line in conclusion(record, self.out):
+                self.log.say(line)
         return record
 
     def _metrics_file(self) -> MetricsFile | None:
@@ -176,15 +177,6 @@ class _Session:
         progress = self.progress
         mark = Mark(progress.metrics_size, progress.metrics_sha256)
         return MetricsFile(self.out, step=progress.step, evaluated=self._evaluated(), mark=mark)
-
-    def _tracker(self) -> Tracker | None:
-        """Return it on the first process, which alone sends."""
-        if not self.fabric.is_global_zero:
-            return None
-        tracker = open_tracker(self.run_config.tracker, self.out, run_id=self.named.run_id, say=print)
-        if tracker is not None:
-            tracker.begin(as_json(self.recorder.config))
-        return tracker
 
     def _introduce(self) -> None:
         average, steps = self.trained.average, self.total
@@ -390,15 +382,6 @@ class _Session:
         """Say what went wrong, and keep it for the record."""
         self.recorder.written.warnings.append(problem)
         self.log.say(f"warning: {problem}")
-
-    def _conclude(self, record: RunRecord) -> None:
-        say = self.log.say
-        if record.status == "interrupted":
-            say(f"interrupted by {record.error} after step {record.steps}; saved. Continue with --resume.")
-        if record.status == "completed":
-            say(f"done in {duration(record.cost.total_seconds)}: {self.out / 'record.json'}")
-            for name in (*record.outputs, *record.pictures):
-                say(f"  {self.out / name}")
 
     def _write_record(self, status: Status, error: str | None = None) -> RunRecord:
         record = self.recorder.record(self.progress, status, error)

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine.config import as_json
 from files.parsing import read_json
 from files.writing import replacing
 
@@ -73,6 +74,8 @@ class Tracker:
             return
         try:
             act(self._logger)
+        except NotImplementedError:  # a logger of numbers alone
+            pass
         except Exception as error:  # of a service: the run goes on without it
             self._say(
                 f"warning: the tracker gets no more: {type(error).__name__}: {error}; metrics.csv has all numbers."
@@ -93,8 +96,8 @@ def check_tracker(kind: str) -> None:
         raise ValueError(f"--tracker {kind}: {module} has no {name}.")
 
 
-def open_tracker(kind: str, out: Path, *, run_id: str, say: Callable[[str], None]) -> Tracker | None:
-    """Return the tracker that `--tracker` names, None for `none`.
+def open_tracker(kind: str, out: Path, run_id: str, config: Any, say: Callable[[str], None] = print) -> Tracker | None:
+    """Return the tracker that `--tracker` names, which has the configuration, None for `none`.
 
     `wandb`, `mlflow`, or `module:Class`, which gets OUT/tracker as its folder. Raises as `check_tracker`. One that
     cannot begin, as without a network, is said and left out.
@@ -108,7 +111,9 @@ def open_tracker(kind: str, out: Path, *, run_id: str, say: Callable[[str], None
     except Exception as error:  # of a service: the run goes on without it
         say(f"warning: no tracker: {type(error).__name__}: {error}; metrics.csv has all numbers.")
         return None
-    return Tracker(logger, out, state, say)
+    tracker = Tracker(logger, out, state, say)
+    tracker.begin(as_json(config))
+    return tracker
 
 
 def _state(path: Path) -> dict[str, Any]:

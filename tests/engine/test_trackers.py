@@ -15,6 +15,7 @@ from engine.records.record import read_record
 from engine.training.loop import fit
 from engine.training.trackers import check_tracker, open_tracker
 
+CONFIG = Duration(3)
 CALLS: list[tuple[Any, ...]] = []
 
 
@@ -122,14 +123,15 @@ def test_wandb_and_mlflow_are_called_as_they_want(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     for _ in range(2):  # the same run is continued
-        tracker = open_tracker("wandb", tmp_path, run_id="abc", say=print)
+        tracker = open_tracker("wandb", tmp_path, "abc", CONFIG)
         assert tracker is not None
-        tracker.begin({"a": 1})
         tracker.log(3, {"loss": 0.5})
         tracker.close("completed")
     given = {"id": f"abc-{tmp_path.name}", "name": tmp_path.name, "dir": str(tmp_path), "resume": "allow"}
     assert begun[0] == begun[4] == {**given, "project": "mae-transfer"}
-    assert begun[1:4] == [("config", {"a": 1}), (3, {"loss": 0.5}), ("exit", 0)] and begun[5:] == [("exit", 0)]
+    assert begun[1:4] == [("config", {"value": 3, "unit": "steps"}), (3, {"loss": 0.5}), ("exit", 0)] and begun[5:] == [
+        ("exit", 0)
+    ]
 
     said: list[Any] = []
     client = SimpleNamespace(
@@ -143,16 +145,21 @@ def test_wandb_and_mlflow_are_called_as_they_want(tmp_path: Path, monkeypatch: p
         set_terminated=lambda *given: said.append(given),
     )
     monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=lambda: client))
-    tracker = open_tracker("mlflow", tmp_path / "other", run_id="abc", say=print)
+    tracker = open_tracker("mlflow", tmp_path / "other", "abc", CONFIG)
     assert tracker is not None
     tracker.log(3, {"loss": 0.5})
     tracker.close("interrupted")
-    assert said == ["mae-transfer", ("7-other", "loss", 0.5, 3), ("7-other", "FAILED")]
+    assert said == [
+        "mae-transfer",
+        ("7-other", {"value": 3, "unit": "steps"}, "config.json"),
+        ("7-other", "loss", 0.5, 3),
+        ("7-other", "FAILED"),
+    ]
 
 
 def test_fabrics_own_loggers_are_taken(tmp_path: Path) -> None:
     check_tracker("lightning_fabric.loggers:CSVLogger")
-    tracker = open_tracker("lightning_fabric.loggers:CSVLogger", tmp_path, run_id="abc", say=print)
+    tracker = open_tracker("lightning_fabric.loggers:CSVLogger", tmp_path, "abc", CONFIG)
     assert tracker is not None
     tracker.log(1, {"loss": 2.0})
     tracker.close("completed")
