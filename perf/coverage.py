@@ -21,6 +21,7 @@ from tabulate import tabulate
 from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
 from benchmark.compare.interval import ALPHA, quantile
 from benchmark.compare.resample import multiplicities
+from metrics.accuracy import TOP1
 from metrics.miou import Areas, resampled_scores
 
 SEEDS = (2, 3, 5, 10)
@@ -155,7 +156,7 @@ def simulate(task: str, regime: Regime, levels: tuple[float, float], seeds: int,
             ArmValues(by_seed=dict(enumerate(arm_SR[:, 0].tolist())), resampled_R=dict(enumerate(arm_SR[:, 1:])))
             for arm_SR in values_2SR
         ]
-        item = contrast(task, metric=task, arms=("a", "b"), first=arms[0], second=arms[1], images=regime.images)
+        item = contrast(task, metric=TOP1, arms=("a", "b"), first=arms[0], second=arms[1], images=regime.images)
         if item is None:
             raise AssertionError(f"{task}: the arms of a synthetic study share no seed")
         results.append(item)
