@@ -208,8 +208,13 @@ def _check_known(
         raise ValueError(f"{noun} {name!r} has no use for {listed}; another {noun} of this tool takes it.")
 
 
+_DOCS: dict[type[Any], dict[str, str]] = {}
+
+
 def field_docs(cls: type[Any]) -> dict[str, str]:
     """Return the docstring below each field of a dataclass and of its bases, on one line."""
+    if cls in _DOCS:
+        return _DOCS[cls]
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not is_dataclass(base):
@@ -219,4 +224,4 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
             match one, after:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                     docs[name] = " ".join(text.split())
-    return docs
+    return _DOCS.setdefault(cls, docs)

@@ -16,13 +16,8 @@ from typing import Annotated
 
 import tyro
 
-from benchmark.compare.comparison import compare
-from benchmark.compare.records import open_store
-from benchmark.compare.resample import RESAMPLES
-from benchmark.report.export import EXPORTS, Format, write_export
-from benchmark.report.html import to_html
-from benchmark.report.scaling import write_scaling
-from benchmark.report.tables import record_lines
+from benchmark.compare import RESAMPLES
+from benchmark.report import Format
 from mae_transfer.tasks import TASKS
 
 
@@ -49,6 +44,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.resamples < 0 or args.resamples == 1:
             raise ValueError(f"--resamples {args.resamples}: give 2 or more (1,000 is plenty), or 0 for none.")
+        if not args.runs.is_dir():
+            raise FileNotFoundError(f"{args.runs}: no such folder; give one that holds runs.")
+        # here, since they take most of the time of an answer that needs none of them
+        from benchmark.compare.comparison import compare
+        from benchmark.compare.records import open_store
+        from benchmark.report.export import EXPORTS, write_export
+        from benchmark.report.html import to_html
+        from benchmark.report.scaling import write_scaling
+        from benchmark.report.tables import record_lines
+
         comparison = compare(open_store(args.runs, TASKS), resamples=args.resamples)
         text = to_html(comparison, images=args.images) if args.format == "html" else EXPORTS[args.format](comparison)
         if args.out is None:

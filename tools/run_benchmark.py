@@ -27,7 +27,6 @@ from rich.console import Console
 
 from backbones.config import FAMILY
 from benchmark.compare.fairness import Later
-from benchmark.report.closing import closing_report
 from benchmark.runner.attempt import Tool
 from benchmark.runner.scheduler import Suite, exit_code
 from benchmark.runner.slurm import FOLDER as SLURM_FOLDER
@@ -183,6 +182,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _here(made: Prepared, at_once: int, command: str, start: float) -> int:
+    from benchmark.report.closing import closing_report
+
     suite = Suite(TOOLS, Console(), at_once=at_once)
     with locked(made.out) as note:
         _say(note)

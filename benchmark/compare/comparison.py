@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from benchmark.compare import RESAMPLES
 from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
 from benchmark.compare.fairness import origin_problems, pretraining_problems, transfer_problems
 from benchmark.compare.lines import CHECKPOINT_NAME, Line, usual_lines
 from benchmark.compare.published import PublishedCheck, check_published
 from benchmark.compare.records import Store, Stored
-from benchmark.compare.resample import RESAMPLES, Resampled, resample
+from benchmark.compare.resample import Resampled, resample
 from benchmark.compare.stats import Summary, summarise
 from benchmark.study.plan import Plan
 from engine.spec import with_later_fields

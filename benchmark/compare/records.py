@@ -4,8 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from benchmark.compare.lines import CHECKPOINT_NAME, Line, arm_of, line_of
 from benchmark.study.plan import NAME as PLAN_NAME
@@ -19,6 +18,9 @@ from files.digest import file_sha256
 from files.naming import inside
 
 READ = ("config.json", "metrics.csv", "results.jsonl", "weights.txt", "study.yaml")  # beside records and plans
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +136,13 @@ def files_read(store: Store) -> list[Path]:
     return found
 
 
-def frame(stored: Sequence[Stored]) -> pd.DataFrame:
+def frame(stored: Sequence[Stored]) -> "pd.DataFrame":
     """Return one row per record and metric: folder, status, task, recipe, weights (the arm), seed, metric, value.
 
     A record without metrics has one row whose metric and value are missing.
     """
+    import pandas as pd
+
     rows = []
     for item in stored:
         record = item.record

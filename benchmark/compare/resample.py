@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark.compare import RESAMPLES
 from benchmark.compare.lines import Line
 from benchmark.compare.records import Stored
 from engine.records.own_files import own_file
@@ -20,7 +21,6 @@ from engine.records.results_file import read_results
 from metrics.resampling import Resampler
 from metrics.result_lines import LineError
 
-RESAMPLES = 1000
 SEED = 0  # of the resamples: equal records give equal tables
 CHUNK = 4_000_000  # multiplicities held at a time
 TOLERANCE = 1e-4  # percent points between a record's metric and the same from its results file

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
@@ -14,7 +14,7 @@ from benchmark.compare.comparison import OWN_TASK, ArmCost, Comparison, Row
 from benchmark.compare.contrast import Contrast
 from benchmark.compare.published import PublishedCheck
 from benchmark.compare.records import Store, files_read
-from benchmark.report import escape
+from benchmark.report import Format, escape
 from benchmark.report.escape import markdown, markdown_line, plain
 from benchmark.report.html import to_html
 from benchmark.report.scaling import scaling_grid, scaling_points, write_scaling
@@ -34,7 +34,6 @@ from engine.config import as_json
 from files.naming import refuse_overwriting
 from files.writing import replacing
 
-Format = Literal["md", "csv", "json", "latex", "html", "scaling"]
 SUFFIXES: dict[Format, str] = {"md": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html"}
 SCALING_NAME = "scaling.md"
 COLUMNS = ["table", "task", "metric", "arm", "statistic", "seed", "n", "value", "note"]
