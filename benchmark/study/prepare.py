@@ -90,6 +90,7 @@ def prepare(
     folder = out or Path("runs") / study.name
     if path.read_text(encoding="utf-8", errors="replace") != study_text(study):  # else it is the copy itself
         refuse_overwriting([folder / COPY, folder / NAME], [path])
+    _check_trackers(study, path)
     if not trust_pickle:
         _check_trust(study, path)
     if seeds is not None:
@@ -98,22 +99,33 @@ def prepare(
     return Prepared(study, path.name, folder, root or Path(study.data), tools)
 
 
+def _flags(study: Study) -> dict[str, tuple[Flag, ...]]:
+    """Return the flags of a study by their place in its file."""
+    places = {f"arms.{arm.label}": (*arm.declared, *(arm.pretrain.flags if arm.pretrain else ())) for arm in study.arms}
+    places |= {f"tokenizers.{tokenizer.name}": tokenizer.train.flags for tokenizer in study.tokenizers}
+    places |= {f"tasks.{task.name}": task.flags for task in study.tasks}
+    return places | {f"tasks.{task.name}.search": task.search.flags for task in study.tasks if task.search is not None}
+
+
 def _check_trust(study: Study, path: Path) -> None:
     """Raise ValueError where the file says of a pickle that it is trusted: a file may be somebody else's."""
-    places = {f"arms.{arm.label}": (*arm.declared, *(arm.pretrain.flags if arm.pretrain else ())) for arm in study.arms}
-    places |= {f"tasks.{task.name}": task.flags for task in study.tasks}
-    places |= {f"tokenizers.{tokenizer.name}": tokenizer.train.flags for tokenizer in study.tokenizers}
-    for place, flags in places.items():
+    for place, flags in _flags(study).items():
         for flag in flags:
-            if flag.name == "tracker" and not isinstance(flag.value, bool) and ":" in "".join(flag.value):
-                raise ValueError(
-                    f"{path.name}: {place}.tracker: a class would run by the word of a file; a study takes wandb or "
-                    "mlflow."
-                )
             if flag.name in TRUST and flag.value not in (False, ("False",)):
                 raise ValueError(
                     f"{path.name}: {place}.{flag.name}: a pickle can run any code while it is read, and the word of a "
                     "file is not enough for that; where you trust its origin, give --trust-pickle as well."
+                )
+
+
+def _check_trackers(study: Study, path: Path) -> None:
+    """Raise ValueError where the file names a class as its tracker: it would run by the word of a file."""
+    for place, flags in _flags(study).items():
+        for flag in flags:
+            if flag.name == "tracker" and not isinstance(flag.value, bool) and ":" in "".join(flag.value):
+                raise ValueError(
+                    f"{path.name}: {place}.tracker: {' '.join(flag.value)!r} names a class, which would run by the "
+                    "word of a file; a study takes wandb or mlflow, training tools take any on their command line."
                 )
 
 

@@ -29,3 +29,11 @@ def test_the_word_of_a_file_is_not_enough(arm: str, flag: str, tmp_path: Path) -
 
 def test_a_file_that_trusts_nothing_needs_no_word(tmp_path: Path) -> None:
     assert study(tmp_path, ARM.replace("true", "false"), trust_pickle=False).study.arms[1].init == "w.pkl"
+
+
+@pytest.mark.parametrize("trust_pickle", [False, True])
+def test_a_file_cannot_name_a_class_that_runs(tmp_path: Path, trust_pickle: bool) -> None:
+    arm = "theirs: {pretrain: {recipe: tiny, data: photos, tracker: TRACKER}}"
+    with pytest.raises(ValueError, match=r"^mine\.yaml: arms\.theirs\.tracker: 'os:system' names a class"):
+        study(tmp_path, arm.replace("TRACKER", "os:system"), trust_pickle=trust_pickle)
+    assert study(tmp_path, arm.replace("TRACKER", "wandb"), trust_pickle=trust_pickle).study.arms[1].pretrain
