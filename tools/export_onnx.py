@@ -5,7 +5,7 @@
 
 The input `image` is RGB from 0 to 255 in float32, (batch, 3, H, W) at the run's own size; the pixels are normalised
 inside. Classification gives logits, segmentation logits of every pixel, detection the maps of backbone and pyramid
-(p2, p3, ...): proposals, boxes and masks depend on the image and stay in PyTorch. Needs mae-transfer[export].
+(p2, p3, ...): proposals, boxes and masks depend on the image and stay in PyTorch. Needs onnx, onnxruntime, onnxscript.
 """
 
 from dataclasses import dataclass

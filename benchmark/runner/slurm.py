@@ -66,7 +66,7 @@ def _slurm(folder: Path) -> Any:
         import submitit
     except ImportError as error:
         raise ValueError(
-            "--launcher slurm needs submitit, which is not installed: pip install 'mae-transfer[slurm]' "
+            "--launcher slurm needs submitit, which is not installed: pip install submitit "
             "(in a checkout: .venv/bin/pip install -e '.[slurm]')."
         ) from error
     try:

@@ -74,7 +74,9 @@ def export_onnx(wanted: Exportable, path: Path, *, opset: int = 20) -> Exported:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{error}: the export needs more packages: pip install 'mae-transfer[export]'.") from error
+        raise ImportError(
+            f"{error}: the export needs more packages: pip install onnx onnxruntime onnxscript."
+        ) from error
     module = wanted.module.float().cpu().eval()
     generator = torch.Generator().manual_seed(0)
     images = [255 * torch.rand(batch, 3, *wanted.size, generator=generator) for batch in (1, 3)]
