@@ -19,7 +19,7 @@ def test_waiting_for_data_is_said_once(
         log.step(step, values, write=True)
         if step == 1:  # the first steps wait for the loader to start
             assert "warning" not in capsys.readouterr().out
-    log.close()
+    log.close("completed")
     printed = capsys.readouterr().out
     assert (
         printed.count("warning: 35% of the time goes to waiting for data (limit 20%); raise --workers (3 now)")
