@@ -152,6 +152,11 @@ def build_task(config: ClassificationConfig, *, data: Path, init: InitialWeights
 
     It starts from the backbone checkpoint `init` or from random weights.
     """
+    if config.statistics:
+        raise ValueError(
+            "statistics: pre-training computes them (tools/pretrain.py --statistics), and they travel in its weights; "
+            "without weights transfer normalises as ImageNet's."
+        )
     return assemble(config, vit_of(config), data=data, init=init)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
-from engine.config import BASIC, FILE, RunConfig
+from engine.config import BASIC, FILE, WITHOUT, RunConfig
 
 Pyramid = Literal["simple", "four_tap"]
 Norm = Literal["layer", "batch"]
@@ -83,7 +83,7 @@ class TestConfig:
 class DetectionConfig:
     """Mask R-CNN or Cascade Mask R-CNN on a ViT."""
 
-    backbone: ViTConfig
+    backbone: Annotated[ViTConfig, f"{WITHOUT}image_size relative_size"]
     """Architecture of the ViT; its image size is replaced by `image_size`."""
     image_size: int
     """Side in pixels of the square that images are scaled into and padded to."""

@@ -16,6 +16,8 @@ FILE = "file"
 """It names a file or folder."""
 COMPUTED = "computed"
 """No flag: it is computed, or set by flags of other names."""
+WITHOUT = "without "
+"""Before the names of fields of a part that are no flags there, since others of the configuration take their place."""
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 

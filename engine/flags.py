@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from engine.config import BASIC, COMPUTED, FILE, Duration
+from engine.config import BASIC, COMPUTED, FILE, WITHOUT, Duration
 
 A = TypeVar("A")
 Recipes = Mapping[str, Callable[[], Any]]
@@ -104,17 +104,10 @@ def rebuilt(config: Any, given: Mapping[tuple[str, ...], Any]) -> Any:
     for f in fields(config):
         below = {path[1:]: value for path, value in given.items() if path[0] == f.name and len(path) > 1}
         now = getattr(config, f.name)
-        if (f.name,) in given:
-            changed[f.name] = given[f.name,]
-        elif below and (new := rebuilt(now, below)) != now:
+        new = given[f.name,] if (f.name,) in given else rebuilt(now, below) if below else now
+        if new != now:
             changed[f.name] = new
-    changed = {name: value for name, value in changed.items() if value != getattr(config, name)}
     return replace(config, **changed) if changed else config
-
-
-def files_among(flags: Sequence[Leaf]) -> dict[str, bool]:
-    """Return the names of flags, and whether each names a file or folder."""
-    return {leaf.name: leaf.is_file for leaf in flags}
 
 
 def _leaves(config: Any, path: tuple[str, ...]) -> Any:
@@ -136,7 +129,8 @@ def _leaves(config: Any, path: tuple[str, ...]) -> Any:
             value = None if now is None else getattr(now, only.name)
             yield Leaf(here, get_type_hints(part)[only.name] | None, value, docs.get(f.name, ""), marks, part=part)
         elif now is not None:
-            yield from _leaves(now, here)
+            left_out = {name for extra in marks if extra.startswith(WITHOUT) for name in extra.split()[1:]}
+            yield from (leaf for leaf in _leaves(now, here) if leaf.path[len(here)] not in left_out)
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

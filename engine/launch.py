@@ -15,13 +15,15 @@ from engine.config import Duration
 from engine.flags import leaves, parse_with_config
 from engine.init_flags import InitFlags
 from engine.recipe import departures
+from engine.records.metrics_file import CSV_NAME
 from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME
+from engine.records.results_file import RESULTS_NAME
 from engine.spec import TaskSpec, recipes_of, spec_for
 from files.naming import refuse_overwriting, refuse_within
 
 # what a run writes to its folder: of every task, and of some
 RUN_FILES = (
-    *(RECORD_NAME, IDENTITY_NAME, WEIGHTS_NAME, "metrics.csv", "results.jsonl"),
+    *(RECORD_NAME, IDENTITY_NAME, WEIGHTS_NAME, CSV_NAME, RESULTS_NAME),
     *("backbone.safetensors", "tokenizer.safetensors", "train_list.txt", "detections.json", "per_class.csv"),
 )
 

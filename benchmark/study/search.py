@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.config import as_json
-from engine.records.record import RunRecord, read_record, standing
+from engine.records.record import RECORD_NAME, RunRecord, read_record, standing
 from files.naming import inside
 from files.parsing import read_json
 from files.sealing import sealed, unsealed
@@ -59,6 +59,8 @@ class Choice:
     rate: float
     tried: tuple[Tried, ...]
     """By rising rate."""
+    decimals: int = 2
+    """Of the metric, in the sentence."""
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
@@ -69,7 +71,8 @@ class Choice:
 
     def line(self) -> str:
         """Return one sentence for a report, with a warning where the best rate is at the edge of the grid."""
-        each = ", ".join(f"{t.rate:g}: {'diverged' if t.value is None else f'{t.value:.2f}'}" for t in self.tried)
+        values = ("diverged" if t.value is None else f"{t.value:.{self.decimals}f}" for t in self.tried)
+        each = ", ".join(f"{t.rate:g}: {value}" for t, value in zip(self.tried, values, strict=True))
         text = (
             f"Learning rate of {self.arm} in {self.task}: {self.rate:g}, by {self.metric} on {self.val_images:,} "
             f"images ({self.val_split}) with seed {self.seed} ({each})."
@@ -82,7 +85,8 @@ class Choice:
 def choose(search: Search, metric: Metric) -> Choice:
     """Return the choice from the records of the search by `metric`, and write it to its folder.
 
-    Raises ValueError while a run of the grid has no result, and where the loss became infinite at every rate.
+    Raises ValueError while a run of the grid has no result or one that no run can have, and where the loss became
+    infinite at every rate.
     """
     tried, records = [], []
     for rate, folder in sorted(search.grid):
@@ -93,6 +97,11 @@ def choose(search: Search, metric: Metric) -> Choice:
         if not is_settled(record):
             why = f" ({record.error})" if record.error else ""
             raise ValueError(f"needs the search run {folder.name}, which is {standing(folder, record)}{why}")
+        value = record.metrics.get(metric.name)
+        if value is not None and (fault := metric.fault(value)) is not None:
+            raise ValueError(
+                f"{folder / RECORD_NAME}: metrics.{metric.name}: {fault}; remove that folder to run it anew"
+            )
         records.append(record)
         tried.append(Tried(rate=rate, value=_value(record, metric)))
     scored = [item for item in tried if item.value is not None]
@@ -112,6 +121,7 @@ def choose(search: Search, metric: Metric) -> Choice:
         seed=search.seed,
         rate=best.rate,
         tried=tuple(tried),
+        decimals=metric.decimals,
     )
     write_choice(search.out, choice)
     return choice

@@ -9,12 +9,17 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from engine.config import as_json
+from engine.records.metrics_file import CSV_NAME
 from files.parsing import read_json
+from files.typed import from_json
 from files.writing import replacing
 
 NAME = "tracker.json"
@@ -35,50 +40,59 @@ class Logger(Protocol):
         """Take the end of the run: `success`, or `failed`."""
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What OUT/tracker.json holds."""
+
+    id: str | None = None
+    """What the service calls the run."""
+    configured: bool = False
+    """Whether it has the configuration."""
+    step: int = -1
+    """The last step that was sent."""
+    names: tuple[str, ...] = ()
+    """Its numbers that were."""
+
+
 class Tracker:
-    """A logger that is told every step once, whatever is interrupted and resumed."""
+    """A logger that is told every number once, whatever is interrupted and resumed."""
 
-    def __init__(self, logger: Logger, out: Path, state: dict[str, Any], say: Callable[[str], None]) -> None:
-        """`state` is what OUT/tracker.json holds: `step`, the last that was sent, and what the logger keeps."""
+    def __init__(self, logger: Logger, out: Path, sent: Sent, say: Callable[[str], None]) -> None:
+        """`sent` is what an earlier session has told it."""
         self._logger: Logger | None = logger
-        self._path, self._state, self._say = out / NAME, state, say
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Send the numbers of a step, unless they were sent before."""
-        last = self._state.get("step", -1)
-        sent = set(self._state.get("names", [])) if step == last else set()
-        names = [name for name in values if step >= last and name not in sent]
-        if self._logger is None or not names:
-            return
-        self._try(lambda logger: logger.log_metrics({name: float(values[name]) for name in names}, step=step))
-        self._state |= {"step": step, "names": sorted({*sent, *names})}
-        self._write()
-
-    def close(self, status: str) -> None:
-        """Say that the run has ended."""
-        self._try(lambda logger: logger.finalize("success" if status == "completed" else "failed"))
+        self._path, self._sent, self._say = out / NAME, sent, say
 
     def begin(self, config: dict[str, Any]) -> None:
         """Send the configuration, once."""
-        if "config" not in self._state:
-            self._try(lambda logger: logger.log_hyperparams(config))
-            self._state["config"] = True
-            self._write()
+        if not self._sent.configured:
+            self._send(lambda logger: logger.log_hyperparams(config), replace(self._sent, configured=True))
 
-    def _write(self) -> None:
-        with replacing(self._path) as temporary:
-            temporary.write_text(json.dumps(self._state) + "\n", encoding="utf-8")
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send the numbers of a step, unless they were sent before."""
+        before = self._sent.names if step == self._sent.step else ()
+        new = {name: float(value) for name, value in values.items() if step >= self._sent.step and name not in before}
+        if new:
+            told = replace(self._sent, step=step, names=(*before, *new))
+            self._send(lambda logger: logger.log_metrics(new, step=step), told)
 
-    def _try(self, act: Callable[[Logger], None]) -> None:
+    def close(self, status: str) -> None:
+        """Say that the run has ended."""
+        self._send(lambda logger: logger.finalize("success" if status == "completed" else "failed"), self._sent)
+
+    def _send(self, act: Callable[[Logger], None], told: Sent) -> None:
+        """Tell the logger, and keep what it was told; what fails, a full disk too, ends the tracker alone."""
         if self._logger is None:
             return
         try:
-            act(self._logger)
-        except NotImplementedError:  # a logger of numbers alone
-            pass
+            with suppress(NotImplementedError):  # a logger of numbers alone
+                act(self._logger)
+            if told != self._sent:
+                with replacing(self._path) as temporary:
+                    temporary.write_text(json.dumps(as_json(told)) + "\n", encoding="utf-8")
+            self._sent = told
         except Exception as error:  # of a service: the run goes on without it
             self._say(
-                f"warning: the tracker gets no more: {type(error).__name__}: {error}; metrics.csv has all numbers."
+                f"warning: the tracker gets no more: {type(error).__name__}: {error}; {CSV_NAME} has all numbers."
             )
             self._logger = None
 
@@ -105,42 +119,38 @@ def open_tracker(kind: str, out: Path, run_id: str, config: Any, say: Callable[[
     if kind == NONE:
         return None
     check_tracker(kind)
-    state = _state(out / NAME)
+    sent = _sent(out / NAME)
     try:
-        logger = _LOGGERS[kind](out, run_id, state) if kind in _LOGGERS else _of_class(kind, out)
+        logger, name = _LOGGERS.get(kind, partial(_of_class, kind))(out, run_id, sent.id)
     except Exception as error:  # of a service: the run goes on without it
-        say(f"warning: no tracker: {type(error).__name__}: {error}; metrics.csv has all numbers.")
+        say(f"warning: no tracker: {type(error).__name__}: {error}; {CSV_NAME} has all numbers.")
         return None
-    tracker = Tracker(logger, out, state, say)
+    tracker = Tracker(logger, out, replace(sent, id=name), say)
     tracker.begin(as_json(config))
     return tracker
 
 
-def _state(path: Path) -> dict[str, Any]:
-    """Return what was kept of the tracker; damaged, it is begun anew, so that steps may be sent twice."""
+def _sent(path: Path) -> Sent:
+    """Return what was kept of the tracker; where it is damaged it is begun anew, so that numbers may be sent twice."""
     try:
-        values = read_json(path) if path.is_file() else {}
+        return from_json(Sent, read_json(path)) if path.is_file() else Sent()
     except ValueError:
-        return {}
-    return values if isinstance(values, dict) and isinstance(values.get("step", 0), int) else {}
+        return Sent()
 
 
-def _of_class(kind: str, out: Path) -> Logger:
+def _of_class(kind: str, out: Path, run_id: str, known: str | None) -> tuple[Logger, str]:
     module, _, name = kind.partition(":")
     found = getattr(import_module(module), name)
     # Lightning's loggers take save_dir, those of Fabric root_dir
     folder = "root_dir" if "root_dir" in inspect.signature(found).parameters else "save_dir"
-    logger: Logger = found(**{folder: str(out / "tracker")})
-    return logger
+    return found(**{folder: str(out / "tracker")}), run_id
 
 
 class _Wandb:
     """Weights & Biases: a run of the same id is continued. Project and account are those of its own variables."""
 
-    def __init__(self, out: Path, run_id: str, state: dict[str, Any]) -> None:
-        wandb: Any = import_module("wandb")
-        self._id = state.setdefault("id", f"{run_id}-{out.name}")
-        self._run = wandb.init(id=self._id, name=out.name, dir=str(out), resume="allow", **_project())
+    def __init__(self, run: Any) -> None:
+        self._run = run
 
     def log_hyperparams(self, params: dict[str, Any]) -> None:
         self._run.config.update(params, allow_val_change=True)
@@ -152,31 +162,38 @@ class _Wandb:
         self._run.finish(exit_code=0 if status == "success" else 1)
 
 
-def _project() -> dict[str, str]:
-    return {} if os.environ.get("WANDB_PROJECT") else {"project": PROJECT}
+def _wandb(out: Path, run_id: str, known: str | None) -> tuple[Logger, str]:
+    wandb: Any = import_module("wandb")
+    name = known or f"{run_id}-{out.name}"
+    project = {} if os.environ.get("WANDB_PROJECT") else {"project": PROJECT}
+    return _Wandb(wandb.init(id=name, name=out.name, dir=str(out), resume="allow", **project)), name
 
 
 class _MLflow:
     """MLflow, at the place that its own variables name; a run that was begun is continued."""
 
-    def __init__(self, out: Path, run_id: str, state: dict[str, Any]) -> None:
-        mlflow: Any = import_module("mlflow")
-        self._client = mlflow.MlflowClient()
-        if "id" not in state:
-            found = self._client.get_experiment_by_name(PROJECT)
-            experiment = found.experiment_id if found is not None else self._client.create_experiment(PROJECT)
-            state["id"] = self._client.create_run(experiment, run_name=out.name).info.run_id
-        self._id = state["id"]
+    def __init__(self, client: Any, run: str) -> None:
+        self._client, self._run = client, run
 
     def log_hyperparams(self, params: dict[str, Any]) -> None:
-        self._client.log_dict(self._id, params, "config.json")
+        self._client.log_dict(self._run, params, "config.json")
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():
-            self._client.log_metric(self._id, name, value, step=step)
+            self._client.log_metric(self._run, name, value, step=step)
 
     def finalize(self, status: str) -> None:
-        self._client.set_terminated(self._id, "FINISHED" if status == "success" else "FAILED")
+        self._client.set_terminated(self._run, "FINISHED" if status == "success" else "FAILED")
 
 
-_LOGGERS: dict[str, Callable[[Path, str, dict[str, Any]], Logger]] = {"wandb": _Wandb, "mlflow": _MLflow}
+def _mlflow(out: Path, run_id: str, known: str | None) -> tuple[Logger, str]:
+    client: Any = import_module("mlflow").MlflowClient()
+    if known is None:
+        found = client.get_experiment_by_name(PROJECT)
+        experiment = found.experiment_id if found is not None else client.create_experiment(PROJECT)
+        known = client.create_run(experiment, run_name=out.name).info.run_id
+    return _MLflow(client, known), known
+
+
+# from the folder of the run, its id in records, and what the service called it before
+_LOGGERS: dict[str, Callable[[Path, str, str | None], tuple[Logger, str]]] = {"wandb": _wandb, "mlflow": _mlflow}

@@ -49,6 +49,7 @@ def test_winner_of_a_search(
     ("values", "message"),
     [
         ({1e-3: 20.0, 1e-4: None}, "needs the search run lr0.0001, which has no record"),
+        ({1e-3: 9900.0}, r"lr0\.001/record\.json: metrics\.miou: 9900\.0 is no percentage; remove that folder"),
         ({1e-3: "ValueError: no box"}, r"needs the search run lr0.001, which is failed \(ValueError: no box\)"),
         (
             {1e-3: "NonFiniteError: x"},

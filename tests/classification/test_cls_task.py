@@ -141,3 +141,8 @@ def test_recipe_of_mae_is_the_released_code() -> None:
     assert run.optim.lr(1024) * run.schedule.final == pytest.approx(1e-6)
     assert (run.optim.layer_decay, run.optim.weight_decay, config.drop_path) == (0.65, 0.05, 0.1)
     assert (augment.mixup, augment.cutmix, augment.erase, augment.label_smoothing) == (0.8, 1.0, 0.25, 0.1)
+
+
+def test_statistics_are_of_pretraining_alone(config: ClassificationConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"statistics: pre-training computes them \(tools/pretrain\.py --statistics\)"):
+        build_task(replace(config, statistics=True), data=tmp_path, init=None)

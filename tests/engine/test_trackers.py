@@ -26,7 +26,7 @@ class Remembering:
         CALLS.append(("folder", save_dir))
 
     def log_hyperparams(self, params: dict[str, Any]) -> None:
-        CALLS.append(("config", params["run"]["seed"]))
+        CALLS.append(("config", params.get("run", {}).get("seed")))
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         CALLS.extend(("metric", step, name, value) for name, value in metrics.items())
@@ -165,3 +165,40 @@ def test_fabrics_own_loggers_are_taken(tmp_path: Path) -> None:
     tracker.close("completed")
     (found,) = (tmp_path / "tracker").rglob("metrics.csv")
     assert "2.0" in found.read_text()
+
+
+def test_what_was_not_sent_is_sent_by_the_resumed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step counts as sent once the logger has taken it, and tracker.json is written after that."""
+    failing = open_tracker("loggers:Failing", tmp_path, "abc", CONFIG)
+    assert failing is not None
+    failing.log(1, {"loss": 2.0})
+    working = open_tracker("loggers:Remembering", tmp_path, "abc", CONFIG)
+    assert working is not None
+    working.log(1, {"loss": 2.0})
+    working.log(1, {"loss": 2.0, "val/top1": 50.0})
+    assert sent() == [(1, "loss", 2.0), (1, "val/top1", 50.0)]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"step": "x"}', '{"step": 3, "names": 5}'])
+def test_a_damaged_file_begins_the_tracker_anew(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tracker.json").write_text(content)
+    tracker = open_tracker("loggers:Remembering", tmp_path, "abc", CONFIG)
+    assert tracker is not None
+    tracker.log(1, {"loss": 2.0})
+    assert sent() == [(1, "loss", 2.0)]
+
+
+def test_a_full_disk_ends_the_tracker_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = open_tracker("loggers:Remembering", tmp_path, "abc", CONFIG)
+    assert tracker is not None
+
+    def full(_: Path) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("engine.training.trackers.replacing", full)
+    tracker.log(1, {"loss": 2.0})
+    tracker.log(2, {"loss": 1.0})
+    assert "the tracker gets no more: OSError" in capsys.readouterr().out and len(sent()) == 1
