@@ -11,8 +11,9 @@ import inspect
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from functools import cache
 from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -87,15 +88,22 @@ def parse_with_config(
         raise ValueError(f"name a {noun} first; there are: {', '.join(recipes)}.")
     config = recipes[name]()
     flags = leaves(config)
-    shown = [leaf for leaf in flags if every or not asked or BASIC in leaf.marks]
-    _check_known(argv, cls, flags, recipes, name, noun)
+    own = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    known = own | {leaf.name for leaf in flags} | {"help"}
+    given = _given(argv, known)
+    strange = sorted(given - known)
+    _check_strange(strange, recipes, name, noun)
+    if asked and not every:
+        shown = [leaf for leaf in flags if BASIC in leaf.marks]
+    else:  # most of the time of parsing goes to flags that are not there
+        shown = [leaf for leaf in flags if asked or strange or leaf.name in given]
     about = f"{(doc or '').strip()}\n\n{name}: {(recipes[name].__doc__ or '-').strip()}"
     if len(shown) < len(flags):
         about += f"\n\n{len(flags) - len(shown)} more flags: {name} {HELP_ALL}"
     made = _joined(cls, shown)
     parsed = tyro.cli(made, args=argv, description=about)
-    given = {leaf.path: leaf.value(getattr(parsed, leaf.name)) for leaf in shown}
-    return cls(**{f.name: getattr(parsed, f.name) for f in fields(cls)}), rebuilt(config, given)  # type: ignore[arg-type]
+    values = {leaf.path: leaf.value(getattr(parsed, leaf.name)) for leaf in shown}
+    return cls(**{flag: getattr(parsed, flag) for flag in own}), rebuilt(config, values)
 
 
 def rebuilt(config: Any, given: Mapping[tuple[str, ...], Any]) -> Any:
@@ -111,7 +119,8 @@ def rebuilt(config: Any, given: Mapping[tuple[str, ...], Any]) -> Any:
 
 
 def _leaves(config: Any, path: tuple[str, ...]) -> Any:
-    hints, docs = get_type_hints(type(config), include_extras=True), field_docs(type(config))
+    kind: Any = type(config)
+    hints, docs = _hints(kind), field_docs(kind)
     for f in fields(config):
         hint, marks = hints[f.name], frozenset[str]()
         if get_origin(hint) is Annotated:
@@ -137,9 +146,9 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
-def _joined(cls: type[Any], flags: Sequence[Leaf]) -> type[Any]:
+def _joined(cls: Any, flags: Sequence[Leaf]) -> type[Any]:
     """Return a dataclass of the tool's own flags and of a configuration's."""
-    hints, docs = get_type_hints(cls, include_extras=True), field_docs(cls)
+    hints, docs = _hints(cls), field_docs(cls)
     own: list[Any] = []
     for f in fields(cls):
         hint = hints[f.name]
@@ -188,13 +197,15 @@ def _named(argv: Sequence[str], recipes: Recipes, noun: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _check_known(
-    argv: Sequence[str], cls: type[Any], flags: Sequence[Leaf], recipes: Recipes, name: str, noun: str
-) -> None:
-    """Raise ValueError for flags that other recipes of the tool have, and this one has not."""
-    mine = {leaf.name for leaf in flags} | {f.name for f in fields(cls)}
-    given = {text.partition("=")[0][2:].replace("-", "_") for text in argv if text.startswith("--")}
-    strange = sorted(given - mine - {f"no_{flag}" for flag in mine} - {"help"})
+def _given(argv: Sequence[str], known: Set[str]) -> set[str]:
+    """Return the names of the flags on a command line, with underscores, of known ones without the `no` of a switch."""
+    words = {text.partition("=")[0][2:].replace("-", "_") for text in argv if text.startswith("--")}
+    off = {f"no_{name}": name for name in known}
+    return {off.get(word, word) for word in words}
+
+
+def _check_strange(strange: Sequence[str], recipes: Recipes, name: str, noun: str) -> None:
+    """Raise ValueError for flags that this recipe has not, and others of the tool have."""
     others = {leaf.name for recipe in recipes.values() for leaf in leaves(recipe())} if strange else set()
     wrong = [flag for flag in strange if flag in others or flag.removeprefix("no_") in others]
     if wrong:
@@ -202,13 +213,15 @@ def _check_known(
         raise ValueError(f"{noun} {name!r} has no use for {listed}; another {noun} of this tool takes it.")
 
 
-_DOCS: dict[type[Any], dict[str, str]] = {}
+@cache
+def _hints(cls: Hashable) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
 
 
-def field_docs(cls: type[Any]) -> dict[str, str]:
+@cache
+def field_docs(cls: Hashable) -> dict[str, str]:
     """Return the docstring below each field of a dataclass and of its bases, on one line."""
-    if cls in _DOCS:
-        return _DOCS[cls]
+    assert isinstance(cls, type)
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not is_dataclass(base):
@@ -218,4 +231,4 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
             match one, after:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                     docs[name] = " ".join(text.split())
-    return _DOCS.setdefault(cls, docs)
+    return docs
