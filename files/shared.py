@@ -1,11 +1,12 @@
 """Files that two lists have in common: by where they lie, links followed, or by their content."""
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+from files.digest import file_sha256
 
 
 def shared_paths(a: Iterable[str], b: Iterable[str]) -> list[str]:
@@ -41,7 +42,6 @@ def _size(path: Path) -> int | None:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return str(path)
