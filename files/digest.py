@@ -1,12 +1,17 @@
-"""The SHA-256 of files, without holding them in memory, and what is written beside a file of its own digest."""
+"""The SHA-256 of files, without holding them in memory; the digest that is kept beside a file, or within JSON.
+
+A flipped bit or an edit is found when what has such a digest is read again.
+"""
 
 import hashlib
+import json
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from files.writing import replacing
 
 BLOCK = 1 << 20  # bytes
+SEAL = "sha256"  # the key of JSON's own digest
 
 
 def sha256_of(file: BinaryIO) -> str:
@@ -46,3 +51,26 @@ def check_beside(path: Path) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
+
+
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with the digest of what JSON makes of them."""
+    return {**values, SEAL: _digest_of(values)}
+
+
+def unsealed(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the values of file `name` without their digest, unchecked where they have none.
+
+    Raises ValueError where the digest is of another content.
+    """
+    rest = {key: value for key, value in values.items() if key != SEAL}
+    if SEAL in values and values[SEAL] != _digest_of(rest):
+        raise ValueError(
+            f"{name}: its content is not what was written (its {SEAL} is of another); it is damaged, or was edited. "
+            f"Restore it from a copy or make it again; if the edit is meant, remove its {SEAL!r}."
+        )
+    return rest
+
+
+def _digest_of(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

@@ -1,4 +1,7 @@
-"""Which file a name means and which it may become: inside its folder, unlike every other, never an input."""
+"""Which file a name means and which it may become: inside its folder, unlike every other, never an input.
+
+And where what was read of large data is kept between runs.
+"""
 
 import hashlib
 import os
@@ -216,3 +219,10 @@ def _place(path: Path) -> tuple[int, int] | str:
     except OSError:
         return os.path.realpath(path)
     return stat.st_dev, stat.st_ino
+
+
+def cache_folder() -> Path:
+    """Return $MAE_TRANSFER_CACHE, or $XDG_CACHE_HOME/mae-transfer, or ~/.cache/mae-transfer."""
+    if explicit := os.environ.get("MAE_TRANSFER_CACHE"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mae-transfer"

@@ -11,9 +11,9 @@ from typing import Literal
 
 from benchmark.study.full_scale import FullScale
 from engine.config import as_json
+from files.digest import sealed, unsealed
 from files.naming import inside
 from files.parsing import read_json
-from files.sealing import sealed, unsealed
 from files.typed import from_json
 from files.writing import replacing
 

@@ -19,9 +19,8 @@ from detectron2.structures import BoxMode
 from detection.data.coco_file import read_file
 from detection.data.store import Category, Store, open_store, stored_source, write_store
 from detection.evaluation.tally import said, some
-from engine.cache import cache_folder
 from files.digest import file_sha256
-from files.naming import files_below, nearest
+from files.naming import cache_folder, files_below, nearest
 
 CACHED_FROM = 16 * 2**20  # bytes of JSON
 

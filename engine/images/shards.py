@@ -1,7 +1,7 @@
 """Files in uncompressed tar archives (shards), read at any place without unpacking, as WebDataset lays them out.
 
 The headers are read once, for where each file begins. What was found of CACHED_FROM files and more is kept in the cache
-folder (engine.cache) and is valid as long as no shard changes its size or time; nothing is written beside the data.
+folder (`cache_folder`) and is valid as long as no shard changes its size or time; nothing is written beside the data.
 Axis letters: N files, by shard and then as they lie in it.
 """
 
@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.cache import cache_folder
-from files.naming import SYSTEM, system_part
+from files.naming import SYSTEM, cache_folder, system_part
 from files.writing import replacing
 
 ARCHIVES = (".tar",)

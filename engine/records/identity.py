@@ -10,9 +10,9 @@ from engine.records.metrics_file import CSV_NAME
 from engine.records.record import IDENTITY_NAME, PICTURES, RECORD_NAME, TENSORBOARD
 from engine.task import Facts
 from engine.training.resume import FOLDER, checkpoints
+from files.digest import sealed, unsealed
 from files.naming import inside
 from files.parsing import read_json
-from files.sealing import sealed, unsealed
 from files.writing import replacing
 
 # what a run reads again, adds to or writes into; all else is replaced as a whole

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from engine.config import as_json
+from files.digest import sealed, unsealed
 from files.locking import Holding, holding
 from files.naming import inside
 from files.parsing import parse_json
-from files.sealing import sealed, unsealed
 from files.typed import from_json, shown
 from files.writing import replacing
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from files.sealing import sealed, unsealed
+from files.digest import sealed, unsealed
 
 VALUES = {
     "metric": 61.25,

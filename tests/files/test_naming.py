@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from files.naming import LONGEST, distinct_stems, files_below, inside, nearest, refuse_overwriting, refuse_within
+from files.naming import (
+    LONGEST,
+    cache_folder,
+    distinct_stems,
+    files_below,
+    inside,
+    nearest,
+    refuse_overwriting,
+    refuse_within,
+)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", "a\0b", "C:\\x"])
@@ -125,3 +134,13 @@ def test_nothing_is_said_where_no_file_or_two_may_be_meant(name: str) -> None:
 def test_any_name_is_looked_for(name: str, there: list[str]) -> None:
     said = nearest([name], [other for other in there if other != name])
     assert said == "" or "which differs in its " in said
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAE_TRANSFER_CACHE", "/explicit")
+    assert cache_folder() == Path("/explicit")
+    monkeypatch.delenv("MAE_TRANSFER_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/mae-transfer")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "mae-transfer"
