@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from classification.data import LabelledImages
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from engine.images.reading import UnreadableImageError, read_rgb
 from engine.records.results_file import ImageResult
 from files.writing import replacing

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from engine.records.metrics_file import VALIDATION, parse_rows
 from files.writing import replacing
 

@@ -105,9 +105,9 @@ def train(argv: Sequence[str] | None, specs: Sequence[TaskSpec], *, doc: str | N
 def carry_out(args: TrainArgs, config: Any, spec: TaskSpec) -> int:
     """Build the task, train it, and return the exit code; `config` has the flags in it."""
     from engine.images.file import allow_megapixels
-    from engine.training.finite import NonFiniteError
     from engine.training.loop import EXIT_CODES, fit
     from engine.training.seeding import derive, seed_all
+    from engine.training.stop import NonFiniteError
 
     try:
         init = args.weights()

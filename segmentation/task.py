@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.param_groups import ParamGroup
+from backbones.param_groups import (
+    Exempt,
+    ParamGroup,
+    exempt_vectors,
+    exempt_vectors_and_embeddings,
+    head_groups,
+    param_groups,
+)
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import normalisation_of, read_initial, start_from
 from backbones.weights.loader import LoadReport
@@ -27,18 +34,16 @@ from engine.runs.export import Exportable, Normalised
 from engine.task import Facts
 from engine.training.processes import processes
 from metrics.miou import add_up, scores
-from segmentation.config import SegmentationConfig
+from segmentation.config import SegmentationConfig, WeightDecayFree
 from segmentation.data.labels import Coding
 from segmentation.data.layout import SegmentationFolder, open_folder
 from segmentation.data.mapping import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
 from segmentation.evaluation.answers import as_values, draw_overlay, from_values, write_index
-from segmentation.evaluation.counts import boundary_confusion, boundary_miou, confusion
+from segmentation.evaluation.counts import boundary_confusion, boundary_miou, confusion, write_per_class
 from segmentation.evaluation.inference import predict_batch
-from segmentation.evaluation.per_class import write_per_class
 from segmentation.evaluation.pictures import draw_confusion, draw_predictions
 from segmentation.host import EncoderDecoder, build_model
 from segmentation.model.backbone import MAETransferViT
-from segmentation.model.groups import segmentor_groups
 from segmentation.model.linear import linear
 from segmentation.model.losses import segmentor_losses
 from segmentation.model.upernet import upernet
@@ -52,6 +57,10 @@ WHOLE_BYTES_PER_PIXEL = 500
 WHOLE_SAID_FROM = 10**7  # pixels
 Batch = dict[str, list[Any]]
 NODES = {"upernet": upernet, "linear": linear}  # by HeadConfig.kind
+EXEMPT: dict[WeightDecayFree, Exempt] = {
+    "vectors_and_embeddings": exempt_vectors_and_embeddings,
+    "vectors": exempt_vectors,
+}
 
 
 class SegmentationModel(nn.Module):
@@ -245,6 +254,21 @@ def segmentation_model(
     nodes = NODES[config.head.kind](config, num_classes=num_classes, normalisation=normalisation)
     return SegmentationModel(
         build_model(nodes, initialise=initialise), scales=config.test_scales, flip=config.test_flip
+    )
+
+
+def segmentor_groups(model: nn.Module, config: SegmentationConfig, optim: OptimConfig) -> list[ParamGroup]:
+    """Return layer-wise decay over the ViT, neck and heads being the last layer; the head alone on a frozen ViT."""
+    exempt, depth = EXEMPT[config.no_weight_decay], config.backbone.depth
+    if config.freeze_backbone:
+        return head_groups(model, weight_decay=optim.weight_decay, depth=depth, exempt=exempt)
+    return param_groups(
+        model,
+        weight_decay=optim.weight_decay,
+        layer_decay=optim.layer_decay,
+        depth=depth,
+        prefix="segmentor.backbone.vit.",
+        exempt=exempt,
     )
 
 

@@ -18,7 +18,7 @@ from benchmark.compare.contrast import Contrast
 from benchmark.compare.records import Stored
 from benchmark.report.tables import title
 from engine.curves import read_series
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from engine.images.file import opened
 from engine.records.metrics_file import CSV_NAME
 from metrics.metric import PERCENT

@@ -19,7 +19,7 @@ from benchmark.compare.records import files_read
 from benchmark.compare.stats import Summary, summarise
 from benchmark.report.figures import COLOURS, png_bytes
 from benchmark.report.tables import DASH, Grid, title, units
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from files.naming import refuse_overwriting
 from files.writing import replacing
 from metrics.metric import PERCENT, Metric

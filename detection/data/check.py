@@ -15,7 +15,7 @@ from detection.data.coco import CocoSplit, read_coco
 from detection.data.mapping import exchanged
 from detection.evaluation.draw import draw_objects
 from detection.evaluation.tally import some
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from engine.images.reading import UnreadableImageError, read_rgb
 from files.naming import refuse_overwriting
 from files.writing import replacing

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from engine.images.reading import read_rgb
 from files.writing import replacing
 

@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from detection.evaluation.score import CocoScores
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from files.writing import replacing
 
 MOST_NAMED = 20  # classes with a colour and a name; more are drawn in grey

@@ -9,6 +9,7 @@ from typing import Any
 from backbones.weights.declaration import InitialWeights, TrustStart
 from engine.config import RunConfig, differences
 from engine.device import make_fabric
+from engine.drawing import drawn
 from engine.images.file import allow_megapixels
 from engine.records.metrics_file import CSV_NAME
 from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record, standing
@@ -16,7 +17,6 @@ from engine.records.results_file import RESULTS_NAME, write_results
 from engine.runs.bounds import refuse_beyond
 from engine.spec import TaskTable
 from engine.task import Task
-from engine.training.drawing import drawn
 from engine.training.evaluation import evaluate
 from engine.training.log import evaluation_lines
 from engine.training.resume import checkpoints, load_model

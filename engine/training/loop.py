@@ -20,6 +20,7 @@ from engine.config import RunConfig, as_json
 from engine.cost import count_parameters
 from engine.curves import CURVES_NAME, draw_curves
 from engine.device import make_fabric
+from engine.drawing import drawn
 from engine.records.identity import check_folder, identity_of, run_id
 from engine.records.metrics_file import CSV_NAME, Mark, MetricsFile
 from engine.records.record import PICTURES, RunRecord, Status, write_record
@@ -29,13 +30,10 @@ from engine.task import ActsAfterSteps, Task
 from engine.training import resume as checkpointing
 from engine.training.block_modes import checkpoint_activations, compile_blocks
 from engine.training.data import Batch, Shard, check_readable, train_batches
-from engine.training.drawing import drawn
 from engine.training.ema import Average, averaged
 from engine.training.evaluation import Evaluated, evaluate
-from engine.training.finite import NonFiniteError, non_finite
 from engine.training.introduction import conclusion, doubts, introduction
-from engine.training.log import RunLog
-from engine.training.meter import Meter
+from engine.training.log import Meter, RunLog
 from engine.training.occupation import begin, occupied
 from engine.training.optim import build_optimizer, set_lr
 from engine.training.processes import from_all, on_any
@@ -43,7 +41,7 @@ from engine.training.resume import Progress, Trained
 from engine.training.schedule import lr_factor
 from engine.training.seeding import derive, seed_all
 from engine.training.sharding import gathered, unshard_for_good, whole
-from engine.training.stop import StopRequest, stop_requests
+from engine.training.stop import NonFiniteError, StopRequest, non_finite, stop_requests
 from engine.training.trackers import check_tracker, open_tracker
 
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}

@@ -1,9 +1,16 @@
-"""Stopping a run: the first Ctrl-C or SIGTERM asks it to save and leave, a second Ctrl-C leaves at once."""
+"""What stops a run before its last step: somebody, or numbers that are none.
+
+The first Ctrl-C or SIGTERM asks it to save and leave, a second Ctrl-C leaves at once. A loss or gradient that is NaN or
+infinite is an error that says what to look at.
+"""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+
+from torch import Tensor
 
 
 class StopRequest:
@@ -31,3 +38,19 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or the gradient became NaN or infinite."""
+
+
+def non_finite(
+    what: str, step: int, losses: dict[str, Tensor], *, where: str, images: Sequence[str], saved: Sequence[Path]
+) -> NonFiniteError:
+    """Return the error that says what to look at; `where` is of the losses, `saved` are the run's checkpoints."""
+    named = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
+    return NonFiniteError(
+        f"{what} is not finite at step {step} ({named} {where}); images of the batch: {', '.join(images)}. Last good "
+        f"checkpoint: {saved[-1] if saved else 'none yet'}. Lower the learning rate, clip the gradient (clip_norm), or "
+        "train in 32-true."
+    )

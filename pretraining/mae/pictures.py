@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backbones.config import Grid
 from backbones.weights.normalisation import Normalisation
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from files.writing import replacing
 from pretraining.mae.config import StatisticsOf
 from pretraining.mae.model import MaskedAutoencoder, patchify, unpatchify

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from engine.images.reading import read_reduced
 from files.writing import replacing
 from segmentation.data.convert import write_labels

@@ -1,4 +1,4 @@
-"""What one image adds to the metrics: confusion counts of its pixels, and of those near its boundaries.
+"""Confusion counts of an image's pixels, and of those near its boundaries, and the scores of classes in their sum.
 
 Counts equal those of mmseg's IoUMetric. The boundary form follows Boundary IoU (Cheng et al. 2021, arXiv 2103.16562):
 a mask's boundary is what lies within a distance of its contour, the frame of the image being a contour too. Theirs
@@ -8,9 +8,14 @@ divides, as mIoU does.
 Axis letters: H x W pixels.
 """
 
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
 import cv2
 import numpy as np
 
+from files.writing import replacing
 from metrics.miou import class_scores
 from segmentation.data.labels import IGNORED
 
@@ -69,3 +74,24 @@ def boundary_miou(total_CC: np.ndarray) -> float:
     """
     iou_C, _ = class_scores(total_CC)
     return float(np.nanmean(iou_C[:-1]))
+
+
+def write_per_class(
+    path: Path, total_CC: np.ndarray, names: Sequence[str], *, boundary_CC: np.ndarray | None = None
+) -> Path:
+    """Write number, name, iou and acc in percent, and the pixels labelled, predicted and both, of every class.
+
+    A score that a class does not have (see metrics.miou) is an empty cell. `boundary_CC` adds boundary_iou.
+    """
+    iou_C, accuracy_C = class_scores(total_CC)
+    areas = total_CC.sum(axis=1), total_CC.sum(axis=0), total_CC.diagonal()
+    columns = {"iou": iou_C, "acc": accuracy_C}
+    if boundary_CC is not None:
+        columns["boundary_iou"] = class_scores(boundary_CC)[0][:-1]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "name", *columns, "labelled", "predicted", "hit"])
+        for number, name in enumerate(names):
+            values = ["" if np.isnan(column[number]) else f"{column[number]:.4f}" for column in columns.values()]
+            writer.writerow([number, name, *values, *(int(area[number]) for area in areas)])
+    return path

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from engine.figure_text import label_text
+from engine.drawing import label_text
 from engine.images.file import UnreadableImageError
 from engine.images.reading import MOST_DRAWN, read_reduced
 from engine.records.results_file import ImageResult

@@ -12,10 +12,10 @@ import torch
 from engine.config import Duration
 from engine.records.record import read_record
 from engine.training.data import check_readable, image_at
-from engine.training.finite import NonFiniteError
 from engine.training.loop import fit
 from engine.training.resume import checkpoints
 from engine.training.seeding import derive, seed_all, seeded
+from engine.training.stop import NonFiniteError
 
 
 def _state(out: Path) -> dict:

@@ -24,10 +24,9 @@ from engine.training.schedule import lr_factor
 from segmentation.config import HeadConfig, SegmentationConfig, SlideConfig
 from segmentation.evaluation.inference import predict_batch, predict_images
 from segmentation.host import MODELS, build_model
-from segmentation.model.groups import segmentor_groups
 from segmentation.model.upernet import upernet
 from segmentation.recipes import beit_base_640, mae_base_100ep, mae_base_mmseg, mae_large_100ep
-from segmentation.task import SegmentationModel
+from segmentation.task import SegmentationModel, segmentor_groups
 
 CONFIGS = Path(mmseg.__file__).parent / ".mim/configs"
 MAE_BASE = CONFIGS / "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py"

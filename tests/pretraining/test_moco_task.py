@@ -16,9 +16,9 @@ from classification.config import ClassificationConfig
 from engine.config import Duration
 from engine.records.record import read_record
 from engine.task import ActsAfterSteps
-from engine.training.finite import NonFiniteError
 from engine.training.loop import fit
 from engine.training.resume import checkpoints
+from engine.training.stop import NonFiniteError
 from pretraining.mae.config import MAEConfig
 from pretraining.moco_v3.config import MoCoConfig
 from pretraining.recipes import RECIPES

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from detection.evaluation.draw import PANEL_INCHES, draw_detections, draw_objects
-from engine.figure_text import MOST, label_text
+from engine.drawing import MOST, label_text
 
 NAMES = [
     "$a$",

@@ -1,5 +1,7 @@
-"""Names from outside in figures: class names, file names and labels are drawn as they are written."""
+"""What all pictures share: names from outside are drawn as they are written, and none costs a run its numbers."""
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Literal
 
 MOST = 60  # characters, beyond which a name takes the place of the pictures
@@ -18,6 +20,16 @@ def label_text(name: object, *, most: int = MOST, keep: Literal["start", "end"] 
         shown = f"{shown[: most - 3]}..." if keep == "start" else f"...{shown[3 - most :]}"
     shown = shown.replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def drawn(what: str, draw: Callable[[], Iterable[Path]], warn: Callable[[str], None]) -> list[Path]:
+    """Return the pictures that `draw` has written; none, with a warning that says why, where it fails."""
+    try:
+        return list(draw())
+    except Exception as error:  # a host's drawing raises nearly anything
+        reason = " ".join(str(error).split())[:500]
+        warn(f"{what} could not be drawn ({type(error).__name__}: {reason}); the results are complete without.")
+        return []
 
 
 def _letter(char: str) -> str:
