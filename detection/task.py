@@ -29,7 +29,7 @@ from detection.data.coco import CocoSplit, annotation_file, check_same_categorie
 from detection.data.mapping import Repeats, image_sample, train_data, val_data
 from detection.data.repeat import images_of_classes
 from detection.evaluation.draw import draw_detections, draw_pair
-from detection.evaluation.precision import draw_precision
+from detection.evaluation.precision_recall import draw_precision
 from detection.evaluation.results import (
     DETECTIONS_NAME,
     PER_CLASS_NAME,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engine.config import with_defaults
 from files.typed import from_json
 from metrics.metric import Metric
-from metrics.resampling import Lines, Resampler
+from metrics.result_lines import Lines, Resampler
 
 if TYPE_CHECKING:
     from engine.memory.plan import Plannable

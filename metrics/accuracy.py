@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metrics.metric import Metric
-from metrics.resampling import Lines, Resampler, shares
-from metrics.result_lines import each_of
+from metrics.result_lines import Lines, Resampler, each_of, shares
 
 TOP1, TOP5 = Metric(name="top1"), Metric(name="top5")
 

@@ -16,8 +16,7 @@ import numpy as np
 
 from files.typed import LARGEST
 from metrics.metric import Metric
-from metrics.resampling import Lines, Resampler
-from metrics.result_lines import placed_as
+from metrics.result_lines import Lines, Resampler, placed_as
 
 MATCHES = {"box_matches": "box_ap", "mask_matches": "mask_ap"}  # field of a results file -> metric
 THRESHOLDS = 10

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metrics.metric import Metric
-from metrics.resampling import Lines, Resampler
-from metrics.result_lines import each_of
+from metrics.result_lines import Lines, Resampler, each_of
 
 MIOU, MACC, AACC = Metric(name="miou"), Metric(name="macc"), Metric(name="aacc")
 Triplets = Sequence[Sequence[int]]  # [label, prediction, pixels] with pixels above 0: a sparse matrix (C, C)

@@ -12,7 +12,7 @@ from benchmark.compare.lines import CHECKPOINT_NAME, Line, usual_lines
 from benchmark.compare.published import PublishedCheck, check_published
 from benchmark.compare.records import Store, Stored
 from benchmark.compare.resample import Resampled, resample
-from benchmark.compare.stats import Summary, summarise
+from benchmark.compare.seeds import Summary, summarise
 from benchmark.study.plan import Plan
 from engine.spec import with_later_fields
 from metrics.metric import Metric

@@ -9,8 +9,7 @@ import numpy as np
 from benchmark.compare.components import Components, components
 from benchmark.compare.interval import ALPHA, interval, p_value
 from benchmark.compare.needed import Needed, needed
-from benchmark.compare.permutation import Permutation, holm, sign_flips
-from benchmark.compare.stats import summarise
+from benchmark.compare.seeds import Permutation, holm, sign_flips, summarise
 from metrics.metric import Metric
 
 Verdict = Literal["supported", "contradicted", "inconclusive"]

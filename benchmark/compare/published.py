@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmark.compare.lines import arm_of
 from benchmark.compare.records import Stored
-from benchmark.compare.stats import Summary, summarise
+from benchmark.compare.seeds import Summary, summarise
 from benchmark.study.spec import RATE_FLAG
 from files.parsing import parse_yaml
 from files.typed import from_json

@@ -18,8 +18,7 @@ from benchmark.compare.lines import Line
 from benchmark.compare.records import Stored
 from engine.records.own_files import own_file
 from engine.records.results_file import read_results
-from metrics.resampling import Resampler
-from metrics.result_lines import LineError
+from metrics.result_lines import LineError, Resampler
 
 SEED = 0  # of the resamples: equal records give equal tables
 CHUNK = 4_000_000  # multiplicities held at a time

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from benchmark.compare.comparison import Comparison
 from benchmark.compare.lines import CHECKPOINT_NAME
 from benchmark.compare.records import files_read
-from benchmark.compare.stats import Summary, summarise
+from benchmark.compare.seeds import Summary, summarise
 from benchmark.report.figures import COLOURS, png_bytes
 from benchmark.report.tables import DASH, Grid, title, units
 from engine.drawing import label_text

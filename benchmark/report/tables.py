@@ -10,7 +10,7 @@ from benchmark.compare.interval import SMALLEST
 from benchmark.compare.lines import TOKENIZER_NAME
 from benchmark.compare.published import PublishedCheck
 from benchmark.compare.records import Store
-from benchmark.compare.stats import Summary
+from benchmark.compare.seeds import Summary
 from engine.records.record import standing
 from metrics.metric import PERCENT, Metric
 

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from detection.data.coco import CocoSplit, read_coco
+from detection.data.defects import some
 from detection.data.mapping import exchanged
 from detection.evaluation.draw import draw_objects
-from detection.evaluation.tally import some
 from engine.drawing import label_text
 from engine.images.reading import UnreadableImageError, read_rgb
 from files.naming import refuse_overwriting

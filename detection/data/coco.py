@@ -17,8 +17,8 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from detection.data.coco_file import read_file
+from detection.data.defects import said, some
 from detection.data.store import Category, Store, open_store, stored_source, write_store
-from detection.evaluation.tally import said, some
 from files.digest import file_sha256
 from files.naming import cache_folder, files_below, nearest
 

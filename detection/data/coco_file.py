@@ -17,9 +17,9 @@ import numpy as np
 
 from detection.data.coco_fields import example, field, is_id, is_number, name_of, shown
 from detection.data.coco_masks import Mask, read_mask
+from detection.data.defects import Tally, some
 from detection.data.store import FREQUENCIES, Arrays, Category, Store, packed_ids
 from detection.data.whole_file import Shapes, count_names, no_object, without_repeated
-from detection.evaluation.tally import Tally, some
 from files.digest import check_beside
 from files.parsing import read_json
 

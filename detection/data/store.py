@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from detection.data.defects import Defect
 from files.writing import replacing
 
 MAGIC = b"mae-transfer annotations 3\n"  # the number changes with the layout or with what the reading cleans
@@ -31,15 +32,6 @@ class Category:
     name: str
     frequency: str | None = field(default=None, compare=False)
     """LVIS: a key of FREQUENCIES, by the number of training images that have it; None where not said."""
-
-
-@dataclass(frozen=True)
-class Defect:
-    """Something wrong in single annotations, and how it is treated."""
-
-    what: str
-    count: int
-    examples: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from detection.evaluation.tally import Tally, said
+from detection.data.defects import Tally, said
 
 FEW = 4  # boxes, below which nothing is concluded from most of them
 NEAR = 2.0  # pixels between a mask and the box of it

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from detection.data.defects import some
 from detection.data.run_lengths import checked_runs
 from detection.data.store import Store
 from detection.evaluation.matches import Kind
-from detection.evaluation.tally import some
 from files.parsing import read_json
 
 REQUIRED = ("image_id", "category_id", "score")

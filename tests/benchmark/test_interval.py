@@ -1,4 +1,4 @@
-"""The quantile between the normal and Student's, its interval and p, sign flips and Holm, by hand and against SciPy."""
+"""The quantile between the normal and Student's, its interval and p, by hand and against SciPy."""
 
 import math
 
@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from benchmark.compare.interval import interval, p_value, quantile
-from benchmark.compare.permutation import holm, sign_flips
 from perf import coverage
 
 
@@ -50,26 +49,6 @@ def test_exact_coverage_stays_in_the_band_for_every_share() -> None:
     for row in rows:
         least, most = (float(text) for text in row[1].split(" to "))
         assert least >= 94.8 and most <= 97.0, row
-
-
-def test_sign_flips_by_hand() -> None:
-    # 1, 2, 3: |sum| 6 is reached by +++ and --- alone; 1, 1, -1: |sum| 1 or more by all eight
-    exact = sign_flips([1.0, 2.0, 3.0])
-    assert exact is not None and (exact.p, exact.smallest) == (0.25, 0.25)
-    other = sign_flips([1.0, 1.0, -1.0])
-    assert other is not None and other.p == 1.0
-    six = sign_flips([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    assert six is not None and six.p == six.smallest == 2 / 64
-    # 0.2, -0.1, -0.2: |sum| 0.1 or more by all eight, though the rounding of the subtractions is 1e-14
-    rounded = sign_flips([71.6 - 71.4, 70.9 - 71.0, 70.7 - 70.9])
-    assert rounded is not None and rounded.p == 1.0
-    assert sign_flips([1.0]) is None and sign_flips([1.0] * 17) is None
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from detectron2.layers import ROIAlign as HostROIAlign
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from detection.data.object_masks import ObjectMasks, sharing_masks
+from detection.model.detector import ObjectMasks, sharing_masks
 from detection.model.roi_align import ROIAlign, axis_weights
 
 H, W = 24, 40

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from metrics.accuracy import TOP1, resampler, scores
 from metrics.coco_ap import ap
 from metrics.metric import Metric, error
-from metrics.resampling import mean_of
+from metrics.result_lines import mean_of
 
 RMSE, AP = error("rmse", unit="m"), ap("box_ap")
 

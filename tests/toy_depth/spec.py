@@ -10,7 +10,7 @@ from backbones.config import FAMILY
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
 from engine.spec import Scores, TaskSpec
 from metrics.metric import error
-from metrics.resampling import Lines, Resampler, mean_of
+from metrics.result_lines import Lines, Resampler, mean_of
 from tests.toy_depth.config import DepthConfig
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
-"""Exact p by permutation over seeds, and Holm's correction over tasks."""
+"""What the seeds alone say: mean and spread, an exact p by permutation, and Holm's correction over tasks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,26 @@ import numpy as np
 
 MOST_SEEDS = 16  # 65,536 sign patterns; with more seeds the test is not needed
 TOLERANCE = 1e-9  # relative: equal sums in another order differ by rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Values of one arm over its seeds."""
+
+    n: int
+    mean: float
+    sd: float | None
+    """With n - 1 in the denominator; None for one value."""
+
+
+def summarise(values: Sequence[float]) -> Summary | None:
+    """Return mean and standard deviation (ddof 1), or None where there is no value."""
+    if not values:
+        return None
+    n = len(values)
+    mean = math.fsum(values) / n
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
+    return Summary(n=n, mean=mean, sd=sd)
 
 
 @dataclass(frozen=True, kw_only=True)

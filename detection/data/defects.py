@@ -1,10 +1,18 @@
-"""Counts of what is wrong in single annotations, with a few examples of each."""
+"""What is wrong in single annotations: counted, with a few examples of each, and said."""
 
 from collections.abc import Iterable
-
-from detection.data.store import Defect
+from dataclasses import dataclass
 
 MOST_NAMED = 3  # examples in a message
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong in single annotations, and how it is treated."""
+
+    what: str
+    count: int
+    examples: tuple[str, ...]
 
 
 class Tally:
