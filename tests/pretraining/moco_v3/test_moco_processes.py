@@ -11,7 +11,7 @@ import torch
 from engine.records.record import read_record
 from engine.training.resume import checkpoints
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 SCRIPT = """

@@ -11,7 +11,7 @@ from torch import nn
 
 from engine.training.sync_norm import CpuSyncBatchNorm
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys
 import torch
