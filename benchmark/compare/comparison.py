@@ -6,8 +6,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from benchmark.compare import RESAMPLES
+from benchmark.compare.cells import Cell, order, transfer_of
 from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
-from benchmark.compare.fairness import origin_problems, pretraining_problems, transfer_problems
+from benchmark.compare.fairness import (
+    origin_problems,
+    pretraining_problems,
+    repeat_problems,
+    tied_problems,
+    transfer_problems,
+)
 from benchmark.compare.lines import CHECKPOINT_NAME, Line, usual_lines
 from benchmark.compare.published import PublishedCheck, check_published
 from benchmark.compare.records import Store, Stored
@@ -27,8 +34,8 @@ class Row:
 
     line: Line
     metric: Metric
-    values: dict[str, dict[int, float]]
-    """arm -> seed -> value; an arm without a value is there with none."""
+    values: dict[str, dict[Cell, float]]
+    """arm -> seed (or pre-training and transfer seed) -> value; an arm without a value is there with none."""
     contrasts: tuple[Contrast, ...]
     """The arm of the claim minus every other that shares a seed with it; none where the comparison is refused."""
     refused: tuple[str, ...]
@@ -58,11 +65,18 @@ class Row:
         return next((item for item in self.contrasts if item.reference == self.against), None)
 
     @property
-    def missing(self) -> tuple[tuple[str, int], ...]:
-        """(arm, seed) of the cells without a value, among the arms and seeds that the task was run with."""
-        seeds = sorted({seed for cells in self.values.values() for seed in cells})
-        arms = [arm for arm, cells in self.values.items() if cells]
-        return tuple((arm, seed) for arm in arms for seed in seeds if seed not in self.values[arm])
+    def missing(self) -> tuple[tuple[str, Cell], ...]:
+        """(arm, seed) of the cells without a value, among the arms and seeds that the task was run with.
+
+        Of arms whose pre-trainings and transfers are crossed, and of the others, by themselves.
+        """
+        crossed = {arm: any(not isinstance(cell, int) for cell in cells) for arm, cells in self.values.items()}
+        missing: list[tuple[str, Cell]] = []
+        for arm, cells in self.values.items():
+            alike = {cell for other, found in self.values.items() if crossed[other] == crossed[arm] for cell in found}
+            if cells:
+                missing += [(arm, cell) for cell in sorted(alike - cells.keys(), key=order)]
+        return tuple(missing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +132,8 @@ class Comparison:
     """Metrics that were recorded as no number, and so are missing in the rows."""
     not_resampled: tuple[str, ...]
     """Why images were taken as they are, so that an interval speaks of the seeds alone."""
+    alike: tuple[tuple[str, float], ...]
+    """(task, correlation of the scores of neighbours) where test images look like frames and no groups are named."""
     published: tuple[PublishedCheck, ...]
     """Published values of the recipes that were run, beside what was measured."""
 
@@ -134,7 +150,8 @@ class Comparison:
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of all transfer runs."""
-        return tuple(sorted({seed for row in self.rows for cells in row.values.values() for seed in cells}))
+        cells = {cell for row in self.rows for found in row.values.values() for cell in found}
+        return tuple(sorted({transfer_of(cell) for cell in cells}))
 
 
 def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
@@ -148,19 +165,29 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     plan, later = store.plan, partial(with_later_fields, store.tasks)
     arms = _arms(store, [*transfers, *pretrainings])
     lines = _lines(store, transfers)
-    shared = pretraining_problems(pretrainings, plan.match, plan.differ)
+    shared = [
+        *pretraining_problems(pretrainings, plan.match, plan.differ),
+        *repeat_problems(pretrainings, plan),
+    ]
     rows: list[Row] = []
     not_finite: list[str] = []
     not_resampled: list[str] = []
+    alike: list[tuple[str, float]] = []
     for line in lines:
         task = line.label
         mine = sorted((item for item in transfers if item.line == line), key=lambda item: item.record.seed)
         refused = (
-            (*transfer_problems(mine, plan.differ, later), *shared, *origin_problems(mine, pretrainings))
+            (
+                *transfer_problems(mine, plan.differ, later),
+                *shared,
+                *origin_problems(mine, pretrainings),
+                *tied_problems(mine, plan),
+            )
             if mine
             else ()
         )
         drawn = resample(line, mine, 0 if refused else resamples)
+        alike += [] if drawn.video is None else [(task, drawn.video)]
         for metric in line.scores.metrics:
             rows.append(_row(line, metric, mine, arms, plan, refused, drawn))
             not_finite += [f"{item.folder}: {metric.name}" for item in mine if _infinite(item, metric)]
@@ -183,6 +210,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
         unknown_origin=tuple(sorted({i.arm for i in transfers} - known - {"random"})),
         not_finite=tuple(not_finite),
         not_resampled=tuple(not_resampled),
+        alike=tuple(alike),
         published=check_published([*transfers, *pretrainings]),
     )
 
@@ -221,7 +249,7 @@ def _row(
 ) -> Row:
     found = {arm: ArmValues(by_seed={}, resampled_R={}) for arm in arms}
     for item in stored:
-        value, arm, seed = item.record.metrics.get(metric.name), item.arm, item.record.seed
+        value, arm, seed = item.record.metrics.get(metric.name), item.arm, _cell(item, plan)
         if value is not None and not metric.is_missing(value):
             found[arm].by_seed[seed] = value
             if metric.name in (resampled := drawn.values_R.get(item.folder, {})):
@@ -234,6 +262,10 @@ def _row(
             first=found[plan.claim],
             second=found[arm],
             images=drawn.images,
+            grouped=drawn.grouped,
+            margin=plan.margin(line.task, line.label, metric.name),
+            looks=plan.looks,
+            design=plan.pretrain_seeds,
         )
         for arm in arms
         if arm != plan.claim and not refused
@@ -247,6 +279,12 @@ def _row(
         contrasts=tuple(item for item in contrasts if item is not None),
         refused=refused,
     )
+
+
+def _cell(item: Stored, plan: Plan) -> Cell:
+    """Return where a run's value stands."""
+    seed = item.record.seed
+    return seed if plan.pretrain_seeds != "crossed" or item.pretrain_seed is None else (item.pretrain_seed, seed)
 
 
 def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -6,21 +6,24 @@ from typing import Literal
 
 import numpy as np
 
-from benchmark.compare.components import Components, components
-from benchmark.compare.interval import ALPHA, interval, p_value
+from benchmark.compare.cells import Cell, order, own, paired, whole_grid
+from benchmark.compare.components import Components, components, crossed_components
+from benchmark.compare.interval import ALPHA, Spread, equivalence_p, interval, p_value
+from benchmark.compare.looks import Look, look_at, overall
 from benchmark.compare.needed import Needed, needed
 from benchmark.compare.seeds import Permutation, holm, sign_flips, summarise
+from benchmark.study.plan import PretrainSeeds
 from metrics.metric import Metric
 
-Verdict = Literal["supported", "contradicted", "inconclusive"]
+Verdict = Literal["supported", "contradicted", "equivalent", "inconclusive"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmValues:
     """One metric of one arm."""
 
-    by_seed: dict[int, float]
-    resampled_R: dict[int, np.ndarray]
+    by_seed: dict[Cell, float]
+    resampled_R: dict[Cell, np.ndarray]
     """seed -> the metric on every resample of the images; empty where the results files do not allow it."""
 
 
@@ -32,52 +35,97 @@ class Contrast:
     metric: Metric
     arm: str
     reference: str
-    per_seed: dict[int, float]
+    per_seed: dict[Cell, float]
+    """By pre-training and transfer seed where they are crossed."""
     mean: float
     sd: float | None
     """Of the differences over seeds; None for one seed."""
     interval: tuple[float, float] | None
-    """At 95 %, not corrected for the number of tasks; None for one seed or where nothing varies."""
+    """At 95 %, corrected neither for the number of tasks nor for looks; None for one seed or where nothing varies."""
     components: Components | None
     """None for one seed."""
     p: float | None
     """Two-sided, of the same quantile as the interval."""
     permutation: Permutation | None
     adjusted_p: float | None = None
-    """By Holm over the tasks; None for a metric that no verdict is about."""
+    """By Holm over the tasks, and for the look; None for a metric that no verdict is about."""
     verdict: Verdict | None = None
     """None for a metric that no verdict is about."""
     needed: Needed | None = None
     """Only where the verdict is inconclusive and there are two seeds or more."""
-    unpaired: tuple[int, ...] = ()
-    """Seeds that only one of the arms has; they are left out."""
+    unpaired: tuple[Cell, ...] = ()
+    """Seeds that only one of the arms has, or that would leave gaps in a crossed study; they are left out."""
+    margin: float | None = None
+    """Below which the study has declared a difference to be none; None where it has declared nothing."""
+    p_equivalence: float | None = None
+    """Of a difference as large as the margin or larger, by two one-sided tests of the same quantile."""
+    adjusted_p_equivalence: float | None = None
+    """Corrected as `adjusted_p`."""
+    design: PretrainSeeds = "one"
+    """Of which seeds the intervals speak."""
+    look: Look | None = None
+    """None where the study has declared no looks."""
+    grouped: int | None = None
+    """Images in the groups that were drawn; None where images were drawn one by one, or not at all."""
 
     @property
     def n(self) -> int:
-        """Seeds that both arms have."""
-        return len(self.per_seed)
+        """Seeds that both arms have; pre-trainings, where each was transferred several times."""
+        return len(self.per_seed) if self.components is None else self.components.seeds
+
+    @property
+    def transfers(self) -> int | None:
+        """Transfers of each pre-training; None where they are not crossed."""
+        parts = self.components
+        return None if parts is None or parts.transfers is None else parts.transfers.count
 
     @property
     def images(self) -> int | None:
-        """Test images that were resampled; None where the interval speaks of these images alone."""
+        """Test images, or groups of them, that were resampled; None where the interval speaks of these images alone."""
         return None if self.components is None else self.components.images
+
+    @property
+    def within_margin(self) -> bool:
+        """Whether the difference is below the margin, at the level of the verdicts."""
+        return self.adjusted_p_equivalence is not None and self.adjusted_p_equivalence <= ALPHA
 
 
 def contrast(
-    task: str, *, metric: Metric, arms: tuple[str, str], first: ArmValues, second: ArmValues, images: int | None
+    task: str,
+    *,
+    metric: Metric,
+    arms: tuple[str, str],
+    first: ArmValues,
+    second: ArmValues,
+    images: int | None,
+    grouped: int | None = None,
+    margin: float | None = None,
+    looks: tuple[int, ...] = (),
+    design: PretrainSeeds = "one",
 ) -> Contrast | None:
-    """Return the first arm minus the second, without a verdict yet; None where they share no seed."""
-    shared = sorted(first.by_seed.keys() & second.by_seed.keys())
-    per_seed = {seed: first.by_seed[seed] - second.by_seed[seed] for seed in shared}
+    """Return the first arm minus the second, without a verdict yet; None where they share no seed.
+
+    `images` are the images, or groups of `grouped` images in all, that were resampled. At `looks` the seeds of the last
+    look that is reached count alone.
+    """
+    per_seed, unpaired = paired(first.by_seed, second.by_seed)
+    if any(not isinstance(cell, int) for cell in per_seed):
+        grid = whole_grid(per_seed)
+        unpaired = tuple(sorted({*unpaired} | {*per_seed} - {*grid}, key=order))
+        per_seed = {cell: per_seed[cell] for cell in grid}
+    look = None
+    if looks and per_seed:
+        used, look = look_at({_level(cell) for cell in per_seed}, looks)
+        per_seed = {cell: value for cell, value in per_seed.items() if _level(cell) in used}
     summary = summarise(list(per_seed.values()))
     if summary is None:
         return None
     parts = None
     if summary.n > 1:
-        resampled = all(seed in first.resampled_R and seed in second.resampled_R for seed in shared)
-        drawn_SR = np.stack([first.resampled_R[s] - second.resampled_R[s] for s in shared]) if resampled else None
-        parts = components(np.array(list(per_seed.values())), drawn_SR, images)
-    spread = (parts.of_seeds, parts.of_images, summary.n, parts.images) if parts else (0.0, 0.0, summary.n, None)
+        resampled = all(own(one.resampled_R, cell) is not None for one in (first, second) for cell in per_seed)
+        drawn_CR = np.stack([_drawn(first, c) - _drawn(second, c) for c in per_seed]) if resampled else None
+        parts = _parts(per_seed, drawn_CR, images)
+    spread = parts.spread if parts else Spread(factors=((0.0, 1),), of_images=0.0, images=None)
     return Contrast(
         task=task,
         metric=metric,
@@ -86,25 +134,75 @@ def contrast(
         per_seed=per_seed,
         mean=summary.mean,
         sd=summary.sd,
-        interval=interval(summary.mean, *spread),
+        interval=interval(summary.mean, spread),
         components=parts,
-        p=p_value(summary.mean, *spread),
-        permutation=sign_flips(list(per_seed.values())),
-        unpaired=tuple(sorted(first.by_seed.keys() ^ second.by_seed.keys())),
+        p=p_value(summary.mean, spread),
+        permutation=sign_flips(_by_level(per_seed)),
+        unpaired=unpaired,
+        margin=margin,
+        p_equivalence=None if margin is None else equivalence_p(summary.mean, margin, spread),
+        look=look,
+        design=design,
+        grouped=None if parts is None or parts.images is None else grouped,
     )
 
 
 def judge(family: Sequence[Contrast]) -> list[Contrast]:
     """Return contrasts of the same two arms on several tasks with adjusted p, verdict and what would settle them."""
     tested = [item for item in family if item.p is not None]
-    adjusted = iter(holm([item.p for item in tested if item.p is not None]))
-    judged = []
-    for item in family:
-        p = next(adjusted) if item.p is not None else None
-        if p is None or p > ALPHA:
-            wanted = needed(item.mean, item.components, len(tested)) if item.components and p is not None else None
-            judged.append(replace(item, adjusted_p=p, verdict="inconclusive", needed=wanted))
-        else:
-            verdict: Verdict = "supported" if item.metric.gain(item.mean) > 0 else "contradicted"
-            judged.append(replace(item, adjusted_p=p, verdict=verdict))
-    return judged
+    asked = [(number, item, kind) for number, item in enumerate(tested) for kind in ("difference", "equivalence")]
+    found = [(number, kind, p) for number, item, kind in asked if (p := _looked(item, kind)) is not None]
+    adjusted = holm([p for _, _, p in found], [number for number, _, _ in found])
+    by_test = {(number, kind): p for (number, kind, _), p in zip(found, adjusted, strict=True)}
+    judged = iter([_judged(item, number, by_test, len(tested)) for number, item in enumerate(tested)])
+    return [next(judged) if item.p is not None else replace(item, verdict="inconclusive") for item in family]
+
+
+def _looked(item: Contrast, kind: str) -> float | None:
+    """Return the p of a difference or of equivalence as it counts at this look; None where it is not tested."""
+    p = item.p if kind == "difference" else item.p_equivalence
+    if p is None or item.look is None:
+        return p
+    # the looks' levels are two-sided, and equivalence is two one-sided tests
+    return overall(p, item.look) if kind == "difference" else max(p, overall(min(2 * p, 1.0), item.look) / 2)
+
+
+def _judged(item: Contrast, number: int, by_test: dict[tuple[int, str], float], tasks: int) -> Contrast:
+    p, equivalence = by_test[number, "difference"], by_test.get((number, "equivalence"))
+    verdict: Verdict = "inconclusive"
+    if p <= ALPHA:
+        verdict = "supported" if item.metric.gain(item.mean) > 0 else "contradicted"
+    elif equivalence is not None and equivalence <= ALPHA:
+        verdict = "equivalent"
+    open_ = verdict == "inconclusive" and item.components is not None
+    wanted = needed(item.mean, item.components, tasks) if open_ and item.components is not None else None
+    return replace(item, adjusted_p=p, adjusted_p_equivalence=equivalence, verdict=verdict, needed=wanted)
+
+
+def _level(cell: Cell) -> int:
+    """Return what a look counts: the pre-training seed where there is one, else the transfer seed."""
+    return cell if isinstance(cell, int) else cell[0]
+
+
+def _by_level(per_seed: dict[Cell, float]) -> list[float]:
+    """Return the mean difference of each seed, or of each pre-training over its transfers."""
+    levels = dict.fromkeys(_level(cell) for cell in per_seed)
+    if len(levels) < 2:
+        return [*per_seed.values()]
+    return [float(np.mean([value for cell, value in per_seed.items() if _level(cell) == level])) for level in levels]
+
+
+def _drawn(arm: ArmValues, cell: Cell) -> np.ndarray:
+    found = own(arm.resampled_R, cell)
+    assert found is not None
+    return arm.resampled_R[found]
+
+
+def _parts(per_seed: dict[Cell, float], drawn_CR: np.ndarray | None, images: int | None) -> Components:
+    """Return the components of two cells or more, crossed where two pre-trainings have two transfers each."""
+    rows = len({_level(cell) for cell in per_seed})
+    values_C = np.array([*per_seed.values()])
+    if rows in (1, len(per_seed)):
+        return components(values_C, drawn_CR, images)
+    drawn_STR = None if drawn_CR is None else drawn_CR.reshape(rows, -1, drawn_CR.shape[1])
+    return crossed_components(values_C.reshape(rows, -1), drawn_STR, images)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.compare.records import Stored
-from benchmark.study.plan import Match
+from benchmark.study.plan import Match, Plan
 from engine.config import differences
 
 TRANSFER_FIELDS = (
@@ -52,11 +52,12 @@ def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), late
     if problems and later is not None:
         today = [_of_today(item, later) for item in stored]
         problems = _unequal(today, lambda item: _without(_transfer_view(item), differ))
-    seen: dict[tuple[str, int], Path] = {}
+    seen: dict[tuple[str, int, int | None], Path] = {}
     for item in stored:
-        key = (item.arm, item.record.seed)
+        key = (item.arm, item.record.seed, item.pretrain_seed)
         if key in seen:
-            problems.append(f"seed: {key[1]} of arm {key[0]} is recorded twice ({seen[key]}, {item.folder})")
+            of = "" if key[2] is None else f", pre-training {key[2]},"
+            problems.append(f"seed: {key[1]} of arm {key[0]}{of} is recorded twice ({seen[key]}, {item.folder})")
         seen.setdefault(key, item.folder)
     return problems
 
@@ -73,14 +74,50 @@ def pretraining_problems(stored: Sequence[Stored], match: Match = "passes", diff
 
 
 def origin_problems(transfers: Sequence[Stored], pretrainings: Sequence[Stored]) -> list[str]:
-    """Return the arms whose weights are not those that the recorded pre-training of that arm left."""
+    """Return the arms whose weights are not those that the recorded pre-training of that arm left.
+
+    Where a study repeats its pre-trainings, the weights of each transfer must be those of its own pre-training's seed.
+    """
     problems = []
-    for arm in sorted({item.arm for item in pretrainings}):
-        left = {item.checkpoint_sha256 for item in pretrainings if item.arm == arm} - {None}
-        used = {item.record.weights_sha256 for item in transfers if item.arm == arm} - {None}
-        if left and not used <= left:
-            problems.append(f"weights_sha256: arm {arm} did not start from the checkpoint of its recorded pre-training")
+    for arm, seed in dict.fromkeys((item.arm, item.pretrain_seed) for item in transfers):
+        mine = [item for item in pretrainings if item.arm == arm and (seed is None or item.record.seed == seed)]
+        left = {item.checkpoint_sha256 for item in mine} - {None}
+        used = {item.record.weights_sha256 for item in transfers if (item.arm, item.pretrain_seed) == (arm, seed)}
+        if left and not used - {None} <= left:
+            which = "" if seed is None else f" with seed {seed}"
+            problems.append(
+                f"weights_sha256: arm {arm} did not start from the checkpoint of its recorded pre-training{which}"
+            )
+    return sorted(problems)
+
+
+def repeat_problems(pretrainings: Sequence[Stored], plan: Plan) -> list[str]:
+    """Return in what pre-trainings of one arm differ beside their seed, and which arms have two of the same weights."""
+    if plan.pretrain_seeds == "one":
+        return []
+    problems = []
+    for arm in dict.fromkeys(item.arm for item in pretrainings):
+        mine = [item for item in pretrainings if item.arm == arm]
+        problems += [f"arm {arm}: {line}" for line in _unequal(mine, _transfer_view)]
+        left = [item.checkpoint_sha256 for item in mine if item.checkpoint_sha256 is not None]
+        if len({*left}) < len(left):
+            problems.append(f"weights_sha256: two pre-trainings of arm {arm} left the same weights; give each its seed")
     return problems
+
+
+def tied_problems(transfers: Sequence[Stored], plan: Plan) -> list[str]:
+    """Return the arms of a study with tied seeds of which several transfers start from one pre-training."""
+    if plan.pretrain_seeds != "tied":
+        return []
+    starts: dict[tuple[str, int], list[int]] = {}
+    for item in transfers:
+        if item.pretrain_seed is not None:
+            starts.setdefault((item.arm, item.pretrain_seed), []).append(item.record.seed)
+    return [
+        f"pretrain_seeds: tied, but transfer seeds {', '.join(map(str, seeds))} of arm {arm} start from one, {of}"
+        for (arm, of), seeds in starts.items()
+        if len(seeds) > 1
+    ]
 
 
 def _of_today(item: Stored, later: Later) -> Stored:

@@ -7,9 +7,12 @@ freedom, nearly normal) to that of the seeds (S - 1), as Cochran's does (Biometr
 variance that the seeds have; the ends of the ramp are chosen so that the coverage, integrated exactly over the
 distribution of the spread, stays between 94.9 and 97 % for every true share and every number of seeds
 (docs/statistics.md has the table).
+
+Where pre-trainings and transfers are crossed, two parts come from few seeds; the larger of their quantiles is taken.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
@@ -38,28 +41,66 @@ def quantile(alpha: float, share: np.ndarray | float, seeds: int, images: int | 
     return np.asarray(of_images + (of_seeds - of_images) * np.clip((share - low) / (top - low), 0, 1))
 
 
-def interval(
-    mean: float, of_seeds: float, of_images: float, seeds: int, images: int | None
-) -> tuple[float, float] | None:
-    """Return the 95 % interval, or None where the seeds are one or nothing varies, so that no spread is known."""
-    total = of_seeds + of_images
-    if seeds < 2 or total <= (ROUNDING * mean) ** 2:
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """The estimated variance of a mean difference, by what it comes from."""
+
+    factors: tuple[tuple[float, int], ...]
+    """(variance, levels) of seeds; of pre-training and of transfer where they are crossed."""
+    of_images: float
+    images: int | None
+    """Test images, or groups of them, that were drawn; None for very many, or where they are taken as they are."""
+
+    @property
+    def total(self) -> float:
+        """The variance of the mean difference."""
+        return sum(variance for variance, _ in self.factors) + self.of_images
+
+    def known(self, mean: float) -> bool:
+        """Return whether there is an interval: two levels or more of every factor, and more than rounding varies."""
+        return all(levels > 1 for _, levels in self.factors) and self.total > (ROUNDING * mean) ** 2
+
+    def reach(self, alpha: float) -> float:
+        """Return the quantile of the factor that asks for the largest, in standard errors."""
+        return max(float(quantile(alpha, part / self.total, levels, self.images)) for part, levels in self.factors)
+
+
+def interval(mean: float, spread: Spread, alpha: float = ALPHA) -> tuple[float, float] | None:
+    """Return the interval that misses with probability `alpha`.
+
+    None where the seeds are one or nothing varies, so that no spread is known.
+    """
+    if not spread.known(mean):
         return None
-    half = float(quantile(ALPHA, of_seeds / total, seeds, images)) * math.sqrt(total)
+    half = spread.reach(alpha) * math.sqrt(spread.total)
     return mean - half, mean + half
 
 
-def p_value(mean: float, of_seeds: float, of_images: float, seeds: int, images: int | None) -> float | None:
+def p_value(mean: float, spread: Spread) -> float | None:
     """Return the two-sided p of no difference: 1 - confidence of the interval that just reaches 0."""
-    total = of_seeds + of_images
-    if seeds < 2 or total <= (ROUNDING * mean) ** 2:
+    return _two_sided(abs(mean), spread) if spread.known(mean) else None
+
+
+def equivalence_p(mean: float, margin: float, spread: Spread) -> float | None:
+    """Return the p of a difference of `margin` or more, either way: two one-sided tests (Schuirmann 1987).
+
+    It is the larger of the two, each half of a two-sided one; so it is at most 0.05 where the 90 % interval lies within
+    the margin.
+    """
+    if not spread.known(mean):
         return None
-    distance, share = abs(mean) / math.sqrt(total), of_seeds / total
+    inside = margin - abs(mean)
+    half = _two_sided(abs(inside), spread) / 2
+    return half if inside >= 0 else 1 - half
+
+
+def _two_sided(distance: float, spread: Spread) -> float:
+    errors = distance / math.sqrt(spread.total)
 
     def beyond(log_alpha: float) -> float:
-        return float(quantile(math.exp(log_alpha), share, seeds, images)) - distance
+        return spread.reach(math.exp(log_alpha)) - errors
 
-    if distance == 0:
+    if errors == 0:
         return 1.0
     if beyond(math.log(SMALLEST)) <= 0:
         return SMALLEST

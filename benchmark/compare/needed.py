@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from scipy import special
 
 from benchmark.compare.components import Components
-from benchmark.compare.interval import ALPHA, quantile
+from benchmark.compare.interval import ALPHA
 
 POWER = 0.8
 MOST_SEEDS = 1000
@@ -19,38 +19,42 @@ MOST_IMAGES = 10_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Needed:
-    """Seeds and images; each None where that alone cannot do it, all of them where nothing within reason can."""
+    """Seeds, transfers and images; each None where that alone cannot do it, all of them where nothing in reason can."""
 
     effect: float
     """The difference that is taken for true."""
     seeds: int | None
-    """On the images there are."""
+    """On the images there are; pre-trainings, with the transfers there are, where both are crossed."""
     images: int | None
     """With the seeds there are."""
     both: tuple[int, int] | None
-    """Seeds and images, in the proportion there is now; only where neither alone does it."""
+    """Seeds and images, in the proportion there is now; only where nothing alone does it."""
+    transfers: int | None = None
+    """Of each pre-training there is; None too where they are not crossed."""
 
 
 def needed(effect: float, parts: Components, tasks: int) -> Needed:
     """Return the least numbers that would settle `effect` among that many tasks."""
+    each = None if parts.transfers is None else parts.transfers.count
 
-    def settles(seeds: int, images: int | None) -> bool:
-        of_seeds, of_images = parts.expected(seeds, images)
-        total = of_seeds + of_images
-        if total == 0:
+    def settles(seeds: int, images: int | None, transfers: int | None = each) -> bool:
+        spread = parts.expected(seeds, images, transfers)
+        if spread.total == 0:
             return True
-        reach = float(quantile(ALPHA / tasks, of_seeds / total, seeds, images)) + float(special.ndtri(POWER))
-        return abs(effect) >= reach * math.sqrt(total)
+        reach = spread.reach(ALPHA / tasks) + float(special.ndtri(POWER))
+        return abs(effect) >= reach * math.sqrt(spread.total)
 
     now = parts.images
-    seeds = next((n for n in range(2, MOST_SEEDS + 1) if settles(n, now)), None)
+    counts = range(2, MOST_SEEDS + 1)
+    seeds = next((n for n in counts if settles(n, now)), None)
+    transfers = None if each is None else next((n for n in counts if settles(parts.seeds, now, n)), None)
     images, both = None, None
     if now is not None:
         images = next((n for n in _steps(now) if settles(parts.seeds, n)), None)
-        if seeds is None and images is None:
+        if seeds is None and images is None and transfers is None:
             pairs = ((max(math.ceil(parts.seeds * n / now), parts.seeds), n) for n in _steps(now))
             both = next(((s, n) for s, n in pairs if s <= MOST_SEEDS and settles(s, n)), None)
-    return Needed(effect=effect, seeds=seeds, images=images, both=both)
+    return Needed(effect=effect, seeds=seeds, images=images, both=both, transfers=transfers)
 
 
 def _steps(start: int) -> list[int]:

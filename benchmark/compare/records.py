@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.compare.groups import Grouping
 from benchmark.compare.lines import CHECKPOINT_NAME, Line, arm_of, line_of
 from benchmark.study.plan import NAME as PLAN_NAME
-from benchmark.study.plan import Plan, Planned, planned_at, read_plans
+from benchmark.study.plan import Groups, Plan, Planned, planned_at, read_plans
 from benchmark.study.search import NAME as CHOICE_NAME
 from benchmark.study.search import Choice, read_choice
 from engine.records.own_files import damaged_files
@@ -37,6 +38,10 @@ class Stored:
     """The search that its learning rate is from, where a study has searched it."""
     checkpoint_sha256: str | None = None
     """Of the backbone that the run left; None where it leaves none."""
+    pretrain_seed: int | None = None
+    """Of a pre-training that a study repeats, and of the one that a transfer starts from."""
+    grouping: Grouping | None = None
+    """Which of its test images belong together, where its study says so."""
     damaged: Mapping[str, str] = field(default_factory=dict)
     """name -> what is wrong, of files beside the record that are not read for that."""
 
@@ -108,7 +113,8 @@ def open_store(root: Path, tasks: TaskTable) -> Store:
         if planned is not None:
             absent.pop(planned, None)
         try:
-            stored.append(_stored(path.parent, record, top, planned, tasks))
+            plan = None if top is None else plans[top]
+            stored.append(_stored(path.parent, record, top, planned, tasks, {} if plan is None else plan.groups))
         except (ValueError, OSError) as error:
             unreadable.append(str(error))
     if not stored and not unreadable and unplanned:
@@ -154,8 +160,16 @@ def frame(stored: Sequence[Stored]) -> "pd.DataFrame":
     ).sort_values(["folder", "metric"], ignore_index=True)
 
 
-def _stored(folder: Path, record: RunRecord, top: Path | None, planned: Planned | None, tasks: TaskTable) -> Stored:
+def _stored(
+    folder: Path,
+    record: RunRecord,
+    top: Path | None,
+    planned: Planned | None,
+    tasks: TaskTable,
+    groups: Mapping[str, Groups],
+) -> Stored:
     check_metrics(folder, record, tasks)
+    grouping = None
     if planned is None:
         arm, line, choice = arm_of(record), line_of(record, tasks), None
     else:
@@ -164,6 +178,8 @@ def _stored(folder: Path, record: RunRecord, top: Path | None, planned: Planned 
         choice = None
         if top is not None and planned.choice is not None:
             choice = read_choice(inside(top, planned.choice, source=top / PLAN_NAME))
+        if top is not None and planned.task is not None and planned.task in groups:
+            grouping = Grouping(groups[planned.task], top, top / PLAN_NAME)
     damaged = damaged_files(folder, record)
     return Stored(
         folder=folder,
@@ -172,6 +188,8 @@ def _stored(folder: Path, record: RunRecord, top: Path | None, planned: Planned 
         line=line,
         choice=choice,
         checkpoint_sha256=_checkpoint(folder, record, damaged),
+        pretrain_seed=None if planned is None else planned.pretrain_seed,
+        grouping=grouping,
         damaged=damaged,
     )
 

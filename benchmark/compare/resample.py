@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.compare import RESAMPLES
+from benchmark.compare.groups import Grouping, alike_neighbours
 from benchmark.compare.lines import Line
 from benchmark.compare.records import Stored
 from engine.records.own_files import own_file
@@ -22,6 +23,7 @@ from metrics.result_lines import LineError, Resampler
 
 SEED = 0  # of the resamples: equal records give equal tables
 CHUNK = 4_000_000  # multiplicities held at a time
+LEAST_GROUPS = 2
 TOLERANCE = 1e-4  # percent points between a record's metric and the same from its results file
 
 
@@ -30,11 +32,16 @@ class Resampled:
     """The runs of one task on the same resamples."""
 
     images: int | None
-    """None where no metric could be resampled."""
+    """Images, or groups of them, that were drawn; None where no metric could be resampled."""
     values_R: dict[Path, dict[str, np.ndarray]]
     """folder of a run -> metric -> value on every resample."""
     problems: tuple[str, ...]
     """Why a run, or all of them, is missing above."""
+    grouped: int | None = None
+    """Images in the groups that were drawn; None where images were drawn one by one."""
+    video: float | None = None
+    """Correlation of the scores of images with consecutive names, where it is too large for chance and no groups are
+    named."""
 
 
 def resample(line: Line, runs: Sequence[Stored], resamples: int = RESAMPLES) -> Resampled:
@@ -45,6 +52,8 @@ def resample(line: Line, runs: Sequence[Stored], resamples: int = RESAMPLES) -> 
     if resamples == 0:
         return Resampled(images=None, values_R={}, problems=(f"{line.label}: 0 resamples asked for",))
     ids: list[str] | None = None
+    groups: np.ndarray | None = None
+    video: float | None = None
     values: dict[Path, dict[str, np.ndarray]] = {}
     problems: dict[str, int] = {}
     for item in runs:
@@ -53,15 +62,22 @@ def resample(line: Line, runs: Sequence[Stored], resamples: int = RESAMPLES) -> 
             if ids is not None and ids != mine:
                 raise ValueError(f"{item.folder} holds other images than {runs[0].folder}")
             _check(item, resampler, len(mine))
-            drawn = _drawn(resampler, len(mine), resamples)
+            if ids is None and item.grouping is not None:
+                groups = _grouped(item.grouping, mine)
+            drawn = _drawn(resampler, groups if item.grouping is not None else None, len(mine), resamples)
             if not all(np.isfinite(value_R).all() for value_R in drawn.values()):
                 raise ValueError(f"{item.folder}: some resamples of its images hold nothing to score")
+            if ids is None and item.grouping is None:
+                video = alike_neighbours(mine, resampler, line.scores.primary.name)
             values[item.folder], ids = drawn, mine
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             reason = f"no {error} in a line" if isinstance(error, KeyError) else str(error)
             problems[reason] = problems.get(reason, 0) + 1
     said = tuple(reason if count == 1 else f"{reason} ({count} runs)" for reason, count in problems.items())
-    return Resampled(images=len(ids) if ids and values else None, values_R=values, problems=said)
+    images = len(ids) if ids and values else None
+    if images is None or groups is None:
+        return Resampled(images=images, values_R=values, problems=said, video=video)
+    return Resampled(images=int(groups.max()) + 1, values_R=values, problems=said, grouped=images)
 
 
 def multiplicities(images: int, resamples: int, seed: int = SEED) -> Iterator[np.ndarray]:
@@ -98,6 +114,23 @@ def _check(item: Stored, resampler: Resampler, images: int) -> None:
             )
 
 
-def _drawn(resampler: Resampler, images: int, resamples: int) -> dict[str, np.ndarray]:
-    parts = [resampler(times_RN) for times_RN in multiplicities(images, resamples)]
+def _grouped(grouping: Grouping, names: Sequence[str]) -> np.ndarray:
+    groups_N = grouping.number(names)
+    if (count := int(groups_N.max()) + 1) < LEAST_GROUPS:
+        raise ValueError(
+            f"{grouping.source}: the {len(names)} images are of {count} group{'s' * (count > 1)}; a resample needs "
+            f"{LEAST_GROUPS} or more, so nothing can be said of other groups"
+        )
+    return groups_N
+
+
+def _drawn(resampler: Resampler, groups_N: np.ndarray | None, images: int, resamples: int) -> dict[str, np.ndarray]:
+    """Return the metrics on the resamples, of images or of whole groups of them."""
+    units = images if groups_N is None else int(groups_N.max()) + 1
+    rows = max(1, CHUNK // images)
+    parts = [
+        resampler(some_RU if groups_N is None else some_RU[:, groups_N])
+        for times_RU in multiplicities(units, resamples)
+        for some_RU in (times_RU[start : start + rows] for start in range(0, len(times_RU), rows))
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -51,11 +51,19 @@ def sign_flips(differences: Sequence[float]) -> Permutation | None:
     return Permutation(p=float(np.mean(sums_P >= limit)), smallest=2.0 / 2**seeds)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the adjusted p of each hypothesis (Holm 1979): step-down, never above 1, in the order given."""
+def holm(p_values: Sequence[float], tasks: Sequence[int] | None = None) -> list[float]:
+    """Return the adjusted p of each hypothesis (Holm 1979): step-down, never above 1, in the order given.
+
+    `tasks` says which hypotheses exclude each other: of those of one task one at most is true (a difference of 0, and
+    one beyond the margin), so a step counts tasks that still have a hypothesis (Shaffer, JASA 81, 1986). Each
+    hypothesis is a task of its own unless given.
+    """
+    tasks = range(len(p_values)) if tasks is None else tasks
     adjusted = [0.0] * len(p_values)
     largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min((len(p_values) - rank) * p_values[index], 1.0))
+    ranked = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    for rank, index in enumerate(ranked):
+        true = len({tasks[i] for i in ranked[rank:]})
+        largest = max(largest, min(true * p_values[index], 1.0))
         adjusted[index] = largest
     return adjusted

@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from benchmark.compare.cells import Cell, cell_text, transfer_of
 from benchmark.compare.comparison import OWN_TASK, ArmCost, Comparison, Row
 from benchmark.compare.contrast import Contrast
 from benchmark.compare.published import PublishedCheck
 from benchmark.compare.records import Store, files_read
 from benchmark.report import Format, escape
+from benchmark.report.about import about
 from benchmark.report.escape import markdown, markdown_line, plain
 from benchmark.report.html import to_html
 from benchmark.report.scaling import scaling_grid, scaling_points, write_scaling
@@ -36,6 +38,7 @@ from files.writing import replacing
 
 SUFFIXES: dict[Format, str] = {"md": ".md", "csv": ".csv", "json": ".json", "latex": ".tex", "html": ".html"}
 SCALING_NAME = "scaling.md"
+DECLARED = ("pretrain_seeds", "margins", "looks", "groups")
 COLUMNS = ["table", "task", "metric", "arm", "statistic", "seed", "n", "value", "note"]
 
 _LATEX = {
@@ -59,7 +62,9 @@ _LATEX = {
 
 def to_markdown(comparison: Comparison) -> str:
     """Return tables, verdicts and the account of the records for GitHub."""
-    parts = [_md_grid(title, grid) for title, grid in _grids(comparison).items()]
+    first = about(comparison)
+    parts = ["## What the verdicts are about", _bullets(first)] if first else []
+    parts += [_md_grid(title, grid) for title, grid in _grids(comparison).items()]
     parts += ["## Verdict", _bullets(verdicts(comparison)), "## Records", _bullets(record_lines(comparison))]
     return "\n\n".join(parts) + "\n"
 
@@ -67,8 +72,10 @@ def to_markdown(comparison: Comparison) -> str:
 def to_latex(comparison: Comparison) -> str:
     """Return tables for a document with the booktabs and graphicx packages; verdicts and records follow as comments."""
     tables = [_latex_table(grid) for grid in _grids(comparison).values()]
+    first = [f"% {plain(line)}" for line in about(comparison)]
     remarks = [f"% {plain(line)}" for line in (*verdicts(comparison), *record_lines(comparison))]
-    return "\n\n".join(["% needs \\usepackage{booktabs,graphicx}", *tables, "\n".join(remarks)]) + "\n"
+    head = "\n".join(["% needs \\usepackage{booktabs,graphicx}", *first])
+    return "\n\n".join([head, *tables, "\n".join(remarks)]) + "\n"
 
 
 def to_json(comparison: Comparison) -> str:
@@ -77,6 +84,8 @@ def to_json(comparison: Comparison) -> str:
     A number that is missing is null; the seeds are keys of objects, as text.
     """
     content: dict[str, Any] = {
+        "about": about(comparison),
+        "declared": {name: as_json(comparison.store.plan)[name] for name in DECLARED},
         "arms": comparison.arms,
         "rows": [
             {**_row(row), "missing": row.missing, "arms": {arm: _summary(row, arm) for arm in comparison.arms}}
@@ -109,7 +118,9 @@ def to_csv(comparison: Comparison) -> str:
 
 def to_frame(comparison: Comparison) -> pd.DataFrame:
     """Return the numbers of the tables in long form; a missing cell is there with n = 0 and no value."""
-    rows: list[tuple[object, ...]] = []
+    rows: list[tuple[object, ...]] = [
+        ("about", "", "", "", "", None, None, None, line) for line in about(comparison)
+    ]
     for row in comparison.rows:
         rows += _result_rows(row, comparison.arms)
     own = comparison.own_task.top1
@@ -189,7 +200,7 @@ def _grids(comparison: Comparison) -> dict[str, Grid]:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {cell_text(name) if isinstance(name, tuple) else name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -252,7 +263,7 @@ def _result_rows(row: Row, arms: tuple[str, ...]) -> list[tuple[object, ...]]:
     head = ("transfer", row.task, row.metric.name)
     rows: list[tuple[object, ...]] = []
     for arm in arms:
-        rows += [(*head, arm, "value", seed, None, value, "") for seed, value in row.values[arm].items()]
+        rows += [_value((*head, arm), cell, value) for cell, value in row.values[arm].items()]
         summary = row.summary(arm)
         n = summary.n if summary else 0
         rows.append((*head, arm, "mean", None, n, summary.mean if summary else None, ""))
@@ -265,9 +276,15 @@ def _result_rows(row: Row, arms: tuple[str, ...]) -> list[tuple[object, ...]]:
     return rows
 
 
+def _value(head: tuple[object, ...], cell: Cell, value: float) -> tuple[object, ...]:
+    """Return the row of one run's value; the note has its pre-training's seed where they are crossed."""
+    note = "" if isinstance(cell, int) else f"pre-training seed {cell[0]}"
+    return (*head, "value", transfer_of(cell), None, value, note)
+
+
 def _contrast_rows(item: Contrast) -> list[tuple[object, ...]]:
     head = ("transfer", item.task, item.metric.name, f"{item.arm}-{item.reference}")
-    rows: list[tuple[object, ...]] = [(*head, "value", seed, None, value, "") for seed, value in item.per_seed.items()]
+    rows = [_value(head, cell, value) for cell, value in item.per_seed.items()]
     low, high = item.interval or (None, None)
     exact, wanted, parts = item.permutation, item.needed, item.components
     numbers = {
@@ -279,10 +296,17 @@ def _contrast_rows(item: Contrast) -> list[tuple[object, ...]]:
         "p_permutation": exact.p if exact else None,
         "p_permutation_smallest": exact.smallest if exact else None,
         "p_holm": item.adjusted_p,
-        "images": item.images,
+        "margin": item.margin,
+        "p_equivalence": item.p_equivalence,
+        "p_equivalence_holm": item.adjusted_p_equivalence,
+        "look": item.look.number if item.look else None,
+        "images": item.images if item.grouped is None else item.grouped,
+        "groups": None if item.grouped is None else item.images,
         "variance_of_mean_seeds": parts.of_seeds if parts else None,
+        "variance_of_mean_transfers": parts.of_transfers if parts and parts.transfers else None,
         "variance_of_mean_images": parts.of_images if parts else None,
         "seeds_to_settle": wanted.seeds if wanted else None,
+        "transfers_to_settle": wanted.transfers if wanted else None,
         "images_to_settle": wanted.images if wanted else None,
     }
     note = item.verdict or ""

@@ -56,6 +56,8 @@ def differences_picture(comparison: Comparison) -> str | None:
 def _draw_differences(panel: Axes, items: Sequence[Contrast], comparison: Comparison) -> None:
     for place, item in enumerate(reversed(items)):
         colour = _colour(comparison, item.reference)
+        if item.margin is not None:
+            panel.fill_betweenx([place - 0.4, place + 0.4], -item.margin, item.margin, color="#dddddd", linewidth=0)
         if item.interval is not None:
             panel.plot(item.interval, [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
         panel.plot([item.mean], [place], "o", color=colour, markersize=6)

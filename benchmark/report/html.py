@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.compare.comparison import Comparison
 from benchmark.compare.records import Stored
+from benchmark.report.about import about
 from benchmark.report.class_tables import class_grids
 from benchmark.report.escape import visible
 from benchmark.report.figures import (
@@ -71,6 +72,7 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
     )
     page = environment.get_template(TEMPLATE).render(
         title=_title(comparison),
+        about=about(comparison),
         claim=title(comparison.claim),
         overall=overall,
         verdicts=tasks,

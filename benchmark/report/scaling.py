@@ -13,23 +13,23 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmark.compare.cells import Cell
 from benchmark.compare.comparison import Comparison
 from benchmark.compare.lines import CHECKPOINT_NAME
 from benchmark.compare.records import files_read
 from benchmark.compare.seeds import Summary, summarise
 from benchmark.report.figures import COLOURS, png_bytes
-from benchmark.report.tables import DASH, Grid, title, units
+from benchmark.report.tables import DASH, RANDOM, Grid, title, units
 from engine.drawing import label_text
 from files.naming import refuse_overwriting
 from files.writing import replacing
 from metrics.metric import PERCENT, Metric
 
-RANDOM = "random"
 MARKERS = ("o", "s", "^", "D", "v", "P")  # of the sizes, the smallest first
 CAPTION = (
     "Transfer against model size and pre-training passes, {0}: parameters of the transferred model (the head "
     "included), images seen in pre-training (repetitions counted), mean and standard deviation over the transfer seeds "
-    "(n). Each arm is pre-trained once."
+    "(n)."
 )
 
 
@@ -45,7 +45,7 @@ class Point:
     parameters: int
     passes: int
     """Images seen in pre-training."""
-    values: dict[int, float]
+    values: dict[Cell, float]
     """By seed."""
 
     @property

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmark.compare.cells import cell_text
 from benchmark.compare.comparison import ArmCost, Comparison, Row
 from benchmark.compare.contrast import Contrast
 from benchmark.compare.interval import SMALLEST
@@ -15,6 +16,7 @@ from engine.records.record import standing
 from metrics.metric import PERCENT, Metric
 
 DASH = "-"
+RANDOM = "random"  # the arm that starts from no weights
 TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE", "beit": "BEiT", "moco_v3": "MoCo v3"}
 CAPTION = (
     "Transfer of one ViT from different weights, {0}: mean \N{PLUS-MINUS SIGN} standard deviation over the "
@@ -23,8 +25,9 @@ CAPTION = (
 DIFFERENCE_CAPTION = (
     "{0} minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
     "seeds and test images, p of no difference, exact p by permutation of the seeds (with the smallest that so many "
-    'seeds can give), p after Holm\'s correction over the tasks, verdict on "{0} is better". No images: the interval '
-    "speaks of the seeds alone. The verdicts are on the first metric of each task."
+    'seeds can give), p after Holm\'s correction over the tasks and for the declared looks, verdict on "{0} is better", '
+    "where a margin is declared p of a difference as large, corrected alike, and the parts of the variance of the mean. "
+    "No images: the interval speaks of the seeds alone. The verdicts are on the first metric of each task."
 )
 PUBLISHED_CAPTION = (
     "PUBLISHED values of the recipes that were run, from the sources named, beside the measured ones. They are no part "
@@ -68,7 +71,7 @@ def difference_grid(comparison: Comparison) -> Grid:
     head = ("task", "metric", "against", "difference", "95 % interval", "seeds", "images", "p", "p permutation")
     return Grid(
         caption=DIFFERENCE_CAPTION.format(title(comparison.claim)),
-        head=(*head, "p Holm", "verdict", "to settle it"),
+        head=(*head, "p Holm", "verdict", "margin", "p equivalence", "variance of the mean", "to settle it"),
         rows=tuple(cells for row in comparison.rows for cells in _difference_rows(row)),
     )
 
@@ -146,8 +149,12 @@ def record_lines(comparison: Comparison) -> list[str]:
     pretrained = [f"{cost.arm} {cost.pretrainings}" for cost in comparison.costs if cost.pretrainings]
     if pretrained:
         lines.append(
-            f"Pre-trainings recorded: {', '.join(pretrained)}. Deviations and intervals speak of the transfer seeds "
-            "alone, not of what another pre-training would give."
+            f"Pre-trainings recorded: {', '.join(pretrained)}."
+            + (
+                " Deviations and intervals speak of the transfer seeds alone, not of what another pre-training would give."
+                if store.plan.pretrain_seeds == "one"
+                else ""
+            )
         )
     compared = [item.record for item in store.completed if item.line is not None]
     for what, values in (
@@ -179,14 +186,21 @@ def record_lines(comparison: Comparison) -> list[str]:
     lines += [f"Images taken as they are, intervals over seeds alone: {text}." for text in comparison.not_resampled]
     for row in comparison.rows:
         if row.primary and row.missing:
-            named = ", ".join(f"{arm} seed {seed}" for arm, seed in row.missing[:MOST_LISTED])
+            named = ", ".join(f"{arm} seed {cell_text(seed)}" for arm, seed in row.missing[:MOST_LISTED])
             more = f" and {len(row.missing) - MOST_LISTED} more" if len(row.missing) > MOST_LISTED else ""
             lines.append(f"Missing cells, {row.task} ({row.metric.name}): {len(row.missing)}: {named}{more}.")
     for pair in (pair for row in comparison.rows if row.primary for pair in row.contrasts if pair.unpaired):
-        seeds = ", ".join(map(str, pair.unpaired[:MOST_LISTED])) + (" ..." if len(pair.unpaired) > MOST_LISTED else "")
-        lines.append(
-            f"Left out of {title(pair.arm)} minus {pair.reference}, {pair.task}: seeds of one arm alone ({seeds})."
-        )
+        seeds = ", ".join(map(cell_text, pair.unpaired[:MOST_LISTED])) + " ..." * (len(pair.unpaired) > MOST_LISTED)
+        why = "seeds of one arm alone" if pair.transfers is None else "pre-training/transfer seeds of one arm alone, or gaps"
+        lines.append(f"Left out of {title(pair.arm)} minus {pair.reference}, {pair.task}: {why} ({seeds}).")
+    lines += [
+        f"Waiting for the next look, {pair.task}, {title(pair.arm)} minus {pair.reference}: seeds "
+        f"{', '.join(map(str, pair.look.waiting))}."
+        for row in comparison.rows
+        if row.primary
+        for pair in row.contrasts
+        if pair.look is not None and pair.look.waiting
+    ]
     lines += [_flag(check) for check in comparison.published if check.outside]
     lines += [
         f"Not held against what is published for {check.published.recipe}, {check.published.arm}, "
@@ -242,9 +256,9 @@ def _missing(row: Row) -> str:
 def _difference_rows(row: Row) -> list[tuple[str, ...]]:
     if row.refused:
         more = f" (and {len(row.refused) - 1} more)" if len(row.refused) > 1 else ""
-        return [(row.task, row.metric.label, DASH, f"refused: {row.refused[0]}{more}", *[DASH] * 8)]
+        return [(row.task, row.metric.label, DASH, f"refused: {row.refused[0]}{more}", *[DASH] * 11)]
     if not row.contrasts:
-        return [(row.task, row.metric.label, *[DASH] * 10)]
+        return [(row.task, row.metric.label, *[DASH] * 13)]
     return [_contrast_row(item) for item in row.contrasts]
 
 
@@ -259,14 +273,48 @@ def _contrast_row(item: Contrast) -> tuple[str, ...]:
         title(item.reference),
         f"{metric.signed(item.mean)} \N{PLUS-MINUS SIGN} {sd}",
         spread,
-        str(item.n),
-        DASH if item.images is None else f"{item.images:,}",
+        str(item.n) if item.transfers is None else f"{item.n} x {item.transfers}",
+        images_text(item) or DASH,
         p_text(item.p),
         DASH if exact is None else f"{p_text(exact.p)} (least {p_text(exact.smallest)})",
         p_text(item.adjusted_p),
-        item.verdict or DASH,
+        DASH if item.verdict is None else _verdict(item),
+        DASH if item.margin is None else metric.text(item.margin),
+        p_text(item.p_equivalence if item.verdict is None else item.adjusted_p_equivalence),
+        variance_text(item) or DASH,
         needed_text(item) or DASH,
     )
+
+
+def _verdict(item: Contrast) -> str:
+    """Return the verdict of a cell, with a word where a difference is found that is smaller than the margin."""
+    if item.verdict == "equivalent":
+        return "equivalent within the margin"
+    small = item.verdict != "inconclusive" and item.within_margin
+    return f"{item.verdict}, within the margin" if small else str(item.verdict)
+
+
+def images_text(item: Contrast) -> str:
+    """Return of how many images an interval speaks; empty where it takes them as they are."""
+    if item.images is None:
+        return ""
+    return f"{item.images:,}" if item.grouped is None else f"{item.grouped:,} in {item.images:,} groups"
+
+
+def variance_text(item: Contrast) -> str:
+    """Return what part of the variance of the mean comes from what; empty where nothing varies."""
+    parts = item.components
+    if parts is None or (total := parts.spread.total) <= 0:
+        return ""
+    first = {"one": "transfer", "tied": "pre-training and transfer", "crossed": "pre-training"}[item.design]
+    if item.design == "crossed" and parts.transfers is None:
+        first = "pre-training and transfer"
+    shares = {first: parts.of_seeds}
+    if parts.transfers is not None:
+        shares["transfer"] = parts.of_transfers
+    if parts.images is not None:
+        shares["images" if item.grouped is None else "groups of images"] = parts.of_images
+    return ", ".join(f"{name} {100 * max(value, 0) / total:.0f} %" for name, value in shares.items())
 
 
 def p_text(p: float | None) -> str:
@@ -282,13 +330,29 @@ def needed_text(item: Contrast) -> str:
     if wanted is None:
         return "two seeds or more" if item.verdict == "inconclusive" and item.n < 2 else ""
     ways = []
+    images = "images" if item.grouped is None else "groups of images"
+    here = "" if now is None else f" on {now:,} {images}"
     if wanted.seeds is not None:
-        ways.append(f"{wanted.seeds} seeds" + ("" if now is None else f" on {now:,} images"))
+        ways.append(f"{_seeds(item, wanted.seeds)}{here}")
+    if wanted.transfers is not None:
+        ways.append(f"{wanted.transfers} transfers of each pre-training{here}")
     if wanted.images is not None:
-        ways.append(f"{item.n} seeds on {wanted.images:,} images")
+        ways.append(f"{_seeds(item, item.n)} on {wanted.images:,} {images}")
     if wanted.both is not None:
-        ways.append(f"{wanted.both[0]} seeds on {wanted.both[1]:,} images")
+        ways.append(f"{_seeds(item, wanted.both[0])} on {wanted.both[1]:,} {images}")
     return f"about {' or '.join(ways)}" if ways else "out of reach: the difference is too near 0"
+
+
+def _seeds(item: Contrast, count: int) -> str:
+    """Return a number of what the intervals are over first."""
+    if item.transfers is not None:
+        return f"{count} pre-trainings"
+    return f"{count} seeds" if item.design == "one" else f"{count} pre-trainings with a transfer each"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _published_row(check: PublishedCheck) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 
 from benchmark.compare.comparison import OWN_TASK, Comparison, Row
 from benchmark.compare.contrast import Contrast, Verdict
-from benchmark.report.tables import needed_text, p_text, title
+from benchmark.report.tables import images_text, listed, needed_text, p_text, title
 
 NUMBERS = {1: "one seed", 2: "two seeds", 3: "three seeds", 4: "four seeds"}
 LISTED = 10  # seeds whose differences are named one by one
 SAID: dict[Verdict, str] = {
     "supported": "supported: {0} transfers better than {1}",
     "contradicted": "contradicted: {1} transfers better than {0}",
+    "equivalent": "equivalent within the margin: {0} and {1} transfer alike",
     "inconclusive": "inconclusive",
 }
 
@@ -28,18 +29,27 @@ def task_verdict(row: Row) -> str:
 def _sentence(item: Contrast) -> str:
     first, metric = title(item.arm), item.metric
     said = SAID[item.verdict or "inconclusive"].format(first, item.reference)
-    each = (
-        ", ".join(metric.signed(value) for value in item.per_seed.values()) + " by seed; " if item.n <= LISTED else ""
-    )
-    images = f", {item.images:,} images" if item.images is not None else ""
-    text = f"{said}; {first} minus {item.reference} {metric.signed(item.mean)} ({each}{_seeds(item.n)}{images})"
+    if item.verdict in ("supported", "contradicted") and item.within_margin:
+        said += ", by less than the margin"
+    each = ", ".join(metric.signed(value) for value in item.per_seed.values()) + " by seed; "
+    each = each if len(item.per_seed) <= LISTED else ""
+    images = f", {images_text(item)} images" if item.images is not None and item.grouped is None else ""
+    images = f", {item.grouped:,} images in {item.images} groups" if item.grouped is not None else images
+    text = f"{said}; {first} minus {item.reference} {metric.signed(item.mean)} ({each}{seeds_text(item)}{images})"
     if item.interval is None:
         why = "no interval from one seed" if item.n == 1 else "no interval, the seeds do not differ"
         return f"{text}: {why}."
     low, high = item.interval
-    over = "seeds and images" if item.images is not None else "seeds, the images as they are"
+    seeds = {"one": "seeds", "tied": "pre-training and transfer seeds", "crossed": "pre-training and transfer seeds"}
+    kind = "images" if item.grouped is None else "groups of images"
+    over = seeds[item.design] + (f" and {kind}" if item.images is not None else ", the images as they are")
     text += f", 95 % interval {metric.signed(low)} to {metric.signed(high)} over {over}, p {p_text(item.p)}"
     text += f", {p_text(item.adjusted_p)} after Holm's correction"
+    if item.look is not None and len(item.look.looks) > 1:
+        at = f"look {item.look.number} of {len(item.look.looks)}" if item.look.number else "no look yet"
+        text += f" and for the looks ({at})"
+    if item.margin is not None:
+        text += f"; margin {metric.text(item.margin)}, p of a difference as large {p_text(item.adjusted_p_equivalence)}"
     wanted = needed_text(item)
     return f"{text}; to settle a difference of this size: {wanted}." if wanted else f"{text}."
 
@@ -62,15 +72,16 @@ def overall_verdict(comparison: Comparison) -> str:
     phrases: dict[Verdict | None, str] = {
         "supported": f"{first} transfers better than {second} on {{}}",
         "contradicted": f"{second} transfers better than {first} on {{}}",
+        "equivalent": f"{first} and {second} are equivalent within the margin on {{}}",
         "inconclusive": "inconclusive on {}",
         None: "no comparison on {}",
     }
     parts = []
     for kind, phrase in phrases.items():
         if tasks := [task for task, found in by_task.items() if found == kind]:
-            parts.append(phrase.format(_listed(tasks)))
-    counts = sorted({row.headline.n for row in comparison.rows if row.headline is not None})
-    seeds = f" ({' or '.join(_seeds(n) for n in counts)} per task)" if counts else ""
+            parts.append(phrase.format(listed(tasks)))
+    counts = sorted({(row.headline.n, seeds_text(row.headline)) for row in comparison.rows if row.headline is not None})
+    seeds = f" ({' or '.join(text for _, text in counts)} per task)" if counts else ""
     text = f"Overall: {'; '.join(parts)}{seeds}."
     own = comparison.own_task
     if own.missed:
@@ -93,9 +104,8 @@ def _outcome(row: Row) -> Verdict | None:
     return None if row.headline is None else row.headline.verdict
 
 
-def _seeds(n: int) -> str:
-    return NUMBERS.get(n, f"{n} seeds")
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def seeds_text(item: Contrast) -> str:
+    """Return over how many seeds a difference is."""
+    if item.transfers is not None:
+        return f"{item.n} pre-trainings with {item.transfers} transfers each"
+    return NUMBERS.get(item.n, f"{item.n} seeds")

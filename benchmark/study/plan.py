@@ -4,8 +4,11 @@ Without such a file a folder of records is compared as it is, by `benchmark.comp
 """
 
 import json
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +23,7 @@ from files.writing import replacing
 NAME = "study.json"
 Phase = Literal["data", "tokenizer", "pretrain", "search", "transfer"]
 Match = Literal["passes", "flops", "none"]
+PretrainSeeds = Literal["one", "tied", "crossed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,46 @@ class Planned:
     arm: str | None = None
     choice: str | None = None
     """Folder of the search that chose a transfer's learning rate, relative to the plan's."""
+    pretrain_seed: int | None = None
+    """Of a pre-training, and of the pre-training that a transfer starts from; None where the arm has one alone."""
+
+
+LONGEST_PATTERN = 200  # characters
+MOST_REPEATS = 3  # a study of somebody else must not search for ever
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise ValueError for what is no regular expression with one group, or one that may take for ever."""
+    if len(pattern) > LONGEST_PATTERN:
+        raise ValueError(f"a pattern of {len(pattern)} characters; give it {LONGEST_PATTERN} at most")
+    try:
+        found = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    if found.groups != 1:
+        raise ValueError(f"{pattern!r} has {found.groups} groups; put the one part that is a group's name in brackets")
+    if re.search(r"\)[*+?{]", pattern) or len(re.findall(r"[*+{]", pattern)) > MOST_REPEATS:
+        raise ValueError(
+            f"{pattern!r} repeats a part in brackets, or more than {MOST_REPEATS} parts, and may take for ever; give a "
+            "file of name,group lines"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Which test images of a task belong together, as the frames of a video do."""
+
+    pattern: str | None = None
+    """Regular expression whose one group is found in the name of every image."""
+    file: str | None = None
+    """Relative to the plan's folder: a line `name,group` for every image."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where neither or both are given, or for a pattern that is none."""
+        if (self.pattern is None) == (self.file is None):
+            raise ValueError("groups are given by a pattern or by a file, one of them")
+        if self.pattern is not None:
+            check_pattern(self.pattern)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +99,31 @@ class Plan:
     """Labels, in the order of the tables."""
     differ: tuple[str, ...] = ()
     """Parts of the architecture in which the arms differ by intention."""
+    pretrain_seeds: PretrainSeeds = "one"
+    """one: each arm is pre-trained once; tied: transfer seed s starts from pre-training s; crossed: every transfer seed
+    starts from every pre-training."""
+    margins: dict[str, float] = field(default_factory=dict)
+    """Task or metric -> difference below which two arms are called equivalent, in units of the metric; a task goes
+    before a metric."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds (pre-trainings, where crossed) at which verdicts are read; none: once, at all seeds."""
+    groups: dict[str, Groups] = field(default_factory=dict)
+    """Task -> which of its test images belong together."""
     published: FullScale | None = None
     """What a paper reports of the same question at full scale."""
     runs: tuple[Planned, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for looks that do not rise and margins that are none."""
+        if self.looks and (self.looks[0] < 2 or any(a >= b for a, b in pairwise(self.looks))):
+            raise ValueError(f"looks: {[*self.looks]} must rise, from two seeds on")
+        for name, margin in self.margins.items():
+            if not 0 < margin < math.inf:
+                raise ValueError(f"margins.{name}: {margin!r} is no number above 0")
+
+    def margin(self, task: str, label: str, metric: str) -> float | None:
+        """Return the margin of a task (or of its line in the tables) or of a metric; None where none is declared."""
+        return next((self.margins[name] for name in (task, label, metric) if name in self.margins), None)
 
     def of(self, folder: Path, root: Path) -> Planned | None:
         """Return the run that wrote to `folder` or above it, below the plan's folder `root`."""
@@ -68,6 +134,11 @@ class Plan:
     @cached_property
     def _by_folder(self) -> dict[str, Planned]:
         return {run.folder: run for run in self.runs}
+
+
+CLAIMED = (
+    "claim", "against", "pass_mark", "match", "differ", "pretrain_seeds", "margins", "looks", "groups",
+)  # fmt: skip
 
 
 def write_plan(root: Path, plan: Plan) -> Path:
@@ -92,7 +163,7 @@ def read_plans(root: Path) -> dict[Path, Plan]:
     first = next(iter(plans.items()), None)
     for folder, plan in plans.items():
         assert first is not None
-        for name in ("claim", "against", "pass_mark", "match", "differ"):
+        for name in CLAIMED:
             if getattr(plan, name) != getattr(first[1], name):
                 raise ValueError(
                     f"{folder / NAME}: {name} is {getattr(plan, name)!r}, and {getattr(first[1], name)!r} in "

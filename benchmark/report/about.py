@@ -1,0 +1,114 @@
+"""What the verdicts are about: of which weights, seeds, looks and images they speak. Every report says it first."""
+
+from collections.abc import Iterator
+
+from benchmark.compare.comparison import Comparison
+from benchmark.compare.contrast import Contrast
+from benchmark.compare.lines import CHECKPOINT_NAME
+from benchmark.report.tables import MOST_LISTED, RANDOM, listed, title
+
+
+def about(comparison: Comparison) -> list[str]:
+    """Return what the verdicts are about, a line each; none where there is nothing to compare."""
+    judged = [item for row in comparison.rows if row.primary for item in row.contrasts]
+    if not judged:
+        return []
+    return [_weights(comparison), *_looks(comparison, judged), *_margins(comparison), *_images(comparison, judged)]
+
+
+def _weights(comparison: Comparison) -> str:
+    design, mine = comparison.store.plan.pretrain_seeds, (comparison.claim, comparison.against)
+    said = {arm: _origin(comparison, arm) for arm in mine}
+    each = listed([f"{title(arm)} {text}" for arm, text in said.items()])
+    files = {arm: _files(comparison, arm) for arm in mine if arm != RANDOM}
+    if design == "one" and max(files.values(), default=0) <= 1:
+        count = {1: "one weights file", 2: "two weights files, one of each arm"}.get(len(files), "weights")
+        return (
+            f"About {count}: {each}. A verdict says which of them transfers better, not what another pre-training of the "
+            "same method would give: intervals are over transfer seeds and test images."
+        )
+    if design == "one":
+        return (
+            f"About the weights files that were used: {each}. The study declares one pre-training of each arm, so the "
+            "intervals do not tell the spread of pre-training from that of transfer."
+        )
+    alone = [title(arm) for arm, count in files.items() if count == 1]
+    rest = f" Of {listed(alone)} there is one file, so they speak of that file alone." if alone else ""
+    how = (
+        "transfer seed s starts from pre-training s, so the intervals are over both seeds together"
+        if design == "tied"
+        else "every pre-training is transferred with the same seeds, so the intervals are over pre-training and transfer "
+        "seeds, each by itself"
+    )
+    return (
+        f"About methods of pre-training as they are set here: {each}; {how}, and over test images. A verdict says what "
+        f"another pre-training, transfer and set of such images would give.{rest}"
+    )
+
+
+def _origin(comparison: Comparison, arm: str) -> str:
+    if arm == RANDOM:
+        return "(drawn anew with every seed)"
+    trained = {i.record.seed for i in comparison.store.completed if i.arm == arm and CHECKPOINT_NAME in i.record.outputs}
+    if trained:
+        return "(pre-trained here once)" if len(trained) == 1 else f"(pre-trained here with {len(trained)} seeds)"
+    names = sorted(
+        {
+            str(item.record.weights_path or item.record.weights_source)
+            for item in comparison.store.completed
+            if item.arm == arm and item.line is not None
+        }
+    )
+    if not names:
+        return "(not run)"
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"(the file {names[0]}{more}, whose pre-training is no part of this)"
+
+
+def _files(comparison: Comparison, arm: str) -> int:
+    """Return from how many different weights the transfers of an arm start."""
+    started = [item.record for item in comparison.store.completed if item.arm == arm and item.line is not None]
+    return len({record.weights_sha256 or record.weights_path for record in started})
+
+
+def _looks(comparison: Comparison, judged: list[Contrast]) -> Iterator[str]:
+    looks = comparison.store.plan.looks
+    unit = "pre-trainings" if comparison.store.plan.pretrain_seeds == "crossed" else "seeds"
+    if not looks:
+        yield (
+            f"No looks are declared: the 5 % of a false verdict hold if the number of {unit} was fixed before the first "
+            "verdict was read."
+        )
+        return
+    spent = ", over which alpha is spent" if len(looks) > 1 else ""
+    yield f"Declared: verdicts are read at {listed([str(look) for look in looks])} {unit}{spent}."
+    for item in judged:
+        if item.look is not None and item.look.undeclared:
+            seeds = ", ".join(map(str, item.look.undeclared[:MOST_LISTED]))
+            more = f" and {len(item.look.undeclared) - MOST_LISTED} more" * (len(item.look.undeclared) > MOST_LISTED)
+            yield (
+                f"Added though no look at them was declared, {item.task}, {title(item.arm)} minus "
+                f"{title(item.reference)}: seeds {seeds}{more}. They take no part in differences and verdicts; declare "
+                "another study for them."
+            )
+
+
+def _margins(comparison: Comparison) -> Iterator[str]:
+    margins = comparison.store.plan.margins
+    if margins:
+        each = ", ".join(f"{name} {value:g}" for name, value in margins.items())
+        yield f"Declared: differences below these margins are none: {each}."
+    known = {name for row in comparison.rows for name in (row.line.task, row.task, row.metric.name)}
+    if unused := sorted(margins.keys() - known):
+        yield f"Margins of what is no task and no metric here: {', '.join(unused)}."
+
+
+def _images(comparison: Comparison, judged: list[Contrast]) -> Iterator[str]:
+    for task, item in {item.task: item for item in judged if item.grouped is not None}.items():
+        yield f"{task}: {item.grouped:,} test images in {item.images} groups, which are drawn whole."
+    for task, correlation in comparison.alike:
+        yield (
+            f"WARNING, {task}: test images with consecutive names score alike (correlation {correlation:.2f}), as frames "
+            "of one video do, and no groups are named: intervals over images are then too narrow. Name the groups in "
+            "the study (docs/statistics.md)."
+        )
