@@ -15,7 +15,7 @@ import numpy as np
 from benchmark.study.plan import Groups
 from files.naming import inside
 from files.parsing import read_text
-from metrics.resampling import Resampler
+from metrics.result_lines import Resampler
 
 NUMBERED = re.compile(r"(.*?)(\d+)\D*")
 LEAST_IMAGES = 20  # fewer neighbours say nothing

@@ -84,7 +84,7 @@ def levels(alpha: float, looks: tuple[int, ...]) -> tuple[float, ...]:
 
 
 def overall(p: float, look: Look) -> float:
-    """Return the overall level at which a two-sided `p` at this look would just reject; `p` itself for a single look."""
+    """Return the overall level at which a two-sided `p` at this look would just reject; `p` for a single look."""
     if look.number == 0:
         return 1.0
     if len(look.looks) == 1 or p >= 1:

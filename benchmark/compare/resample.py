@@ -54,6 +54,7 @@ def resample(line: Line, runs: Sequence[Stored], resamples: int = RESAMPLES) -> 
     ids: list[str] | None = None
     groups: np.ndarray | None = None
     video: float | None = None
+    looked_at: set[str] = set()
     values: dict[Path, dict[str, np.ndarray]] = {}
     problems: dict[str, int] = {}
     for item in runs:
@@ -67,8 +68,10 @@ def resample(line: Line, runs: Sequence[Stored], resamples: int = RESAMPLES) -> 
             drawn = _drawn(resampler, groups if item.grouping is not None else None, len(mine), resamples)
             if not all(np.isfinite(value_R).all() for value_R in drawn.values()):
                 raise ValueError(f"{item.folder}: some resamples of its images hold nothing to score")
-            if ids is None and item.grouping is None:
-                video = alike_neighbours(mine, resampler, line.scores.primary.name)
+            if item.arm not in looked_at and item.grouping is None:
+                looked_at.add(item.arm)
+                found = alike_neighbours(mine, resampler, line.scores.primary.name)
+                video = max((x for x in (video, found) if x is not None), default=None)
             values[item.folder], ids = drawn, mine
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             reason = f"no {error} in a line" if isinstance(error, KeyError) else str(error)

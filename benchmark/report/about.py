@@ -24,8 +24,8 @@ def _weights(comparison: Comparison) -> str:
     if design == "one" and max(files.values(), default=0) <= 1:
         count = {1: "one weights file", 2: "two weights files, one of each arm"}.get(len(files), "weights")
         return (
-            f"About {count}: {each}. A verdict says which of them transfers better, not what another pre-training of the "
-            "same method would give: intervals are over transfer seeds and test images."
+            f"About {count}: {each}. A verdict says which of them transfers better, not what another pre-training of "
+            "the same method would give: intervals are over transfer seeds and test images."
         )
     if design == "one":
         return (
@@ -37,8 +37,8 @@ def _weights(comparison: Comparison) -> str:
     how = (
         "transfer seed s starts from pre-training s, so the intervals are over both seeds together"
         if design == "tied"
-        else "every pre-training is transferred with the same seeds, so the intervals are over pre-training and transfer "
-        "seeds, each by itself"
+        else "every pre-training is transferred with the same seeds, so the intervals are over pre-training and "
+        "transfer seeds, each by itself"
     )
     return (
         f"About methods of pre-training as they are set here: {each}; {how}, and over test images. A verdict says what "
@@ -49,7 +49,9 @@ def _weights(comparison: Comparison) -> str:
 def _origin(comparison: Comparison, arm: str) -> str:
     if arm == RANDOM:
         return "(drawn anew with every seed)"
-    trained = {i.record.seed for i in comparison.store.completed if i.arm == arm and CHECKPOINT_NAME in i.record.outputs}
+    trained = {
+        i.record.seed for i in comparison.store.completed if i.arm == arm and CHECKPOINT_NAME in i.record.outputs
+    }
     if trained:
         return "(pre-trained here once)" if len(trained) == 1 else f"(pre-trained here with {len(trained)} seeds)"
     names = sorted(
@@ -76,8 +78,8 @@ def _looks(comparison: Comparison, judged: list[Contrast]) -> Iterator[str]:
     unit = "pre-trainings" if comparison.store.plan.pretrain_seeds == "crossed" else "seeds"
     if not looks:
         yield (
-            f"No looks are declared: the 5 % of a false verdict hold if the number of {unit} was fixed before the first "
-            "verdict was read."
+            f"No looks are declared: the 5 % of a false verdict hold if the number of {unit} was fixed before the "
+            "first verdict was read."
         )
         return
     spent = ", over which alpha is spent" if len(looks) > 1 else ""
@@ -108,7 +110,7 @@ def _images(comparison: Comparison, judged: list[Contrast]) -> Iterator[str]:
         yield f"{task}: {item.grouped:,} test images in {item.images} groups, which are drawn whole."
     for task, correlation in comparison.alike:
         yield (
-            f"WARNING, {task}: test images with consecutive names score alike (correlation {correlation:.2f}), as frames "
-            "of one video do, and no groups are named: intervals over images are then too narrow. Name the groups in "
-            "the study (docs/statistics.md)."
+            f"WARNING, {task}: test images with consecutive names score alike (correlation {correlation:.2f}), as "
+            "frames of one video do, and no groups are named: intervals over images are then too narrow. Name the "
+            "groups in the study (docs/statistics.md)."
         )

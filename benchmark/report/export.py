@@ -118,9 +118,8 @@ def to_csv(comparison: Comparison) -> str:
 
 def to_frame(comparison: Comparison) -> pd.DataFrame:
     """Return the numbers of the tables in long form; a missing cell is there with n = 0 and no value."""
-    rows: list[tuple[object, ...]] = [
-        ("about", "", "", "", "", None, None, None, line) for line in about(comparison)
-    ]
+    head = ("about", "all", "all", f"{comparison.claim}-{comparison.against}", "text", None, None, None)
+    rows: list[tuple[object, ...]] = [(*head, line) for line in about(comparison)]
     for row in comparison.rows:
         rows += _result_rows(row, comparison.arms)
     own = comparison.own_task.top1

@@ -25,8 +25,8 @@ CAPTION = (
 DIFFERENCE_CAPTION = (
     "{0} minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
     "seeds and test images, p of no difference, exact p by permutation of the seeds (with the smallest that so many "
-    'seeds can give), p after Holm\'s correction over the tasks and for the declared looks, verdict on "{0} is better", '
-    "where a margin is declared p of a difference as large, corrected alike, and the parts of the variance of the mean. "
+    'seeds can give), p after Holm\'s correction over the tasks and for declared looks, verdict on "{0} is better", '
+    "declared margin, p of a difference as large as that (corrected alike), and the parts of the mean's variance. "
     "No images: the interval speaks of the seeds alone. The verdicts are on the first metric of each task."
 )
 PUBLISHED_CAPTION = (
@@ -148,14 +148,7 @@ def record_lines(comparison: Comparison) -> list[str]:
     ]
     pretrained = [f"{cost.arm} {cost.pretrainings}" for cost in comparison.costs if cost.pretrainings]
     if pretrained:
-        lines.append(
-            f"Pre-trainings recorded: {', '.join(pretrained)}."
-            + (
-                " Deviations and intervals speak of the transfer seeds alone, not of what another pre-training would give."
-                if store.plan.pretrain_seeds == "one"
-                else ""
-            )
-        )
+        lines.append(f"Pre-trainings recorded: {', '.join(pretrained)}.")
     compared = [item.record for item in store.completed if item.line is not None]
     for what, values in (
         ("versions of the code", [record.git_commit or "no commit known" for record in compared]),
@@ -191,7 +184,11 @@ def record_lines(comparison: Comparison) -> list[str]:
             lines.append(f"Missing cells, {row.task} ({row.metric.name}): {len(row.missing)}: {named}{more}.")
     for pair in (pair for row in comparison.rows if row.primary for pair in row.contrasts if pair.unpaired):
         seeds = ", ".join(map(cell_text, pair.unpaired[:MOST_LISTED])) + " ..." * (len(pair.unpaired) > MOST_LISTED)
-        why = "seeds of one arm alone" if pair.transfers is None else "pre-training/transfer seeds of one arm alone, or gaps"
+        why = (
+            "seeds of one arm alone"
+            if pair.transfers is None
+            else "pre-training/transfer seeds of one arm alone, or gaps"
+        )
         lines.append(f"Left out of {title(pair.arm)} minus {pair.reference}, {pair.task}: {why} ({seeds}).")
     lines += [
         f"Waiting for the next look, {pair.task}, {title(pair.arm)} minus {pair.reference}: seeds "

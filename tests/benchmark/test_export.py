@@ -39,15 +39,16 @@ def test_markdown_cells(whole_study: Any) -> None:
     rows = md_rows(text, "Differences")
     # t = 3.05 / 0.05 with one degree of freedom: p 0.0104, times two of Holm's three steps
     assert rows["classification", "top1", "supervised"] == [
-        "+3.05 ± 0.07", "+2.41 to +3.69", "2", "-", "0.01", "0.5 (least 0.5)", "0.021", "supported", "-",
+        "+3.05 ± 0.07", "+2.41 to +3.69", "2", "-", "0.01", "0.5 (least 0.5)", "0.021", "supported", "-", "-",
+        "transfer 100 %", "-",
     ]  # fmt: skip
-    assert rows["segmentation", "aacc", "-"] == ["-"] * 9
+    assert rows["segmentation", "aacc", "-"] == ["-"] * 12
     rows = md_rows(text, "Cost")
     assert rows["random init", "-"] == ["-"] * 6 + ["60 (2)"] * 3
     assert rows["MAE", "1"] == ["2.00", "6,400", "3.000", "60", "400", "512", "60 (2)", "60 (2)", "60 (2)"]
     assert "estimate" in text and "two seeds" in text and "Published" not in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-    assert widths == {7, 12, 13}
+    assert widths == {7, 12, 16}
 
 
 def test_refusal_stands_in_place_of_the_difference(whole_study: Any, record: Callable[..., RunRecord]) -> None:
@@ -69,6 +70,8 @@ def test_json_holds_the_typed_values(whole_study: Any) -> None:
     assert item["interval"] == pytest.approx([-12.706205, 12.706205], abs=1e-6)
     assert item["permutation"] == {"p": 1.0, "smallest": 0.5} and item["needed"]["seeds"] is None
     assert len(content["verdicts"]) == 5 and content["published"] == []
+    assert content["about"][0].startswith("About two weights files, one of each arm: MAE (pre-trained here once) and ")
+    assert content["declared"] == {"pretrain_seeds": "one", "margins": {}, "looks": [], "groups": {}}
 
 
 def test_csv_comes_back(whole_study: Any) -> None:
@@ -101,7 +104,7 @@ def test_latex_is_booktabs_with_balanced_rows(whole_study: Any) -> None:
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") == 3
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {5, 10, 11}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {5, 10, 14}
     row = next(line for line in body if line.startswith("detection & box\\_ap50"))
     assert row == r"detection & box\_ap50 & -- & -- & -- & -- \\"
     row = next(line for line in body if line.startswith("classification"))

@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 from benchmark.compare.comparison import Comparison, compare
 from benchmark.compare.records import open_store
 from benchmark.report import escape
+from benchmark.report.about import about
 from benchmark.report.class_tables import class_grids
 from benchmark.report.export import COLUMNS, EXPORTS, to_frame
 from benchmark.report.html import _runs
@@ -112,7 +113,7 @@ def test_markdown(comparison: Comparison) -> None:
     wanted = grids(comparison)
     assert [table[0] for table in tables] == [plain(grid.head) for grid in wanted]
     assert [table[1:] for table in tables] == [[plain(row) for row in grid.rows] for grid in wanted]
-    assert items == plain([*verdicts(comparison), *record_lines(comparison)])
+    assert items == plain([*about(comparison), *verdicts(comparison), *record_lines(comparison)])
 
 
 def test_csv(comparison: Comparison) -> None:

@@ -1,0 +1,188 @@
+"""Groups of test images: drawn whole for every metric, by a pattern or a file; frames that nobody grouped are named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.compare.comparison import Comparison, compare
+from benchmark.compare.groups import Grouping, alike_neighbours, read_groups
+from benchmark.compare.records import open_store
+from benchmark.compare.resample import multiplicities
+from benchmark.report.about import about
+from benchmark.report.tables import difference_grid
+from benchmark.report.verdict import task_verdict
+from benchmark.study.plan import Groups, Plan, Planned, write_plan
+from engine.records.results_file import read_results
+from mae_transfer.tasks import TASKS
+from metrics.accuracy import resampler
+
+HIT = {"objects": [[0, 1]], "detections": [[0, 0.9, 1023, 0]]}
+MISS = {"objects": [[0, 1]], "detections": []}
+
+
+def grouping(tmp_path: Path, **given: Any) -> Grouping:
+    return Grouping(Groups(**given), tmp_path, tmp_path / "study.json")
+
+
+def test_groups_by_pattern_and_by_file(tmp_path: Path) -> None:
+    names = ["a/0001TP_1.png", "a/0006R0_2.png", "a/0001TP_3.png"]
+    assert grouping(tmp_path, pattern="([^/]*)_").number(names).tolist() == [0, 1, 0]
+    (tmp_path / "groups.csv").write_text('a/0001TP_1.png,x\na/0006R0_2.png,"y,z"\n\na/0001TP_3.png,x\nother.png,w\n')
+    assert grouping(tmp_path, file="groups.csv").number(names).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "by a pattern or by a file"),
+        ({"pattern": "(a)", "file": "b"}, "by a pattern or by a file"),
+        ({"pattern": "abc"}, "has 0 groups; put the one part"),
+        ({"pattern": "(a)(b)"}, "has 2 groups"),
+        ({"pattern": "("}, "is no regular expression"),
+        ({"pattern": "(a+)+b"}, "may take for ever"),
+        ({"pattern": "(.*).*.*.*x"}, "may take for ever"),
+        ({"pattern": "(" + "a" * 300 + ")"}, "a pattern of 302 characters; give it 200 at most"),
+    ],
+)
+def test_declarations_that_are_none(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Groups(**given)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a.png,x\n", "groups.csv: no group for 1 of 2 images, as 'b.png'"),
+        ("a.png\n", "groups.csv: line 1 is no name,group"),
+        ("a.png,x\na.png,y\n", "groups.csv: line 2: 'a.png' is in a second group"),
+        ('a.png,"x\n', "groups.csv: "),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "groups.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        grouping(tmp_path, file="groups.csv").number(["a.png", "b.png"])
+
+
+def test_a_file_outside_of_the_study_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "groups.csv").write_text("a.png,x\n")
+    with pytest.raises(ValueError, match="must lie in its folder"):
+        Grouping(Groups(file="../groups.csv"), tmp_path / "in", tmp_path / "in/study.json").number(["a.png"])
+    assert read_groups(tmp_path / "groups.csv") == {"a.png": "x"}
+
+
+def add(study: Any, record: Any, task: str, lines: dict[str, list[dict[str, Any]]], groups: Groups | None) -> None:
+    """Two seeds of two arms on images v0_0, v0_1, v1_0, ...; the metrics are those of the lines."""
+    scores = TASKS[task].scores[0]
+    runs = []
+    for arm, mine in lines.items():
+        assert scores.resampler is not None
+        ones_RN = np.ones((1, len(mine)), dtype=np.int64)
+        metrics = {name: float(value[0]) for name, value in scores.resampler(mine)(ones_RN).items()}
+        for seed in (0, 1):
+            name = f"t-{arm}-seed{seed}"
+            folder = study.add(name, replace(record(task, arm, seed, metrics), arm=arm))
+            rows = [{"image_id": f"v{n // 2}_{n % 2}.png", **line} for n, line in enumerate(mine)]
+            (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            assert len(read_results(folder / "results.jsonl")) == len(mine)
+            runs.append(Planned(folder=name, phase="transfer", kind="t", task="t", arm=arm))
+    write_plan(
+        study.root,
+        Plan(
+            name="x",
+            claim="mae",
+            against="labels",
+            arms=("mae", "labels"),
+            runs=tuple(runs),
+            groups={} if groups is None else {"t": groups},
+        ),
+    )
+
+
+def spread_of_images(comparison: Comparison) -> float:
+    row = next(row for row in comparison.rows if row.primary)
+    assert row.headline is not None and row.headline.components is not None
+    return row.headline.components.of_images
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+def test_whole_groups_are_drawn_for_every_metric(study: Any, record: Any, task: str) -> None:
+    kinds = {
+        "classification": ({"label": 1, "top5": [1, 0]}, {"label": 1, "top5": [0, 1]}),
+        "detection": ({"box_matches": HIT}, {"box_matches": MISS}),
+        "segmentation": ({"confusion": [[0, 0, 5], [1, 1, 5]]}, {"confusion": [[0, 0, 5], [1, 0, 5]]}),
+    }
+    hit, miss = kinds[task]
+    # both images of a video are alike: 12 images, 6 videos
+    videos = [hit, miss, hit, hit, miss, hit]
+    lines = {"mae": [line for line in videos for _ in range(2)], "labels": [miss if n % 3 else hit for n in range(12)]}
+    lines["labels"] = [line for line in lines["labels"][::2] for _ in range(2)]
+    add(study, record, task, lines, Groups(pattern="(v[0-9]+)_"))
+    grouped = compare(open_store(study.root, TASKS))
+    row = next(row for row in grouped.rows if row.primary)
+    assert row.headline is not None and (row.headline.images, row.headline.grouped) == (6, 12)
+    assert "12 images in 6 groups" in task_verdict(row) and "t: 12 test images in 6 groups" in " ".join(about(grouped))
+    assert difference_grid(grouped).rows[0][6] == "12 in 6 groups"
+    # by hand, of the same draws: every image as often as its video
+    resampled = TASKS[task].scores[0].resampler
+    assert resampled is not None
+    times_RN = np.repeat(np.concatenate(list(multiplicities(6, 1000))), 2, axis=1)
+    name = row.metric.name
+    drawn_R = resampled(lines["mae"])(times_RN)[name] - resampled(lines["labels"])(times_RN)[name]
+    assert spread_of_images(grouped) == pytest.approx(6 / 5 * np.var(drawn_R, ddof=1))
+    add(study, record, task, lines, None)
+    alone = compare(open_store(study.root, TASKS))
+    assert spread_of_images(grouped) > 1.3 * spread_of_images(alone)  # twice, but for the noise of six videos
+
+
+def test_one_group_is_no_sample_of_groups(study: Any, record: Any) -> None:
+    lines = {arm: [{"label": 1, "top5": [n % k, 1]} for n in range(12)] for arm, k in (("mae", 2), ("labels", 3))}
+    add(study, record, "classification", lines, Groups(pattern="(v)"))
+    comparison = compare(open_store(study.root, TASKS))
+    assert any("the 12 images are of 1 group; a resample needs" in text for text in comparison.not_resampled)
+    add(study, record, "classification", lines, Groups(pattern="(w)"))
+    comparison = compare(open_store(study.root, TASKS))
+    (said,) = comparison.not_resampled
+    assert said == f"{study.root}/study.json: groups: '(w)' finds no group in the image 'v0_0.png' (4 runs)"
+
+
+def hits(values: np.ndarray) -> list[dict[str, Any]]:
+    return [{"label": 1, "top5": [int(value), 0]} for value in values]
+
+
+def test_frames_of_a_video_are_told_from_images_that_are_numbered() -> None:
+    rng = np.random.default_rng(0)
+    frames = (np.repeat(rng.random(40), 5) < 0.5).astype(int)  # five frames of a scene have one answer
+    names = [f"0016E5_{30 * n:05d}.png" for n in range(200)]
+    found = alike_neighbours(names, resampler(hits(frames)), "top1")
+    assert found is not None and found > 0.5
+    order = rng.permutation(200)  # in whatever order the results file has them
+    shuffled = alike_neighbours([names[n] for n in order], resampler(hits(frames[order])), "top1")
+    assert shuffled == pytest.approx(found)
+    assert alike_neighbours(names, resampler(hits(rng.integers(0, 2, 200))), "top1") is None
+    # classes of unequal difficulty, numbered within their folders, are no video
+    classes = np.array([rng.random() < 0.1 + 0.8 * (n // 50 % 2) for n in range(200)], dtype=int)
+    folders = [f"class{n // 50}/{n:04d}.png" for n in range(200)]
+    assert alike_neighbours(folders, resampler(hits(classes)), "top1") is None
+    assert alike_neighbours([f"{'abc'[n % 3]}.png" for n in range(200)], resampler(hits(frames)), "top1") is None
+    assert alike_neighbours(names[:10], resampler(hits(frames[:10])), "top1") is None
+
+
+def test_a_study_is_warned_of_frames(study: Any, record: Any) -> None:
+    rng = np.random.default_rng(1)
+    scenes = (np.repeat(rng.random(15), 4) < 0.5).astype(int)
+    for arm, answers in (("mae", scenes), ("labels", rng.integers(0, 2, 60))):
+        for seed in (0, 1):
+            folder = study.add(f"{arm}{seed}", record("classification", arm, seed, {"top1": 100 * answers.mean()}))
+            rows = [{"image_id": f"v_{n}.png", **line} for n, line in enumerate(hits(answers))]
+            (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    comparison = compare(open_store(study.root, TASKS))
+    assert not comparison.not_resampled and len(comparison.alike) == 1
+    assert any(
+        line.startswith("WARNING, classification: test images with consecutive names") for line in about(comparison)
+    )
