@@ -61,9 +61,9 @@ class SimpleFeaturePyramid(nn.Module):
 
 
 class RescalingNeck(nn.Module):
-    """Four taps of a ViT made a pyramid, channels kept: BEiT's for UPerNet, and Li et al.'s for FPN.
+    """The maps of four blocks of a ViT made a pyramid, channels kept: BEiT's for UPerNet, and Li et al.'s for FPN.
 
-    Both (arXiv 2106.08254, appendix; arXiv 2111.11429, section 2.1, after XCiT) rescale the taps by 4, 2, 1 and 1/2
+    Both (arXiv 2106.08254, appendix; arXiv 2111.11429, section 2.1, after XCiT) rescale the maps by 4, 2, 1 and 1/2
     and differ in the one norm: batch norm, or group norm. Parameter names are those of mmsegmentation's
     Feature2Pyramid (`upsample_4x.0.weight`, ...).
     """
@@ -84,23 +84,23 @@ class RescalingNeck(nn.Module):
         self.downsample_2x = nn.MaxPool2d(kernel_size=2, stride=2)
 
     def forward(self, maps_BDhw: Sequence[Tensor]) -> list[Tensor]:
-        """Return four maps (B, D, ., .) from four taps, finest first. Raises ValueError for another number of taps."""
+        """Return four maps (B, D, ., .) from four, finest first. Raises ValueError for another number of them."""
         if len(maps_BDhw) != len(self.scales):
-            raise ValueError(f"{len(maps_BDhw)} taps for a pyramid of {len(self.scales)} levels.")
+            raise ValueError(f"{len(maps_BDhw)} maps for a pyramid of {len(self.scales)} levels.")
         levels = (self.upsample_4x, self.upsample_2x, self.identity, self.downsample_2x)
         return [level(map_BDhw) for level, map_BDhw in zip(levels, maps_BDhw, strict=True)]
 
 
-def four_tap_neck(embed_dim: int) -> RescalingNeck:
+def fpn_neck(embed_dim: int) -> RescalingNeck:
     """Return the neck before the FPN of Li et al. 2021, with PyTorch's usual 32 groups: the paper names no number."""
     return RescalingNeck(embed_dim, norm=partial(nn.GroupNorm, 32))
 
 
-def even_taps(depth: int) -> tuple[int, ...]:
-    """Return the last block of each quarter, 0-based: the taps of Li et al. (2, 5, 8, 11 of 12).
+def even_out_indices(depth: int) -> tuple[int, ...]:
+    """Return the last block of each quarter, 0-based: out_indices of Li et al. (2, 5, 8, 11 of 12).
 
     BEiT's and MAE's segmentation take others, 3, 5, 7, 11 of 12. Raises ValueError for fewer than four blocks.
     """
     if depth < 4:
-        raise ValueError(f"{depth} blocks have no four quarters to tap; name the taps.")
+        raise ValueError(f"{depth} blocks have no four quarters; name out_indices.")
     return tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4))

@@ -95,17 +95,22 @@ class ViT(nn.Module):
         x_BND, grid = self._embed(image_BCHW, mask_BN, mask_token_11D)
         return self.norm(self._run(self._with_prefix(x_BND), grid, ())[0])
 
-    def feature_maps(self, image_BCHW: Tensor, taps: Sequence[int]) -> list[Tensor]:
-        """Return the patch tokens after each block of `taps` (0-based, ascending) as maps (B, D, h, w).
+    def feature_maps(self, image_BCHW: Tensor, out_indices: Sequence[int]) -> list[Tensor]:
+        """Return the patch tokens after each block of `out_indices` (0-based, ascending) as maps (B, D, h, w).
 
         No norm is applied: ViTDet's and mmsegmentation's dense models take the residual stream as it is.
         """
         depth = len(self.blocks)
-        if list(taps) != sorted(set(taps)) or not taps or taps[0] < 0 or taps[-1] >= depth:
-            raise ValueError(f"taps {list(taps)} must be ascending block numbers from 0 to {depth - 1}.")
+        if (
+            list(out_indices) != sorted(set(out_indices))
+            or not out_indices
+            or out_indices[0] < 0
+            or out_indices[-1] >= depth
+        ):
+            raise ValueError(f"out_indices {list(out_indices)} must be ascending block numbers from 0 to {depth - 1}.")
         x_BND, (rows, columns) = self._embed(image_BCHW)
-        _, tapped = self._run(self._with_prefix(x_BND), (rows, columns), taps)
-        return [x_BTD[:, self.prefix :].transpose(1, 2).unflatten(2, (rows, columns)) for x_BTD in tapped]
+        _, found = self._run(self._with_prefix(x_BND), (rows, columns), out_indices)
+        return [x_BTD[:, self.prefix :].transpose(1, 2).unflatten(2, (rows, columns)) for x_BTD in found]
 
     def _embed(
         self, image_BCHW: Tensor, mask_BN: Tensor | None = None, mask_token_11D: Tensor | None = None
@@ -130,22 +135,22 @@ class ViT(nn.Module):
             first_1PD = first_1PD + self.pos_embed[:, : self.prefix]
         return torch.cat([first_1PD.to(x_BND.dtype).expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
 
-    def _run(self, x_BTD: Tensor, grid: Grid | None, taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Return the tokens after the last block that is needed, and those after each of `taps`."""
+    def _run(self, x_BTD: Tensor, grid: Grid | None, out_indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Return the tokens after the last block that is needed, and those after each of `out_indices`."""
         whole_HTT = self._shared(self.rel_pos_bias, grid)
         window = self.architecture.window_size
         within_HTT = self._shared(self.window_rel_pos_bias, (window, window))
-        tapped = []
-        last = taps[-1] if taps else len(self.blocks) - 1
+        found = []
+        last = out_indices[-1] if out_indices else len(self.blocks) - 1
         for number, block in enumerate(self.blocks[: last + 1]):
             shared_HTT = within_HTT if self.architecture.windowed(number) else whole_HTT
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x_BTD = checkpoint(block, x_BTD, grid, shared_HTT, use_reentrant=False)
             else:
                 x_BTD = block(x_BTD, grid, shared_HTT)
-            if number in taps:
-                tapped.append(x_BTD)
-        return x_BTD, tapped
+            if number in out_indices:
+                found.append(x_BTD)
+        return x_BTD, found
 
     @staticmethod
     def _shared(table: TableBias | None, grid: Grid | None) -> Tensor | None:

@@ -85,16 +85,16 @@ class ClassificationConfig:
     """Stochastic depth of the last block, rising linearly from 0."""
     head_std: float = 2e-5
     """Standard deviation of the head's initial weights (MAE's fine-tuning code)."""
-    crop_share: float = 224 / 256
-    """Evaluation resizes the shorter side to resolution / crop_share and crops the centre."""
+    crop_pct: float = 224 / 256
+    """Evaluation resizes the shorter side to resolution / crop_pct and crops the centre."""
     protocol: Annotated[Protocol, BASIC] = "finetune"
     """What learns: all; a linear layer on frozen features (`linear`); or the head and the last blocks (`partial`)."""
     tuned_blocks: Annotated[float, BASIC] = 1
     """Blocks that learn under `partial`, counted from the last; 0.5 is the MLP half of the last block."""
     pooling: Annotated[Pooling, BASIC] = "mean"
     """What the head reads: the mean of the patch tokens, or the class token."""
-    label_share: Annotated[float | None, BASIC] = None
-    """Share of the training images of each class that is used, at least one (0.01 is 1 %); None uses all."""
+    label_fraction: Annotated[float | None, BASIC] = None
+    """Fraction of the training images of each class that is used, at least one (0.01 is 1 %); None uses all."""
     label_seed: int = 0
     """Seed of that choice; it is not the run's, so that runs of several seeds may see the same labels."""
     train_list: Annotated[str | None, BASIC, FILE] = None
@@ -115,10 +115,12 @@ class ClassificationConfig:
             raise ValueError(
                 f"layer_decay is {self.run.optim.layer_decay:g}; it must be above 0 and at most 1 (1 is none)."
             )
-        if self.label_share is not None and not 0 < self.label_share <= 1:
-            raise ValueError(f"label_share is {self.label_share:g}; it must be above 0 and at most 1 (1 % is 0.01).")
-        if self.label_share is not None and self.train_list is not None:
-            raise ValueError("label_share and train_list were both given; one of them chooses the training images.")
+        if self.label_fraction is not None and not 0 < self.label_fraction <= 1:
+            raise ValueError(
+                f"label_fraction is {self.label_fraction:g}; it must be above 0 and at most 1 (1 % is 0.01)."
+            )
+        if self.label_fraction is not None and self.train_list is not None:
+            raise ValueError("label_fraction and train_list were both given; one of them chooses the training images.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +131,8 @@ class ProbeConfig:
     """Architecture; its image_size is the resolution of the features."""
     pooling: Annotated[Pooling, BASIC] = "class"
     """What the leading metric reads: the class token, or the mean of the patch tokens."""
-    crop_share: float = 224 / 256
-    """The shorter side is resized to resolution / crop_share before the centre crop."""
+    crop_pct: float = 224 / 256
+    """The shorter side is resized to resolution / crop_pct before the centre crop."""
     val_split: Annotated[str, BASIC] = "val"
     """Folder of the validation images, beside train/."""
     linear_epochs: Annotated[int, BASIC] = 100

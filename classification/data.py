@@ -194,9 +194,9 @@ def train_transform(size: tuple[int, int], augment: Augmentation, normalisation:
     return v2.Compose(steps)
 
 
-def eval_transform(size: tuple[int, int], crop_share: float, normalisation: Normalisation) -> Transform:
-    """Return resize (bicubic, shorter side to size / crop_share) and centre crop, then normalisation."""
-    resized = [math.floor(side / crop_share) for side in size]  # down, as MAE's code and timm do
+def eval_transform(size: tuple[int, int], crop_pct: float, normalisation: Normalisation) -> Transform:
+    """Return resize (bicubic, shorter side to size / crop_pct) and centre crop, then normalisation."""
+    resized = [math.floor(side / crop_pct) for side in size]  # down, as MAE's code and timm do
     shorter = resized[0] if size[0] == size[1] else resized
     return v2.Compose(
         [

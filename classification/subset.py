@@ -1,6 +1,6 @@
-"""A part of the training labels: a share of every class from a seed, or the images that a list names.
+"""A part of the training labels: a fraction of every class from a seed, or the images that a list names.
 
-The share of a class are the images whose names have the lowest hashes, so it depends on no order of files and no
+The fraction of a class are the images whose names have the lowest hashes, so it depends on no order of files and no
 library's generator, and 1 % is a part of 10 %.
 """
 
@@ -17,15 +17,15 @@ from files.parsing import read_text
 Labelled = tuple[str, int]  # path, label
 
 
-def share_of_classes(samples: Sequence[Labelled], root: Path, *, share: float, seed: int) -> list[Labelled]:
-    """Return `share` of the images of every class, rounded up, in the given order."""
+def fraction_of_classes(samples: Sequence[Labelled], root: Path, *, fraction: float, seed: int) -> list[Labelled]:
+    """Return `fraction` of the images of every class, rounded up, in the given order."""
     by_class: dict[int, list[Labelled]] = defaultdict(list)
     for sample in samples:
         by_class[sample[1]].append(sample)
     kept: set[str] = set()
     for members in by_class.values():
         ranked = sorted(members, key=lambda sample: _rank(sample[0], root, seed))
-        count = math.ceil(round(share * len(members), 9))  # 0.1 * 30 is a little above 3 in binary
+        count = math.ceil(round(fraction * len(members), 9))  # 0.1 * 30 is a little above 3 in binary
         kept |= {path for path, _ in ranked[:count]}
     return [sample for sample in samples if sample[0] in kept]
 

@@ -33,7 +33,7 @@ from classification.heads import Classifier
 from classification.pictures import draw_answer, draw_predictions
 from classification.protocols import freeze_all, freeze_but_last, probe_norm
 from classification.spec import CLASSIFICATION
-from classification.subset import list_text, listed_images, share_of_classes
+from classification.subset import fraction_of_classes, list_text, listed_images
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images.reading import read_rgb
@@ -140,7 +140,7 @@ class ClassificationTask:
         if self.pretraining:
             written.append(folder / "backbone.safetensors")
             write_checkpoint(written[0], self.model.backbone, source="supervised", normalisation=self.normalisation)
-        if self.config.label_share is not None or self.config.train_list is not None:
+        if self.config.label_fraction is not None or self.config.train_list is not None:
             written.append(folder / "train_list.txt")
             with replacing(written[-1]) as temporary:
                 temporary.write_text(list_text(self.train_data.folder.samples, self.train_data.root), encoding="utf-8")
@@ -201,7 +201,7 @@ def assemble(
         config,
         model=model,
         train_data=LabelledImages(train, train_transform(size, config.augment, normalisation)),
-        val_data=LabelledImages(val, eval_transform(size, config.crop_share, normalisation)),
+        val_data=LabelledImages(val, eval_transform(size, config.crop_pct, normalisation)),
         facts=facts,
         normalisation=normalisation,
         pretraining=pretraining,
@@ -263,9 +263,9 @@ def _head_norm(config: ClassificationConfig) -> nn.Module | None:
 def _use_part(train: ImageFolder, config: ClassificationConfig) -> list[str]:
     """Leave in `train` what the configuration chooses of it and return a note of that."""
     root, all_images = Path(train.root), len(train.samples)
-    if config.label_share is not None:
-        kept = share_of_classes(train.samples, root, share=config.label_share, seed=config.label_seed)
-        how = f"{100 * config.label_share:g} % of each class, seed {config.label_seed}"
+    if config.label_fraction is not None:
+        kept = fraction_of_classes(train.samples, root, fraction=config.label_fraction, seed=config.label_seed)
+        how = f"{100 * config.label_fraction:g} % of each class, seed {config.label_seed}"
     elif config.train_list is not None:
         kept = listed_images(train.samples, root, Path(config.train_list))
         how = f"named by {config.train_list}"

@@ -32,10 +32,10 @@ def known_by(run: Path, asked: Asked, *, resized: bool, say: Callable[[str], Non
             return model.logits(image_BCHW.to(fabric.device))
 
     config = task.config
-    share = config.crop_share if resized else 1.0
+    crop_pct = config.crop_pct if resized else 1.0
     return Known(
         logits=logits,
         classes=task.classes,
-        transform=eval_transform(config.backbone.image_size, share, task.normalisation),
+        transform=eval_transform(config.backbone.image_size, crop_pct, task.normalisation),
         batch_size=rebuilt.run.eval_batch_size,
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from backbones.config import ViTConfig
 from engine.config import BASIC, FILE, WITHOUT, RunConfig
 
-Pyramid = Literal["simple", "four_tap"]
+Pyramid = Literal["sfp", "fpn"]
 Norm = Literal["layer", "batch"]
 Classifier = Literal["softmax", "federated"]
 
@@ -90,9 +90,9 @@ class DetectionConfig:
     position_size: int | None = None
     """Side in pixels of the images that the position table is kept for, which is resized in every pass (ViTDet: 224, as
     pre-trained). None resizes the table once, to `image_size`, and trains it at that size."""
-    pyramid: Pyramid = "simple"
-    """Where the maps of several resolutions come from: ViTDet's simple pyramid from the last block, or an FPN over four
-    taps (Li et al. 2021, arXiv 2111.11429)."""
+    pyramid: Pyramid = "sfp"
+    """Where the maps of several resolutions come from: `sfp`, ViTDet's simple feature pyramid from the last block, or
+    `fpn`, an FPN over the maps of four blocks (Li et al. 2021, arXiv 2111.11429)."""
     scale_jitter: tuple[float, float] = (0.1, 2.0)
     """Range of the random scale in training, 1 being the image that fills the square (large-scale jitter)."""
     flip: bool = True

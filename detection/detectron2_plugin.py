@@ -22,12 +22,12 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from backbones.config import FAMILY, ViTConfig
-from backbones.pyramid import even_taps
+from backbones.pyramid import even_out_indices
 from backbones.vit import ViT
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from detection.config import Norm, Pyramid
-from detection.model.backbone import FourTapPyramid, ViTPyramid, pyramid_on
+from detection.model.backbone import ViTFPN, ViTPyramid, pyramid_on
 
 
 def vit_backbone(
@@ -36,9 +36,9 @@ def vit_backbone(
     weights: str = "",
     source: str = "own",
     drop_path: float = 0.0,
-    pyramid: Pyramid = "simple",
+    pyramid: Pyramid = "sfp",
     out_channels: int = 256,
-) -> ViTPyramid | FourTapPyramid:
+) -> ViTPyramid | ViTFPN:
     """Return the ViT under a pyramid, with the weights of a file of the family `source`, or random ones for none.
 
     Images are padded to the square that the relative positions are made for. Raises what reading and loading raise.
@@ -46,7 +46,7 @@ def vit_backbone(
     vit = ViT(architecture, class_token=False, final_norm=False, drop_path=drop_path)
     start_from(vit, InitialWeights(path=Path(weights), source=source) if weights else None)
     side = max(architecture.relative_size or architecture.image_size)
-    norm: Norm = "layer" if pyramid == "simple" else "batch"
+    norm: Norm = "layer" if pyramid == "sfp" else "batch"
     return pyramid_on(vit, pyramid, out_channels=out_channels, square_pad=side, norm=norm)
 
 
@@ -59,7 +59,7 @@ def add_vit_config(cfg: CfgNode) -> None:
     node.RELATIVE_POSITION = "decomposed"
     node.WINDOW_SIZE = 14  # patches; four evenly spaced blocks attend over the whole image
     node.DROP_PATH = 0.1
-    node.PYRAMID = "simple"
+    node.PYRAMID = "sfp"
     node.OUT_CHANNELS = 256
     node.WEIGHTS = ""
     node.SOURCE = "own"
@@ -67,7 +67,7 @@ def add_vit_config(cfg: CfgNode) -> None:
 
 
 @BACKBONE_REGISTRY.register()
-def build_mae_transfer_vit(cfg: CfgNode, input_shape: ShapeSpec) -> ViTPyramid | FourTapPyramid:
+def build_mae_transfer_vit(cfg: CfgNode, input_shape: ShapeSpec) -> ViTPyramid | ViTFPN:
     """Return the backbone that MODEL.MAE_TRANSFER describes."""
     node = cfg.MODEL.MAE_TRANSFER
     if node.NAME not in FAMILY:
@@ -80,7 +80,7 @@ def build_mae_transfer_vit(cfg: CfgNode, input_shape: ShapeSpec) -> ViTPyramid |
         relative_position=node.RELATIVE_POSITION,
         relative_size=(node.IMAGE_SIZE, node.IMAGE_SIZE),
         window_size=node.WINDOW_SIZE,
-        global_blocks=even_taps(plain.depth) if node.WINDOW_SIZE else (),
+        global_blocks=even_out_indices(plain.depth) if node.WINDOW_SIZE else (),
     )
     return vit_backbone(
         architecture,

@@ -29,11 +29,13 @@ HEIGHT, WIDTH, CLASSES, CROP = 512, 683, 150, 512
 
 
 def config_of(name: str) -> SegmentationConfig:
-    """Return UPerNet on the named ViT as mmseg's configs/mae has it: as wide as the ViT, four taps evenly spaced."""
+    """Return UPerNet on the named ViT as mmseg's configs/mae has it: as wide as the ViT, four maps evenly spaced."""
     vit = FAMILY[name].at(CROP, CROP)
     first, second, third, last = (vit.depth * level // 4 - 1 for level in range(1, 5))
     head = HeadConfig(channels=vit.embed_dim)
-    return replace(tiny(), backbone=vit, taps=(first, second, third, last), head=head, slide=SlideConfig(stride=341))
+    return replace(
+        tiny(), backbone=vit, out_indices=(first, second, third, last), head=head, slide=SlideConfig(stride=341)
+    )
 
 
 def seconds(run: Callable[[], Tensor]) -> tuple[float, Tensor]:

@@ -15,13 +15,13 @@ from classification.data import MOST_SIDES, eval_transform, train_transform
 from pretraining.mae.config import Views
 
 View = Callable[[Image.Image], Tensor]
-CROP_SHARE = 224 / 256  # a crop of fixed scale takes this share of the shorter side
+CROP_PCT = 224 / 256  # a crop of fixed scale takes this share of the shorter side
 JITTER = 0.4  # brightness, contrast and saturation; the paper does not state its own
 
 
 def validation_view(size: tuple[int, int], normalisation: Normalisation) -> View:
     """Return the centre crop."""
-    return eval_transform(size, CROP_SHARE, normalisation)
+    return eval_transform(size, CROP_PCT, normalisation)
 
 
 def training_view(
@@ -35,7 +35,7 @@ def training_view(
     bicubic = v2.InterpolationMode.BICUBIC
     steps: list[Any]
     if kind == "fixed_crop":
-        resized = [math.floor(side / CROP_SHARE) for side in size]
+        resized = [math.floor(side / CROP_PCT) for side in size]
         shorter = resized[:1] if size[0] == size[1] else resized
         steps = [_FixedCrop(shorter, size)]
     else:

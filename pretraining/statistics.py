@@ -3,7 +3,7 @@
 They are computed once, before the first step, and are part of the run's configuration from then on: a resumed run
 reads them there, and the backbone's file states them to whoever loads it.
 
-Every image counts alike, whatever its size: it is resized as for evaluation, shorter side to resolution / CROP_SHARE,
+Every image counts alike, whatever its size: it is resized as for evaluation, shorter side to resolution / CROP_PCT,
 and taken whole, since training crops come from all of it; one that is all length piece by piece, PIECES at most, evenly
 spaced. With m and s the means of an image's pixels and of their
 squares, from 0 to 1, the mean is E[m] and the deviation sqrt(E[s] - E[m]^2), rounded to DIGITS. Of more than SAMPLE
@@ -32,7 +32,7 @@ from engine.records.identity import check_folder, read_identity
 from engine.records.record import IDENTITY_NAME as NAME
 from engine.training.log import evaluation_lines
 from files.typed import from_json
-from pretraining.augment import CROP_SHARE, is_long, resized_part, resized_size
+from pretraining.augment import CROP_PCT, is_long, resized_part, resized_size
 from pretraining.beit.config import BEiTConfig
 from pretraining.mae.config import MAEConfig
 from pretraining.moco_v3.config import MoCoConfig
@@ -97,7 +97,7 @@ def measure(
     """
     count = min(SAMPLE, len(images))
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:count])
-    samples = _Samples(images, chosen, shorter=math.floor(min(size) / CROP_SHARE))
+    samples = _Samples(images, chosen, shorter=math.floor(min(size) / CROP_PCT))
     total_2C = np.zeros((2, 3))
     unreadable: list[str] = []
     progress(0, count)

@@ -15,10 +15,10 @@ UPERNET_LEVELS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """What turns the taps into classes: UPerNet's two heads, or one linear map."""
+    """What turns the ViT's maps into classes: UPerNet's two heads, or one linear map."""
 
     kind: HeadKind = "upernet"
-    """UPerNet with an auxiliary head, or a batch norm and a 1 x 1 convolution on the taps side by side."""
+    """UPerNet with an auxiliary head, or a batch norm and a 1 x 1 convolution on the maps side by side."""
     channels: int = 512
     """Width of the UPerNet head (arXiv 1807.10221); a linear head has none."""
     aux_channels: int = 256
@@ -43,7 +43,7 @@ class SegmentationConfig:
 
     backbone: ViTConfig
     """Architecture; its image_size is the training crop."""
-    taps: tuple[int, ...]
+    out_indices: tuple[int, ...]
     """Blocks (0-based) whose output the head sees, four for UPerNet, finest first; the last must be the last block."""
     head: HeadConfig
     """UPerNet, or a linear map."""
@@ -78,6 +78,8 @@ class SegmentationConfig:
     """See every image mirrored too in evaluation."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for taps that the head has no place for."""
-        if self.head.kind == "upernet" and len(self.taps) != UPERNET_LEVELS:
-            raise ValueError(f"taps {list(self.taps)}: UPerNet has {UPERNET_LEVELS} levels; name as many blocks.")
+        """Raise ValueError for out_indices that the head has no place for."""
+        if self.head.kind == "upernet" and len(self.out_indices) != UPERNET_LEVELS:
+            raise ValueError(
+                f"out_indices {list(self.out_indices)}: UPerNet has {UPERNET_LEVELS} levels; name as many blocks."
+            )

@@ -15,7 +15,7 @@ from segmentation.config import HeadConfig, SegmentationConfig, SlideConfig
 ITERATIONS = Duration(160_000)
 BASE = replace(FAMILY["vit_base_patch16"].at(512, 512), relative_position="table")
 LARGE = replace(FAMILY["vit_large_patch16"].at(512, 512), relative_position="table")
-TAPS = {12: (3, 5, 7, 11), 24: (7, 11, 15, 23)}  # by depth, mmseg's configs/mae and configs/beit
+OUT_INDICES = {12: (3, 5, 7, 11), 24: (7, 11, 15, 23)}  # by depth, mmseg's configs/mae and configs/beit
 
 PRECISION = "bfloat16 autocast where the device has it, with float32 logits; {published}"
 ALWAYS = (
@@ -40,7 +40,7 @@ def tiny() -> SegmentationConfig:
     """
     return SegmentationConfig(
         backbone=FAMILY["vit_demo_patch8"],
-        taps=(1, 2, 3, 5),  # blocks 3, 5, 7 and 11 of 12 at half the depth
+        out_indices=(1, 2, 3, 5),  # blocks 3, 5, 7 and 11 of 12 at half the depth
         head=HeadConfig(channels=64, aux_channels=64),
         resize=(256, 64),
         resize_ratio=(0.75, 1.5),
@@ -64,7 +64,7 @@ def small() -> SegmentationConfig:
     """
     return SegmentationConfig(
         backbone=FAMILY["vit_demo_patch8"].at(160, 160),
-        taps=(1, 2, 3, 5),
+        out_indices=(1, 2, 3, 5),
         head=HeadConfig(channels=64, aux_channels=64),
         resize=(768, 192),
         run=RunConfig(
@@ -132,7 +132,7 @@ def beit_base_100ep() -> SegmentationConfig:
     return _hundred_epochs(replace(BASE, position="none", qkv_bias="qv", layer_scale=0.1))
 
 
-@departs(*UNSTATED, "drop path 0.2 and the taps are those of mmseg's BEiT-L; the rest is the recipe of ViT-B")
+@departs(*UNSTATED, "drop path 0.2 and out_indices are those of mmseg's BEiT-L; the rest is the recipe of ViT-B")
 def mae_large_100ep() -> SegmentationConfig:
     """ViT-L of any arm but BEiT for 100 epochs: MAE 53.6, supervised 49.9, MoCo v3 49.1 mIoU (MAE, table 5).
 
@@ -144,7 +144,7 @@ def mae_large_100ep() -> SegmentationConfig:
     return _hundred_epochs(LARGE)
 
 
-@departs(*UNSTATED, "drop path 0.2 and the taps are those of mmseg's BEiT-L; the rest is the recipe of ViT-B")
+@departs(*UNSTATED, "drop path 0.2 and out_indices are those of mmseg's BEiT-L; the rest is the recipe of ViT-B")
 def beit_large_100ep() -> SegmentationConfig:
     """BEiT's ViT-L for 100 epochs: 53.3 mIoU (MAE, table 5); `mae_large_100ep` with the architecture of BEiT's weights.
 
@@ -202,7 +202,7 @@ def _ade20k(
     crop = vit.image_size[0]
     return SegmentationConfig(
         backbone=vit,
-        taps=TAPS[vit.depth],
+        out_indices=OUT_INDICES[vit.depth],
         head=HeadConfig(channels=vit.embed_dim),
         resize=(4 * crop, crop),
         drop_path=drop_path,

@@ -1,9 +1,9 @@
 """Score weights that come with a head, without training: the top-1 that timm's `validate` gives for the same images.
 
-    python tools/eval_cls.py --init vit_base.safetensors --init-source augreg --data imagenet --crop-share 0.9
+    python tools/eval_cls.py --init vit_base.safetensors --init-source augreg --data imagenet --crop-pct 0.9
 
 Prints top1 and top5 of --data/val (--split) in percent. The class folders, sorted, are taken for the outputs of the
-head in order, so there must be as many. --crop-share is timm's crop_pct (0.875 is MAE's); pixels are resized bicubic.
+head in order, so there must be as many. --crop-pct is timm's (0.875 is MAE's); pixels are resized bicubic.
 """
 
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class Args:
     trust_pickle: TrustPickle = False
     split: str = "val"
     """Folder of the images, below --data."""
-    crop_share: float = 224 / 256
-    """The shorter side is resized to resolution / crop_share before the centre crop."""
+    crop_pct: float = 224 / 256
+    """The shorter side is resized to resolution / crop_pct before the centre crop."""
     batch_size: int = 32
     """Images per forward pass."""
 
@@ -68,7 +68,7 @@ def evaluate(args: Args, model: "Classifier", normalisation: Normalisation) -> t
         raise ValueError(f"{folder.root}: {len(folder.classes)} class folders for a head of {outputs} outputs.")
     fabric = make_fabric("32-true")
     model.to(fabric.device)
-    transform = eval_transform(model.backbone.architecture.image_size, args.crop_share, normalisation)
+    transform = eval_transform(model.backbone.architecture.image_size, args.crop_pct, normalisation)
     results, unreadable = top_answers(
         lambda images: model.logits(images.to(fabric.device)),
         LabelledImages(folder, transform),

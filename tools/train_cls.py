@@ -2,7 +2,7 @@
 
     python tools/train_cls.py tiny --data imagenet --init runs/mae/backbone.safetensors --out runs/cls
     python tools/train_cls.py tiny --protocol partial --tuned-blocks 0.5 --data imagenet --init FILE --out runs/half
-    python tools/train_cls.py tiny --label-share 0.1 --data imagenet --init FILE --out runs/ten
+    python tools/train_cls.py tiny --label-fraction 0.1 --data imagenet --init FILE --out runs/ten
     python tools/train_cls.py small --mixup 0 --cutmix 0 --resize tensor --data DIR --init FILE --out runs/own
 
 --data holds train/<class>/ and val/<class>/ with images. Metrics: top1, top5 in percent, in OUT/record.json. With a

@@ -6,7 +6,7 @@ positions; both have a layer scale and a relative table with its index in every 
 `VisionTransformer` has no bias in its patch projection, which is read as zeros. Heads, necks and index buffers are
 dropped. Norms in the patch projection or before the layers (`patch_norm`, `pre_norm`) are refused.
 
-The final norm is applied to the last tap there and to no tap here, as MAE's and BEiT's segmentation have none. mmseg's
+The final norm is applied to the last map there and to no map here, as MAE's and BEiT's segmentation have none. mmseg's
 norms have an epsilon of 1e-5 unless `norm_cfg=dict(type="LN", eps=1e-6)`, as its configs for these classes say. A
 `VisionTransformer` with `with_cls_token=False` has a class token that it leaves out of its layers, which no file tells.
 """

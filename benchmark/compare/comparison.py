@@ -88,7 +88,7 @@ class ArmCost:
     """Records of its pre-training."""
     parameters: float | None
     """Of the model that was pre-trained, decoder or head included."""
-    image_passes: float | None
+    samples_seen: float | None
     """Images seen in pre-training, repetitions and the crops of one image counted."""
     training_flops: float | None
     """Multiply-adds of pre-training on one image pass, an estimate: three times the recorded forward pass of what is
@@ -233,7 +233,11 @@ def _lines(store: Store, transfers: Sequence[Stored]) -> tuple[Line, ...]:
     return tuple(
         sorted(
             found,
-            key=lambda line: (order.index(line.task) if line.task in order else len(order), -line.share, line.label),
+            key=lambda line: (
+                order.index(line.task) if line.task in order else len(order),
+                -line.label_fraction,
+                line.label,
+            ),
         )
     )
 
@@ -308,7 +312,7 @@ def _cost(arm: str, lines: Sequence[Line], pretrainings: Sequence[Stored], trans
         arm=arm,
         pretrainings=len(records),
         parameters=_mean([r.cost.parameters for r in records]),
-        image_passes=_mean([r.samples_seen for r in records]),
+        samples_seen=_mean([r.samples_seen for r in records]),
         training_flops=_mean([r.cost.training_flops for r in records]),
         seconds=_mean([r.cost.train_seconds for r in records]),
         images_per_second=_mean([r.cost.images_per_second for r in records]),

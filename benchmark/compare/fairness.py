@@ -29,7 +29,7 @@ TRANSFER_FIELDS = (
     "libraries",
 )
 PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
-    "passes": ("data", "train_split", "train_images", "samples_seen", "architecture"),
+    "samples_seen": ("data", "train_split", "train_images", "samples_seen", "architecture"),
     "flops": ("data", "train_split", "train_images", "architecture"),
     "none": ("architecture",),
 }
@@ -62,10 +62,12 @@ def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), late
     return problems
 
 
-def pretraining_problems(stored: Sequence[Stored], match: Match = "passes", differ: Sequence[str] = ()) -> list[str]:
+def pretraining_problems(
+    stored: Sequence[Stored], match: Match = "samples_seen", differ: Sequence[str] = ()
+) -> list[str]:
     """Return what the pre-training arms do not share of what they should by `match`.
 
-    passes: images, image passes (samples_seen), architecture. flops: images, architecture, multiply-adds within
+    samples_seen: images, samples seen, architecture. flops: images, architecture, multiply-adds within
     FLOPS_TOLERANCE. none: the architecture alone. The parts of it in `differ` may be unequal.
     """
     names = PRETRAINING_FIELDS[match]
@@ -164,7 +166,7 @@ def _transfer_view(item: Stored) -> dict[str, Any]:
     if isinstance(config.get("run"), dict):
         config["run"] = {name: value for name, value in config["run"].items() if name != "seed"}
         optim = config["run"].get("optim", {})
-        if item.choice is not None and optim.get("base_lr") == item.choice.rate:
+        if item.choice is not None and optim.get("base_lr") == item.choice.base_lr:
             config["run"]["optim"] = {**optim, "base_lr": SEARCHED}
     else:
         config.pop("seed", None)  # a probe has no run

@@ -18,7 +18,7 @@ class Line:
     """What its runs are compared by."""
     task: str = ""
     """What a study calls its task; empty outside of a study."""
-    share: float = 1.0
+    label_fraction: float = 1.0
     """Of the labels."""
 
     @property
@@ -46,19 +46,19 @@ def arm_of(record: RunRecord) -> str:
 def line_of(record: RunRecord, tasks: TaskTable, name: str | None = None) -> Line | None:
     """Return the line of a transfer run, None for any other run.
 
-    Shares of the labels, protocols of classification and LVIS have lines of their own. `name` is what a study calls the
-    task; the study itself keeps its protocols apart.
+    Fractions of the labels, protocols of classification and LVIS have lines of their own. `name` is what a study calls
+    the task; the study itself keeps its protocols apart.
     """
     spec = tasks.get(record.task)
     if spec is None or not spec.transfers:
         return None
     scores, protocol = spec.scored(record.config, tuple(record.metrics))
     parts = [scores.label, protocol] if name is None else [name]
-    share = record.config.get("label_share") or 1.0
-    parts += [scores.apart, share_text(share) if share < 1 else ""]
-    return Line(", ".join(filter(None, parts)), scores, name or "", share)
+    fraction = record.config.get("label_fraction") or 1.0
+    parts += [scores.apart, fraction_text(fraction) if fraction < 1 else ""]
+    return Line(", ".join(filter(None, parts)), scores, name or "", fraction)
 
 
-def share_text(share: float) -> str:
-    """Return a share of the labels as a table says it."""
-    return f"{100 * share:g} % of labels"
+def fraction_text(fraction: float) -> str:
+    """Return a fraction of the labels as a table says it."""
+    return f"{100 * fraction:g} % of labels"

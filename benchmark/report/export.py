@@ -330,7 +330,7 @@ FLOPS_NOTE = "estimate: 3 x the forward multiply-adds of what is trained + those
 
 
 def _cost_rows(cost: ArmCost) -> list[tuple[object, ...]]:
-    names = ("parameters", "image_passes", "training_flops", "seconds", "images_per_second", "peak_memory_bytes")
+    names = ("parameters", "samples_seen", "training_flops", "seconds", "images_per_second", "peak_memory_bytes")
     rows: list[tuple[object, ...]] = []
     for name in names:
         note = FLOPS_NOTE if name == "training_flops" else ""

@@ -165,9 +165,9 @@ def _draw_cost(panel: Axes, row: Row, costs: dict[str, float | None], comparison
 
 
 def _training_flops(cost: ArmCost) -> float | None:
-    if cost.training_flops is None or cost.image_passes is None:
+    if cost.training_flops is None or cost.samples_seen is None:
         return None
-    return cost.training_flops * cost.image_passes
+    return cost.training_flops * cost.samples_seen
 
 
 def _colour(comparison: Comparison, arm: str) -> str:

@@ -94,7 +94,7 @@ def scaling_grid(comparison: Comparison) -> Grid:
     points = _wanted(comparison)
     return Grid(
         caption=CAPTION.format(units([point.metric for point in points])),
-        head=("task", "metric", "method", "arm", "parameters (M)", "image passes", "mean", "sd", "seeds", "by seed"),
+        head=("task", "metric", "method", "arm", "parameters (M)", "samples seen", "mean", "sd", "seeds", "by seed"),
         rows=tuple(
             (
                 point.task,

@@ -173,7 +173,7 @@ class Suite:
         if choice not in self._chosen:
             self._chosen.append(choice)
             self.console.print(choice.line(), markup=False, highlight=False, soft_wrap=True)
-        return replace(run, argv=(*run.argv, f"--{RATE_FLAG.replace('_', '-')}", repr(choice.rate)))
+        return replace(run, argv=(*run.argv, f"--{RATE_FLAG.replace('_', '-')}", repr(choice.base_lr)))
 
     def _watch(self, screen: Screen, estimate: Estimate) -> list[Attempt]:
         """Wait for a moment, show how far the runs are, and return those that have ended."""

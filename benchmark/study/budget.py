@@ -1,4 +1,4 @@
-"""Whether the pre-trainings of a study see as much: image passes, or multiply-adds."""
+"""Whether the pre-trainings of a study see as much: samples, or multiply-adds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,14 +42,14 @@ class Length:
         return f"{passes:g} {unit}" + (f" ({self.value:g}{crops})" if crops else "")
 
 
-def unequal_passes(lengths: Sequence[Length]) -> str | None:
+def unequal_samples(lengths: Sequence[Length]) -> str | None:
     """Return what is unequal in the image passes of the arms, None where they are equal."""
     if len({length.passes for length in lengths}) < 2:
         return None
     each = "; ".join(f"{length.arm} {length}" for length in lengths)
     return (
-        f"budget.match: passes, but the pre-trainings see different numbers of images: {each}. Give all of them the "
-        "same steps and batch_size (or the same epochs) times repeats, or state `match: flops` or `match: none`."
+        f"budget.match: samples_seen, but the pre-trainings see different numbers of images: {each}. Give all of them "
+        "the same steps and batch_size (or the same epochs) times repeats, or state `match: flops` or `match: none`."
     )
 
 
@@ -64,7 +64,7 @@ def flops_lengths(lengths: Sequence[Length], flops: Mapping[str, float | None], 
         raise ValueError(
             f"budget.match: flops, but the multiply-adds per image of {', '.join(unknown)} are not known: no record of "
             "such a run lies in the study's folder. Give `flops_per_image` under `pretrain` (the record of a run of "
-            "one step, in another folder, has it under cost), or state `match: passes`."
+            "one step, in another folder, has it under cost), or state `match: samples_seen`."
         )
     units = {length.unit for length in lengths}
     if len(units) > 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.compare.fairness import ARCHITECTURE
-from benchmark.study.budget import Length, flops_lengths, unequal_passes
+from benchmark.study.budget import Length, flops_lengths, unequal_samples
 from benchmark.study.matrix import Matrix, Run
 from benchmark.study.spec import RATE_FLAG, Flag, Study
 from engine.config import differences
@@ -83,8 +83,8 @@ def budget(study: Study, matrix: Matrix, checked: Checked, out: Path) -> dict[st
             f"budget.match: {study.match}, but the pre-trainings are on different images: {each}. Give all the same "
             "data, or state `match: none`."
         )
-    if study.match == "passes":
-        if (unequal := unequal_passes(lengths)) is not None:
+    if study.match == "samples_seen":
+        if (unequal := unequal_samples(lengths)) is not None:
             raise ValueError(unequal)
         return {}
     known = {arm.label: arm.pretrain for arm in study.arms if arm.pretrain is not None}

@@ -12,8 +12,8 @@ from benchmark.study.full_scale import FullScale, FullScaleRow
 from benchmark.study.plan import Match
 from benchmark.study.section import Errors, Section, hours, part, path, positive, recipe, share, whole
 from benchmark.study.spec import (
+    FRACTION_FLAG,
     RATE_FLAG,
-    SHARE_FLAG,
     Arm,
     Cluster,
     Flag,
@@ -29,11 +29,11 @@ from files.parsing import parse_yaml
 Vocabulary = Mapping[str, Collection[str]]  # tool -> names of its flags
 PRETRAIN = "pretrain"  # the tool that makes weights; the others that take some transfer them
 DIFFER = ("architecture", *(f"architecture.{f.name}" for f in fields(ViTConfig)))
-MATCHES: tuple[Match, ...] = ("passes", "flops", "none")
+MATCHES: tuple[Match, ...] = ("samples_seen", "flops", "none")
 # of a study's folder: what is made by `scenes` and `tokenizers` lies beside it
 OWN_NAMES = {"held-out", "logs", "search", "slurm", "study.json", "study.yaml"}
 # what a study sets itself
-SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", "init", RATE_FLAG, SHARE_FLAG, "cache"}
+SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", "init", RATE_FLAG, FRACTION_FLAG, "cache"}
 
 
 def read_study(file: Path, vocabulary: Vocabulary) -> Study:
@@ -56,7 +56,7 @@ def parse_study(content: bytes | str, file: str, vocabulary: Vocabulary) -> Stud
     top.check_distinct("seeds", seeds)
     compare = top.section("compare", default={})
     budget = top.section("budget", default={})
-    match = budget.choice("match", MATCHES, default="passes")
+    match = budget.choice("match", MATCHES, default="samples_seen")
     budget.end()
     scenes = [_scenes(section, label, vocabulary) for label, section in top.named("scenes", default={})]
     tokenizers = [
@@ -160,11 +160,11 @@ def _pretraining(section: Section, vocabulary: Vocabulary) -> Pretraining:
 def _task(section: Section, name: str, vocabulary: Vocabulary) -> TransferTask:
     tool = section.choice("tool", [name for name, flags in vocabulary.items() if "init" in flags and name != PRETRAIN])
     # the flags of a tool that is not known are not looked at
-    flags_of_tool = vocabulary[tool] if tool is not None else {*section.values, RATE_FLAG, SHARE_FLAG}
-    shares = section.each("label_shares", share, hint="[0.01, 0.1, 1]", default=(1.0,))
-    section.check_distinct("label_shares", shares)
-    if shares != (1.0,) and SHARE_FLAG not in flags_of_tool:
-        section.wrong("label_shares", f"{tool} takes no share of the labels; train_cls does")
+    flags_of_tool = vocabulary[tool] if tool is not None else {*section.values, RATE_FLAG, FRACTION_FLAG}
+    fractions = section.each("label_fractions", share, hint="[0.01, 0.1, 1]", default=(1.0,))
+    section.check_distinct("label_fractions", fractions)
+    if fractions != (1.0,) and FRACTION_FLAG not in flags_of_tool:
+        section.wrong("label_fractions", f"{tool} takes no fraction of the labels; train_cls does")
     chosen, data = section.take("recipe", recipe), section.path("data")
     length = section.maybe("hours", hours)
     search = _grid(section.section("search"), tool, flags_of_tool) if section.has("search") else None
@@ -174,7 +174,7 @@ def _task(section: Section, name: str, vocabulary: Vocabulary) -> TransferTask:
         recipe=chosen,
         data=data,
         hours=length,
-        label_shares=shares,
+        label_fractions=fractions,
         search=search,
         flags=section.flags(_own(flags_of_tool), tool),
     )
@@ -182,14 +182,14 @@ def _task(section: Section, name: str, vocabulary: Vocabulary) -> TransferTask:
 
 def _grid(section: Section, tool: str | None, flags_of_tool: Collection[str]) -> Grid:
     if RATE_FLAG not in flags_of_tool:
-        section.wrong("rates", f"{tool} takes no learning rate (it has no flag --{RATE_FLAG.replace('_', '-')})")
-    rates = section.each("rates", positive, hint="[2.5e-4, 5e-4, 1e-3]")
-    section.check_distinct("rates", rates)
+        section.wrong("base_lrs", f"{tool} takes no learning rate (it has no flag --{RATE_FLAG.replace('_', '-')})")
+    base_lrs = section.each("base_lrs", positive, hint="[2.5e-4, 5e-4, 1e-3]")
+    section.check_distinct("base_lrs", base_lrs)
     seed = section.take("seed", whole, Grid.seed)
     hold_out = section.maybe("hold_out", part)
     data = section.maybe("data", path)
     flags = section.flags(_own(flags_of_tool if tool is not None else section.values), tool or "the tool")
-    return Grid(rates=rates, seed=seed, hold_out=hold_out, data=data, flags=flags)
+    return Grid(base_lrs=base_lrs, seed=seed, hold_out=hold_out, data=data, flags=flags)
 
 
 def _difference(value: Any) -> str:
@@ -262,8 +262,8 @@ def _plain_pretraining(given: Pretraining) -> dict[str, Any]:
 def _plain_task(task: TransferTask) -> dict[str, Any]:
     given: dict[str, Any] = {name: getattr(task, name) for name in ("tool", "recipe", "data", "hours")}
     given = {name: value for name, value in given.items() if value is not None}
-    given["label_shares"] = list(task.label_shares)
+    given["label_fractions"] = list(task.label_fractions)
     if (grid := task.search) is not None:
-        search = {"rates": list(grid.rates), "seed": grid.seed, "hold_out": grid.hold_out, "data": grid.data}
+        search = {"base_lrs": list(grid.base_lrs), "seed": grid.seed, "hold_out": grid.hold_out, "data": grid.data}
         given["search"] = {k: v for k, v in search.items() if v is not None} | _plain_flags(grid.flags)
     return {**given, **_plain_flags(task.flags)}

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmark.compare.lines import CHECKPOINT_NAME
 from benchmark.study.plan import Phase, Plan, Planned
 from benchmark.study.search import Search
-from benchmark.study.spec import RATE_FLAG, SHARE_FLAG, Arm, Flag, Grid, Pretraining, Study, TransferTask
+from benchmark.study.spec import FRACTION_FLAG, RATE_FLAG, Arm, Flag, Grid, Pretraining, Study, TransferTask
 
 PATHS = Mapping[str, bool]  # flag -> whether it names a file or folder
 FILE_ARCHITECTURE = ("--init-architecture", "file")  # where the study says that the arms differ in theirs
@@ -59,19 +59,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """A task at one share of the labels."""
+    """A task at one fraction of the labels."""
 
     task: TransferTask
-    share: float
+    fraction: float
 
     @property
     def name(self) -> str:
-        """The task's, with the share where it is not all."""
-        return self.task.name if self.share == 1 else f"{self.task.name}_{100 * self.share:g}pct"
+        """The task's, with the fraction where it is not all."""
+        return self.task.name if self.fraction == 1 else f"{self.task.name}_{100 * self.fraction:g}pct"
 
     def flags(self) -> tuple[Flag, ...]:
-        """Return the task's flags with the share of the labels."""
-        return self.task.flags if self.share == 1 else (*self.task.flags, Flag(SHARE_FLAG, (repr(self.share),)))
+        """Return the task's flags with the fraction of the labels."""
+        return (
+            self.task.flags if self.fraction == 1 else (*self.task.flags, Flag(FRACTION_FLAG, (repr(self.fraction),)))
+        )
 
 
 class Matrix:
@@ -83,7 +85,7 @@ class Matrix:
         """`root`: where relative paths start; `flags`: of every tool; `lengths`: of pre-trainings, where scaled."""
         self.study, self.out, self.root, self.flags, self.lengths = study, out, root, flags, lengths
         self.made = {item.name for item in study.scenes} | {item.name for item in study.tokenizers}
-        self.cells = [Cell(task, share) for task in study.tasks for share in task.label_shares]
+        self.cells = [Cell(task, fraction) for task in study.tasks for fraction in task.label_fractions]
 
     def runs(self) -> tuple[Run, ...]:
         """Return all runs; the transfers go seed by seed, so that a stop leaves whole comparisons."""
@@ -101,7 +103,7 @@ class Matrix:
                 for cell in self.cells
                 for arm in self.study.arms
                 if cell.task.search is not None
-                for rate in cell.task.search.rates
+                for rate in cell.task.search.base_lrs
             ),
             *(
                 self._transfer(cell, arm, seed)
@@ -238,8 +240,8 @@ class Matrix:
             task=cell.name,
             arm=arm.label,
             seed=grid.seed,
-            grid=tuple((rate, self._search_folder(cell, arm, rate)) for rate in grid.rates),
-            runs=tuple(_search_name(cell, arm, rate) for rate in grid.rates),
+            grid=tuple((rate, self._search_folder(cell, arm, rate)) for rate in grid.base_lrs),
+            runs=tuple(_search_name(cell, arm, rate) for rate in grid.base_lrs),
             out=self.out / "search" / f"{cell.name}-{arm.label}",
         )
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from benchmark.study.full_scale import FullScale
 from engine.config import as_json
+from engine.records.version1 import plan_of_today
 from files.digest import sealed, unsealed
 from files.naming import inside
 from files.parsing import read_json
@@ -22,7 +23,7 @@ from files.writing import replacing
 
 NAME = "study.json"
 Phase = Literal["data", "tokenizer", "pretrain", "search", "transfer"]
-Match = Literal["passes", "flops", "none"]
+Match = Literal["samples_seen", "flops", "none"]
 PretrainSeeds = Literal["one", "tied", "crossed"]
 
 
@@ -93,7 +94,7 @@ class Plan:
     """Arm of the headline comparison."""
     pass_mark: float | None = None
     """Percent top1 of the supervised arm on its own held-out images, below which it has not learned its task."""
-    match: Match = "passes"
+    match: Match = "samples_seen"
     """What the pre-trainings of the arms share."""
     arms: tuple[str, ...] = ()
     """Labels, in the order of the tables."""
@@ -184,7 +185,7 @@ def _read(path: Path) -> Plan:
     inside(path.parent, path.name, source=path.parent)
     try:
         values = read_json(path)
-        plan = from_json(Plan, unsealed(values, str(path)) if isinstance(values, dict) else values)
+        plan = from_json(Plan, plan_of_today(unsealed(values, str(path)) if isinstance(values, dict) else values))
         for name in ("claim", "against"):
             if plan.arms and getattr(plan, name) not in plan.arms:
                 raise ValueError(f"{name}: {getattr(plan, name)!r} is none of its arms")

@@ -11,6 +11,7 @@ from typing import Literal
 
 from engine.config import as_json
 from engine.records.record import RECORD_NAME, RunRecord, read_record, standing
+from engine.records.version1 import choice_of_today
 from files.digest import sealed, unsealed
 from files.naming import inside
 from files.parsing import read_json
@@ -41,7 +42,7 @@ class Search:
 class Tried:
     """One rate of the grid."""
 
-    rate: float
+    base_lr: float
     value: float | None
     """Primary metric; None where the loss became infinite."""
 
@@ -56,7 +57,7 @@ class Choice:
     val_split: str
     val_images: int
     seed: int
-    rate: float
+    base_lr: float
     tried: tuple[Tried, ...]
     """By rising rate."""
     decimals: int = 2
@@ -65,20 +66,22 @@ class Choice:
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
         """Which end of the grid the best rate is, so that a better one may lie beyond; None inside."""
-        if len(self.tried) < 2 or self.rate not in (self.tried[0].rate, self.tried[-1].rate):
+        if len(self.tried) < 2 or self.base_lr not in (self.tried[0].base_lr, self.tried[-1].base_lr):
             return None
-        return "lowest" if self.rate == self.tried[0].rate else "highest"
+        return "lowest" if self.base_lr == self.tried[0].base_lr else "highest"
 
     def line(self) -> str:
         """Return one sentence for a report, with a warning where the best rate is at the edge of the grid."""
         values = ("diverged" if t.value is None else f"{t.value:.{self.decimals}f}" for t in self.tried)
-        each = ", ".join(f"{t.rate:g}: {value}" for t, value in zip(self.tried, values, strict=True))
+        each = ", ".join(f"{t.base_lr:g}: {value}" for t, value in zip(self.tried, values, strict=True))
         text = (
-            f"Learning rate of {self.arm} in {self.task}: {self.rate:g}, by {self.metric} on {self.val_images:,} "
+            f"Learning rate of {self.arm} in {self.task}: {self.base_lr:g}, by {self.metric} on {self.val_images:,} "
             f"images ({self.val_split}) with seed {self.seed} ({each})."
         )
         if self.edge is not None:
-            text += f" WARNING: {self.rate:g} is the {self.edge} of the grid; a better one may lie beyond, so widen it."
+            text += (
+                f" WARNING: {self.base_lr:g} is the {self.edge} of the grid; a better one may lie beyond, so widen it."
+            )
         return text
 
 
@@ -103,14 +106,14 @@ def choose(search: Search, metric: Metric) -> Choice:
                 f"{folder / RECORD_NAME}: metrics.{metric.name}: {fault}; remove that folder to run it anew"
             )
         records.append(record)
-        tried.append(Tried(rate=rate, value=_value(record, metric)))
+        tried.append(Tried(base_lr=rate, value=_value(record, metric)))
     scored = [item for item in tried if item.value is not None]
     if not scored:
         raise ValueError(
             f"the loss of {search.arm} in {search.task} became infinite at every learning rate of the search "
-            f"({', '.join(f'{item.rate:g}' for item in tried)}); add lower ones."
+            f"({', '.join(f'{item.base_lr:g}' for item in tried)}); add lower ones."
         )
-    best = max(scored, key=lambda item: (metric.gain(item.value or 0.0), -item.rate))
+    best = max(scored, key=lambda item: (metric.gain(item.value or 0.0), -item.base_lr))
     first = records[0]
     choice = Choice(
         task=search.task,
@@ -119,7 +122,7 @@ def choose(search: Search, metric: Metric) -> Choice:
         val_split=first.val_split,
         val_images=first.val_images,
         seed=search.seed,
-        rate=best.rate,
+        base_lr=best.base_lr,
         tried=tuple(tried),
         decimals=metric.decimals,
     )
@@ -147,7 +150,7 @@ def read_choice(folder: Path) -> Choice | None:
         return None
     try:
         values = read_json(path)
-        return from_json(Choice, unsealed(values, str(path)) if isinstance(values, dict) else values)
+        return from_json(Choice, choice_of_today(unsealed(values, str(path)) if isinstance(values, dict) else values))
     except ValueError as error:
         raise ValueError(f"{path}: not a readable choice ({error}); remove it, the study writes it anew.") from error
 

@@ -6,7 +6,7 @@ from benchmark.study.full_scale import FullScale
 from benchmark.study.plan import Match
 
 RATE_FLAG = "base_lr"
-SHARE_FLAG = "label_share"
+FRACTION_FLAG = "label_fraction"
 SEARCH_SEED = 100
 
 
@@ -63,7 +63,7 @@ class Arm:
 class Grid:
     """The search of the learning rate of a task, the same for every arm."""
 
-    rates: tuple[float, ...]
+    base_lrs: tuple[float, ...]
     seed: int = SEARCH_SEED
     hold_out: float | None = None
     """Share of the training images that is held out for it; None where `flags` name other images."""
@@ -84,8 +84,8 @@ class TransferTask:
     """For `probe` the name of a ViT."""
     data: str
     flags: tuple[Flag, ...] = ()
-    label_shares: tuple[float, ...] = (1.0,)
-    """An axis of its own: every share is a task with its own search."""
+    label_fractions: tuple[float, ...] = (1.0,)
+    """An axis of its own: every fraction is a task with its own search."""
     search: Grid | None = None
     hours: float | None = None
     """About how long one run takes; what is recorded goes before it."""
@@ -131,7 +131,7 @@ class Study:
     """Label of the other arm of the headline."""
     pass_mark: float | None = None
     """Percent top1 that a supervised pre-training must reach on its own held-out images to be no straw man."""
-    match: Match = "passes"
+    match: Match = "samples_seen"
     """What the pre-trainings share: image passes, FLOPs, or nothing."""
     differ: tuple[str, ...] = ()
     """Parts of the architecture in which the arms differ by intention: `architecture`, or `architecture.FIELD`."""

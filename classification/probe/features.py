@@ -220,6 +220,6 @@ def _batches(data: LabelledImages, batch_size: int, workers: int) -> Iterator[tu
         yield torch.stack(images) if images else torch.empty(0), read, [item.error for item in items if item.error]
 
 
-def describe(architecture: ViTConfig, crop_share: float, normalisation: Normalisation) -> str:
+def describe(architecture: ViTConfig, crop_pct: float, normalisation: Normalisation) -> str:
     """Return network and transform as text, for `cache_key`."""
-    return json.dumps([asdict(architecture), crop_share, asdict(normalisation)])
+    return json.dumps([asdict(architecture), crop_pct, asdict(normalisation)])

@@ -72,8 +72,8 @@ def run_probes(
         say(f"weights: {line}")
     fabric = make_fabric("auto")
     vit.to(fabric.device)
-    transform = eval_transform(config.backbone.image_size, config.crop_share, normalisation)
-    text = describe(config.backbone, config.crop_share, normalisation)
+    transform = eval_transform(config.backbone.image_size, config.crop_pct, normalisation)
+    text = describe(config.backbone, config.crop_pct, normalisation)
     # one file holds several networks (student, teacher), and what is declared says which and how it is read
     weights = f"random {config.seed}" if init is None else f"{report.sha256} {init.options()}"
     splits = []

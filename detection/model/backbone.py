@@ -1,4 +1,4 @@
-"""The ViT as a detectron2 backbone: with ViTDet's simple feature pyramid, or with an FPN over four taps.
+"""The ViT as a detectron2 backbone: with ViTDet's simple feature pyramid, or with an FPN over the maps of four blocks.
 
 Both give maps p{log2 stride} at strides of 1/4, 1/2, 1, 2 and 4 patches: p2 to p6 for patches of 16 pixels.
 
@@ -11,7 +11,7 @@ from detectron2.modeling.backbone import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor
 
-from backbones.pyramid import SimpleFeaturePyramid, even_taps, four_tap_neck
+from backbones.pyramid import SimpleFeaturePyramid, even_out_indices, fpn_neck
 from backbones.vit import ViT
 from detection.config import Norm, Pyramid
 from detection.model.norm import NORMS
@@ -54,19 +54,19 @@ class ViTPyramid(Backbone):
         return {"size_divisibility": self.size_divisibility, "square_size": self._square_pad}
 
 
-class FourTapPyramid(FPN):
-    """detectron2's FPN over four evenly spaced taps that are rescaled (Li et al. 2021, arXiv 2111.11429, 2.1)."""
+class ViTFPN(FPN):
+    """detectron2's FPN over the maps of four evenly spaced blocks, rescaled (Li et al. 2021, arXiv 2111.11429, 2.1)."""
 
     vit_name = "bottom_up.vit"
 
     def __init__(self, vit: ViT, *, out_channels: int = 256, square_pad: int = 0, norm: Norm = "batch") -> None:
         """Take what ViTPyramid takes, and raise what it raises; `norm` follows every convolution of the FPN."""
-        taps = _Taps(vit)
+        four = _FourMaps(vit)
         coarsest = LastLevelMaxPool()
         coarsest.in_feature = f"p{list(_strides(vit))[3]}"
         super().__init__(
-            bottom_up=taps,
-            in_features=list(taps.output_shape()),
+            bottom_up=four,
+            in_features=list(four.output_shape()),
             out_channels=out_channels,
             norm=NORMS[norm],
             top_block=coarsest,
@@ -75,36 +75,36 @@ class FourTapPyramid(FPN):
 
     @property
     def vit(self) -> ViT:
-        """The ViT under the taps."""
-        taps: _Taps = self.bottom_up
-        return taps.vit
+        """The ViT under the FPN."""
+        four: _FourMaps = self.bottom_up
+        return four.vit
 
 
-class _Taps(Backbone):
+class _FourMaps(Backbone):
     """The last map of each quarter of the blocks at strides of 1/4, 1/2, 1 and 2 patches, channels kept."""
 
     def __init__(self, vit: ViT) -> None:
         super().__init__()
         strides = dict(list(_strides(vit).items())[:4])
         width = vit.architecture.embed_dim
-        self.vit, self.neck = vit, four_tap_neck(width)
-        self._taps = even_taps(vit.architecture.depth)
-        self._out_features = [f"tap{level}" for level in strides]
+        self.vit, self.neck = vit, fpn_neck(width)
+        self._out_indices = even_out_indices(vit.architecture.depth)
+        self._out_features = [f"map{level}" for level in strides]
         self._out_feature_strides = dict(zip(self._out_features, strides.values(), strict=True))
         self._out_feature_channels = dict.fromkeys(self._out_features, width)
 
     def forward(self, image_BCHW: Tensor) -> dict[str, Tensor]:
-        maps = self.neck(self.vit.feature_maps(image_BCHW, self._taps))
+        maps = self.neck(self.vit.feature_maps(image_BCHW, self._out_indices))
         return dict(zip(self._out_features, maps, strict=True))
 
 
 def pyramid_on(
     vit: ViT, kind: Pyramid, *, out_channels: int, square_pad: int, norm: Norm = "layer"
-) -> ViTPyramid | FourTapPyramid:
+) -> ViTPyramid | ViTFPN:
     """Return the backbone with the pyramid of that kind; `norm` is that of an FPN."""
-    if kind == "simple":
+    if kind == "sfp":
         return ViTPyramid(vit, out_channels=out_channels, square_pad=square_pad)
-    return FourTapPyramid(vit, out_channels=out_channels, square_pad=square_pad, norm=norm)
+    return ViTFPN(vit, out_channels=out_channels, square_pad=square_pad, norm=norm)
 
 
 def _strides(vit: ViT) -> dict[int, int]:

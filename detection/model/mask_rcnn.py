@@ -25,7 +25,7 @@ from torch import nn
 
 from backbones.weights.normalisation import Normalisation
 from detection.config import HeadsConfig
-from detection.model.backbone import FourTapPyramid, ViTPyramid
+from detection.model.backbone import ViTFPN, ViTPyramid
 from detection.model.detector import Detector
 from detection.model.norm import NORMS
 from detection.model.roi_align import ROIAlign
@@ -39,7 +39,7 @@ FREQUENCY_POWER = 0.5  # a class is sampled as a negative by this power of the n
 
 
 def mask_rcnn(
-    backbone: ViTPyramid | FourTapPyramid,
+    backbone: ViTPyramid | ViTFPN,
     *,
     heads: HeadsConfig,
     num_classes: int,

@@ -1,10 +1,10 @@
 """The recipes behind MAE's table 4 on COCO (Li et al. 2021, arXiv 2111.11429, section 2 and appendix; MAE, A.3).
 
-Four taps with an FPN, batch norm over all processes in FPN and heads, one table of relative positions for the blocks
-with windows and one for those without, large-scale jitter at 1,024 pixels, AdamW at batch 64, half a cosine after a
-quarter of an epoch of warm-up. The paper takes the best of 25, 50 and 100 epochs for each start (from random weights of
-100, 200 and 400): the longest here, others by --epochs. Its code is not public and GPU-hours are not published. None of
-these was run here at full size: they need COCO and GPUs.
+An FPN over the maps of four blocks, batch norm over all processes in FPN and heads, one table of relative positions for
+the blocks with windows and one for those without, large-scale jitter at 1,024 pixels, AdamW at batch 64, half a cosine
+after a quarter of an epoch of warm-up. The paper takes the best of 25, 50 and 100 epochs for each start (from random
+weights of 100, 200 and 400): the longest here, others by --epochs. Its code is not public and GPU-hours are not
+published. None of these was run here at full size: they need COCO and GPUs.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ _in_what_it_departs = departs(
     "auto precision takes bfloat16 where the device has it; published runs used float16",
     "the order of images and every random draw follow this project's seeds",
     "not published: which parameters have no weight decay (vectors and position table here, as in MAE's fine-tuning)",
-    "not published: the start of the warm-up (a thousandth here) and the groups of the finest tap's norm (32 here)",
+    "not published: the start of the warm-up (a thousandth here) and the groups of the finest map's norm (32 here)",
 )
 _for_random_weights = {"lr": 1.6e-4, "weight_decay": 0.2, "epochs": 400}
 
@@ -29,7 +29,7 @@ def _recipe(
     return DetectionConfig(
         backbone=replace(vitdet_backbone(size, relative=False), relative_position="shared_table"),
         image_size=SIDE,
-        pyramid="four_tap",
+        pyramid="fpn",
         drop_path=drop_path,
         heads=HeadsConfig(norm="batch"),
         run=RunConfig(

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import NOT_IDENTITY, differences, with_defaults
+from engine.records import version1
 from engine.records.metrics_file import CSV_NAME
-from engine.records.record import IDENTITY_NAME, PICTURES, RECORD_NAME, TENSORBOARD
+from engine.records.record import IDENTITY_NAME, PICTURES, RECORD_NAME, SCHEMA_VERSION, TENSORBOARD, check_version
 from engine.task import Facts
 from engine.training.resume import FOLDER, checkpoints
 from files.digest import sealed, unsealed
@@ -15,6 +16,7 @@ from files.naming import inside
 from files.parsing import read_json
 from files.writing import replacing
 
+VERSION = "schema_version"  # of the words of a configuration, which is no part of what a run is
 # what a run reads again, adds to or writes into; all else is replaced as a whole
 WRITTEN_TO = (IDENTITY_NAME, RECORD_NAME, CSV_NAME, FOLDER, PICTURES, TENSORBOARD)
 
@@ -42,17 +44,27 @@ def run_id(identity: dict[str, Any]) -> str:
 
 
 def write_identity(out: Path, identity: dict[str, Any]) -> None:
-    """Write `out/config.json`, with the digest of its content."""
+    """Write `out/config.json`, with the version of its words and the digest of its content."""
     with replacing(out / IDENTITY_NAME) as temporary:
-        temporary.write_text(json.dumps(sealed(_plain(identity)), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(sealed({**_plain(identity), VERSION: SCHEMA_VERSION}), indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """Return what `write_identity` wrote. Raises OSError, or ValueError that names the file."""
+    """Return what `write_identity` was given, in today's words. Raises OSError, or ValueError that names the file."""
     identity = read_json(path, surrogates=True)
     if not isinstance(identity, dict):
         raise ValueError(f"{path}: holds no JSON object, so it is no configuration of a run.")
-    return unsealed(identity, str(path))
+    found = unsealed(identity, str(path))
+    version = found.pop(VERSION, version1.VERSION)
+    try:
+        check_version(version)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable configuration ({error}).") from error
+    if version == version1.VERSION and "config" in found:
+        found["config"] = version1.config_of_today(found["config"])
+    return found
 
 
 def check_folder(out: Path, identity: dict[str, Any], *, resume: bool, config: Any = None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from engine.config import as_json
+from engine.records import version1
 from files.digest import sealed, unsealed
 from files.locking import Holding, holding
 from files.naming import inside
@@ -15,7 +16,7 @@ from files.parsing import parse_json
 from files.typed import from_json, shown
 from files.writing import replacing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD_NAME = "record.json"
 IDENTITY_NAME = "config.json"  # engine.records.identity
 WEIGHTS_NAME = "weights.txt"
@@ -203,14 +204,20 @@ def read_record(path: Path) -> RunRecord:
         if b"\\u" in text:
             json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
         version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"schema version {shown(version)}, this code reads {SCHEMA_VERSION}")
-        record = from_json(RunRecord, unsealed(values, str(path)))
+        check_version(version)
+        values = unsealed(values, str(path))
+        record = from_json(RunRecord, values if version == SCHEMA_VERSION else version1.record_of_today(values))
         if faults := _faults(record):
             raise ValueError("; ".join(faults))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable record ({error}).") from error
     return record
+
+
+def check_version(version: object) -> None:
+    """Raise ValueError for a schema version that this code does not read."""
+    if type(version) is not int or version not in (version1.VERSION, SCHEMA_VERSION):
+        raise ValueError(f"schema version {shown(version)}, this code reads {version1.VERSION} and {SCHEMA_VERSION}")
 
 
 MOST = 2**63 - 1  # of a count: tables hold 64 bits
@@ -249,9 +256,9 @@ def _config_faults(config: dict[str, Any]) -> list[str]:
     if isinstance(run, dict):
         objects["run.optim"] = run.get("optim", {})
     faults = [f"config.{name}: {shown(v)} is no object" for name, v in objects.items() if not isinstance(v, dict)]
-    share = config.get("label_share")
-    if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):
-        faults.append(f"config.label_share: {shown(share)} is no share above 0 and up to 1")
+    part = config.get("label_fraction")
+    if part is not None and (isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1):
+        faults.append(f"config.label_fraction: {shown(part)} is no fraction above 0 and up to 1")
     protocol, blocks = config.get("protocol", ""), config.get("tuned_blocks", 1)
     if not isinstance(protocol, str):
         faults.append(f"config.protocol: {shown(protocol)} is no text")

@@ -20,7 +20,7 @@ from engine.images.reading import open_images
 S = TypeVar("S")
 Sample = tuple[Tensor, Tensor, Tensor, str]  # image_CHW normalised, pixel_CHW from 0 to 1, mask_N, image id
 Size = tuple[int, int]  # height, width in pixels
-CROP_SHARE = 224 / 256  # evaluation takes this share of the shorter side
+CROP_PCT = 224 / 256  # evaluation takes this share of the shorter side
 ASPECTS = (3 / 4, 4 / 3)
 
 
@@ -87,14 +87,14 @@ class RandomCrop:
 
 
 class CentreCrop:
-    """The centre of the image in the aspect of `size`, CROP_SHARE of what fits."""
+    """The centre of the image in the aspect of `size`, CROP_PCT of what fits."""
 
     def __init__(self, size: Size) -> None:
         self.size = size
 
     def __call__(self, image: Image.Image) -> Image.Image:
         height, width = self.size
-        scale = CROP_SHARE * min(image.height / height, image.width / width)
+        scale = CROP_PCT * min(image.height / height, image.width / width)
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = (image.height - rows) // 2, (image.width - columns) // 2
         return image.crop((left, top, left + columns, top + rows))

@@ -9,7 +9,7 @@ from classification.config import check_crop_scale
 from engine.config import BASIC, COMPUTED, FILE, RunConfig
 
 MaskTokenIn = Literal["decoder", "encoder"]
-LossOn = Literal["hidden", "all"]
+LossOn = Literal["masked", "all"]
 TargetKind = Literal["pixels", "normalised", "pca", "tokens"]
 Sampling = Literal["random", "block", "grid"]
 Views = Literal["none", "fixed_crop", "random_crop", "color_jitter"]
@@ -59,8 +59,8 @@ class MAEConfig:
     """`own` is a tokenizer.safetensors of this project, `dall_e` the folder of OpenAI's encoder.pkl and decoder.pkl."""
     trust_tokenizer_pickle: Annotated[bool, BASIC] = False
     """What the command line said: read DALL-E's pickles, which can run any code. A note of it, which nothing asks."""
-    loss_on: Annotated[LossOn, BASIC] = "hidden"
-    """Patches that the loss is of: the hidden ones, or all (0.5 % lower in the paper, section 3)."""
+    loss_on: Annotated[LossOn, BASIC] = "masked"
+    """Patches that the loss is of: the masked ones, or all (0.5 % lower in the paper, section 3)."""
     augmentation: Annotated[Views, BASIC] = "random_crop"
     """Training images (table 1e): `none` is the centre without flip; `fixed_crop` is a random place at a fixed scale;
     `random_crop` is a random place and scale; `color_jitter` changes the colours of that."""

@@ -30,7 +30,7 @@ class Variant:
     """The encoder sees visible patches alone, or a mask token at every hidden one (table 1c)."""
     decoder_position: Position = "sincos"
     """The decoder's positions: a fixed table, a learned one, or none."""
-    loss_on: LossOn = "hidden"
+    loss_on: LossOn = "masked"
     """Patches that the loss is of."""
     target: PCATarget | TokenTarget | None = None
     """What is predicted in place of pixels: PCA coefficients, or tokens (table 1d)."""

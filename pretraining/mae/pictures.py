@@ -81,7 +81,7 @@ def caption(model: MaskedAutoencoder, source: StatisticsOf = "true") -> str:
         )
     elif model.target.normalise:
         lines.append("target normalised per patch; put back: average mean and deviation of the image's visible patches")
-    if model.variant.loss_on == "hidden":
+    if model.variant.loss_on == "masked":
         lines.append("the loss is of hidden patches, so what is predicted of visible ones means nothing")
     return "\n".join(lines)
 

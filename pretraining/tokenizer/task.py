@@ -19,7 +19,7 @@ from engine.cost import count_flops
 from engine.images.reading import evenly_spaced
 from engine.records.results_file import ImageResult
 from engine.task import Facts
-from pretraining.beit.data import CROP_SHARE, Images
+from pretraining.beit.data import CROP_PCT, Images
 from pretraining.spec import DVAE
 from pretraining.tokenizer.config import DVAEConfig
 from pretraining.tokenizer.file import TokenizerHeader, write_tokenizer
@@ -130,7 +130,7 @@ def build_task(config: DVAEConfig, *, data: Path, init: InitialWeights | None) -
         raise ValueError(f"{init.path}: a tokenizer starts from random weights; drop --init.")
     augment = Augmentation(crop_scale=config.crop_scale, flip=config.flip)
     train_data = Images(data / "train", train_transform(config.image_size, augment, ZERO_TO_ONE))
-    val_data = Images(data / config.val_split, eval_transform(config.image_size, CROP_SHARE, ZERO_TO_ONE))
+    val_data = Images(data / config.val_split, eval_transform(config.image_size, CROP_PCT, ZERO_TO_ONE))
     run = config.run
     steps = run.length.steps(batch_size=run.batch_size, dataset_size=len(train_data))
     model = DiscreteVAE(

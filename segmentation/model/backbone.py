@@ -1,4 +1,4 @@
-"""The ViT with the interface of an mmsegmentation backbone: an image in, one map per tap out.
+"""The ViT with the interface of an mmsegmentation backbone: an image in, one map per block of out_indices out.
 
 It is registered, so a config of mmengine's Runner can take it alone: `type="MAETransferViT"` after
 `custom_imports = dict(imports=["segmentation.model.backbone"])`, with `neck=dict(type="Feature2Pyramid", ...)`. For
@@ -22,27 +22,27 @@ from segmentation.host import MODELS
 
 @MODELS.register_module()
 class MAETransferViT(nn.Module):
-    """The residual stream after the blocks `taps`, without a final norm."""
+    """The residual stream after the blocks `out_indices`, without a final norm."""
 
     def __init__(
         self,
         architecture: Mapping[str, Any],
         *,
-        taps: Sequence[int],
+        out_indices: Sequence[int],
         drop_path: float = 0.0,
         init: str | None = None,
         frozen: bool = False,
     ) -> None:
         """Build from the fields of ViTConfig as plain values; `init` is a backbone checkpoint's path.
 
-        `frozen` lets nothing of the ViT learn and keeps it in eval mode. The last tap must be the last block: the
-        blocks behind it would get no gradient.
+        `frozen` lets nothing of the ViT learn and keeps it in eval mode. The last of `out_indices` must be the last
+        block: blocks behind it would get no gradient.
         """
         super().__init__()
         config = from_json(ViTConfig, architecture)
-        if not taps or taps[-1] != config.depth - 1:
-            raise ValueError(f"taps {list(taps)} must end with the last block, {config.depth - 1}.")
-        self.taps = tuple(taps)
+        if not out_indices or out_indices[-1] != config.depth - 1:
+            raise ValueError(f"out_indices {list(out_indices)} must end with the last block, {config.depth - 1}.")
+        self.out_indices = tuple(out_indices)
         self.vit = ViT(config, final_norm=False, drop_path=drop_path)
         if init is not None:
             load_checkpoint(self.vit, read_checkpoint(InitialWeights(path=Path(init))))
@@ -56,5 +56,5 @@ class MAETransferViT(nn.Module):
         return super().train(mode and not self.frozen)
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
-        """Return one map (B, embed_dim, H / patch, W / patch) per tap."""
-        return tuple(self.vit.feature_maps(image_BCHW, self.taps))
+        """Return one map (B, embed_dim, H / patch, W / patch) per block of `out_indices`."""
+        return tuple(self.vit.feature_maps(image_BCHW, self.out_indices))

@@ -1,4 +1,4 @@
-"""A linear probe of dense features, head and nodes: the taps side by side, a batch norm, a 1 x 1 convolution.
+"""A linear probe of dense features, head and nodes: the ViT's maps side by side, a batch norm, a 1 x 1 convolution.
 
 iBOT's linear segmentation (arXiv 2111.07832, section 4.2.3) with the batch norm that DINOv2 puts before the classifier
 (arXiv 2304.07193, section 7.4), which spares a search for the scale of each model's features.
@@ -39,12 +39,12 @@ class LinearHead(BaseDecodeHead):
 
 
 def linear(config: SegmentationConfig, *, num_classes: int, normalisation: Normalisation) -> ConfigDict:
-    """Return the config of an EncoderDecoder without a neck, whose head is one linear map of the taps."""
+    """Return the config of an EncoderDecoder without a neck, whose head is one linear map of the ViT's maps."""
     return ConfigDict(
         **around_heads(config, normalisation),
         decode_head={
             "type": LinearHead.__name__,
-            "in_channels": [config.backbone.embed_dim] * len(config.taps),
+            "in_channels": [config.backbone.embed_dim] * len(config.out_indices),
             "loss_decode": cross_entropy(1.0),
             **shared_by_heads(config, num_classes),
         },

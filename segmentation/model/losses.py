@@ -19,12 +19,12 @@ from segmentation.model.upsampled import decode_logits
 
 def segmentor_losses(segmentor: EncoderDecoder, image_BCHW: Tensor, samples: Sequence[Any]) -> dict[str, Tensor]:
     """Return the losses of the decode and auxiliary heads by mmseg's names, as `segmentor.loss` gives them."""
-    taps = segmentor.backbone(image_BCHW)
+    maps = segmentor.backbone(image_BCHW)
     label_BHW = torch.cat([sample.gt_sem_seg.data for sample in samples])
-    losses = _loss("decode", segmentor.decode_head, decode_logits(segmentor, taps), label_BHW)
+    losses = _loss("decode", segmentor.decode_head, decode_logits(segmentor, maps), label_BHW)
     if segmentor.with_auxiliary_head:
         head = segmentor.auxiliary_head  # on the third map, which the pyramid leaves as it is
-        losses |= _loss("aux", head, head(taps), label_BHW)
+        losses |= _loss("aux", head, head(maps), label_BHW)
     return losses
 
 

@@ -75,7 +75,7 @@ def around_heads(config: SegmentationConfig, normalisation: Normalisation) -> di
         "backbone": {
             "type": "MAETransferViT",
             "architecture": as_json(architecture),
-            "taps": list(config.taps),
+            "out_indices": list(config.out_indices),
             "drop_path": config.drop_path,
             "frozen": config.freeze_backbone,
         },

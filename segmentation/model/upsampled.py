@@ -39,19 +39,19 @@ def conv_after_deconv(map_BChw: Tensor, deconv: nn.ConvTranspose2d, weight_OC11:
     return F.conv_transpose2d(map_BChw, both_IOyx, bias, stride=deconv.stride)
 
 
-def fused_features(neck: Feature2Pyramid, head: UPerHead, taps: Sequence[Tensor]) -> Tensor:
-    """Return `head._forward_feature(neck(taps))`: what the last convolution classifies, at the finest grid.
+def fused_features(neck: Feature2Pyramid, head: UPerHead, maps: Sequence[Tensor]) -> Tensor:
+    """Return `head._forward_feature(neck(maps))`: what the last convolution classifies, at the finest grid.
 
-    The pyramid is mmseg's for a ViT, the four taps rescaled by 4, 2, 1 and 1/2.
+    The pyramid is mmseg's for a ViT, the four maps rescaled by 4, 2, 1 and 1/2.
     """
     fine, *others = head.lateral_convs
-    finest = conv_after_deconv(neck.upsample_4x[:-1](taps[0]), neck.upsample_4x[-1], fine.conv.weight)
-    finer = conv_after_deconv(taps[1], neck.upsample_2x[0], others[0].conv.weight)
+    finest = conv_after_deconv(neck.upsample_4x[:-1](maps[0]), neck.upsample_4x[-1], fine.conv.weight)
+    finer = conv_after_deconv(maps[1], neck.upsample_2x[0], others[0].conv.weight)
     laterals = [
         fine.activate(fine.norm(finest)),
         others[0].activate(others[0].norm(finer)),
-        others[1](taps[2]),
-        head.psp_forward([neck.downsample_2x(taps[3])]),
+        others[1](maps[2]),
+        head.psp_forward([neck.downsample_2x(maps[3])]),
     ]
     for level in range(len(laterals) - 1, 0, -1):
         coarser = F.interpolate(laterals[level], size=laterals[level - 1].shape[2:], mode="bilinear")
@@ -66,12 +66,12 @@ def fused_features(neck: Feature2Pyramid, head: UPerHead, taps: Sequence[Tensor]
     return fusing.activate(fusing.norm(total))
 
 
-def decode_logits(segmentor: EncoderDecoder, taps: Sequence[Tensor]) -> Tensor:
+def decode_logits(segmentor: EncoderDecoder, maps: Sequence[Tensor]) -> Tensor:
     """Return the class scores of the decode head at its own resolution from the backbone's maps."""
     head = segmentor.decode_head
     if not isinstance(head, UPerHead):
-        return head(taps)
-    return head.cls_seg(fused_features(segmentor.neck, head, taps))
+        return head(maps)
+    return head.cls_seg(fused_features(segmentor.neck, head, maps))
 
 
 def _enlarge_and_shift(coarse: int, fine: int, like: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""The pyramids against detectron2's and mmsegmentation's on the same weights, and the taps by hand."""
+"""The pyramids against detectron2's and mmsegmentation's on the same weights, and the maps by hand."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones.pyramid import RescalingNeck, SimpleFeaturePyramid, even_taps, four_tap_neck
+from backbones.pyramid import RescalingNeck, SimpleFeaturePyramid, even_out_indices, fpn_neck
 
 
 def test_shapes() -> None:
@@ -59,36 +59,36 @@ def test_neck_equals_mmsegmentation(training: bool) -> None:
     ours.load_state_dict(theirs.state_dict())  # strict: the names are mmsegmentation's
     theirs.train(training)
     ours.train(training)
-    taps = [torch.randn(2, 16, 6, 8, requires_grad=True) for _ in range(4)]
-    copies = [tap.detach().clone().requires_grad_() for tap in taps]
-    made, expected = ours(taps), theirs(copies)
+    maps = [torch.randn(2, 16, 6, 8, requires_grad=True) for _ in range(4)]
+    copies = [map_BDhw.detach().clone().requires_grad_() for map_BDhw in maps]
+    made, expected = ours(maps), theirs(copies)
     assert [tuple(level.shape) for level in made] == [(2, 16, *s) for s in ((24, 32), (12, 16), (6, 8), (3, 4))]
     for level, reference in zip(made, expected, strict=True):
         assert torch.equal(level, reference)
     for levels in (made, expected):
         torch.stack([level.square().sum() for level in levels]).sum().backward()
-    for tap, copy in zip(taps, copies, strict=True):
-        assert torch.equal(tap.grad, copy.grad)
+    for map_BDhw, copy in zip(maps, copies, strict=True):
+        assert torch.equal(map_BDhw.grad, copy.grad)
     # the running statistics too
     for name, buffer in theirs.named_buffers():
         assert torch.equal(dict(ours.named_buffers())[name], buffer)
 
 
-def test_neck_of_four_taps() -> None:
-    neck = four_tap_neck(64)
+def test_neck_of_the_fpn() -> None:
+    neck = fpn_neck(64)
     levels = neck([torch.randn(1, 64, 3, 5) for _ in range(4)])
     assert [tuple(level.shape) for level in levels] == [(1, 64, *s) for s in ((12, 20), (6, 10), (3, 5), (1, 2))]
     norms = [module for module in neck.modules() if isinstance(module, nn.GroupNorm)]
     assert [(norm.num_groups, norm.num_channels) for norm in norms] == [(32, 64)]
-    with pytest.raises(ValueError, match="3 taps for a pyramid of 4 levels"):
+    with pytest.raises(ValueError, match="3 maps for a pyramid of 4 levels"):
         neck([torch.randn(1, 64, 3, 5)] * 3)
 
 
-def test_even_taps_by_hand() -> None:
+def test_even_out_indices_by_hand() -> None:
     # every d/4 blocks (Li et al. 2021, section 2.1); the global blocks of ViTDet-B, -L and -H
-    assert even_taps(12) == (2, 5, 8, 11)
-    assert even_taps(24) == (5, 11, 17, 23)
-    assert even_taps(32) == (7, 15, 23, 31)
-    assert even_taps(4) == (0, 1, 2, 3)
-    with pytest.raises(ValueError, match="3 blocks have no four quarters to tap; name the taps"):
-        even_taps(3)
+    assert even_out_indices(12) == (2, 5, 8, 11)
+    assert even_out_indices(24) == (5, 11, 17, 23)
+    assert even_out_indices(32) == (7, 15, 23, 31)
+    assert even_out_indices(4) == (0, 1, 2, 3)
+    with pytest.raises(ValueError, match="3 blocks have no four quarters; name out_indices"):
+        even_out_indices(3)

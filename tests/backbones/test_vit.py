@@ -90,11 +90,11 @@ def test_maps_are_taken_before_the_norm() -> None:
     assert torch.equal(normed(image), normed.norm(plain(image)))
 
 
-@pytest.mark.parametrize("taps", [[], [3], [-1, 2], [1, 1], [2, 0]])
-def test_bad_taps_are_refused(taps: list[int]) -> None:
-    message = re.escape(f"taps {taps} must be ascending block numbers from 0 to 2.")
+@pytest.mark.parametrize("out_indices", [[], [3], [-1, 2], [1, 1], [2, 0]])
+def test_bad_out_indices_are_refused(out_indices: list[int]) -> None:
+    message = re.escape(f"out_indices {out_indices} must be ascending block numbers from 0 to 2.")
     with pytest.raises(ValueError, match=message):
-        ViT(TINY).feature_maps(torch.zeros(1, 3, 32, 32), taps)
+        ViT(TINY).feature_maps(torch.zeros(1, 3, 32, 32), out_indices)
 
 
 @settings(deadline=None, max_examples=40)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.compare.comparison import compare
 from benchmark.compare.records import open_store
-from benchmark.study.budget import Length, flops_lengths, unequal_passes
+from benchmark.study.budget import Length, flops_lengths, unequal_samples
 from benchmark.study.prepare import Prepared, prepare
 from engine.records.record import RunRecord, write_record
 from mae_transfer.tasks import TASKS
@@ -69,13 +69,13 @@ def test_crops_of_an_image_are_passes() -> None:
     labels, once = Length.of("labels", config), Length.of("once", {**config, "repeats": 1})
     eight = Length.of("eight", {**config, "repeats": 8})
     assert (labels.passes, once.passes, eight.passes) == (("images", 640), ("images", 640), ("images", 5120))
-    assert unequal_passes([labels, once]) is None
-    said = unequal_passes([once, eight])
+    assert unequal_samples([labels, once]) is None
+    said = unequal_samples([once, eight])
     assert said is not None and "once 640 images (10 steps of 64); eight 5,120 images (10 steps of 64, 8 crops" in said
-    assert unequal_passes([replace(once, value=80), eight]) is None
+    assert unequal_samples([replace(once, value=80), eight]) is None
     epochs = replace(eight, value=100, unit="epochs")
     assert str(epochs) == "800 epochs (100, 8 crops of each)"
-    assert unequal_passes([epochs, replace(once, value=800, unit="epochs")]) is None
+    assert unequal_samples([epochs, replace(once, value=800, unit="epochs")]) is None
     samples = {"run": {"length": {"value": 640, "unit": "samples"}, "batch_size": 64}, "repeats": 8}
     assert Length.of("samples", samples).passes == eight.passes
 
@@ -91,7 +91,7 @@ def test_flops_count_every_crop() -> None:
 
 
 def test_crops_are_compared_before_a_study_runs(made: Callable[[str], Prepared]) -> None:
-    text = TWO.replace("match: flops", "match: passes")
+    text = TWO.replace("match: flops", "match: samples_seen")
     made(text).refuse()
     with pytest.raises(ValueError, match=r"low 46,080 images \(90 steps of 64, 8 crops of each\); high 5,760 images"):
         made(text.replace("mask_ratio: 0.5", "mask_ratio: 0.5, repeats: 8")).refuse()

@@ -38,11 +38,11 @@ def test_an_arm_is_its_label_else_what_made_its_weights(record: Record) -> None:
         ({}, {"top1": 1.0}, Line("classification", CLASSIFICATION.scores[0])),
         ({"protocol": "linear"}, {"top1": 1.0}, Line("classification, linear", CLASSIFICATION.scores[0])),
         (
-            {"protocol": "partial", "tuned_blocks": 0.5, "label_share": 0.01},
+            {"protocol": "partial", "tuned_blocks": 0.5, "label_fraction": 0.01},
             {"top1": 1.0},
-            Line("classification, partial 0.5, 1 % of labels", CLASSIFICATION.scores[0], share=0.01),
+            Line("classification, partial 0.5, 1 % of labels", CLASSIFICATION.scores[0], label_fraction=0.01),
         ),
-        ({"label_share": 1.0}, {"top1": 1.0}, Line("classification", CLASSIFICATION.scores[0])),
+        ({"label_fraction": 1.0}, {"top1": 1.0}, Line("classification", CLASSIFICATION.scores[0])),
         ({"protocol": "partial"}, {"top1": 1.0}, Line("classification, partial 1", CLASSIFICATION.scores[0])),
     ],
 )
@@ -93,7 +93,7 @@ def test_rows_of_probes_and_of_shares(study: Any, record: Record) -> None:
         for seed in (0, 1):
             study.add(f"a-{arm}{seed}", record("knn", arm, seed, {"top1": value}, config={"seed": seed, "k": 20}))
             for share in (0.1, 1.0):
-                config = {"label_share": share, "run": {"seed": seed}}
+                config = {"label_fraction": share, "run": {"seed": seed}}
                 run = record("classification", arm, seed, {"top1": value * share}, config=config, train_images=9)
                 study.add(f"{arm}{seed}-{share}", run)
     rows = {row.task: row for row in compare(open_store(study.root, TASKS)).rows}
@@ -108,8 +108,8 @@ def planned(study: Any, record: Record, *, rates: dict[str, float], chosen: dict
     runs = []
     for arm in ("mae", "labels"):
         choice = Choice(
-            task="cars", arm=arm, metric="top1", val_split="held-out", val_images=20, seed=100, rate=chosen[arm],
-            tried=(Tried(rate=1e-3, value=40.0), Tried(rate=2e-3, value=30.0), Tried(rate=4e-3, value=None)),
+            task="cars", arm=arm, metric="top1", val_split="held-out", val_images=20, seed=100, base_lr=chosen[arm],
+            tried=(Tried(base_lr=1e-3, value=40.0), Tried(base_lr=2e-3, value=30.0), Tried(base_lr=4e-3, value=None)),
         )  # fmt: skip
         folder = study.root / f"search/cars-{arm}"
         folder.mkdir(parents=True)
@@ -158,7 +158,7 @@ def test_a_rate_that_no_search_chose_is_refused(study: Any, record: Record) -> N
 @pytest.mark.parametrize(
     ("match", "samples", "flops", "field"),
     [
-        ("passes", 12800, 500, "samples_seen: "),
+        ("samples_seen", 12800, 500, "samples_seen: "),
         ("flops", 12800, 500, None),
         ("flops", 12800, 510, "multiply-adds of training: the pre-trainings differ by more than 1%"),
         ("flops", 12800, None, "flops_per_image: not recorded of pretrain-mae"),
@@ -183,7 +183,9 @@ def _cost_of(study: Any) -> Any:
 def test_plans_that_claim_different_things_are_not_mixed(tmp_path: Path) -> None:
     write_plan(tmp_path / "a", Plan(name="a"))
     write_plan(tmp_path / "b", Plan(name="b", match="none"))
-    with pytest.raises(ValueError, match=r"b/study\.json: match is 'none', and 'passes' in .*exported one by one"):
+    with pytest.raises(
+        ValueError, match=r"b/study\.json: match is 'none', and 'samples_seen' in .*exported one by one"
+    ):
         read_plans(tmp_path)
     (tmp_path / "b/study.json").write_text("{}")
     with pytest.raises(ValueError, match=r"b/study\.json: not a readable plan"):

@@ -81,7 +81,8 @@ arms:
   random: random
   mae: {init: w.safetensors}
 tasks:
-  rooms: {tool: train_depth, recipe: tiny, data: depths, loss_scale: 0.5, search: {rates: [1e-5, 1e-1], data: others}}
+  rooms:
+    {tool: train_depth, recipe: tiny, data: depths, loss_scale: 0.5, search: {base_lrs: [1e-5, 1e-1], data: others}}
 compare: {against: random}
 """
 
@@ -112,9 +113,9 @@ def test_it_is_an_arm_of_a_study(data: Path, tmp_path: Path) -> None:
     assert "| rooms  | rmse (m, lower is better) |" in done.stdout
     for arm in ("random", "mae"):
         tried = json.loads((out / "search" / f"rooms-{arm}" / "choice.json").read_text())
-        values = {item["rate"]: item["value"] for item in tried["tried"]}
-        assert tried["metric"] == "rmse" and values[tried["rate"]] == min(values.values())
-        assert read_record(out / f"rooms-{arm}-seed0").config["run"]["optim"]["base_lr"] == tried["rate"]
+        values = {item["base_lr"]: item["value"] for item in tried["tried"]}
+        assert tried["metric"] == "rmse" and values[tried["base_lr"]] == min(values.values())
+        assert read_record(out / f"rooms-{arm}-seed0").config["run"]["optim"]["base_lr"] == tried["base_lr"]
 
 
 def test_search_takes_the_lowest_error(record: Callable[..., RunRecord], tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_search_takes_the_lowest_error(record: Callable[..., RunRecord], tmp_pat
         write_record(tmp_path / f"{rate}", run)
     grid = tuple((rate, tmp_path / f"{rate}") for rate in (1e-4, 1e-3, 1e-2))
     search = Search(task="depth", arm="mae", seed=100, grid=grid, runs=("a", "b", "c"), out=tmp_path)
-    assert choose(search, RMSE).rate == 1e-3
+    assert choose(search, RMSE).base_lr == 1e-3
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_a_run_outside_of_the_tolerance_is_flagged(study: Any, record: Callable[
     whole = record("classification", "mae", 0, {"top1": 83.2}, recipe="mae_base", val_images=IMAGENET)
     study.add("a", whole)
     study.add(
-        "b", replace(whole, departures=("published in float16", "label_share: None -> 0.01"), metrics={"top1": 9.0})
+        "b", replace(whole, departures=("published in float16", "label_fraction: None -> 0.01"), metrics={"top1": 9.0})
     )
     comparison = compare(open_store(study.root, TASKS))
     text = to_markdown(comparison)
@@ -85,7 +85,7 @@ def test_a_run_outside_of_the_tolerance_is_flagged(study: Any, record: Callable[
     assert (
         "Outside of what is published: mae_base, mae, top1: -0.40 from 83.60 (MAE, arXiv 2111.06377, table 3)" in text
     )
-    assert "Not held against what is published for mae_base, mae, top1: label_share: None -> 0.01 (1 run)." in text
+    assert "Not held against what is published for mae_base, mae, top1: label_fraction: None -> 0.01 (1 run)." in text
     assert "PUBLISHED values" in to_latex(comparison) and '"outside": true' in to_json(comparison)
     assert "published,classification,top1,mae,published,,,83.6," in to_csv(comparison)
 
@@ -102,20 +102,20 @@ def test_runs_of_other_settings_are_counted_and_not_held_against_it(record: Call
     whole = record("classification", "mae", 0, {"top1": 83.5}, recipe="mae_base", val_images=IMAGENET)
     rate = replace(whole, departures=("run.optim.base_lr: 0.0005 -> 0.001",))
     choice = Choice(
-        task="x", arm="mae", metric="top1", val_split="val", val_images=9, seed=100, rate=1e-3,
-        tried=(Tried(rate=1e-3, value=1.0),),
+        task="x", arm="mae", metric="top1", val_split="val", val_images=9, seed=100, base_lr=1e-3,
+        tried=(Tried(base_lr=1e-3, value=1.0),),
     )  # fmt: skip
     other = [
         rate,
-        replace(whole, departures=("label_share: None -> 0.01",)),
-        replace(whole, departures=("label_share: None -> 0.01",)),
+        replace(whole, departures=("label_fraction: None -> 0.01",)),
+        replace(whole, departures=("label_fraction: None -> 0.01",)),
         replace(whole, val_images=2000),
     ]
     (check, *_) = check_published([*stored(whole, *other), *stored(replace(rate, seed=1), choice=choice)])
     assert check.measured is not None and (check.measured.n, check.measured.mean) == (2, 83.5)
     assert check.left_out == (
         "run.optim.base_lr: 0.0005 -> 0.001 (1 run)",
-        "label_share: None -> 0.01 (2 runs)",
+        "label_fraction: None -> 0.01 (2 runs)",
         "2,000 validation images, not 50,000 (1 run)",
     )
 

@@ -39,8 +39,8 @@ def test_winner_of_a_search(
     record: Record, tmp_path: Path, values: dict[float, Any], rate: float, edge: str | None
 ) -> None:
     choice = choose(searched(record, tmp_path, values), MIOU)
-    assert (choice.rate, choice.edge, choice.metric) == (rate, edge, "miou")
-    assert [item.rate for item in choice.tried] == sorted(values)
+    assert (choice.base_lr, choice.edge, choice.metric) == (rate, edge, "miou")
+    assert [item.base_lr for item in choice.tried] == sorted(values)
     assert ("WARNING" in choice.line()) == (edge is not None)
     assert read_choice(tmp_path / "choice") == choice
 

@@ -17,7 +17,7 @@ from benchmark.runner.attempt import Tool
 from benchmark.runner.scheduler import Suite
 from benchmark.runner.slurm import parameters, submit
 from benchmark.runner.status import dry_run_text, outlooks, state_of, status_text
-from benchmark.study.budget import Length, flops_lengths, unequal_passes
+from benchmark.study.budget import Length, flops_lengths, unequal_samples
 from benchmark.study.matrix import Run
 from benchmark.study.prepare import Prepared, prepare
 from benchmark.study.spec import Cluster
@@ -35,8 +35,9 @@ arms:
   theirs: {init: w.pth, init_source: mae}
   mae: {pretrain: {recipe: tiny, data: photos, steps: 10, hours: 2}}
 tasks:
-  cars: {tool: train_seg, recipe: tiny, data: cars, steps: 20, search: {rates: [1e-4, 2e-4], hold_out: 0.2, steps: 5}}
-  birds: {tool: train_cls, recipe: tiny, data: birds, label_shares: [0.1, 1], hours: 0.5}
+  cars:
+    {tool: train_seg, recipe: tiny, data: cars, steps: 20, search: {base_lrs: [1e-4, 2e-4], hold_out: 0.2, steps: 5}}
+  birds: {tool: train_cls, recipe: tiny, data: birds, label_fractions: [0.1, 1], hours: 0.5}
 compare: {against: theirs}
 """
 
@@ -85,7 +86,7 @@ def test_matrix_of_a_small_study(made: Callable[..., Prepared], tmp_path: Path) 
     birds = by_name["birds_10pct-mae-seed1"]
     assert birds.argv == (
         "tiny", "--data", f"{root}/birds", "--out", f"{out}/birds_10pct-mae-seed1", "--init",
-        f"{out}/pretrain-mae/backbone.safetensors", "--arm", "mae", "--label-share", "0.1", "--seed", "1",
+        f"{out}/pretrain-mae/backbone.safetensors", "--arm", "mae", "--label-fraction", "0.1", "--seed", "1",
     )  # fmt: skip
     assert birds.needs == ("pretrain-mae",) and birds.search is None and birds.seconds == 1800
     assert "--steps" not in named(made(SMALL.replace("steps: 5", "epochs: 5")))["search-cars-mae-lr0.0001"].argv
@@ -175,7 +176,7 @@ def test_budgets_that_do_not_match_are_refused(
 def test_lengths_that_cost_the_same() -> None:
     mae = Length(arm="mae", value=1000, unit="steps", batch_size=64)
     labels = Length(arm="labels", value=5, unit="steps", batch_size=32)
-    assert unequal_passes([mae, replace(mae, arm="x", value=2000, batch_size=32)]) is None
+    assert unequal_samples([mae, replace(mae, arm="x", value=2000, batch_size=32)]) is None
     found = flops_lengths([mae, labels], {"mae": 200.0, "labels": 500.0}, "mae")
     assert found["labels"].argv() == ("--steps", "800")  # 1000 * 64 * 200 / (32 * 500)
     with pytest.raises(ValueError, match="lengths are in epochs and steps; give all in steps"):

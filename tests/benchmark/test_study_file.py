@@ -15,7 +15,7 @@ VOCABULARY = {
         "data",
         "steps",
         "base_lr",
-        "label_share",
+        "label_fraction",
         "init",
         "init_source",
         "trust_pickle",
@@ -37,8 +37,8 @@ arms:
   theirs: {init: w.pth, init_source: mae, trust_pickle: true}
   mae: {pretrain: {recipe: small, data: photos, steps: 10}}
 tasks:
-  cars: {tool: train_seg, recipe: small, data: cars, steps: 20, search: {rates: [1e-4, 2.5e-4], hold_out: 0.2}}
-  birds: {tool: train_cls, recipe: small, data: birds, label_shares: [0.1, 1], hours: 0.5}
+  cars: {tool: train_seg, recipe: small, data: cars, steps: 20, search: {base_lrs: [1e-4, 2.5e-4], hold_out: 0.2}}
+  birds: {tool: train_cls, recipe: small, data: birds, label_fractions: [0.1, 1], hours: 0.5}
 compare: {against: theirs}
 """
 
@@ -49,7 +49,7 @@ def parse(text: str) -> Study:
 
 def test_a_study_is_read() -> None:
     study = parse(GOOD)
-    assert (study.name, study.data, study.seeds, study.match) == ("mine", "root", (0, 1), "passes")
+    assert (study.name, study.data, study.seeds, study.match) == ("mine", "root", (0, 1), "samples_seen")
     assert (study.claim, study.against) == ("mae", "theirs")
     random, theirs, mae = study.arms
     assert random == Arm(label="random")
@@ -58,8 +58,8 @@ def test_a_study_is_read() -> None:
     assert [flag.argv() for flag in theirs.declared] == [("--init-source", "mae"), ("--trust-pickle",)]
     assert mae.pretrain == Pretraining(recipe="small", data="photos", flags=(Flag("steps", ("10",)),))
     cars, birds = study.tasks
-    assert cars.search == Grid(rates=(1e-4, 2.5e-4), hold_out=0.2) and cars.flags == (Flag("steps", ("20",)),)
-    assert (birds.label_shares, birds.hours, birds.search) == ((0.1, 1.0), 0.5, None)
+    assert cars.search == Grid(base_lrs=(1e-4, 2.5e-4), hold_out=0.2) and cars.flags == (Flag("steps", ("20",)),)
+    assert (birds.label_fractions, birds.hours, birds.search) == ((0.1, 1.0), 0.5, None)
 
 
 @pytest.mark.parametrize(
@@ -72,19 +72,19 @@ def test_a_study_is_read() -> None:
         ("seeds: [0, 1]", "seeds: [0, 0]", r"seeds: 0 comes twice; give each once"),
         ("seeds: [0, 1]", "seeds: [0, -1]", r"seeds\[1\]: -1 is not a whole number from 0"),
         ("seeds: [0, 1]", "seeds: [0, 100]", r"tasks\.cars\.search\.seed: 100 is a seed of the study"),
-        ("[1e-4, 2.5e-4]", "[1e-4, fast]", r"tasks\.cars\.search\.rates\[1\]: 'fast' is no number"),
-        ("[1e-4, 2.5e-4]", "[1e-4, 0]", r"tasks\.cars\.search\.rates\[1\]: 0 is not above 0"),
+        ("[1e-4, 2.5e-4]", "[1e-4, fast]", r"tasks\.cars\.search\.base_lrs\[1\]: 'fast' is no number"),
+        ("[1e-4, 2.5e-4]", "[1e-4, 0]", r"tasks\.cars\.search\.base_lrs\[1\]: 0 is not above 0"),
         ("hold_out: 0.2", "hold_out: 20", r"hold_out: 20 is no part; give a number between 0 and 1"),
-        ("[0.1, 1]", "[10, 1]", r"label_shares\[0\]: 10 is no share; give a number above 0 and at most 1"),
+        ("[0.1, 1]", "[10, 1]", r"label_fractions\[0\]: 10 is no share; give a number above 0 and at most 1"),
         ("tool: train_cls", "tool: train_clz", r"tool: 'train_clz' is not there.*Did you mean train_cls\?"),
-        ("tool: train_cls", "tool: train_det", r"label_shares: train_det takes no share of the labels; train_cls does"),
+        ("tool: train_cls", "tool: train_det", r"label_fractions: train_det takes no fraction of the labels; train_"),
         ("recipe: small, data: birds", "data: birds", r"tasks\.birds\.recipe: missing"),
         ("  random: random\n", "  random: randm\n", r"arms\.random is 'randm'; it must be a mapping"),
         ("init: w.pth,", "init: w.pth, random: true,", r"arms\.theirs\.random or init: an arm is one of"),
         ("init_source: mae", "source: mae", r"arms\.theirs\.source: .*Did you mean init_source\?"),
         ("against: theirs", "against: mae", r"compare\.against: 'mae' is not there; it is one of random, theirs"),
         ("compare: {against: theirs}", "", r"compare\.against: missing; it is one of random, theirs"),
-        ("data: root", "budget: {match: pass}", r"budget\.match: 'pass' is not there.*Did you mean passes\?"),
+        ("data: root", "budget: {match: samples_sen}", r"budget\.match: 'samples_sen' is not there.*samples_seen\?"),
         ("name: mine", "name: my study", r"name: 'my study' must be of letters, digits"),
         ("  random: random\n", "  no: random\n", r"arms: the key False is read as no text; put it in quotes"),
         ("data: root", "name: again", r"not readable as YAML: line 3: 'name' comes twice; keep one of them"),
@@ -153,7 +153,7 @@ def test_one_arm_is_no_comparison() -> None:
 
 def test_a_probe_has_no_rate_to_search() -> None:
     text = GOOD.replace("tool: train_seg, recipe: small", "tool: probe, recipe: vit")
-    with pytest.raises(ValueError, match=r"tasks\.cars\.search\.rates: probe takes no learning rate"):
+    with pytest.raises(ValueError, match=r"tasks\.cars\.search\.base_lrs: probe takes no learning rate"):
         parse(text.replace("steps: 20, ", ""))
 
 
@@ -166,7 +166,7 @@ def test_no_file_and_no_mapping(tmp_path: Path) -> None:
 
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,7}", fullmatch=True)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=12)
-rates = st.lists(st.floats(1e-6, 10), min_size=1, max_size=3, unique=True).map(tuple)
+base_lrs = st.lists(st.floats(1e-6, 10), min_size=1, max_size=3, unique=True).map(tuple)
 shares = st.lists(st.floats(0.01, 1), min_size=1, max_size=2, unique=True).map(tuple)
 positive = st.none() | st.floats(0.001, 1000)
 words = texts.filter(lambda text: not text.startswith("-"))
@@ -180,7 +180,7 @@ def flags(*of: str) -> st.SearchStrategy[tuple[Flag, ...]]:
 
 
 grids = st.builds(
-    Grid, rates=rates, seed=st.integers(1000, 2000), hold_out=st.none() | st.floats(0.01, 0.99),
+    Grid, base_lrs=base_lrs, seed=st.integers(1000, 2000), hold_out=st.none() | st.floats(0.01, 0.99),
     data=st.none() | texts, flags=flags("steps"),
 )  # fmt: skip
 pretrainings = st.builds(
@@ -203,7 +203,7 @@ def studies(draw: st.DrawFn) -> Study:
     tasks = tuple(
         TransferTask(
             name=name, tool="train_cls", recipe=draw(words), data=draw(texts), flags=draw(flags("steps", "protocol")),
-            label_shares=draw(shares), search=draw(st.none() | grids), hours=draw(positive),
+            label_fractions=draw(shares), search=draw(st.none() | grids), hours=draw(positive),
         )
         for name in draw(st.lists(names, min_size=1, max_size=2, unique=True))
     )  # fmt: skip
@@ -216,7 +216,7 @@ def studies(draw: st.DrawFn) -> Study:
         claim=labels[0],
         against=labels[1],
         pass_mark=draw(positive),
-        match=draw(st.sampled_from(["passes", "flops", "none"])),
+        match=draw(st.sampled_from(["samples_seen", "flops", "none"])),
         tokenizers=tuple(
             TokenizerTraining(name=name, train=draw(pretrainings)) for name in draw(st.sets(names, max_size=1))
         ),

@@ -127,7 +127,7 @@ def test_missing_cells(study: Any) -> None:
 def test_costs(whole_study: Any) -> None:
     random, supervised, mae = comparison_of(whole_study).costs
     assert (random.arm, random.pretrainings, random.seconds) == ("random", 0, None)
-    assert (mae.arm, mae.pretrainings, mae.parameters, mae.image_passes) == ("mae", 1, 2e6, 6400)
+    assert (mae.arm, mae.pretrainings, mae.parameters, mae.samples_seen) == ("mae", 1, 2e6, 6400)
     assert mae.training_flops == 3e9
     assert (supervised.seconds, supervised.images_per_second) == (60.0, 400.0)
     summary = random.transfer_seconds["detection"]

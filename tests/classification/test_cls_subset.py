@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from classification.config import ClassificationConfig
-from classification.subset import list_text, listed_images, share_of_classes
+from classification.subset import fraction_of_classes, list_text, listed_images
 from classification.task import build_task
 
 ROOT = Path("/data/train")
@@ -15,7 +15,7 @@ SAMPLES = [(f"/data/train/{name}/{i}.png", label) for label, name in enumerate((
 
 
 def test_share_of_every_class() -> None:
-    one, ten, all_of_them = (share_of_classes(SAMPLES, ROOT, share=s, seed=0) for s in (0.01, 0.1, 1.0))
+    one, ten, all_of_them = (fraction_of_classes(SAMPLES, ROOT, fraction=s, seed=0) for s in (0.01, 0.1, 1.0))
     assert [sum(label == k for _, label in ten) for k in (0, 1)] == [3, 3]
     assert [sum(label == k for _, label in one) for k in (0, 1)] == [1, 1]  # at least one
     assert set(one) < set(ten) < set(all_of_them) == set(SAMPLES)  # nested
@@ -23,16 +23,16 @@ def test_share_of_every_class() -> None:
 
 
 def test_share_follows_the_seed_and_not_the_order() -> None:
-    first = share_of_classes(SAMPLES, ROOT, share=0.2, seed=1)
-    assert set(share_of_classes(SAMPLES[::-1], ROOT, share=0.2, seed=1)) == set(first)
-    assert share_of_classes(SAMPLES, ROOT, share=0.2, seed=2) != first
+    first = fraction_of_classes(SAMPLES, ROOT, fraction=0.2, seed=1)
+    assert set(fraction_of_classes(SAMPLES[::-1], ROOT, fraction=0.2, seed=1)) == set(first)
+    assert fraction_of_classes(SAMPLES, ROOT, fraction=0.2, seed=2) != first
     elsewhere = [(path.replace("/data/", "/mnt/"), label) for path, label in SAMPLES]
-    moved = share_of_classes(elsewhere, Path("/mnt/train"), share=0.2, seed=1)
+    moved = fraction_of_classes(elsewhere, Path("/mnt/train"), fraction=0.2, seed=1)
     assert list_text(moved, Path("/mnt/train")) == list_text(first, ROOT)
 
 
 def test_list_round_trip(tmp_path: Path) -> None:
-    kept = share_of_classes(SAMPLES, ROOT, share=0.1, seed=0)
+    kept = fraction_of_classes(SAMPLES, ROOT, fraction=0.1, seed=0)
     (tmp_path / "list.txt").write_text(list_text(kept, ROOT))
     assert listed_images(SAMPLES, ROOT, tmp_path / "list.txt") == kept
 
@@ -97,7 +97,7 @@ def test_images_of_both_splits_are_said(config: ClassificationConfig, data: Path
 
 
 def test_task_on_a_part(config: ClassificationConfig, data: Path, tmp_path: Path) -> None:
-    task = build_task(replace(config, label_share=0.5), data=data, init=None)
+    task = build_task(replace(config, label_fraction=0.5), data=data, init=None)
     assert (task.facts.train_images, len(task.train_data), task.facts.val_images) == (3, 3, 3)
     assert task.facts.data_notes[1].startswith("train: 3 of 6 images used (50 % of each class, seed 0; list sha256 ")
     (path,) = task.finish(tmp_path)
@@ -108,10 +108,10 @@ def test_task_on_a_part(config: ClassificationConfig, data: Path, tmp_path: Path
 
 
 def test_shares_are_checked(config: ClassificationConfig) -> None:
-    with pytest.raises(ValueError, match=r"label_share is 10; it must be above 0 and at most 1 \(1 % is 0.01\)"):
-        replace(config, label_share=10)
-    with pytest.raises(ValueError, match="label_share and train_list were both given"):
-        replace(config, label_share=0.1, train_list="a.txt")
+    with pytest.raises(ValueError, match=r"label_fraction is 10; it must be above 0 and at most 1 \(1 % is 0.01\)"):
+        replace(config, label_fraction=10)
+    with pytest.raises(ValueError, match="label_fraction and train_list were both given"):
+        replace(config, label_fraction=0.1, train_list="a.txt")
 
 
 def test_prediction_of_a_file(config: ClassificationConfig, data: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_tool_gives_timms_top1(folders: Path, tmp_path: Path, capsys: pytest.Cap
         logits = theirs(torch.stack(images))
     top1, top5 = (float(share) for share in timm.utils.accuracy(logits, torch.tensor(labels), topk=(1, 5)))
     code = eval_cls.main(
-        ["--init", str(tmp_path / "w.safetensors"), "--data", str(folders), "--crop-share", "0.9", "--batch-size", "4"]
+        ["--init", str(tmp_path / "w.safetensors"), "--data", str(folders), "--crop-pct", "0.9", "--batch-size", "4"]
     )
     assert code == 0
     assert capsys.readouterr().out.splitlines() == [f"top1 {top1:.4f}", f"top5 {top5:.4f}"]

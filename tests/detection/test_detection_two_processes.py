@@ -129,8 +129,8 @@ def test_two_processes_train_as_one(small_config: DetectionConfig, few_scenes: S
 def test_batch_norm_has_the_statistics_of_all_processes(
     small_config: DetectionConfig, few_scenes: ScenesIndex, tmp_path: Path
 ) -> None:
-    """The four-tap detector with batch norm (Li et al. 2021) has losses and means of the whole batch."""
-    config = without_draws(replace(small_config, pyramid="four_tap"), norm="batch")
+    """The detector on an FPN with batch norm (Li et al. 2021) has losses and means of the whole batch."""
+    config = without_draws(replace(small_config, pyramid="fpn"), norm="batch")
     config = replace(config, backbone=replace(config.backbone, depth=4))
     config = replace(config, run=replace(config.run, length=replace(config.run.length, value=1)))
     two = run(config, few_scenes.coco, tmp_path / "two", processes=2)

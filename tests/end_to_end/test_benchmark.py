@@ -41,7 +41,7 @@ compare: {{claim: mine, against: random}}
 tasks:
   maps:
     {{tool: train_seg, recipe: tiny, data: few/ade20k, steps: 2, batch_size: 4,
-      search: {{rates: [1e-4, 1e-3], hold_out: 0.25}}}}
+      search: {{base_lrs: [1e-4, 1e-3], hold_out: 0.25}}}}
 """
 
 
@@ -80,11 +80,11 @@ def test_a_study_with_a_search(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for arm in ("random", "mine"):
         choice = json.loads((out / f"search/maps-{arm}/choice.json").read_text())
-        assert [tried["rate"] for tried in choice["tried"]] == [1e-4, 1e-3] and choice["val_images"] == 2
-        best = max(choice["tried"], key=lambda tried: (tried["value"], -tried["rate"]))
+        assert [tried["base_lr"] for tried in choice["tried"]] == [1e-4, 1e-3] and choice["val_images"] == 2
+        best = max(choice["tried"], key=lambda tried: (tried["value"], -tried["base_lr"]))
         for seed in (0, 1):
             record = json.loads((out / f"maps-{arm}-seed{seed}/record.json").read_text())
-            assert record["config"]["run"]["optim"]["base_lr"] == best["rate"] == choice["rate"]
+            assert record["config"]["run"]["optim"]["base_lr"] == best["base_lr"] == choice["base_lr"]
             assert (record["arm"], record["seed"], record["val_images"]) == (arm, seed, 4)
         assert f"Learning rate of {arm} in maps: " in (out / "table.md").read_text()
     assert "mine minus random" in printed and "WARNING" in printed

@@ -153,11 +153,11 @@ def test_an_export_is_not_written_over_the_run(run: Path, capsys: pytest.Capture
 
 def test_a_configuration_of_wrong_types_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = read_record(run).config
-    _changed(run, config={**config, "run": {**config["run"], "seed": "x", "batch_size": 0}, "crop_share": None})
+    _changed(run, config={**config, "run": {**config["run"], "seed": "x", "batch_size": 0}, "crop_pct": None})
     assert evaluate.main([str(run)]) == 1
     said = capsys.readouterr().err
     assert f"{run / 'record.json'}: " in said
-    assert "config.run.seed: 'x' is no whole number" in said and "config.crop_share: None is no finite number" in said
+    assert "config.run.seed: 'x' is no whole number" in said and "config.crop_pct: None is no finite number" in said
 
 
 @pytest.mark.parametrize("tool", ["evaluate", "predict", "export_onnx", "robustness"])

@@ -27,7 +27,7 @@ RECORD = RunRecord(
     samples_seen=640, data="d", train_split="train", val_split="val", train_images=100, val_images=50,
     data_notes=("a",), unreadable_images=("b: c",), architecture={"depth": 6, "embed_dim": 192}, weights_source="mae",
     weights_path="w", weights_sha256="s", weights_report=("l",), primary_metric="top1", metrics={"top1": 60.0},
-    evaluations=(), losses={"loss": 0.5}, cost=COST, config={"run": {"seed": 0}, "label_share": 0.5},
+    evaluations=(), losses={"loss": 0.5}, cost=COST, config={"run": {"seed": 0}, "label_fraction": 0.5},
     results_file="results.jsonl", pictures=("p.png",), outputs=("o",), git_commit="abc", libraries={"torch": "2"},
     device="cpu", world_size=1, precision="32-true", started="2026", ended="2026", error=None, arm="mae",
 )  # fmt: skip
@@ -82,7 +82,7 @@ def test_plan(campaign: Any, damaged_json: Any, tmp_path: Path) -> None:
         for seed in (0, 1)
     ]
     plan = {
-        "name": "mine", "claim": "mae", "against": "supervised", "pass_mark": 50.0, "match": "passes",
+        "name": "mine", "claim": "mae", "against": "supervised", "pass_mark": 50.0, "match": "samples_seen",
         "arms": ["random", "supervised", "mae"], "differ": [], "runs": runs,
         "published": {"source": "a", "setting": "b", "rows": [{"variant": "v", "arm": "mae", "values": {"x": 1.0}}]},
     }  # fmt: skip
@@ -98,9 +98,9 @@ def test_plan(campaign: Any, damaged_json: Any, tmp_path: Path) -> None:
 
 
 def test_plan_and_choice(flips: Any, tmp_path: Path) -> None:
-    tried = (Tried(rate=1e-4, value=50.0), Tried(rate=2e-4, value=60.0))
+    tried = (Tried(base_lr=1e-4, value=50.0), Tried(base_lr=2e-4, value=60.0))
     choice = Choice(
-        task="birds", arm="mae", metric="top1", val_split="val", val_images=50, seed=100, rate=2e-4, tried=tried
+        task="birds", arm="mae", metric="top1", val_split="val", val_images=50, seed=100, base_lr=2e-4, tried=tried
     )
     write_choice(tmp_path, choice)
     plan = Plan(name="mine", arms=("mae", "supervised"), runs=(Planned(folder="a", phase="transfer", kind="birds"),))

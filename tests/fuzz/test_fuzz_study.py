@@ -29,9 +29,9 @@ VALUE = {
     "tasks": {
         "cars": {
             "tool": "train_seg", "recipe": "small", "data": "drawn/ade20k", "steps": 20,
-            "search": {"rates": ["1e-4", 2.5e-4], "hold_out": 0.2, "steps": 5},
+            "search": {"base_lrs": ["1e-4", 2.5e-4], "hold_out": 0.2, "steps": 5},
         },
-        "birds": {"tool": "train_cls", "recipe": "small", "data": "birds", "label_shares": [0.1, 1], "hours": 0.5},
+        "birds": {"tool": "train_cls", "recipe": "small", "data": "birds", "label_fractions": [0.1, 1], "hours": 0.5},
     },
     "cluster": {"partition": "gpu", "hours": 4, "cpus": 4},
 }  # fmt: skip
@@ -40,7 +40,7 @@ VOCABULARY = {
     "make_scenes": dict.fromkeys(("out", "seed", "image_size"), False),
     "hold_out": {},
     "probe": dict.fromkeys(("backbone", "data"), False),
-    "train_cls": dict.fromkeys((*FLAGS, "label_share"), False),
+    "train_cls": dict.fromkeys((*FLAGS, "label_fraction"), False),
     "train_det": dict.fromkeys(FLAGS, False),
     "train_seg": dict.fromkeys(FLAGS, False),
     "pretrain": dict.fromkeys(FLAGS, False),

@@ -29,7 +29,7 @@ def config() -> SegmentationConfig:
     """A tiny model with every source of randomness on: dropout, drop path, augmentation."""
     return SegmentationConfig(
         backbone=ViTConfig(embed_dim=16, depth=4, num_heads=2, patch_size=8, image_size=(32, 32)),
-        taps=(0, 1, 2, 3),
+        out_indices=(0, 1, 2, 3),
         head=HeadConfig(channels=8, aux_channels=8),
         resize=(32, 32),
         drop_path=0.3,

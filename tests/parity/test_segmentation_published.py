@@ -67,7 +67,7 @@ def config() -> SegmentationConfig:
             relative_position="table",
             layer_scale=1.0,
         ),
-        taps=(0, 1, 2, 3),
+        out_indices=(0, 1, 2, 3),
         head=HeadConfig(channels=8, aux_channels=8, dropout=0.0),
         drop_path=0.0,
         slide=SlideConfig(stride=21),
@@ -210,7 +210,7 @@ def test_parameter_groups(config: SegmentationConfig) -> None:
 def test_numbers_of_the_published_files(recipe: Callable[[], SegmentationConfig], path: Path) -> None:
     ours, theirs = recipe(), Config.fromfile(path)
     nodes, optimizer, optim = theirs.model, theirs.optim_wrapper.optimizer, ours.run.optim
-    assert tuple(nodes.backbone.out_indices) == ours.taps
+    assert tuple(nodes.backbone.out_indices) == ours.out_indices
     assert nodes.backbone.drop_path_rate == ours.drop_path
     assert nodes.backbone.init_values == ours.backbone.layer_scale
     assert tuple(nodes.backbone.img_size) == ours.backbone.image_size == tuple(nodes.test_cfg.crop_size)

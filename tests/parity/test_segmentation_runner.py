@@ -22,7 +22,7 @@ model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(type="SegDataPreProcessor", size=(32, 32), bgr_to_rgb=True, seg_pad_val=255,
                            mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
-    backbone=dict(type="MAETransferViT", taps=[0, 1, 2, 3], drop_path=0.1, architecture={architecture},
+    backbone=dict(type="MAETransferViT", out_indices=[0, 1, 2, 3], drop_path=0.1, architecture={architecture},
                   init={init!r}),
     neck=dict(type="Feature2Pyramid", embed_dim=16, rescales=[4, 2, 1, 0.5], norm_cfg=norm_cfg),
     decode_head=dict(type="UPerHead", in_channels=[16] * 4, in_index=[0, 1, 2, 3], channels=8, **head),

@@ -120,16 +120,16 @@ def test_maps_and_gradients_equal(grid: tuple[int, int], windows: bool, tmp_path
         assert_same(parameter.grad, gradients[name])
 
 
-def test_every_tap_equals(tmp_path: Path) -> None:
+def test_every_map_equals(tmp_path: Path) -> None:
     theirs = vitdet()
-    taps: list[Tensor] = []
+    maps: list[Tensor] = []
     for block in theirs.blocks:
-        block.register_forward_hook(lambda _, inputs, map_BhwD: taps.append(map_BhwD.permute(0, 3, 1, 2)))
+        block.register_forward_hook(lambda _, inputs, map_BhwD: maps.append(map_BhwD.permute(0, 3, 1, 2)))
     ours = ours_of(read_checkpoint(DECLARED(path=pth_file(Detector(theirs), tmp_path / "model.pth"))))
     image = torch.randn(1, 3, 64, 40)
     with torch.no_grad():
         theirs(image)
-        for made, expected in zip(ours.feature_maps(image, range(DEPTH)), taps, strict=True):
+        for made, expected in zip(ours.feature_maps(image, range(DEPTH)), maps, strict=True):
             assert_same(made, expected)
 
 

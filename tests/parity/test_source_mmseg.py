@@ -1,4 +1,4 @@
-"""mmsegmentation's backbones: taps and gradients equal to its MAE, BEiT and VisionTransformer, and strict ways back."""
+"""mmsegmentation's backbones: maps and gradients equal to its MAE, BEiT and VisionTransformer, and strict ways back."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,13 +19,13 @@ from backbones.weights.read import read_checkpoint
 from segmentation.host import MODELS
 
 DECLARED = partial(InitialWeights, source="mmseg", num_heads=4)
-TAPS = (0, 2, 3)
+OUT_INDICES = (0, 2, 3)
 TINY = {
     "patch_size": 8,
     "embed_dims": 32,
     "num_layers": 4,
     "num_heads": 4,
-    "out_indices": TAPS,
+    "out_indices": OUT_INDICES,
     "norm_cfg": {"type": "LN", "eps": 1e-6},
 }
 # float64 forwards and gradients of float32 weights: two orders of summing, relative to the largest value
@@ -86,17 +86,17 @@ def assert_same(made: Tensor, expected: Tensor, tolerance: float = TOLERANCE) ->
     torch.testing.assert_close(made, expected, rtol=0, atol=tolerance * float(expected.detach().abs().max()))
 
 
-def assert_taps_equal(ours: ViT, theirs: nn.Module, image: Tensor, tolerance: float = TOLERANCE) -> None:
+def assert_maps_equal(ours: ViT, theirs: nn.Module, image: Tensor, tolerance: float = TOLERANCE) -> None:
     with torch.no_grad():
-        for made, expected in zip(ours.feature_maps(image, TAPS), theirs(image), strict=True):
+        for made, expected in zip(ours.feature_maps(image, OUT_INDICES), theirs(image), strict=True):
             assert_same(made, expected, tolerance)
 
 
 @pytest.mark.parametrize("make", [mae, beit, plain])
-def test_taps_and_gradients_equal(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+def test_maps_and_gradients_equal(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     theirs = make()
     ours = ours_of(read_checkpoint(DECLARED(path=runner_file(theirs, tmp_path))))
-    made, expected = ours.feature_maps(picture(), TAPS), theirs.double()(picture())
+    made, expected = ours.feature_maps(picture(), OUT_INDICES), theirs.double()(picture())
     generator = torch.Generator().manual_seed(2)
     for one, other in zip(made, expected, strict=True):
         assert_same(one, other)
@@ -115,7 +115,7 @@ def test_grid_that_is_no_square(make: Callable[..., nn.Module], tmp_path: Path) 
     theirs = make(img_size=(24, 40))
     checkpoint = read_checkpoint(DECLARED(path=runner_file(theirs, tmp_path), image_size=(24, 40)))
     assert checkpoint.architecture.grid == (3, 5)
-    assert_taps_equal(ours_of(checkpoint), theirs.double(), picture(24, 40))
+    assert_maps_equal(ours_of(checkpoint), theirs.double(), picture(24, 40))
 
 
 @pytest.mark.parametrize("size", [(48, 24), (64, 64), (37, 50)])  # the last is no multiple of the patch
@@ -123,7 +123,7 @@ def test_other_image_sizes_of_vision_transformer(size: tuple[int, int], tmp_path
     theirs = plain()
     ours = ours_of(read_checkpoint(DECLARED(path=runner_file(theirs, tmp_path))))
     # ours resamples the positions in float32 whatever the weights are: some 1e-7 of a value
-    assert_taps_equal(ours, theirs.double(), picture(*size), tolerance=1e-6)
+    assert_maps_equal(ours, theirs.double(), picture(*size), tolerance=1e-6)
 
 
 def test_patch_projection_without_a_bias(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_patch_projection_without_a_bias(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(DECLARED(path=runner_file(theirs, tmp_path)))
     assert torch.equal(checkpoint.state["patch_embed.proj.bias"], torch.zeros(32))
     assert checkpoint.notes == ("patch_embed.proj.bias: 0, the file has none (patch_bias=False)",)
-    assert_taps_equal(ours_of(checkpoint), theirs.double(), picture())
+    assert_maps_equal(ours_of(checkpoint), theirs.double(), picture())
 
 
 def test_dropped_by_rule(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_ours_becomes_mmsegs(make: Callable[[], nn.Module], changes: dict[str, o
     ours, checkpoint = our_checkpoint(tmp_path, **changes)
     theirs = make()
     theirs.load_state_dict(restored(checkpoint, tmp_path), strict=True)
-    assert_taps_equal(ours, theirs.double(), picture())
+    assert_maps_equal(ours, theirs.double(), picture())
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def train(model: nn.Module, vit: nn.Module) -> None:
     assert all(not torch.equal(before[name], value) for name, value in vit.state_dict().items())
 
 
-@pytest.mark.parametrize("pyramid", ["simple", "four_tap"])
+@pytest.mark.parametrize("pyramid", ["sfp", "fpn"])
 def test_a_lazy_config_names_our_backbone(pyramid: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     pretrained = ViT(ViTConfig(**TINY))  # type: ignore[arg-type]

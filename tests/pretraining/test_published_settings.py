@@ -55,7 +55,7 @@ def test_mae(name: str, epochs: int, width: int, depth: int, heads: int, patch: 
     assert (config.mask_ratio, config.sampling, config.loss_on, config.target) == (
         0.75,
         "random",
-        "hidden",
+        "masked",
         "normalised",
     )
     assert (config.decoder_dim, config.decoder_depth, config.decoder_heads) == (512, 8, 16)

@@ -45,7 +45,7 @@ def config() -> SegmentationConfig:
     """A ViT 16 wide and four deep on crops of 32 pixels."""
     return SegmentationConfig(
         backbone=ViTConfig(embed_dim=16, depth=4, num_heads=2, patch_size=8, image_size=(32, 32)),
-        taps=(0, 1, 2, 3),
+        out_indices=(0, 1, 2, 3),
         head=HeadConfig(channels=8, aux_channels=8),
         resize=(40, 32),
         drop_path=0.0,

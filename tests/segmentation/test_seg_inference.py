@@ -61,9 +61,9 @@ def test_deconvolution_and_convolution_are_one() -> None:
 def test_features_of_the_head_equal_mmseg(config: SegmentationConfig) -> None:
     segmentor = segmentor_of(config)
     with torch.no_grad():
-        taps = segmentor.backbone(torch.randn(2, 3, 40, 24))
-        ours = fused_features(segmentor.neck, segmentor.decode_head, taps)
-        theirs = segmentor.decode_head._forward_feature(segmentor.neck(taps))
+        maps = segmentor.backbone(torch.randn(2, 3, 40, 24))
+        ours = fused_features(segmentor.neck, segmentor.decode_head, maps)
+        theirs = segmentor.decode_head._forward_feature(segmentor.neck(maps))
     # float32 sums of some hundred terms in another order
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -71,12 +71,12 @@ def test_features_of_the_head_equal_mmseg(config: SegmentationConfig) -> None:
 def test_bfloat16_is_as_exact_as_mmsegs(config: SegmentationConfig) -> None:
     segmentor = segmentor_of(config).train()
     exact = copy.deepcopy(segmentor).double()
-    taps = [torch.randn(2, 16, 8, 8) for _ in range(4)]
+    maps = [torch.randn(2, 16, 8, 8) for _ in range(4)]
     with torch.no_grad():
-        expected = exact.decode_head._forward_feature(exact.neck([tap.double() for tap in taps]))
+        expected = exact.decode_head._forward_feature(exact.neck([map_BChw.double() for map_BChw in maps]))
         with torch.autocast("cpu", torch.bfloat16):
-            ours = fused_features(segmentor.neck, segmentor.decode_head, taps)
-            theirs = segmentor.decode_head._forward_feature(segmentor.neck(taps))
+            ours = fused_features(segmentor.neck, segmentor.decode_head, maps)
+            theirs = segmentor.decode_head._forward_feature(segmentor.neck(maps))
     errors = [float((features.double() - expected).square().mean().sqrt()) for features in (ours, theirs)]
     assert errors[0] < 1.2 * errors[1]  # some three more roundings of a sum
 

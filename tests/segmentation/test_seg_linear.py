@@ -18,7 +18,7 @@ from segmentation.task import SegmentationTask, build_task
 def config(config: SegmentationConfig) -> SegmentationConfig:
     """A probe of the last two blocks, with all that could move a ViT that is not frozen."""
     head = HeadConfig(kind="linear", dropout=0.0)
-    return replace(config, head=head, taps=(1, 3), freeze_backbone=True, drop_path=0.5)
+    return replace(config, head=head, out_indices=(1, 3), freeze_backbone=True, drop_path=0.5)
 
 
 @pytest.fixture
@@ -78,5 +78,5 @@ def test_one_image_is_a_batch(config: SegmentationConfig, write_folder) -> None:
 
 
 def test_upernet_has_four_levels(config: SegmentationConfig) -> None:
-    with pytest.raises(ValueError, match=r"taps \[1, 3\]: UPerNet has 4 levels; name as many blocks"):
+    with pytest.raises(ValueError, match=r"out_indices \[1, 3\]: UPerNet has 4 levels; name as many blocks"):
         replace(config, head=HeadConfig())

@@ -41,8 +41,10 @@ def train_batch(task: SegmentationTask, count: int = 2) -> dict:
     return task.collate([task.train_data[i] for i in range(count)])
 
 
-def test_adapter_gives_one_map_per_tap(config: SegmentationConfig) -> None:
-    adapter = MODELS.build({"type": "MAETransferViT", "architecture": as_json(config.backbone), "taps": [0, 1, 2, 3]})
+def test_adapter_gives_one_map_per_block(config: SegmentationConfig) -> None:
+    adapter = MODELS.build(
+        {"type": "MAETransferViT", "architecture": as_json(config.backbone), "out_indices": [0, 1, 2, 3]}
+    )
     assert isinstance(adapter, MAETransferViT)
     image = torch.randn(2, 3, 24, 40)
     maps = adapter(image)
@@ -55,13 +57,13 @@ def test_adapter_gives_one_map_per_tap(config: SegmentationConfig) -> None:
 def test_adapter_loads_a_checkpoint(config: SegmentationConfig, tmp_path: Path) -> None:
     vit = ViT(config.backbone, final_norm=True)
     write_checkpoint(tmp_path / "b.safetensors", vit, source="mae")
-    adapter = MAETransferViT(as_json(config.backbone), taps=[0, 1, 2, 3], init=str(tmp_path / "b.safetensors"))
+    adapter = MAETransferViT(as_json(config.backbone), out_indices=[0, 1, 2, 3], init=str(tmp_path / "b.safetensors"))
     torch.testing.assert_close(adapter.vit.state_dict()["blocks.3.mlp.fc2.weight"], vit.blocks[3].mlp.fc2.weight.data)
 
 
 def test_taps_must_end_with_the_last_block(config: SegmentationConfig) -> None:
-    with pytest.raises(ValueError, match=r"taps \[0, 1, 2\] must end with the last block, 3"):
-        MAETransferViT(as_json(config.backbone), taps=[0, 1, 2])
+    with pytest.raises(ValueError, match=r"out_indices \[0, 1, 2\] must end with the last block, 3"):
+        MAETransferViT(as_json(config.backbone), out_indices=[0, 1, 2])
 
 
 def test_every_parameter_gets_a_gradient(task: SegmentationTask) -> None:
@@ -306,7 +308,7 @@ def test_recipes_survive_their_record() -> None:
     for make in RECIPES.values():
         config = make()
         assert from_json(SegmentationConfig, json.loads(json.dumps(as_json(config)))) == config
-        assert config.taps[-1] == config.backbone.depth - 1
+        assert config.out_indices[-1] == config.backbone.depth - 1
         assert len(make.__doc__ or "") > 80
 
 

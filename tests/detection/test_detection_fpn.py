@@ -1,4 +1,4 @@
-"""Li et al.'s FPN over four taps with batch norm, and what the cascade and LVIS change in the heads."""
+"""Li et al.'s FPN over four maps with batch norm, and what the cascade and LVIS change in the heads."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.normalisation import IMAGENET
 from detection.config import DetectionConfig, HeadsConfig
-from detection.model.backbone import FourTapPyramid, pyramid_on
+from detection.model.backbone import ViTFPN, pyramid_on
 from detection.model.detector import Detector
 from detection.model.mask_rcnn import mask_rcnn
 from detection.model.norm import BatchNorm
@@ -46,7 +46,7 @@ def make_vit(patch: int = 8) -> ViT:
     return ViT(architecture, class_token=False, final_norm=False)
 
 
-def make_detector(heads: HeadsConfig, pyramid: Any = "simple") -> Detector:
+def make_detector(heads: HeadsConfig, pyramid: Any = "sfp") -> Detector:
     torch.manual_seed(0)
     backbone = pyramid_on(make_vit(), pyramid, out_channels=16, square_pad=64, norm=heads.norm)
     return mask_rcnn(
@@ -68,7 +68,7 @@ def batch(boxes: list[list[float]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("patch", "names"), [(8, "p1 p2 p3 p4 p5"), (16, "p2 p3 p4 p5 p6")])
 def test_levels_and_padding(patch: int, names: str) -> None:
-    backbone = FourTapPyramid(make_vit(patch), out_channels=16, square_pad=64)
+    backbone = ViTFPN(make_vit(patch), out_channels=16, square_pad=64)
     maps = backbone(torch.zeros(1, 3, 64, 64))
     assert " ".join(maps) == names == " ".join(backbone.output_shape())
     for name, values in maps.items():
@@ -81,24 +81,24 @@ def test_levels_and_padding(patch: int, names: str) -> None:
     assert padded.tensor.shape[2:] == (64, 64) and backbone.size_divisibility == 2 * patch
 
 
-def test_each_level_comes_from_its_own_tap() -> None:
-    """The coarsest level sees all blocks alone; a finer one also sees its own, less deep tap."""
-    backbone = FourTapPyramid(make_vit(), out_channels=16).eval()
-    backbone.vit.feature_maps = lambda image, taps: [torch.zeros(1, 32, 8, 8)] * 4  # type: ignore[method-assign]
+def test_each_level_comes_from_its_own_map() -> None:
+    """The coarsest level sees all blocks alone; a finer one also sees its own, less deep map."""
+    backbone = ViTFPN(make_vit(), out_channels=16).eval()
+    backbone.vit.feature_maps = lambda image, out_indices: [torch.zeros(1, 32, 8, 8)] * 4  # type: ignore[method-assign]
     still = backbone(torch.zeros(1, 3, 64, 64))
-    for tap in range(4):
+    for number in range(4):
         changed = [torch.zeros(1, 32, 8, 8) for _ in range(4)]
-        changed[tap] += torch.randn(1, 32, 8, 8)
-        backbone.vit.feature_maps = lambda image, taps, maps=changed: maps  # type: ignore[method-assign]
+        changed[number] += torch.randn(1, 32, 8, 8)
+        backbone.vit.feature_maps = lambda image, out_indices, maps=changed: maps  # type: ignore[method-assign]
         maps = backbone(torch.zeros(1, 3, 64, 64))
         moved = [not torch.equal(maps[f"p{level}"], still[f"p{level}"]) for level in (1, 2, 3, 4)]
-        assert moved == [level <= tap for level in range(4)]
+        assert moved == [level <= number for level in range(4)]
 
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("boxes", [[[4.0, 4.0, 40.0, 44.0]], []], ids=["objects", "no objects"])
 def test_every_parameter_gets_a_finite_gradient(boxes: list[list[float]], autocast: bool) -> None:
-    detector = make_detector(replace(SMALL, norm="batch"), "four_tap")
+    detector = make_detector(replace(SMALL, norm="batch"), "fpn")
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         losses = detector(batch(boxes))
     torch.stack(list(losses.values())).sum().backward()
@@ -132,7 +132,7 @@ def test_federated_loss_leaves_out_what_it_did_not_sample(cascade: bool) -> None
 def test_federated_loss_needs_the_training_data() -> None:
     with pytest.raises(ValueError, match="federated loss asks for the number of training images of each of 3 classes"):
         mask_rcnn(
-            pyramid_on(make_vit(), "simple", out_channels=16, square_pad=64),
+            pyramid_on(make_vit(), "sfp", out_channels=16, square_pad=64),
             heads=replace(SMALL, classifier="federated"),
             num_classes=3,
             masks=True,
@@ -165,7 +165,7 @@ def test_a_run_with_everything(small_config: DetectionConfig, few_scenes: Scenes
         small_config,
         backbone=vit,
         heads=heads,
-        pyramid="four_tap",
+        pyramid="fpn",
         repeat_threshold=1.0,
         position_size=32,
         no_weight_decay="block_norms_and_position",
