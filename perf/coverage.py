@@ -18,7 +18,7 @@ from rich.console import Console
 from scipy import special, stats
 from tabulate import tabulate
 
-from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
+from benchmark.compare.contrast import ArmValues, Contrast, contrast, decide
 from benchmark.compare.interval import ALPHA, quantile
 from benchmark.compare.resample import multiplicities
 from metrics.accuracy import TOP1
@@ -171,7 +171,7 @@ def covered(item: Contrast, true: float) -> bool:
 def false_verdicts(nulls: dict[str, list[Contrast]]) -> float:
     """Return the percentage of studies of all tasks in which one or more verdicts are not `inconclusive`."""
     families = list(zip(*nulls.values(), strict=False))  # as many as the task with the fewest has
-    return 100 * float(np.mean([any(item.verdict != "inconclusive" for item in judge(family)) for family in families]))
+    return 100 * float(np.mean([any(item.verdict != "inconclusive" for item in decide(family)) for family in families]))
 
 
 def coverage_table(studies: int, console: Console) -> str:

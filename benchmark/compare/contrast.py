@@ -149,13 +149,24 @@ def contrast(
 
 def judge(family: Sequence[Contrast]) -> list[Contrast]:
     """Return contrasts of the same two arms on several tasks with adjusted p, verdict and what would settle them."""
+    tasks = sum(item.p is not None for item in family)
+    return [
+        replace(item, needed=needed(item.mean, item.components, tasks))
+        if item.verdict == "inconclusive" and item.p is not None and item.components is not None
+        else item
+        for item in decide(family)
+    ]
+
+
+def decide(family: Sequence[Contrast]) -> list[Contrast]:
+    """Return contrasts of the same two arms on several tasks with adjusted p and verdict."""
     tested = [item for item in family if item.p is not None]
     asked = [(number, item, kind) for number, item in enumerate(tested) for kind in ("difference", "equivalence")]
     found = [(number, kind, p) for number, item, kind in asked if (p := _looked(item, kind)) is not None]
     adjusted = holm([p for _, _, p in found], [number for number, _, _ in found])
     by_test = {(number, kind): p for (number, kind, _), p in zip(found, adjusted, strict=True)}
-    judged = iter([_judged(item, number, by_test, len(tested)) for number, item in enumerate(tested)])
-    return [next(judged) if item.p is not None else replace(item, verdict="inconclusive") for item in family]
+    decided = iter([_decided(item, number, by_test) for number, item in enumerate(tested)])
+    return [next(decided) if item.p is not None else replace(item, verdict="inconclusive") for item in family]
 
 
 def _looked(item: Contrast, kind: str) -> float | None:
@@ -167,16 +178,14 @@ def _looked(item: Contrast, kind: str) -> float | None:
     return overall(p, item.look) if kind == "difference" else max(p, overall(min(2 * p, 1.0), item.look) / 2)
 
 
-def _judged(item: Contrast, number: int, by_test: dict[tuple[int, str], float], tasks: int) -> Contrast:
+def _decided(item: Contrast, number: int, by_test: dict[tuple[int, str], float]) -> Contrast:
     p, equivalence = by_test[number, "difference"], by_test.get((number, "equivalence"))
     verdict: Verdict = "inconclusive"
     if p <= ALPHA:
         verdict = "supported" if item.metric.gain(item.mean) > 0 else "contradicted"
     elif equivalence is not None and equivalence <= ALPHA:
         verdict = "equivalent"
-    open_ = verdict == "inconclusive" and item.components is not None
-    wanted = needed(item.mean, item.components, tasks) if open_ and item.components is not None else None
-    return replace(item, adjusted_p=p, adjusted_p_equivalence=equivalence, verdict=verdict, needed=wanted)
+    return replace(item, adjusted_p=p, adjusted_p_equivalence=equivalence, verdict=verdict)
 
 
 def _level(cell: Cell) -> int:
