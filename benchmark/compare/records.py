@@ -139,7 +139,9 @@ def files_read(store: Store) -> list[Path]:
     found = [path for path in store.root.rglob("*") if path.name in names]
     for item in store.stored:
         found += [item.folder / name for name in (*item.record.pictures, *item.record.outputs)]
-    return found
+        if item.grouping is not None and item.grouping.groups.file is not None:
+            found.append(item.grouping.root / item.grouping.groups.file)
+    return [*dict.fromkeys(found)]
 
 
 def frame(stored: Sequence[Stored]) -> "pd.DataFrame":

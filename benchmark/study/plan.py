@@ -45,6 +45,7 @@ class Planned:
     """Of a pre-training, and of the pre-training that a transfer starts from; None where the arm has one alone."""
 
 
+MOST_LOOKS, MOST_SEEDS = 20, 10_000
 LONGEST_PATTERN = 200  # characters
 MOST_REPEATS = 3  # a study of somebody else must not search for ever
 
@@ -116,6 +117,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Raise ValueError for looks that do not rise and margins that are none."""
+        if len(self.looks) > MOST_LOOKS or max(self.looks, default=0) > MOST_SEEDS:
+            raise ValueError(f"looks: more than {MOST_LOOKS}, or at more than {MOST_SEEDS:,} seeds")
         if self.looks and (self.looks[0] < 2 or any(a >= b for a, b in pairwise(self.looks))):
             raise ValueError(f"looks: {[*self.looks]} must rise, from two seeds on")
         for name, margin in self.margins.items():
@@ -143,16 +146,26 @@ CLAIMED = (
 
 
 def write_plan(root: Path, plan: Plan) -> Path:
-    """Write `root/study.json` and return its path; transfers of seeds that an earlier plan had stay in it."""
+    """Write `root/study.json` and return its path.
+
+    Transfers of seeds that an earlier plan had stay in it, and pre-trainings of seeds that it had of the same arms.
+    """
     path = root / NAME
     here = {run.folder for run in plan.runs}
-    wanted = {(run.phase, run.task, run.arm, run.kind) for run in plan.runs if run.phase == "transfer"}
+    wanted = {_repeated(run) for run in plan.runs} - {None}
     earlier = _read(path).runs if path.is_file() else ()
-    kept = [run for run in earlier if run.folder not in here and (run.phase, run.task, run.arm, run.kind) in wanted]
+    kept = [run for run in earlier if run.folder not in here and _repeated(run) in wanted]
     whole = sealed({**as_json(plan), "runs": [as_json(run) for run in (*plan.runs, *kept)]})
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _repeated(run: Planned) -> tuple[str | None, ...] | None:
+    """Return what runs of other seeds share with this one; None for a run that has one seed alone."""
+    if run.phase == "transfer":
+        return (run.phase, run.task, run.arm, run.kind)
+    return (run.phase, run.arm) if run.phase == "pretrain" and run.pretrain_seed is not None else None
 
 
 def read_plans(root: Path) -> dict[Path, Plan]:

@@ -17,6 +17,7 @@ from benchmark.report.verdict import overall_verdict, task_verdict
 from benchmark.study.plan import Plan
 from mae_transfer.tasks import TASKS
 from metrics.accuracy import TOP1
+from perf import coverage_designs as designs
 
 
 def of(differences: list[float], margin: float | None, task: str = "t") -> Contrast:
@@ -103,3 +104,16 @@ def test_a_study_says_its_margins(study: Any) -> None:
         comparison
     )
     assert "Margins of what is no task and no metric here: fid." in about(comparison)
+
+
+def test_equivalence_is_found_in_a_simulated_study_where_it_is_true_and_not_where_it_is_not() -> None:
+    regime, rng, found = designs.SEEDS[0], np.random.default_rng(5), {}
+    times_RN = designs.drawn(regime.images)
+    for name, share in (("alike", 0.6), ("at the margin", 0.45), ("apart", 0.3)):
+        items = [
+            designs.compared(designs.study(regime, (0.6, share), (5, 1), times_RN, rng), regime.images, margin=15.0)
+            for _ in range(150)
+        ]
+        found[name] = sum(judge([item])[0].verdict == "equivalent" for item in items)
+    assert found["alike"] > 120 and found["apart"] == 0
+    assert found["at the margin"] <= 15  # 5 % are 7.5, and three standard errors 8

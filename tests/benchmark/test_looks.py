@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 
 from benchmark.compare.comparison import compare
-from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
+from benchmark.compare.contrast import ArmValues, Contrast, contrast, decide, judge
 from benchmark.compare.looks import Look, levels, look_at, overall, spent
 from benchmark.compare.records import open_store
 from benchmark.report.about import about
@@ -16,6 +16,7 @@ from benchmark.report.verdict import task_verdict
 from benchmark.study.plan import Plan
 from mae_transfer.tasks import TASKS
 from metrics.accuracy import TOP1
+from perf import coverage_designs as designs
 
 LOOKS = (3, 5, 8)
 
@@ -125,3 +126,14 @@ def test_a_study_of_one_look_that_is_given_more_seeds_says_so(study: Any) -> Non
     assert "Waiting for the next look, classification, MAE minus supervised: seeds 4." in records
     assert not any("Added" in line for line in first)
     assert any(line.startswith("No looks are declared: ") for line in said(())[0])
+
+
+def test_looks_inflate_false_verdicts_of_simulated_studies_unless_alpha_is_spent() -> None:
+    regime, rng = designs.SEEDS[0], np.random.default_rng(3)
+    times_RN, found = designs.drawn(regime.images), {(): 0, LOOKS: 0}
+    for _ in range(300):
+        values = designs.study(regime, (0.6, 0.6), (8, 1), times_RN, rng)
+        for looks in found:
+            items = [designs.compared(values[:, :count], regime.images, looks=looks) for count in LOOKS]
+            found[looks] += any(decide([item])[0].verdict != "inconclusive" for item in items)
+    assert found[LOOKS] <= 26 < found[()]  # 5 % are 15, and three standard errors 11

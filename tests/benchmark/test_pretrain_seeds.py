@@ -284,7 +284,33 @@ def test_plans_of_before_open_and_wrong_ones_are_refused(tmp_path: Path) -> None
     for changes, said in (
         ({"looks": (3, 3)}, "looks: [3, 3] must rise, from two seeds on"),
         ({"looks": (1, 3)}, "must rise, from two seeds on"),
+        ({"looks": tuple(range(2, 40))}, "looks: more than 20, or at more than 10,000 seeds"),
         ({"margins": {"top1": 0.0}}, "margins.top1: 0.0 is no number above 0"),
     ):
         with pytest.raises(ValueError, match=said.replace("[", r"\[").replace("]", r"\]")):
             replace(Plan(name="x"), **changes)
+
+
+def test_pretrainings_of_earlier_seeds_stay_in_the_plan(tmp_path: Path) -> None:
+    def plan(seed: int, *, repeated: bool = True) -> Plan:
+        of = seed if repeated else None
+        name = f"pretrain-mae-seed{seed}"
+        return Plan(
+            name="x",
+            runs=(
+                Planned(folder=name, phase="pretrain", kind=name, arm="mae", pretrain_seed=of),
+                Planned(folder=f"cars{seed}", phase="transfer", kind="cars", task="cars", arm="mae", pretrain_seed=of),
+            ),
+        )
+
+    write_plan(tmp_path, plan(0))
+    write_plan(tmp_path, plan(1))
+    found = [run.folder for run in read_plans(tmp_path)[tmp_path].runs]
+    assert found == ["pretrain-mae-seed1", "cars1", "pretrain-mae-seed0", "cars0"]
+    write_plan(tmp_path, plan(2, repeated=False))  # another study: an arm is pre-trained once
+    assert [run.folder for run in read_plans(tmp_path)[tmp_path].runs] == [
+        "pretrain-mae-seed2",
+        "cars2",
+        "cars1",
+        "cars0",
+    ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmark.compare.groups import read_groups
 from classification.subset import listed_images, relative
 from segmentation.data.classes import Classes, read_class_list, read_object_info
 from segmentation.data.layout import LAYOUTS
@@ -78,6 +79,18 @@ def test_voc_lists(campaign: Any, text: Any, tmp_path: Path) -> None:
 
     lists = ("\n".join(NAMES), "a b\nété\n", "a  1\nb -1\n", "a.jpg\nb\n", "../a\n")
     campaign.run(text(*lists), read, cases=300, names="train.txt")
+
+
+def test_groups_of_test_images(campaign: Any, text: Any, tmp_path: Path) -> None:
+    path = tmp_path / "groups.csv"
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        groups = read_groups(path)
+        assert all(name and group for name, group in groups.items())
+
+    forms = ("a/0001TP_1.png,x\nété.png,y\n\nc.png,x\n", 'a.png,"x,y"\na.png,"x,y"\n', "a.png,x\na.png,y\n")
+    campaign.run(text(*forms), read, cases=300, names="groups.csv")
 
 
 def test_lists_of_training_images(campaign: Any, text: Any, tmp_path: Path) -> None:

@@ -77,13 +77,22 @@ def test_record(campaign: Any, damaged_json: Any, tmp_path: Path) -> None:
 def test_plan(campaign: Any, damaged_json: Any, tmp_path: Path) -> None:
     good(tmp_path)
     runs = [
-        {"folder": f"{arm}{seed}", "phase": "transfer", "kind": "birds", "task": "birds", "arm": arm, "choice": "c"}
+        {
+            "folder": f"{arm}{seed}",
+            "phase": "transfer",
+            "kind": "birds",
+            "task": "birds",
+            "arm": arm,
+            "choice": "c",
+            "pretrain_seed": 0,
+        }
         for arm in ("random", "supervised", "mae")
         for seed in (0, 1)
     ]
     plan = {
         "name": "mine", "claim": "mae", "against": "supervised", "pass_mark": 50.0, "match": "samples_seen",
         "arms": ["random", "supervised", "mae"], "differ": [], "runs": runs,
+        "pretrain_seeds": "crossed", "margins": {"top1": 1.0}, "looks": [2, 3], "groups": {"birds": {"pattern": "(.)"}},
         "published": {"source": "a", "setting": "b", "rows": [{"variant": "v", "arm": "mae", "values": {"x": 1.0}}]},
     }  # fmt: skip
 
