@@ -101,7 +101,8 @@ def parse_with_config(
     if len(shown) < len(flags):
         about += f"\n\n{len(flags) - len(shown)} more flags: {name} {HELP_ALL}"
     made = _joined(cls, shown)
-    parsed = tyro.cli(made, args=argv, description=about)
+    # the recipe is of the command's name, since tyro leaves what was given out of its usage line
+    parsed = tyro.cli(made, args=argv, description=about, prog=f"{sys.argv[0]} {name}")
     values = {leaf.path: leaf.value(getattr(parsed, leaf.name)) for leaf in shown}
     return cls(**{flag: getattr(parsed, flag) for flag in own}), rebuilt(config, values)
 

@@ -139,7 +139,10 @@ def _family(leaf: Leaf) -> bool:
     return leaf.is_file
 
 
-def test_help_shows_what_a_run_needs_and_help_all_shows_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_what_a_run_needs_and_help_all_shows_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tools/train_cls.py"])
     texts = {}
     for flag in ("--help", "--help-all"):
         with pytest.raises(SystemExit) as left:
@@ -150,6 +153,7 @@ def test_help_shows_what_a_run_needs_and_help_all_shows_all(capsys: pytest.Captu
     assert "--warmup-start" not in texts["--help"] and "--warmup-start" in texts["--help-all"]
     assert "more flags: mae_base --help-all" in texts["--help"] and "(default: 20epochs)" not in texts["--help"]
     assert "5epochs" in texts["--help-all"]  # the recipe's warm-up
+    assert texts["--help"].splitlines()[0] == "usage: tools/train_cls.py mae_base [-h] [OPTIONS]"
 
 
 def test_a_recipe_may_stand_anywhere_and_is_named_where_it_is_misspelt() -> None:
