@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
 from itertools import pairwise
 from types import NoneType, UnionType
@@ -68,7 +68,7 @@ def leaves(config: Any) -> tuple[Leaf, ...]:
 def parse_with_config(
     cls: type[A], recipes: Recipes, argv: Sequence[str] | None, *, doc: str | None, noun: str = "recipe"
 ) -> tuple[A, Any]:
-    """Return the flags of a tool, a dataclass whose first field names a recipe, and the recipe's configuration.
+    """Return the flags of a tool, a dataclass whose positional names a recipe, and the recipe's configuration.
 
     The configuration has the values that were given in the place of the recipe's. --help shows the flags that a run
     usually needs, --help-all shows all, with the recipe's values where a recipe is named.
@@ -117,6 +117,45 @@ def rebuilt(config: Any, given: Mapping[tuple[str, ...], Any]) -> Any:
         if new != now:
             changed[f.name] = new
     return replace(config, **changed) if changed else config
+
+
+def positional(cls: Any) -> str:
+    """Return the field of a tool's flags that stands without a name: its recipe."""
+    return next(name for name, hint in _hints(cls).items() if tyro.conf.Positional in getattr(hint, "__metadata__", ()))
+
+
+def command_line(args: Any, config: Any = None, recipe: Any = None) -> list[str]:
+    """Return the words that `parse_with_config` makes these flags and this configuration of.
+
+    `config` is the configuration of the recipe, `recipe`, with what departs from it; both are None for a tool without.
+    """
+    kind: Any = type(args)
+    hints = _hints(kind)
+    places, needed, more = [], [], []
+    for f in fields(args):
+        value = getattr(args, f.name)
+        if tyro.conf.Positional in getattr(hints[f.name], "__metadata__", ()):
+            places.append(str(value))
+        elif f.default is MISSING and f.default_factory is MISSING:
+            needed += _words(f.name, value)
+        elif value != f.default:
+            more += _words(f.name, value)
+    if config is not None:
+        plain = {leaf.path: leaf.default for leaf in leaves(recipe)}
+        for leaf in leaves(config):
+            if leaf.default != plain[leaf.path]:
+                more += _words(leaf.name, leaf.default)
+    return [*places, *needed, *more]
+
+
+def _words(name: str, value: Any) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if isinstance(value, Duration | NoneType):
+        return [flag, duration_text(value)]
+    values = value if isinstance(value, tuple) else (value,)
+    return [flag, *(repr(item) if isinstance(item, float) else str(item) for item in values)]
 
 
 def _leaves(config: Any, path: tuple[str, ...]) -> Any:
@@ -169,8 +208,12 @@ def _typed(leaf: Leaf) -> Any:
     return Annotated[leaf.type, shown]
 
 
-def _text(value: Duration | None) -> list[str]:
-    return ["None" if value is None else f"{value.value:g}{value.unit}"]
+def duration_text(value: Duration | None) -> str:
+    """Return what `Duration.from_text` reads as this length."""
+    if value is None:
+        return "None"
+    short = f"{value.value:g}"
+    return f"{short if float(short) == value.value else repr(value.value)}{value.unit}"
 
 
 _DURATION = PrimitiveConstructorSpec(
@@ -178,7 +221,7 @@ _DURATION = PrimitiveConstructorSpec(
     metavar="{N|Nsteps|Nepochs|Nsamples|None}",
     instance_from_str=lambda texts: Duration.from_text(texts[0]),
     is_instance=lambda value: isinstance(value, Duration | NoneType),
-    str_from_instance=_text,
+    str_from_instance=lambda value: [duration_text(value)],
 )
 
 

@@ -56,6 +56,14 @@ def configured(argv: Sequence[str] | None, specs: Sequence[TaskSpec], *, doc: st
     Raises ValueError for flags that contradict each other or the recipe.
     """
     args, config = parse_with_config(TrainArgs, recipes_of(specs), argv, doc=doc)
+    return args, with_length(args, config)
+
+
+def with_length(args: TrainArgs, config: Any) -> Any:
+    """Return the configuration with the length and the micro-batches that the flags give it.
+
+    Raises ValueError for two lengths, and a batch that the processes cannot share.
+    """
     run = config.run
     if args.steps is not None and args.epochs is not None:
         raise ValueError("--steps and --epochs were both given; the run has one length.")
@@ -67,7 +75,7 @@ def configured(argv: Sequence[str] | None, specs: Sequence[TaskSpec], *, doc: st
         from engine.training.processes import processes
 
         run = replace(run, accumulate=micro_batches(run.batch_size, args.max_per_device, processes()))
-    return args, replace(config, run=run)
+    return replace(config, run=run)
 
 
 def micro_batches(batch_size: int, most: int, devices: int) -> int:
@@ -95,6 +103,14 @@ def train(argv: Sequence[str] | None, specs: Sequence[TaskSpec], *, doc: str | N
     as_bytes()
     try:
         args, config = configured(argv, specs, doc=doc)
+    except ValueError as error:
+        return fail(error)
+    return start(args, config, specs)
+
+
+def start(args: TrainArgs, config: Any, specs: Sequence[TaskSpec]) -> int:
+    """Train with flags and the configuration that they make, and return the exit code, as `train`."""
+    try:
         _check_there(args)
         refuse_over_inputs(args, config)
     except (ValueError, OSError) as error:

@@ -39,7 +39,11 @@ class Args:
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
-    args = parse(Args, argv, doc=__doc__)
+    return carry_out(parse(Args, argv, doc=__doc__))
+
+
+def carry_out(args: Args) -> int:
+    """Hold out, and return the exit code: 0 done, 1 failed."""
     try:
         if not 0 < args.share < 1:
             raise ValueError(f"--share {args.share:g}: give a number between 0 and 1 (a fifth is 0.2).")

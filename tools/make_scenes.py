@@ -26,7 +26,11 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the scenes, say where they are, and return the exit code."""
-    arguments = parse(Arguments, argv, doc=__doc__)
+    return carry_out(parse(Arguments, argv, doc=__doc__))
+
+
+def carry_out(arguments: Arguments) -> int:
+    """Write the scenes, say where they are, and return the exit code."""
     try:
         index = write_scenes(arguments.out, arguments.scenes)
     except (ValueError, OSError) as error:

@@ -41,7 +41,7 @@ class Args(InitFlags):
 
 def configured(argv: list[str] | None) -> tuple[Args, ProbeConfig]:
     """Return the flags and the configuration before the weights are read. Raises ValueError for an unknown ViT."""
-    return parse_with_config(Args, {name: _of(name) for name in FAMILY}, argv, doc=__doc__, noun="ViT")
+    return parse_with_config(Args, RECIPES, argv, doc=__doc__, noun="ViT")
 
 
 def _of(name: str) -> Callable[[], ProbeConfig]:
@@ -53,10 +53,21 @@ def _of(name: str) -> Callable[[], ProbeConfig]:
     return config
 
 
+RECIPES = {name: _of(name) for name in FAMILY}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     try:
         args, config = configured(argv)
+    except ValueError as error:
+        return fail(error)
+    return carry_out(args, config)
+
+
+def carry_out(args: Args, config: ProbeConfig) -> int:
+    """Probe, and return the exit code: 0 done, 1 failed."""
+    try:
         from backbones.weights.initial import with_architecture
         from classification.probe.run import run_probes
 

@@ -14,9 +14,8 @@ import shlex
 import shutil
 import sys
 import time
-import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -25,23 +24,21 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from backbones.config import FAMILY
 from benchmark.compare.fairness import Later
-from benchmark.runner.attempt import Tool
 from benchmark.runner.scheduler import Suite, exit_code
 from benchmark.runner.slurm import FOLDER as SLURM_FOLDER
 from benchmark.runner.slurm import submit
 from benchmark.runner.status import dry_run_text, status_text
 from benchmark.study.prepare import Prepared, prepare
+from benchmark.study.tool import Tool
 from classification.config import ProbeConfig
 from engine.config import as_json
-from engine.flags import leaves
-from engine.launch import TrainArgs, configured, fail, parse, train
-from engine.spec import TaskSpec, TaskTable, of_tool, with_later_fields
+from engine.launch import TrainArgs, fail, parse, start, with_length
+from engine.spec import TaskSpec, TaskTable, of_tool, recipes_of, with_later_fields
 from files.locking import locked
 from mae_transfer.tasks import TASKS
 from metrics.accuracy import TOP1
-from scenes.config import SceneCounts, ScenesConfig
+from scenes.config import ScenesConfig
 from tools import hold_out, make_scenes, probe
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
@@ -71,18 +68,15 @@ class Args:
     """Runs side by side on this machine, each with its share of the cores and one of the GPUs in turn."""
 
 
-def flags_of(args: type[Any], *configs: Any) -> dict[str, bool]:
-    """Return the names of a tool's flags, its own and those of configurations, and whether each names a file."""
-    hints = typing.get_type_hints(args)
-    own = {f.name: Path in (hints[f.name], *typing.get_args(hints[f.name])) for f in fields(args)}
-    return own | {leaf.name: leaf.is_file for config in configs for leaf in leaves(config)}
-
-
 def trainer(specs: Sequence[TaskSpec], later: Later) -> Tool:
     """Return the tool that trains some tasks; `later` gives a configuration of before the fields of today."""
 
-    def config(argv: list[str]) -> dict[str, Any]:
-        return as_json(configured(argv, specs, doc=None)[1])
+    def run(args: TrainArgs, config: Any) -> int:
+        try:
+            config = with_length(args, config)
+        except ValueError as error:
+            return fail(error)
+        return start(args, config, specs)
 
     def preload() -> None:
         for spec in specs:
@@ -90,52 +84,52 @@ def trainer(specs: Sequence[TaskSpec], later: Later) -> Tool:
             import_module(spec.module)
         import_module("engine.training.loop")
 
-    configs = [recipe() for spec in specs for recipe in spec.recipes.values()]
     return Tool(
-        main=partial(_train, specs),
-        config=config,
-        flags=flags_of(TrainArgs, *configs),
+        args=TrainArgs,
+        recipes=recipes_of(specs),
+        run=run,
+        settings=lambda args, config: as_json(with_length(args, config)),
         later=later,
         metric=specs[0].primary,
         preload=preload,
     )
 
 
-def _train(specs: Sequence[TaskSpec], argv: list[str]) -> int:
-    return train(argv, specs, doc=None)
-
-
-def _probe(argv: list[str]) -> int:
+def _probe(args: probe.Args, config: ProbeConfig) -> int:
     """Probe anew where a probe was cut off: its features are cached, and it refuses a folder with half its results."""
-    out = Path(argv[argv.index("--out") + 1])
     for name in ("knn", "linear_features"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    return probe.main([text for text in argv if text != "--resume"])
+        shutil.rmtree(args.out / name, ignore_errors=True)
+    return probe.carry_out(args, config)
 
 
-def _probe_config(argv: list[str]) -> dict[str, Any]:
-    _, config = probe.configured(argv)
+def _probe_settings(_: probe.Args, config: ProbeConfig) -> dict[str, Any]:
     return {**as_json(config), "leading": f"depth{config.backbone.depth:02d}_{config.pooling}"}
 
 
-def _scene_flags() -> dict[str, bool]:
-    """Return the flags of make_scenes, whose configuration is nested and whose command line is flat."""
-    return {"out": True} | {f.name: False for part in (ScenesConfig, SceneCounts) for f in fields(part)}
+@dataclass(frozen=True, kw_only=True)
+class _Scenes:
+    """Flags of make_scenes beside those of the scenes."""
+
+    out: Path
+
+
+def _make_scenes(args: _Scenes, config: ScenesConfig) -> int:
+    return make_scenes.carry_out(make_scenes.Arguments(out=args.out, scenes=config))
 
 
 def tools_for(tasks: TaskTable) -> dict[str, Tool]:
     """Return the tools that a study of these tasks calls."""
     later = partial(with_later_fields, tasks)
-    probed = ProbeConfig(backbone=next(iter(FAMILY.values())))
     trained = dict.fromkeys(spec.tool for spec in tasks.values() if spec.module is not None)
     return {
-        "make_scenes": Tool(main=make_scenes.main, config=None, flags=_scene_flags()),
-        "hold_out": Tool(main=hold_out.main, config=None, flags={}),
+        "make_scenes": Tool(args=_Scenes, recipes={"": ScenesConfig}, run=_make_scenes),
+        "hold_out": Tool(args=hold_out.Args, run=lambda args, _: hold_out.carry_out(args)),
         **{tool: trainer(of_tool(tasks, tool), later) for tool in trained},
         "probe": Tool(
-            main=_probe,
-            config=_probe_config,
-            flags=flags_of(probe.Args, probed),
+            args=probe.Args,
+            recipes=probe.RECIPES,
+            run=_probe,
+            settings=_probe_settings,
             later=later,
             metric=TOP1,
             preload=partial(import_module, "classification.probe.run"),
@@ -148,7 +142,7 @@ TOOLS = tools_for(TASKS)
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 all done, 1 something failed, 130 interrupted."""
-    start = time.monotonic()
+    began = time.monotonic()
     args = parse(Args, argv, doc=__doc__)
     try:
         if args.at_once < 1:
@@ -171,17 +165,17 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         made.refuse()
         if args.dry_run:
-            print(dry_run_text(made.study.name, made.runs, made.checked, made.out))
+            print(dry_run_text(made.study.name, made.runs, made.out))
             return 0
         if args.launcher == "slurm":
             print(_handed_in(made, args.trust_pickle))
             return 0
-        return _here(made, args.at_once, shlex.join(argv or sys.argv[1:]), start)
+        return _here(made, args.at_once, shlex.join(argv or sys.argv[1:]), began)
     except (ValueError, OSError) as error:
         return fail(error)
 
 
-def _here(made: Prepared, at_once: int, command: str, start: float) -> int:
+def _here(made: Prepared, at_once: int, command: str, began: float) -> int:
     from benchmark.report.closing import closing_report
 
     suite = Suite(TOOLS, Console(), at_once=at_once)
@@ -189,7 +183,7 @@ def _here(made: Prepared, at_once: int, command: str, start: float) -> int:
         _say(note)
         made.write_plan()
         outcomes = suite.carry_out(made.runs)
-        print(closing_report(made.out, outcomes, TASKS, seconds=time.monotonic() - start))
+        print(closing_report(made.out, outcomes, TASKS, seconds=time.monotonic() - began))
     if suite.stopped:
         print(f"Stopped. Continue with: python tools/run_benchmark.py {command}")
     return exit_code(outcomes, stopped=suite.stopped)

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark.runner.attempt import Tool
 from benchmark.runner.scheduler import Suite
 from benchmark.study.prepare import COPY, prepare
+from benchmark.study.tool import Tool
+from engine.flags import command_line
 from tools.run_benchmark import TOOLS
 
 
@@ -60,8 +61,9 @@ def _by_torchrun(name: str, tool: Tool, processes: int) -> Tool:
         return tool
     script = str(Path(__file__).with_name(f"{name}.py"))
 
-    def main(argv: list[str]) -> int:
-        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", script, *argv]
+    def run(args: Any, config: Any) -> int:
+        words = command_line(args, config, tool.recipes[args.recipe]())
+        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", script, *words]
         os.execv(sys.executable, [sys.executable, *command])
 
-    return replace(tool, main=main)
+    return replace(tool, run=run)

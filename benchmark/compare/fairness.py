@@ -29,7 +29,7 @@ TRANSFER_FIELDS = (
     "libraries",
 )
 PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
-    "samples_seen": ("data", "train_split", "train_images", "samples_seen", "architecture"),
+    "samples": ("data", "train_split", "train_images", "samples_seen", "architecture"),
     "flops": ("data", "train_split", "train_images", "architecture"),
     "none": ("architecture",),
 }
@@ -62,12 +62,10 @@ def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), late
     return problems
 
 
-def pretraining_problems(
-    stored: Sequence[Stored], match: Match = "samples_seen", differ: Sequence[str] = ()
-) -> list[str]:
+def pretraining_problems(stored: Sequence[Stored], match: Match = "samples", differ: Sequence[str] = ()) -> list[str]:
     """Return what the pre-training arms do not share of what they should by `match`.
 
-    samples_seen: images, samples seen, architecture. flops: images, architecture, multiply-adds within
+    samples: images, samples seen, architecture. flops: images, architecture, multiply-adds within
     FLOPS_TOLERANCE. none: the architecture alone. The parts of it in `differ` may be unequal.
     """
     names = PRETRAINING_FIELDS[match]

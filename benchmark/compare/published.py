@@ -17,7 +17,7 @@ from typing import Any
 from benchmark.compare.lines import arm_of
 from benchmark.compare.records import Stored
 from benchmark.compare.seeds import Summary, summarise
-from benchmark.study.spec import RATE_FLAG
+from benchmark.study.search import RATE_FLAG
 from files.parsing import parse_yaml
 from files.typed import from_json
 

@@ -11,7 +11,7 @@ from benchmark.compare.lines import CHECKPOINT_NAME, Line, arm_of, line_of
 from benchmark.study.plan import NAME as PLAN_NAME
 from benchmark.study.plan import Groups, Plan, Planned, planned_at, read_plans
 from benchmark.study.search import NAME as CHOICE_NAME
-from benchmark.study.search import Choice, read_choice
+from benchmark.study.search import RATE_FLAG, Choice, read_choice
 from engine.records.own_files import damaged_files
 from engine.records.record import RECORD_NAME, RunRecord, read_record, standing
 from engine.spec import TaskTable, check_metrics
@@ -36,6 +36,8 @@ class Stored:
     """Where its results stand; None for what is no transfer: pre-training, the search of a learning rate."""
     choice: Choice | None = None
     """The search that its learning rate is from, where a study has searched it."""
+    command: str = ""
+    """Repeats the run alone; empty where no study has planned it."""
     checkpoint_sha256: str | None = None
     """Of the backbone that the run left; None where it leaves none."""
     pretrain_seed: int | None = None
@@ -182,6 +184,9 @@ def _stored(
             choice = read_choice(inside(top, planned.choice, source=top / PLAN_NAME))
         if top is not None and planned.task is not None and planned.task in groups:
             grouping = Grouping(groups[planned.task], top, top / PLAN_NAME)
+    command = "" if planned is None else planned.command
+    if command and choice is not None:
+        command += f" --{RATE_FLAG.replace('_', '-')} {choice.base_lr!r}"
     damaged = damaged_files(folder, record)
     return Stored(
         folder=folder,
@@ -189,6 +194,7 @@ def _stored(
         arm=arm,
         line=line,
         choice=choice,
+        command=command,
         checkpoint_sha256=_checkpoint(folder, record, damaged),
         pretrain_seed=None if planned is None else planned.pretrain_seed,
         grouping=grouping,

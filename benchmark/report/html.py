@@ -156,11 +156,12 @@ def _run(item: Stored, root: Path) -> tuple[str, ...]:
     )
 
 
-def _configs(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return (run, JSON) of what made each run, without its results."""
+def _configs(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Return (run, command that repeats it, JSON) of what made each run, without its results."""
     kept = ("config", "data", "data_notes", "unreadable_images", "weights_path", "weights_report", "libraries")
+    root = comparison.store.root
     return [
-        (str(item.folder.relative_to(comparison.store.root)), json.dumps(_only(as_json(item.record), kept), indent=1))
+        (str(item.folder.relative_to(root)), item.command, json.dumps(_only(as_json(item.record), kept), indent=1))
         for item in comparison.store.stored[:MOST_CONFIGS]
     ]
 

@@ -1,40 +1,22 @@
 """One run at work in a process of its own: started or continued, watched, asked to stop, and judged at its end."""
 
 import os
+import shlex
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from benchmark.compare.fairness import Later
 from benchmark.runner.process import INTERRUPTED, fork
 from benchmark.runner.recorded import record_of
-from benchmark.study.matrix import PATHS, Run
+from benchmark.study.matrix import Run
 from benchmark.study.search import is_settled
+from benchmark.study.tool import Tool
 from engine.share import Share
-from metrics.metric import Metric
 
 Status = Literal["completed", "recorded", "failed", "interrupted", "not run"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tool:
-    """A command-line tool as the suite calls it."""
-
-    main: Callable[[list[str]], int]
-    """Takes the command line and returns the exit code."""
-    config: Callable[[list[str]], dict[str, Any]] | None
-    """The configuration that its record would hold; None for a tool that leaves no record and repeats no work."""
-    flags: PATHS
-    """Names of its flags, and which of them name a file or folder."""
-    later: Later | None = None
-    """Gives a configuration of before the fields that came after it."""
-    metric: Metric | None = None
-    """What its runs lead with; None for a tool that leaves no record."""
-    preload: Callable[[], object] = lambda: None
-    """Imports what a run needs: once, before runs are forked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +44,17 @@ class Attempt:
         """
         self.number, self.run, self.share, self._tool = number, run, share, tool
         self.fresh = not (run.out.is_dir() and any(run.out.iterdir()))  # so that its time tells how long its kind takes
-        self.resuming = tool.config is not None and not self.fresh
-        argv = [*run.argv, "--resume"] if self.resuming else [*run.argv]
+        self.resuming = tool.settings is not None and not self.fresh
+        assert run.job is not None  # of a run that was not refused
+        job = run.job.resumed() if self.resuming else run.job
         self._printed_before = run.log.stat().st_size if run.log.exists() else 0
         self._start = time.monotonic()
-        self._child = fork(tool.main, argv, name=run.name, log=run.log, share=share)
+        self._child = fork(
+            partial(tool.run, job.args, job.config),
+            title=f"{run.name}: {shlex.join([run.tool, *job.command()])}",
+            log=run.log,
+            share=share,
+        )
 
     @property
     def sentinel(self) -> int:
@@ -109,7 +97,7 @@ class Attempt:
         recorded = record.status if record else None
         if run.phase == "search" and code == 1 and record is not None and is_settled(record):  # the rate is too high
             return Outcome(run=run, status="completed", seconds=seconds, error=record.error)
-        if code == 0 and (self._tool.config is None or recorded == "completed"):
+        if code == 0 and (self._tool.settings is None or recorded == "completed"):
             return Outcome(run=run, status="completed", seconds=seconds)
         if (recorded == "interrupted" and code == INTERRUPTED) or (stopped and code != 1):
             by = record.error if record and record.error else "a signal"

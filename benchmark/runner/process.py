@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,14 +22,14 @@ INTERRUPTED = 130
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def fork(main: Callable[[list[str]], int], argv: Sequence[str], *, name: str, log: Path, share: Share) -> BaseProcess:
-    """Return the started process that calls `main(argv)`; what it prints is appended to `log`.
+def fork(work: Callable[[], int], *, title: str, log: Path, share: Share) -> BaseProcess:
+    """Return the started process that calls `work`; what it prints is appended to `log`, below the title.
 
     Call with STOPS blocked (`blocked_stops`), so that no signal falls between the fork and the child's own handling.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork")
-    process = context.Process(target=_run, args=(main, list(argv), name, log, share), name=name)
+    process = context.Process(target=_run, args=(work, title, log, share), name=log.stem)
     process.start()
     return process
 
@@ -44,7 +44,7 @@ def blocked_stops() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run(main: Callable[[list[str]], int], argv: list[str], name: str, log: Path, share: Share) -> None:
+def _run(work: Callable[[], int], title: str, log: Path, share: Share) -> None:
     # a group of its own: the terminal's Ctrl-C reaches the parent alone, which passes it on once
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,11 +54,11 @@ def _run(main: Callable[[list[str]], int], argv: list[str], name: str, log: Path
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _redirect(log)
     share.take()
-    print(f"--- {name}: {' '.join(argv)}")
+    print(f"--- {title}")
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     try:
         with locked(log.parent, shared=True):  # by which the next suite sees a run that outlives a killed one
-            code = main(argv)
+            code = work()
     except KeyboardInterrupt:
         code = INTERRUPTED
     except SystemExit as leaving:  # the command-line parser leaves so

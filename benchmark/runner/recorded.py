@@ -1,13 +1,11 @@
 """What the folder of a run says: whether it is finished, and whether with the settings that are wanted now."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from backbones.weights.checksum import check_stamp
 from benchmark.compare.fairness import Later
-from benchmark.study.matrix import FILE_ARCHITECTURE, Run
+from benchmark.study.matrix import Run
 from benchmark.study.search import is_settled
 from engine.config import differences
 from engine.records.own_files import own_file
@@ -53,15 +51,15 @@ def spoilt_outputs(run: Run, record: RunRecord) -> list[str]:
     return found
 
 
-def other_settings(
-    run: Run, record: RunRecord, config: Callable[[list[str]], dict[str, Any]], later: Later | None = None
-) -> list[str]:
+def other_settings(run: Run, record: RunRecord, later: Later | None = None) -> list[str]:
     """Return in what a finished run differs from the one that is wanted now; `later` is as fairness takes it."""
-    wanted = json.loads(json.dumps(config([*run.argv])))
+    wanted = json.loads(json.dumps(run.settings))
     found = differences(record.config, wanted)
     if found and later is not None:
         found = differences(later(record.task, record.config), wanted)
-    if FILE_ARCHITECTURE[0] in run.argv:  # the weights have it, whose sha256 is compared below
+    if (
+        run.job is not None and getattr(run.job.args, "init_architecture", "recipe") == "file"
+    ):  # the weights have it, whose sha256 is compared below
         found = [line for line in found if not line.startswith("backbone.") or line.startswith("backbone.image_size")]
     if run.data is not None and Path(record.data).resolve() != run.data.resolve():
         found.append(f"data: {record.data} -> {run.data}")

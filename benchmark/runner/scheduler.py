@@ -3,20 +3,19 @@
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
-from benchmark.runner.attempt import Attempt, Outcome, Tool
+from benchmark.runner.attempt import Attempt, Outcome
 from benchmark.runner.process import INTERRUPTED, STOPS, blocked_stops
 from benchmark.runner.progress import Estimate, Screen, clock
 from benchmark.runner.recorded import is_finished, other_settings, record_of, spoilt_outputs
-from benchmark.study.matrix import Run
+from benchmark.study.matrix import Run, with_rate
 from benchmark.study.search import Choice, choose
-from benchmark.study.spec import RATE_FLAG
+from benchmark.study.tool import Tool
 from engine.share import shares
 from files.locking import LockedError, locked
 
@@ -114,7 +113,7 @@ class Suite:
 
     def is_there(self, run: Run) -> bool:
         """Return whether a run has left its result, as far as its folder tells."""
-        if self.tools[run.tool].config is None:
+        if self.tools[run.tool].settings is None:
             return run.out.is_dir()
         return is_finished(run, record_of(run))
 
@@ -140,8 +139,8 @@ class Suite:
             return Outcome(run=run, status="not run", error=str(error))
         try:
             record = record_of(run)
-            if tool.config is not None and record is not None and is_finished(run, record):
-                if other := other_settings(run, record, tool.config, tool.later):
+            if tool.settings is not None and record is not None and is_finished(run, record):
+                if other := other_settings(run, record, tool.later):
                     why = (
                         f"{run.out}: holds a finished run of other settings ({'; '.join(other)}). "
                         "Remove that folder to run it anew, or give another --out."
@@ -173,7 +172,7 @@ class Suite:
         if choice not in self._chosen:
             self._chosen.append(choice)
             self.console.print(choice.line(), markup=False, highlight=False, soft_wrap=True)
-        return replace(run, argv=(*run.argv, f"--{RATE_FLAG.replace('_', '-')}", repr(choice.base_lr)))
+        return with_rate(run, choice.base_lr)
 
     def _watch(self, screen: Screen, estimate: Estimate) -> list[Attempt]:
         """Wait for a moment, show how far the runs are, and return those that have ended."""

@@ -12,7 +12,6 @@ from tabulate import tabulate
 
 from benchmark.runner.progress import clock
 from benchmark.runner.recorded import record_of, spoilt_outputs
-from benchmark.study.checks import Checked
 from benchmark.study.matrix import Run
 from benchmark.study.search import is_settled
 from engine.records.record import standing
@@ -42,17 +41,17 @@ class Outlook:
     """measured, at least (checkpoints of the backbone alone), unknown."""
 
 
-def outlooks(runs: Sequence[Run], checked: Checked) -> list[Outlook]:
+def outlooks(runs: Sequence[Run]) -> list[Outlook]:
     """Return what each kind of run would take, in the order of the phases."""
     kinds: dict[str, list[Run]] = {}
     for run in runs:
         kinds.setdefault(run.kind, []).append(run)
-    return [_outlook(mine, checked) for mine in kinds.values()]
+    return [_outlook(mine) for mine in kinds.values()]
 
 
-def dry_run_text(name: str, runs: Sequence[Run], checked: Checked, out: Path) -> str:
+def dry_run_text(name: str, runs: Sequence[Run], out: Path) -> str:
     """Return the matrix as a table, with numbers of runs, hours and disk."""
-    found = outlooks(runs, checked)
+    found = outlooks(runs)
     rows = [
         (
             item.phase,
@@ -113,19 +112,19 @@ def state_of(run: Run) -> str:
     return f"{standing(run.out, record)} {step}" + (f": {record.error}" if record.error else "")
 
 
-def _outlook(mine: Sequence[Run], checked: Checked) -> Outlook:
+def _outlook(mine: Sequence[Run]) -> Outlook:
     first = mine[0]
     done = [run for run in mine if state_of(run).startswith("completed")]
     took = [record.cost.total_seconds for run in done if (record := record_of(run)) is not None]
     sizes = [_size(run.out) for run in done]
-    least = _checkpoint_bytes(first, checked)
+    least = _checkpoint_bytes(first)
     arms = len({run.arm for run in mine if run.arm is not None})
     what = first.kind.partition(" ")[2] or first.kind
     return Outlook(
         phase=first.phase,
         what=f"{what}, {arms} arms" if arms > 1 else what,
         tool=first.tool,
-        recipe=first.argv[0] if first.phase != "data" else "",
+        recipe=first.recipe or "",
         runs=len(mine),
         done=len(done),
         seconds=fmean(took) if took else first.seconds,
@@ -135,9 +134,9 @@ def _outlook(mine: Sequence[Run], checked: Checked) -> Outlook:
     )
 
 
-def _checkpoint_bytes(run: Run, checked: Checked) -> float | None:
-    config = checked.config(run)
-    if not isinstance(config, dict) or not {"run", "backbone"} <= config.keys():
+def _checkpoint_bytes(run: Run) -> float | None:
+    config = run.settings
+    if config is None or not {"run", "backbone"} <= config.keys():
         return None
     vit: dict[str, Any] = config["backbone"]
     return float(config["run"]["keep_last"] * ADAMW_BYTES * BLOCK * vit["depth"] * vit["embed_dim"] ** 2)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.study.spec import Flag
-
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
@@ -29,32 +27,34 @@ class Length:
         return cls(arm=arm, value=value, unit=unit, batch_size=batch, repeats=config.get("repeats", 1))
 
     @property
-    def passes(self) -> tuple[str, float]:
-        """Image passes, or epochs, which are as many passes of the same images, both with every crop counted."""
+    def samples(self) -> tuple[str, float]:
+        """Samples seen, or epochs, which are as many of the same images, both with every crop counted."""
         each = self.value * self.repeats
         return ("images", each * self.batch_size) if self.unit == "steps" else (self.unit, each)
 
     def __str__(self) -> str:
-        unit, passes = self.passes
+        unit, samples = self.samples
         crops = f", {self.repeats} crops of each" if self.repeats > 1 else ""
         if self.unit == "steps":
-            return f"{passes:,.0f} images ({self.value:g} steps of {self.batch_size}{crops})"
-        return f"{passes:g} {unit}" + (f" ({self.value:g}{crops})" if crops else "")
+            return f"{samples:,.0f} images ({self.value:g} steps of {self.batch_size}{crops})"
+        return f"{samples:g} {unit}" + (f" ({self.value:g}{crops})" if crops else "")
 
 
 def unequal_samples(lengths: Sequence[Length]) -> str | None:
-    """Return what is unequal in the image passes of the arms, None where they are equal."""
-    if len({length.passes for length in lengths}) < 2:
+    """Return what is unequal in the samples seen of the arms, None where they are equal."""
+    if len({length.samples for length in lengths}) < 2:
         return None
     each = "; ".join(f"{length.arm} {length}" for length in lengths)
     return (
-        f"budget.match: samples_seen, but the pre-trainings see different numbers of images: {each}. Give all of them "
+        f"budget.match: samples, but the pre-trainings see different numbers of images: {each}. Give all of them "
         "the same steps and batch_size (or the same epochs) times repeats, or state `match: flops` or `match: none`."
     )
 
 
-def flops_lengths(lengths: Sequence[Length], flops: Mapping[str, float | None], reference: str) -> dict[str, Flag]:
-    """Return by arm the flag of the length at which it costs as many multiply-adds as the reference arm.
+def flops_lengths(
+    lengths: Sequence[Length], flops: Mapping[str, float | None], reference: str
+) -> dict[str, dict[str, float]]:
+    """Return by arm the length, as a flag and its value, at which it costs as many multiply-adds as the reference arm.
 
     `flops` are of training on one image pass. Raises ValueError where they are not known, or the lengths are in
     different units.
@@ -64,7 +64,7 @@ def flops_lengths(lengths: Sequence[Length], flops: Mapping[str, float | None], 
         raise ValueError(
             f"budget.match: flops, but the multiply-adds per image of {', '.join(unknown)} are not known: no record of "
             "such a run lies in the study's folder. Give `flops_per_image` under `pretrain` (the record of a run of "
-            "one step, in another folder, has it under cost), or state `match: samples_seen`."
+            "one step, in another folder, has it under cost), or state `match: samples`."
         )
     units = {length.unit for length in lengths}
     if len(units) > 1:
@@ -72,14 +72,14 @@ def flops_lengths(lengths: Sequence[Length], flops: Mapping[str, float | None], 
             f"budget.match: flops, but the lengths are in {' and '.join(sorted(units))}; give all in steps."
         )
     first = next(length for length in lengths if length.arm == reference)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for length in lengths:
         if length.arm == reference:
             continue
         ratio = (flops[reference] or 0.0) / (flops[length.arm] or 1.0)
         if length.unit == "steps":
-            steps = first.passes[1] * ratio / (length.batch_size * length.repeats)
-            found[length.arm] = Flag("steps", (str(max(1, round(steps))),))
+            steps = first.samples[1] * ratio / (length.batch_size * length.repeats)
+            found[length.arm] = {"steps": max(1, round(steps))}
         else:
-            found[length.arm] = Flag(length.unit, (repr(first.passes[1] * ratio / length.repeats),))
+            found[length.arm] = {length.unit: first.samples[1] * ratio / length.repeats}
     return found

@@ -1,56 +1,33 @@
 """What would fail in a study, found before anything runs: missing files, wrong flags and recipes, unequal budgets."""
 
-import io
 import json
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmark.compare.fairness import ARCHITECTURE
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
 from benchmark.study.matrix import Matrix, Run
-from benchmark.study.spec import RATE_FLAG, Flag, Study
+from benchmark.study.spec import Study
 from engine.config import differences
 from engine.records.record import RECORD_NAME, TRAINED, read_record
 from files.naming import LONGEST
 
-Config = Callable[[list[str]], dict[str, Any]]
 MOST_SAID = 12
 # of a configuration: the multiply-adds of an image pass do not follow them
 NOT_OF_AN_IMAGE = frozenset({"length", "seed"})
 
 
-class Checked:
-    """The configurations of a study's runs, each built once as its tool builds it."""
-
-    def __init__(self, configs: Mapping[str, Config | None]) -> None:
-        self._configs = configs
-        self._built: dict[tuple[str, ...], dict[str, Any] | str] = {}
-
-    def config(self, run: Run, *more: str) -> dict[str, Any] | str | None:
-        """Return a run's configuration, a text that says what is wrong with it, or None for a tool without any."""
-        build = self._configs[run.tool]
-        if build is None:
-            return None
-        # neither the folder nor the weights nor the seed change what can be wrong
-        key = (run.tool, *_without(run.argv, "--out", "--init", "--seed", "--arm"), *more)
-        if key not in self._built:
-            self._built[key] = _built(build, [*run.argv, *more])
-        return self._built[key]
-
-
-def problems(study: Study, runs: Sequence[Run], checked: Checked) -> list[str]:
+def problems(study: Study, runs: Sequence[Run]) -> list[str]:
     """Return what is wrong with a study, one line each; empty where nothing is."""
     found = (
         *_names(runs),
         *_files(runs),
-        *_flags(runs, checked),
-        *_architectures(study, runs, checked),
-        *_searches(study, runs, checked),
+        *(f"{_place(run)}: {run.fault}" for run in runs if run.fault is not None),
+        *_architectures(study, runs),
+        *_searches(study, runs),
     )
     return [*dict.fromkeys(found)]
 
@@ -62,28 +39,24 @@ def refuse(file: str, found: Sequence[str]) -> None:
         raise ValueError("\n  ".join([f"{file}: nothing was run, since", *found[:MOST_SAID], *more]))
 
 
-def budget(study: Study, matrix: Matrix, checked: Checked, out: Path) -> dict[str, Flag]:
+def budget(study: Study, matrix: Matrix, out: Path) -> dict[str, dict[str, float]]:
     """Return by arm the lengths that FLOPs ask for; empty for the other budgets.
 
     Raises ValueError where the pre-trainings of the arms do not see as much, or what they see is not known.
     """
     runs = [run for run in matrix.runs() if run.phase == "pretrain"]
-    if study.match == "none" or len(runs) < 2:
+    match = study.budget.match
+    configs = {run.arm or "": run.settings for run in runs if run.settings is not None}
+    if match == "none" or len(runs) < 2 or len(configs) < len(runs):  # what is wrong with a run is said by `problems`
         return {}
-    configs = {}
-    for run in runs:
-        config = checked.config(run)
-        if not isinstance(config, dict):
-            return {}  # said by `problems`
-        configs[run.arm or ""] = config
     lengths = [Length.of(arm, config) for arm, config in configs.items()]
     if len({run.data for run in runs}) > 1:
         each = "; ".join(f"{run.arm} {run.data}" for run in runs)
         raise ValueError(
-            f"budget.match: {study.match}, but the pre-trainings are on different images: {each}. Give all the same "
+            f"budget.match: {match}, but the pre-trainings are on different images: {each}. Give all the same "
             "data, or state `match: none`."
         )
-    if study.match == "samples_seen":
+    if match == "samples":
         if (unequal := unequal_samples(lengths)) is not None:
             raise ValueError(unequal)
         return {}
@@ -92,7 +65,7 @@ def budget(study: Study, matrix: Matrix, checked: Checked, out: Path) -> dict[st
     for run, (arm, config) in zip(runs, configs.items(), strict=True):
         stated = known[arm].flops_per_image
         flops[arm] = _recorded_flops(out, run, config) if stated is None else TRAINED * stated
-    return flops_lengths(lengths, flops, study.claim if study.claim in known else next(iter(known)))
+    return flops_lengths(lengths, flops, study.compare.claim if study.compare.claim in known else next(iter(known)))
 
 
 def _names(runs: Sequence[Run]) -> Iterator[str]:
@@ -110,20 +83,12 @@ def _files(runs: Sequence[Run]) -> Iterator[str]:
                 yield f"{_place(run)}: {path} is not there; mend the path, or give another root by --data"
 
 
-def _flags(runs: Sequence[Run], checked: Checked) -> Iterator[str]:
-    for run in runs:
-        rate = () if run.search is None else (f"--{RATE_FLAG.replace('_', '-')}", repr(run.search.grid[0][0]))
-        found = checked.config(run, *rate)
-        if isinstance(found, str):
-            yield f"{_place(run)}: {found}"
-
-
-def _architectures(study: Study, runs: Sequence[Run], checked: Checked) -> Iterator[str]:
+def _architectures(study: Study, runs: Sequence[Run]) -> Iterator[str]:
     """Yield the arms whose pre-training has another ViT than the first, where the study does not say so."""
     found = []
     for run in runs:
-        config = checked.config(run) if run.phase == "pretrain" else None
-        if isinstance(config, dict) and isinstance(config.get("backbone"), dict):
+        config = run.settings
+        if run.phase == "pretrain" and config is not None and isinstance(config.get("backbone"), dict):
             position = config.get("position") or config["backbone"]["position"]  # an ablation's flag goes before
             found.append((run, {**config["backbone"], "position": position}))
     for run, vit in found[1:]:
@@ -136,22 +101,21 @@ def _architectures(study: Study, runs: Sequence[Run], checked: Checked) -> Itera
                 )
 
 
-def _searches(study: Study, runs: Sequence[Run], checked: Checked) -> Iterator[str]:
+def _searches(study: Study, runs: Sequence[Run]) -> Iterator[str]:
     """Yield what makes a search see the images of the results."""
     results = {run.task: run for run in runs if run.phase == "transfer"}
     for task in study.tasks:
-        names = {flag.name for flag in task.flags}
         if task.search is not None and task.search.hold_out is not None:
-            if "train_list" in names:
+            if "train_list" in task.options:
                 yield f"tasks.{task.name}.search.hold_out: train_list names images too; give the search `data` instead"
-            twice = sorted({"val_split", "val_json"} & {flag.name for flag in task.search.flags})
+            twice = sorted({"val_split", "val_json"} & task.search.options.keys())
             if twice or task.search.data is not None:
                 yield f"tasks.{task.name}.search: hold_out and {', '.join(twice) or 'data'} both name images; give one"
     for run in runs:
         if run.phase != "search":
             continue
-        mine, theirs = checked.config(run), checked.config(results[run.task])
-        if not isinstance(mine, dict) or not isinstance(theirs, dict):
+        mine, theirs = run.settings, results[run.task].settings
+        if mine is None or theirs is None:
             continue
         if _judged_on(run, mine) == _judged_on(results[run.task], theirs):
             yield (
@@ -174,18 +138,6 @@ def _place(run: Run) -> str:
     return f"tasks.{run.task}" if run.phase == "transfer" else f"tasks.{run.task}.search"
 
 
-def _built(build: Config, argv: list[str]) -> dict[str, Any] | str:
-    said = io.StringIO()
-    try:
-        with redirect_stdout(said), redirect_stderr(said):
-            return build(argv)
-    except (ValueError, OSError) as error:
-        return str(error).rstrip(".")
-    except SystemExit:  # the command-line parser prints a box and leaves
-        words = re.sub(r"[^\x20-\x7e]+", " ", said.getvalue())
-        return " ".join(re.sub(r"For full helptext.*", "", words).split()) or f"not a command line: {' '.join(argv)}"
-
-
 def _recorded_flops(out: Path, run: Run, config: Mapping[str, Any]) -> float | None:
     """Return the multiply-adds of training on an image pass from a record of this pre-training, or of one like it.
 
@@ -200,10 +152,3 @@ def _recorded_flops(out: Path, run: Run, config: Mapping[str, Any]) -> float | N
         if record.cost.training_flops is not None and not differences(record.config, wanted, without=NOT_OF_AN_IMAGE):
             return record.cost.training_flops
     return None
-
-
-def _without(argv: Sequence[str], *names: str) -> list[str]:
-    """Return a command line without these flags and the value behind each."""
-    return [
-        text for place, text in enumerate(argv) if text not in names and (place == 0 or argv[place - 1] not in names)
-    ]

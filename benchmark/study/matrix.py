@@ -1,18 +1,20 @@
 """The runs that make up a study, in the order in which they run: data, tokenizers, pre-training, search, transfer."""
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmark.compare.lines import CHECKPOINT_NAME
 from benchmark.study.plan import Phase, Plan, Planned
-from benchmark.study.search import Search
-from benchmark.study.spec import FRACTION_FLAG, RATE_FLAG, Arm, Flag, Grid, Pretraining, Study, TransferTask
+from benchmark.study.search import RATE_FLAG, Search
+from benchmark.study.spec import FRACTION_FLAG, Arm, Grid, Pretraining, Study, Tools, TransferTask
+from benchmark.study.tool import Job
 
-PATHS = Mapping[str, bool]  # flag -> whether it names a file or folder
-FILE_ARCHITECTURE = ("--init-architecture", "file")  # where the study says that the arms differ in theirs
+Options = Mapping[str, Any]  # flags by name
 PHASES: tuple[Phase, ...] = ("data", "tokenizer", "pretrain", "search", "transfer")
-LENGTH_FLAGS = {"steps", "epochs"}
+LENGTH_FLAGS = {"steps", "epochs", "length"}
 # flags of which a held-out part of the training images takes the place
 SPLIT_FLAGS = {"train_split", "val_split", "train_json", "val_json", "layout"}
 
@@ -24,8 +26,11 @@ class Run:
     name: str
     tool: str
     """Name of the tool, a key of the suite's tools."""
-    argv: tuple[str, ...]
-    """Its command line, without --resume and without a learning rate that is searched."""
+    recipe: str | None
+    job: Job | None
+    """What it is called with, without a learning rate that is searched; None where that makes no configuration."""
+    fault: str | None = None
+    """Why it makes none."""
     out: Path
     """Folder that it writes to."""
     logs: Path
@@ -56,6 +61,16 @@ class Run:
         """File that holds what it prints."""
         return self.logs / f"{self.name}.log"
 
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """The configuration that its record would hold; None where it leaves none."""
+        return None if self.job is None else self.job.settings
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The words of its command line, behind the tool's name."""
+        return () if self.job is None else tuple(self.job.command())
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -69,21 +84,17 @@ class Cell:
         """The task's, with the fraction where it is not all."""
         return self.task.name if self.fraction == 1 else f"{self.task.name}_{100 * self.fraction:g}pct"
 
-    def flags(self) -> tuple[Flag, ...]:
+    def options(self) -> dict[str, Any]:
         """Return the task's flags with the fraction of the labels."""
-        return (
-            self.task.flags if self.fraction == 1 else (*self.task.flags, Flag(FRACTION_FLAG, (repr(self.fraction),)))
-        )
+        return self.task.options if self.fraction == 1 else {**self.task.options, FRACTION_FLAG: self.fraction}
 
 
 class Matrix:
     """A study in its folder."""
 
-    def __init__(
-        self, study: Study, *, out: Path, root: Path, flags: Mapping[str, PATHS], lengths: Mapping[str, Flag]
-    ) -> None:
-        """`root`: where relative paths start; `flags`: of every tool; `lengths`: of pre-trainings, where scaled."""
-        self.study, self.out, self.root, self.flags, self.lengths = study, out, root, flags, lengths
+    def __init__(self, study: Study, *, out: Path, root: Path, tools: Tools, lengths: Mapping[str, Options]) -> None:
+        """`root`: where relative paths start; `lengths`: of pre-trainings, by arm, where they are scaled."""
+        self.study, self.out, self.root, self.tools, self.lengths = study, out, root, tools, lengths
         self.made = {item.name for item in study.scenes} | {item.name for item in study.tokenizers}
         self.cells = [Cell(task, fraction) for task in study.tasks for fraction in task.label_fractions]
 
@@ -91,12 +102,9 @@ class Matrix:
         """Return all runs; the transfers go seed by seed, so that a stop leaves whole comparisons."""
         held_out = [task for task in self.study.tasks if task.search is not None and task.search.hold_out is not None]
         return (
-            *(self._scenes(item.name, item.flags) for item in self.study.scenes),
+            *(self._scenes(item.name, item.options) for item in self.study.scenes),
             *(self._held_out(task) for task in held_out),
-            *(
-                self._pretrained(item.name, item.train, item.train.flags, phase="tokenizer")
-                for item in self.study.tokenizers
-            ),
+            *(self._pretrained(item.name, item, item.options, phase="tokenizer") for item in self.study.tokenizers),
             *(self._pretrain(arm) for arm in self.study.arms if arm.pretrain is not None),
             *(
                 self._searched(cell, arm, rate)
@@ -117,12 +125,12 @@ class Matrix:
         """Return what the report needs to know of the study."""
         return Plan(
             name=self.study.name,
-            claim=self.study.claim,
-            against=self.study.against,
-            pass_mark=self.study.pass_mark,
-            match=self.study.match,
+            claim=self.study.compare.claim,
+            against=self.study.compare.against,
+            pass_mark=self.study.compare.pass_mark,
+            match=self.study.budget.match,
             differ=self.study.differ,
-            published=self.study.published,
+            published=None if self.study.published is None else self.study.published.table(),
             arms=tuple(arm.label for arm in self.study.arms),
             runs=tuple(
                 Planned(
@@ -132,6 +140,7 @@ class Matrix:
                     task=run.task,
                     arm=run.arm,
                     choice=None if run.search is None else str(run.search.out.relative_to(self.out)),
+                    command=shlex.join(("python", f"tools/{run.tool}.py", *run.command)),
                 )
                 for run in runs
             ),
@@ -141,21 +150,21 @@ class Matrix:
         """Return a path of the study file: below the study's folder for what it makes itself, else below the root."""
         return (self.out if {*Path(path).parts[:1]} & self.made else self.root) / path
 
-    def _scenes(self, name: str, flags: tuple[Flag, ...]) -> Run:
+    def _scenes(self, name: str, options: Options) -> Run:
         out = self.out / name
-        argv = ("--out", str(out), *(text for flag in flags for text in flag.argv()))
-        return self._run(name, "make_scenes", argv, out=out, phase="data", kind=f"make_scenes {name}", seconds=10.0)
+        kind = f"make_scenes {name}"
+        return self._run(name, "make_scenes", None, options, out=out, phase="data", kind=kind, seconds=10.0)
 
     def _held_out(self, task: TransferTask) -> Run:
         assert task.search is not None
         out, data = self._held_out_folder(task), self.place(task.data)
-        given = {flag.name: flag for flag in task.flags if flag.name in SPLIT_FLAGS - {"val_split", "val_json"}}
-        texts, files = self._texts(task.tool, tuple(given.values()))
-        argv = (task.tool, "--data", str(data), "--out", str(out), "--share", repr(task.search.hold_out), *texts)
+        given = {name: task.options[name] for name in task.options if name in SPLIT_FLAGS - {"val_split", "val_json"}}
+        placed, files = self._placed(task.tool, task.recipe, given)
         return self._run(
             f"hold-out-{task.name}",
             "hold_out",
-            argv,
+            None,
+            {"tool": task.tool, "data": data, "share": task.search.hold_out, **placed},
             out=out,
             phase="data",
             kind="hold_out",
@@ -169,22 +178,23 @@ class Matrix:
 
     def _pretrain(self, arm: Arm) -> Run:
         assert arm.pretrain is not None
-        flags = arm.pretrain.flags
+        options: Options = arm.pretrain.options
         if arm.label in self.lengths:
-            flags = (*(flag for flag in flags if flag.name not in LENGTH_FLAGS), self.lengths[arm.label])
-        return self._pretrained(f"pretrain-{arm.label}", arm.pretrain, flags, phase="pretrain", arm=arm)
+            options = _without(options, LENGTH_FLAGS) | {**self.lengths[arm.label]}
+        return self._pretrained(f"pretrain-{arm.label}", arm.pretrain, options, phase="pretrain", arm=arm)
 
     def _pretrained(
-        self, name: str, given: Pretraining, flags: tuple[Flag, ...], *, phase: Phase, arm: Arm | None = None
+        self, name: str, given: Pretraining, options: Options, *, phase: Phase, arm: Arm | None = None
     ) -> Run:
         """Return a run of tools/pretrain.py."""
         data, out = self.place(given.data), self.out / name
-        texts, files = self._texts("pretrain", flags)
-        label = () if arm is None else self._label("pretrain", arm)
+        placed, files = self._placed("pretrain", given.recipe, options)
+        label = {} if arm is None else {"arm": arm.label}
         return self._run(
             name,
             "pretrain",
-            (given.recipe, "--data", str(data), "--out", str(out), *label, *texts),
+            given.recipe,
+            {"data": data, **label, **placed},
             out=out,
             phase=phase,
             kind=name.replace("-", " ") if arm is not None else f"{phase} {name}",
@@ -200,21 +210,19 @@ class Matrix:
         assert grid is not None
         data = self.place(grid.data or cell.task.data)
         needs = self._made_by(data)
-        flags = {flag.name: flag for flag in cell.flags()}
+        options = cell.options()
         if grid.hold_out is not None:
             data, needs = self._held_out_folder(cell.task), (f"hold-out-{cell.task.name}",)
             # what was held out lies under the usual names of the layout
-            flags = {name: flag for name, flag in flags.items() if name not in SPLIT_FLAGS - {"layout"}}
-        given = {flag.name: flag for flag in grid.flags}
-        if LENGTH_FLAGS & given.keys():  # a length of its own takes the place of the task's, in whatever unit
-            flags = {name: flag for name, flag in flags.items() if name not in LENGTH_FLAGS}
-        flags |= {**given, RATE_FLAG: Flag(RATE_FLAG, (repr(rate),))}
+            options = _without(options, SPLIT_FLAGS - {"layout"})
+        if LENGTH_FLAGS & grid.options.keys():  # a length of its own takes the place of the task's, in whatever unit
+            options = _without(options, LENGTH_FLAGS)
         return self._trained(
             cell,
             arm,
             _search_name(cell, arm, rate),
             self._search_folder(cell, arm, rate),
-            (*flags.values(), Flag("seed", (str(grid.seed),))),
+            {**options, **grid.options, RATE_FLAG: rate, "seed": grid.seed},
             data=data,
             needs=needs,
             phase="search",
@@ -228,7 +236,7 @@ class Matrix:
             arm,
             name,
             self.out / name,
-            (*cell.flags(), Flag("seed", (str(seed),))),
+            {**cell.options(), "seed": seed},
             data=self.place(cell.task.data),
             needs=self._made_by(self.place(cell.task.data)),
             phase="transfer",
@@ -254,7 +262,7 @@ class Matrix:
         arm: Arm,
         name: str,
         out: Path,
-        flags: tuple[Flag, ...],
+        options: Options,
         *,
         data: Path,
         needs: tuple[str, ...],
@@ -263,76 +271,78 @@ class Matrix:
     ) -> Run:
         """Return a run of a task, started from the weights of an arm."""
         task = cell.task
-        texts, files = self._texts(task.tool, flags)
-        init: Path | None = None
+        placed, files = self._placed(task.tool, task.recipe, options)
+        start: dict[str, Any] = {}
         weights: tuple[Path, ...] = ()
         if arm.pretrain is not None:
-            init = self.out / f"pretrain-{arm.label}" / CHECKPOINT_NAME
+            start = {"init": self.out / f"pretrain-{arm.label}" / CHECKPOINT_NAME}
             needs = (*needs, f"pretrain-{arm.label}")
         elif arm.init is not None:
-            init, weights = self.place(arm.init), (self.place(arm.init),)
-        start = () if init is None else ("--init", str(init), *(text for flag in arm.declared for text in flag.argv()))
-        if init is not None and self.study.differ:
-            start += FILE_ARCHITECTURE
-        if "cache" in self.flags[task.tool]:  # features of the same weights are the same for every seed
-            start += ("--cache", str(self.out / "features"))
-        return self._run(
+            start, weights = {"init": self.place(arm.init), **arm.options}, (self.place(arm.init),)
+        if start and self.study.differ:
+            start["init_architecture"] = "file"
+        own = self.tools[task.tool].own()
+        if "cache" in own:  # features of the same weights are the same for every seed
+            start["cache"] = self.out / "features"
+        if "arm" in own:
+            start["arm"] = arm.label
+        run = self._run(
             name,
             task.tool,
-            (task.recipe, "--data", str(data), "--out", str(out), *start, *self._label(task.tool, arm), *texts),
+            task.recipe,
+            {"data": data, **start, **placed},
             out=out,
             phase=phase,
             kind=f"{phase} {cell.name}",
             task=task.name,
             arm=arm.label,
             data=data,
-            init=init,
+            init=start.get("init"),
             inputs=self._not_made(data, *weights, *files),
             needs=needs,
             search=search,
             records=(out / "knn", out / "linear_features") if task.tool == "probe" else (out,),
             seconds=_seconds(task.hours),
         )
+        if search is not None and run.fault is None:  # which rate it gets is not known, whether it takes one is
+            try:
+                with_rate(run, search.grid[0][0])
+            except ValueError as error:
+                return replace(run, fault=str(error).rstrip("."))
+        return run
 
     def _run(
         self,
         name: str,
         tool: str,
-        argv: tuple[str, ...],
+        recipe: str | None,
+        given: Options,
         *,
         out: Path,
-        phase: Phase,
-        kind: str,
-        task: str | None = None,
-        arm: str | None = None,
-        data: Path | None = None,
-        init: Path | None = None,
-        inputs: tuple[Path, ...] = (),
-        needs: tuple[str, ...] = (),
-        search: Search | None = None,
         records: tuple[Path, ...] = (),
-        seconds: float | None = None,
+        **more: Any,
     ) -> Run:
+        job, fault = None, None
+        try:
+            job = self.tools[tool].job(recipe, {"out": out, **given})
+        except (ValueError, OSError) as error:
+            fault = str(error).rstrip(".")
         return Run(
-            name=name, tool=tool, argv=argv, out=out, logs=self.out / "logs", phase=phase, kind=kind, task=task,
-            arm=arm, data=data, init=init, inputs=inputs, needs=needs, search=search, records=records or (out,),
-            seconds=seconds,
+            name=name, tool=tool, recipe=recipe, job=job, fault=fault, out=out, logs=self.out / "logs",
+            records=records or (out,), **more,
         )  # fmt: skip
 
-    def _label(self, tool: str, arm: Arm) -> tuple[str, ...]:
-        return ("--arm", arm.label) if "arm" in self.flags[tool] else ()
-
-    def _texts(self, tool: str, flags: Sequence[Flag]) -> tuple[list[str], list[Path]]:
-        """Return flags as a command line has them, and the files that they name."""
-        texts: list[str] = []
-        files: list[Path] = []
-        for flag in flags:
-            if self.flags[tool].get(flag.name) and not isinstance(flag.value, bool):
-                named = [self.place(value) for value in flag.value]
-                files += named
-                flag = Flag(flag.name, tuple(map(str, named)))
-            texts += flag.argv()
-        return texts, files
+    def _placed(self, tool: str, recipe: str, options: Options) -> tuple[dict[str, Any], list[Path]]:
+        """Return flags with their paths in place, and the files that they name."""
+        named = self.tools[tool].files(recipe)
+        placed, files = {}, []
+        for name, value in options.items():
+            if name in named and value is not None:
+                path = self.place(str(value))
+                files.append(path)
+                value = type(value)(path)
+            placed[name] = value
+        return placed, files
 
     def _made_by(self, *paths: Path) -> tuple[str, ...]:
         """Return the names of the runs that make these files and folders."""
@@ -340,6 +350,16 @@ class Matrix:
 
     def _not_made(self, *paths: Path) -> tuple[Path, ...]:
         return tuple(path for path in paths if not path.is_relative_to(self.out))
+
+
+def with_rate(run: Run, rate: float) -> Run:
+    """Return a run with the learning rate that its search has chosen. Raises ValueError where it cannot have it."""
+    assert run.job is not None
+    return replace(run, job=run.job.with_option(RATE_FLAG, rate))
+
+
+def _without(options: Options, names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}
 
 
 def _search_name(cell: Cell, arm: Arm, rate: float) -> str:

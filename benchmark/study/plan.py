@@ -23,7 +23,7 @@ from files.writing import replacing
 
 NAME = "study.json"
 Phase = Literal["data", "tokenizer", "pretrain", "search", "transfer"]
-Match = Literal["samples_seen", "flops", "none"]
+Match = Literal["samples", "flops", "none"]
 PretrainSeeds = Literal["one", "tied", "crossed"]
 
 
@@ -43,6 +43,8 @@ class Planned:
     """Folder of the search that chose a transfer's learning rate, relative to the plan's."""
     pretrain_seed: int | None = None
     """Of a pre-training, and of the pre-training that a transfer starts from; None where the arm has one alone."""
+    command: str = ""
+    """Repeats the run alone, without a learning rate that is searched; empty in plans that were written before it."""
 
 
 MOST_LOOKS, MOST_SEEDS = 20, 10_000
@@ -95,7 +97,7 @@ class Plan:
     """Arm of the headline comparison."""
     pass_mark: float | None = None
     """Percent top1 of the supervised arm on its own held-out images, below which it has not learned its task."""
-    match: Match = "samples_seen"
+    match: Match = "samples"
     """What the pre-trainings of the arms share."""
     arms: tuple[str, ...] = ()
     """Labels, in the order of the tables."""

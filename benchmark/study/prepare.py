@@ -1,16 +1,16 @@
 """From the name of a study to its checked runs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from benchmark.runner.attempt import Tool
-from benchmark.study.checks import Checked, budget, problems, refuse
+from benchmark.study.checks import budget, problems, refuse
 from benchmark.study.file import read_study, study_text
 from benchmark.study.matrix import Matrix, Run
 from benchmark.study.plan import NAME, write_plan
-from benchmark.study.spec import Flag, Study
+from benchmark.study.spec import Study, Tools
 from files.naming import refuse_overwriting
 from files.writing import replacing
 
@@ -26,12 +26,9 @@ class Prepared:
     file: str
     out: Path
     root: Path
-    tools: Mapping[str, Tool]
-
-    @cached_property
-    def checked(self) -> Checked:
-        """The configurations of its runs."""
-        return Checked({name: tool.config for name, tool in self.tools.items()})
+    tools: Tools
+    is_copy: bool = False
+    """Whether it was read from the copy in its folder, and is as that says."""
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -41,31 +38,31 @@ class Prepared:
     def refuse(self) -> None:
         """Raise ValueError that lists what would fail."""
         plain = self._matrix({}).runs()
-        refuse(self.file, problems(self.study, plain, self.checked))
+        refuse(self.file, problems(self.study, plain))
         _ = self.runs
 
     def write_plan(self) -> None:
         """Write what the report needs to know, and a copy of the study, to the folder, which is locked."""
         self.out.mkdir(parents=True, exist_ok=True)
         write_plan(self.out, self._matrix(self._lengths).plan(self.runs))
-        with replacing(self.out / COPY) as temporary:
-            temporary.write_text(study_text(self.study), encoding="utf-8")
+        if not self.is_copy:
+            with replacing(self.out / COPY) as temporary:
+                temporary.write_text(study_text(self.study), encoding="utf-8")
 
     @cached_property
-    def _lengths(self) -> dict[str, Flag]:
+    def _lengths(self) -> dict[str, dict[str, float]]:
         try:
-            return budget(self.study, self._matrix({}), self.checked, self.out)
+            return budget(self.study, self._matrix({}), self.out)
         except ValueError as error:
             raise ValueError(f"{self.file}: nothing was run, since {error}") from error
 
-    def _matrix(self, lengths: Mapping[str, Flag]) -> Matrix:
-        flags = {name: tool.flags for name, tool in self.tools.items()}
-        return Matrix(self.study, out=self.out, root=self.root, flags=flags, lengths=lengths)
+    def _matrix(self, lengths: Mapping[str, dict[str, float]]) -> Matrix:
+        return Matrix(self.study, out=self.out, root=self.root, tools=self.tools, lengths=lengths)
 
 
 def prepare(
     name: str,
-    tools: Mapping[str, Tool],
+    tools: Tools,
     *,
     studies: Path,
     out: Path | None = None,
@@ -86,47 +83,48 @@ def prepare(
         if not path.is_file():
             there = ", ".join(sorted(other.parent.name for other in studies.glob(f"*/{COPY}")))
             raise ValueError(f"no study is called {name!r}; there are: {there}. Or give a file, NAME.yaml.")
-    study = read_study(path, {tool: known.flags for tool, known in tools.items()})
+    study = read_study(path, tools)
     folder = out or Path("runs") / study.name
-    if path.read_text(encoding="utf-8", errors="replace") != study_text(study):  # else it is the copy itself
+    is_copy = path.resolve() == (folder / COPY).resolve() and (seeds is None or seeds == study.seeds)
+    if not is_copy and path.read_text(encoding="utf-8", errors="replace") != study_text(study):
         refuse_overwriting([folder / COPY, folder / NAME], [path])
     _check_trackers(study, path)
     if not trust_pickle:
         _check_trust(study, path)
     if seeds is not None:
         _check_seeds(study, seeds)
-        study = replace(study, seeds=seeds)
-    return Prepared(study, path.name, folder, root or Path(study.data), tools)
+        study = study.model_copy(update={"seeds": seeds})
+    return Prepared(study, path.name, folder, root or Path(study.data), tools, is_copy)
 
 
-def _flags(study: Study) -> dict[str, tuple[Flag, ...]]:
+def _options(study: Study) -> dict[str, Any]:
     """Return the flags of a study by their place in its file."""
-    places = {f"arms.{arm.label}": (*arm.declared, *(arm.pretrain.flags if arm.pretrain else ())) for arm in study.arms}
-    places |= {f"tokenizers.{tokenizer.name}": tokenizer.train.flags for tokenizer in study.tokenizers}
-    places |= {f"tasks.{task.name}": task.flags for task in study.tasks}
-    return places | {f"tasks.{task.name}.search": task.search.flags for task in study.tasks if task.search is not None}
+    places = {f"arms.{arm.label}": arm.options for arm in study.arms}
+    places |= {f"arms.{arm.label}.pretrain": arm.pretrain.options for arm in study.arms if arm.pretrain is not None}
+    places |= {f"tokenizers.{tokenizer.name}": tokenizer.options for tokenizer in study.tokenizers}
+    places |= {f"tasks.{task.name}": task.options for task in study.tasks}
+    places |= {f"tasks.{task.name}.search": task.search.options for task in study.tasks if task.search is not None}
+    return {f"{place}.{name}": value for place, options in places.items() for name, value in options.items()}
 
 
 def _check_trust(study: Study, path: Path) -> None:
     """Raise ValueError where the file says of a pickle that it is trusted: a file may be somebody else's."""
-    for place, flags in _flags(study).items():
-        for flag in flags:
-            if flag.name in TRUST and flag.value not in (False, ("False",)):
-                raise ValueError(
-                    f"{path.name}: {place}.{flag.name}: a pickle can run any code while it is read, and the word of a "
-                    "file is not enough for that; where you trust its origin, give --trust-pickle as well."
-                )
+    for place, value in _options(study).items():
+        if place.rpartition(".")[2] in TRUST and value:
+            raise ValueError(
+                f"{path.name}: {place}: a pickle can run any code while it is read, and the word of a file is not "
+                "enough for that; where you trust its origin, give --trust-pickle as well."
+            )
 
 
 def _check_trackers(study: Study, path: Path) -> None:
     """Raise ValueError where the file names a class as its tracker: it would run by the word of a file."""
-    for place, flags in _flags(study).items():
-        for flag in flags:
-            if flag.name == "tracker" and not isinstance(flag.value, bool) and ":" in "".join(flag.value):
-                raise ValueError(
-                    f"{path.name}: {place}.tracker: {' '.join(flag.value)!r} names a class, which would run by the "
-                    "word of a file; a study takes wandb or mlflow, training tools take any on their command line."
-                )
+    for place, value in _options(study).items():
+        if place.rpartition(".")[2] == "tracker" and ":" in str(value):
+            raise ValueError(
+                f"{path.name}: {place}: {value!r} names a class, which would run by the word of a file; a study takes "
+                "wandb or mlflow, training tools take any on their command line."
+            )
 
 
 def _check_seeds(study: Study, seeds: tuple[int, ...]) -> None:

@@ -19,6 +19,7 @@ from files.typed import from_json
 from files.writing import replacing
 from metrics.metric import Metric
 
+RATE_FLAG = "base_lr"
 NAME = "choice.json"
 DIVERGED = "NonFiniteError"  # how the record of a run begins whose loss or gradient became infinite
 

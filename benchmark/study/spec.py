@@ -1,143 +1,446 @@
-"""What a study asks: arms, tasks, seeds, learning rates and budgets. docs/studies.md shows the file."""
+"""What a study asks: arms, tasks, seeds, learning rates and budgets. docs/studies.md shows the file.
 
-from dataclasses import dataclass
+The classes are the file: a key is a field. What else stands in a section are flags of the tool that it calls, by the
+names of --help with underscores; they are read as the tool's own types (`benchmark.study.options`).
+"""
 
-from benchmark.study.full_scale import FullScale
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from backbones.config import ViTConfig
+from benchmark.study.full_scale import FullScale, FullScaleRow
+from benchmark.study.options import Errors, Types, known_recipe, one_of, read_options, wrong
 from benchmark.study.plan import Match
+from benchmark.study.search import RATE_FLAG
+from benchmark.study.tool import Tool
+from engine.init_flags import InitFlags
+from files.naming import LONGEST
 
-RATE_FLAG = "base_lr"
 FRACTION_FLAG = "label_fraction"
 SEARCH_SEED = 100
+PRETRAIN = "pretrain"  # the tool that makes weights; the others that take some transfer them
+# what a study sets itself
+SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", RATE_FLAG, FRACTION_FLAG, "cache"}
+SET |= {f.name for f in fields(InitFlags)}
+DIFFER = ("architecture", *(f"architecture.{f.name}" for f in fields(ViTConfig)))
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # a part of a folder's name
+LONGEST_NAME = 200  # characters, so that names of a task and an arm together are still one of a file
+LARGEST = 2**63 - 1  # of a whole number
+MOST_HOURS = 1_000_000
+# of a study's folder: what is made by `scenes` and `tokenizers` lies beside it
+OWN_NAMES = {"held-out", "logs", "search", "slurm", "study.json", "study.yaml"}
+Tools = Mapping[str, Tool]
 
 
-@dataclass(frozen=True)
-class Flag:
-    """A flag of a tool."""
-
-    name: str
-    """As in --help, with underscores."""
-    value: bool | tuple[str, ...]
-    """On or off, or what follows the name."""
-
-    def argv(self) -> tuple[str, ...]:
-        """Return it as a command line has it."""
-        name = self.name.replace("_", "-")
-        if isinstance(self.value, bool):
-            return (f"--{name}" if self.value else f"--no-{name}",)
-        return (f"--{name}", *self.value)
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError("must be of letters, digits, - _ . + and begin with a letter or digit")
+    if len(value) > LONGEST_NAME:
+        raise ValueError(f"is a name of {len(value)} characters; give it {LONGEST_NAME} at most")
+    return value
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pretraining:
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("is no text; put it in quotes if it should be one")
+    try:
+        longest = max(len(os.fsencode(name)) for name in value.split("/"))
+    except UnicodeEncodeError:
+        raise ValueError("is no path; it holds half a surrogate pair") from None
+    if "\0" in value or longest > LONGEST:
+        raise ValueError(f"is no path; each name in it has at most {LONGEST} bytes, and none a zero byte")
+    return value
+
+
+def _recipe(value: Any) -> str:
+    if _path(value).startswith("-"):
+        raise ValueError("is no value of a flag; a word that begins with - would be a flag of its own")
+    return str(value)
+
+
+def _number(value: Any) -> float:
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value)  # YAML 1.1 reads 1e-3 as text
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("is no number") from None
+
+
+def _between(low: float, high: float, what: str, *, ends: bool = False) -> Callable[[Any], float]:
+    def check(value: Any) -> float:
+        if not (low < (number := _number(value)) < high or (ends and number == high)):
+            raise ValueError(what)
+        return number
+
+    return check
+
+
+def _hours(value: float) -> float:
+    if value > MOST_HOURS:
+        raise ValueError(f"is too long; give {MOST_HOURS:,} hours or less")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError("is not a whole number from 0")
+    if value > LARGEST:
+        raise ValueError(f"is too large; give {LARGEST:,} or less")
+    return value
+
+
+def _differing(value: Any) -> str:
+    if not isinstance(value, str) or value not in DIFFER:
+        raise ValueError(f"is not there; give {DIFFER[0]} for all of it, or one of {', '.join(DIFFER[1:])}")
+    return value
+
+
+def _list(hint: str) -> BeforeValidator:
+    def check(values: Any) -> Any:
+        if not isinstance(values, list | tuple) or not values:
+            raise ValueError(f"must be a list of one or more, for instance {hint}")
+        return values
+
+    return BeforeValidator(check)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+        raise wrong(f"{twice[0]} comes twice; give each once")
+    return values
+
+
+def _named(cls: type["Part"], name: str = "name", *, least: int = 0) -> BeforeValidator:
+    """Read sections under their names; a word, `random`, stands for `{random: true}`."""
+
+    def read(values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict):
+            raise ValueError("must be a mapping, `key: value` by line")
+        if len(values) < least:
+            raise wrong("is empty; name one or more")
+        values = {key: {value: True} if value == "random" else value for key, value in values.items()}
+        found: dict[str, Part] = TypeAdapter(dict[Name, cls]).validate_python(  # type: ignore[valid-type]
+            values, context=info.context
+        )
+        return tuple(part.model_copy(update={name: key}) for key, part in found.items())
+
+    return BeforeValidator(read)
+
+
+Text = Annotated[str, BeforeValidator(_path)]
+Name = Annotated[str, BeforeValidator(_path), AfterValidator(_name)]
+Recipe = Annotated[str, BeforeValidator(_recipe)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Positive = Annotated[float, BeforeValidator(_between(0, float("inf"), "is not above 0"))]
+Hours = Annotated[Positive, AfterValidator(_hours)]
+Fraction = Annotated[
+    float,
+    BeforeValidator(_between(0, 1, "is no fraction; give a number above 0 and at most 1 (1 % is 0.01)", ends=True)),
+]
+Between = Annotated[
+    float, BeforeValidator(_between(0, 1, "is no part; give a number between 0 and 1 (a fifth is 0.2)"))
+]
+Differing = Annotated[str, BeforeValidator(_differing)]
+Seeds = Annotated[tuple[Whole, ...], AfterValidator(_distinct), _list("[0, 1, 2]")]
+
+
+class Part(BaseModel):
+    """A section of the file; a field that is excluded is no key of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @classmethod
+    def keys(cls) -> set[str]:
+        """Return the keys that it may have, flags apart."""
+        return {name for name, field in cls.model_fields.items() if not field.exclude}
+
+
+class _Calling(Part):
+    """A section whose other keys are flags of a tool; `_types` says which."""
+
+    options: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    """Flags by name, as the tool's own types."""
+
+    @classmethod
+    def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
+        """Return the types of the flags that may stand here, and what has them; None where that cannot be said."""
+        raise NotImplementedError
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, values: Any, handler: Callable[[Any], Any], info: ValidationInfo) -> Any:
+        if not isinstance(values, dict):
+            return handler(values)
+        plain, given = _split(values, cls)
+        inner: dict[str, Any] = {}
+        if isinstance(plain.get("search"), dict):  # its flags are those of the task's tool
+            plain["search"], inner = _split(plain["search"], Grid)
+        errors = Errors()
+        made = errors.kept(handler, plain)
+        types, whose = cls._types(values, _tools(info))
+        options = errors.kept(read_options, given, types, whose, cls.keys())
+        searched = errors.kept(read_options, inner, types, whose, Grid.keys(), at=("search",))
+        errors.refuse()
+        update: dict[str, Any] = {"options": options}
+        if inner:
+            update["search"] = made.search.model_copy(update={"options": searched})
+        return made.model_copy(update=update)
+
+
+class Pretraining(_Calling):
     """A pre-training that is run first."""
 
-    recipe: str
-    data: str
-    flags: tuple[Flag, ...] = ()
-    hours: float | None = None
+    name: str = Field(default="", exclude=True)
+    """Of a tokenizer, which arms name as `NAME/tokenizer.safetensors`."""
+    recipe: Recipe
+    data: Text
+    hours: Hours | None = None
     """About how long it takes; what is recorded goes before it."""
-    flops_per_image: float | None = None
-    """Multiply-adds of one forward pass, as a record has them; goes before what is recorded."""
+    flops_per_image: Positive | None = None
+    """MACs of one forward pass, as a record has them; goes before what is recorded."""
+
+    @classmethod
+    def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
+        return _flags_of(tools[PRETRAIN], values.get("recipe")), PRETRAIN
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        return known_recipe(value, _tools(info)[PRETRAIN].recipes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenizerTraining:
-    """A tokenizer that is trained before the arms, which name its file as `NAME/tokenizer.safetensors`."""
+class Arm(_Calling):
+    """Weights to compare: random ones, a file, or what a pre-training leaves; `options` declare the file."""
 
-    name: str
-    train: Pretraining
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """Weights to compare: random ones, a file, or what a pre-training leaves."""
-
-    label: str
-    init: str | None = None
-    declared: tuple[Flag, ...] = ()
-    """What is declared of the file: init_source and the like."""
+    label: str = Field(default="", exclude=True)
+    random: Literal[True] | None = None
+    init: Text | None = None
     pretrain: Pretraining | None = None
 
+    @classmethod
+    def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
+        if "init" not in values:
+            return {}, "an arm without `init`"
+        # the study's `differ` decides on the architecture
+        left_out = ("init", "init_architecture")
+        own = tools[PRETRAIN].own()
+        return {f.name: own[f.name] for f in fields(InitFlags) if f.name not in left_out}, "an arm with `init`"
 
-@dataclass(frozen=True, kw_only=True)
-class Grid:
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            ways = [way for way in ("random", "init", "pretrain") if way in values]
+            if len(ways) != 1:
+                raise wrong(
+                    "an arm is one of: `random: true`, `init: FILE`, `pretrain: {recipe: ..., data: ...}`",
+                    " or ".join(ways or ("random", "init", "pretrain")),
+                )
+        return values
+
+
+class Grid(Part):
     """The search of the learning rate of a task, the same for every arm."""
 
-    base_lrs: tuple[float, ...]
-    seed: int = SEARCH_SEED
-    hold_out: float | None = None
-    """Share of the training images that is held out for it; None where `flags` name other images."""
-    flags: tuple[Flag, ...] = ()
-    """In place of the task's or beside them."""
-    data: str | None = None
+    base_lrs: Annotated[tuple[Positive, ...], AfterValidator(_distinct), _list("[2.5e-4, 5e-4, 1e-3]")]
+    seed: Whole = SEARCH_SEED
+    hold_out: Between | None = None
+    """Fraction of the training images that is held out for it; None where `options` name other images."""
+    data: Text | None = None
     """In place of the task's."""
+    options: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    """Flags in place of the task's or beside them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TransferTask:
+class TransferTask(_Calling):
     """A task that every arm is transferred to."""
 
-    name: str
+    name: str = Field(default="", exclude=True)
     tool: str
     """One that takes initial weights."""
-    recipe: str
+    recipe: Recipe
     """For `probe` the name of a ViT."""
-    data: str
-    flags: tuple[Flag, ...] = ()
-    label_fractions: tuple[float, ...] = (1.0,)
+    data: Text
+    label_fractions: Annotated[tuple[Fraction, ...], AfterValidator(_distinct), _list("[0.01, 0.1, 1]")] = (1.0,)
     """An axis of its own: every fraction is a task with its own search."""
     search: Grid | None = None
-    hours: float | None = None
+    hours: Hours | None = None
     """About how long one run takes; what is recorded goes before it."""
 
+    @classmethod
+    def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
+        tool = values.get("tool")
+        found = transfer_tools(tools).get(tool) if isinstance(tool, str) else None
+        return (None if found is None else _flags_of(found, values.get("recipe"))), str(tool)
 
-@dataclass(frozen=True, kw_only=True)
-class Scenes:
+    @field_validator("tool")
+    @classmethod
+    def _choice(cls, value: str, info: ValidationInfo) -> str:
+        return one_of(value, transfer_tools(_tools(info)))
+
+    @field_validator("recipe", "label_fractions", "search")
+    @classmethod
+    def _fits(cls, value: Any, info: ValidationInfo) -> Any:
+        if (tool := info.data.get("tool")) is None:
+            return value
+        called = _tools(info)[tool]
+        if info.field_name == "recipe":
+            return known_recipe(value, called.recipes)
+        if info.field_name == "label_fractions" and value != (1.0,) and not called.takes(FRACTION_FLAG):
+            raise wrong(f"{tool} takes no fraction of the labels; train_cls does")
+        if info.field_name == "search" and value is not None and not called.takes(RATE_FLAG):
+            raise wrong(f"{tool} takes no learning rate (it has no flag --{RATE_FLAG.replace('_', '-')})", "base_lrs")
+        return value
+
+
+class Scenes(_Calling):
     """Procedural images that are made first; `data` names them by `NAME/imagenet`, `NAME/coco`, `NAME/ade20k`."""
 
-    name: str
-    flags: tuple[Flag, ...] = ()
+    name: str = Field(default="", exclude=True)
+
+    @classmethod
+    def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
+        types = tools["make_scenes"].types(None)
+        return {name: hint for name, hint in types.items() if name != "out"}, "make_scenes"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
+class Cluster(Part):
     """What a job of a run asks SLURM for; one node."""
 
-    partition: str | None = None
-    account: str | None = None
-    gpus: int = 0
-    cpus: int = 4
-    memory_gb: int = 16
-    hours: float = 24.0
+    partition: Recipe | None = None
+    account: Recipe | None = None
+    gpus: Whole = 0
+    cpus: Whole = 4
+    memory_gb: Whole = 16
+    hours: Hours = 24.0
     """Limit of a job, which is queued again and resumed when it is reached."""
-    at_once: int = 16
+    at_once: Whole = 16
     """Jobs of an array that run at the same time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
+class Compare(Part):
+    """What the verdicts are about."""
+
+    claim: str = "mae"
+    """Label of the arm whose advantage they are about."""
+    against: str = "supervised"
+    """Label of the other arm of the headline."""
+    pass_mark: Positive | None = None
+    """Percent top1 that a supervised pre-training must reach on its own held-out images to be no straw man."""
+
+
+class Budget(Part):
+    """What the pre-trainings share."""
+
+    match: Match = "samples"
+    """Samples seen, FLOPs, or nothing."""
+
+
+class Row(Part):
+    """A row of a paper's table."""
+
+    variant: Text
+    arm: str | None = None
+    values: Annotated[dict[Text, Positive], Field(min_length=1)]
+
+
+class Published(Part):
+    """What a paper reports of the same question at full scale."""
+
+    source: Text
+    setting: Text
+    rows: Annotated[tuple[Row, ...], _list("[{arm: grid, variant: grid 75 %, values: {linear: 66.0}}]")]
+
+    def table(self) -> FullScale:
+        """Return it as the report takes it."""
+        rows = (FullScaleRow(variant=row.variant, arm=row.arm, values=dict(row.values)) for row in self.rows)
+        return FullScale(source=self.source, setting=self.setting, rows=tuple(rows))
+
+
+class Study(Part):
     """The whole of a study file."""
 
-    name: str
-    seeds: tuple[int, ...]
-    """Of the transfers; each arm is pre-trained once."""
-    arms: tuple[Arm, ...]
-    tasks: tuple[TransferTask, ...]
-    data: str = "."
+    name: Name
+    data: Text = "."
     """Folder that the file's paths start from."""
-    claim: str
-    """Label of the arm whose advantage the verdicts are about."""
-    against: str
-    """Label of the other arm of the headline."""
-    pass_mark: float | None = None
-    """Percent top1 that a supervised pre-training must reach on its own held-out images to be no straw man."""
-    match: Match = "samples_seen"
-    """What the pre-trainings share: image passes, FLOPs, or nothing."""
-    differ: tuple[str, ...] = ()
+    compare: Compare = Compare()
+    seeds: Seeds
+    """Of the transfers; each arm is pre-trained once."""
+    budget: Budget = Budget()
+    differ: Annotated[tuple[Differing, ...], _list(f"[{DIFFER[1]}]")] = ()
     """Parts of the architecture in which the arms differ by intention: `architecture`, or `architecture.FIELD`."""
-    published: FullScale | None = None
-    """What a paper reports of the same question at full scale."""
-    scenes: tuple[Scenes, ...] = ()
-    tokenizers: tuple[TokenizerTraining, ...] = ()
+    published: Published | None = None
+    scenes: Annotated[tuple[Scenes, ...], _named(Scenes)] = ()
+    tokenizers: Annotated[tuple[Pretraining, ...], _named(Pretraining)] = ()
     """What arms predict the tokens of."""
+    arms: Annotated[tuple[Arm, ...], _named(Arm, "label", least=1)]
+    tasks: Annotated[tuple[TransferTask, ...], _named(TransferTask, least=1)]
     cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _together(self) -> "Study":
+        labels = [arm.label for arm in self.arms]
+        errors = Errors()
+        if len(labels) == 1:
+            errors.say("1 arm; a comparison needs two or more", "arms")
+        for name, others in (
+            ("claim", labels),
+            ("against", [label for label in labels if label != self.compare.claim]),
+        ):
+            value = getattr(self.compare, name)
+            if name not in self.compare.model_fields_set and value not in others:
+                errors.say(f"missing; it is one of {', '.join(others)}", "compare", name)
+            else:
+                errors.kept(one_of, value, others, at=("compare", name))
+        for number, row in enumerate(self.published.rows if self.published is not None else ()):
+            if row.arm is not None:
+                errors.kept(one_of, row.arm, labels, at=("published", "rows", number, "arm"))
+        for name in (*(item.name for item in self.scenes), *(item.name for item in self.tokenizers)):
+            if name in OWN_NAMES:
+                errors.say("the study's folder has something of this name itself; give another", name)
+        for task in self.tasks:
+            if task.search is not None and task.search.seed in self.seeds:
+                said = f"{task.search.seed} is a seed of the study; the search takes another"
+                errors.say(said, "tasks", task.name, "search", "seed")
+        errors.refuse()
+        return self
+
+
+def transfer_tools(tools: Tools) -> Tools:
+    """Return those that take initial weights to another task."""
+    return {name: tool for name, tool in tools.items() if name != PRETRAIN and "init" in tool.own()}
+
+
+def _tools(info: ValidationInfo) -> Tools:
+    assert isinstance(info.context, Mapping)
+    return info.context
+
+
+def _flags_of(tool: Tool, recipe: Any) -> Types | None:
+    """Return the types of the flags that a study may give, None where the recipe is none."""
+    if not isinstance(recipe, str) or recipe not in tool.recipes:
+        return None
+    return {name: hint for name, hint in tool.types(recipe).items() if name not in SET}
+
+
+def _split(values: Mapping[Any, Any], cls: type[Part]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Return what stands under keys of a section, and the rest."""
+    keys = cls.keys()
+    own = {key: value for key, value in values.items() if key in keys}
+    return own, {key: value for key, value in values.items() if key not in keys}

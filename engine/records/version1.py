@@ -11,7 +11,7 @@ VERSION = 1
 # of a task's configuration, at its top
 CONFIG_FIELDS = {"crop_share": "crop_pct", "label_share": "label_fraction", "taps": "out_indices"}
 CONFIG_VALUES = {"pyramid": {"simple": "sfp", "four_tap": "fpn"}, "loss_on": {"hidden": "masked"}}
-PLAN_VALUES = {"match": {"passes": "samples_seen"}}
+PLAN_VALUES = {"match": {"passes": "samples"}}
 CHOICE_FIELDS = {"rate": "base_lr"}
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +23,12 @@ from tools.run_benchmark import TOOLS
 Record = Callable[..., RunRecord]
 
 
-def flag(argv: Sequence[str], name: str) -> str | None:
-    return argv[list(argv).index(name) + 1] if name in argv else None
-
-
 def weights(name: str) -> bytes:
     header = f'{{"__metadata__": {{"name": "{name}"}}}}'.encode()
     return len(header).to_bytes(8, "little") + header
 
 
 SCENES = ["scenes-pretrain", "scenes-transfer"]
-
-
-def config(argv: list[str]) -> dict[str, Any]:
-    return {"recipe": argv[0], "run": {"seed": int(flag(argv, "--seed") or 0)}}
 
 
 class FakeTools:
@@ -48,23 +42,19 @@ class FakeTools:
         self.suite_tools = {
             name: replace(
                 tool,
-                main=self.scenes if tool.config is None else self.train,
-                config=tool.config and config,
+                run=partial(self.train, tool.settings),
                 preload=lambda: None,
             )
             for name, tool in TOOLS.items()
         }
 
-    def scenes(self, argv: list[str]) -> int:
-        return self.train(argv, leaves_record=False)
-
-    def train(self, argv: list[str], *, leaves_record: bool = True) -> int:
-        out = Path(flag(argv, "--out") or "")
+    def train(self, settings: Callable[[Any, Any], dict[str, Any]] | None, args: Any, config: Any) -> int:
+        out = args.out
         out.mkdir(parents=True, exist_ok=True)
         with self.calls.open("a") as file:
-            file.write(f"{out.name}{' resumed' if '--resume' in argv else ''}\n")
+            file.write(f"{out.name}{' resumed' if getattr(args, 'resume', False) else ''}\n")
         print(f"working on {out.name}")
-        init, task, arm = flag(argv, "--init"), out.name.split("-")[0], "random"
+        init, task, arm = getattr(args, "init", None), out.name.split("-")[0], "random"
         sha = hashlib.sha256(Path(init).read_bytes()).hexdigest() if init else None
         if init:
             arm = Path(init).parent.name.removeprefix("pretrain-")
@@ -74,7 +64,9 @@ class FakeTools:
         if task == "pretrain":
             task, outputs = out.name.removeprefix("pretrain-"), ("backbone.safetensors",)
         record = self.record(
-            task, arm, int(flag(argv, "--seed") or 0), metrics, data=flag(argv, "--data"), config=config(argv),
+            task, arm, config.run.seed if hasattr(config, "run") else config.seed, metrics,
+            data=None if not hasattr(args, "data") else str(args.data),
+            config=json.loads(json.dumps(settings(args, config))) if settings else {},
             weights_sha256=sha, outputs=outputs, pictures=pictures,
         )  # fmt: skip
         if (act := self.behaviour.get(out.name)) is not None:
@@ -91,7 +83,7 @@ class FakeTools:
             (out / outputs[0]).write_bytes(content)
             if self.digests:
                 record = replace(record, files_sha256={outputs[0]: hashlib.sha256(content).hexdigest()})
-        if leaves_record:
+        if settings is not None:
             write_record(out, record)
         return 0
 

@@ -12,6 +12,7 @@ from benchmark.compare.comparison import compare
 from benchmark.compare.records import open_store
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
 from benchmark.study.prepare import Prepared, prepare
+from benchmark.study.spec import Budget
 from engine.records.record import RunRecord, write_record
 from mae_transfer.tasks import TASKS
 from tools.run_benchmark import TOOLS
@@ -45,19 +46,19 @@ def made(tmp_path: Path) -> Callable[[str], Prepared]:
     return make
 
 
-def steps(study: Prepared) -> list[str]:
+def steps(study: Prepared) -> list[int | None]:
     """Steps of the two pre-trainings, low first."""
-    return [run.argv[run.argv.index("--steps") + 1] for run in study.runs if run.phase == "pretrain"]
+    return [run.job.args.steps for run in study.runs if run.phase == "pretrain" and run.job is not None]
 
 
 def recorded(
     study: Prepared, record: Record, arm: str, *, flops: int, frozen: int = 0, folder: str = "", **run: Any
 ) -> None:
     """Leave a record of the settings of an arm, `run` apart, as a run would."""
-    plain = replace(study, study=replace(study.study, match="none"))
+    plain = replace(study, study=study.study.model_copy(update={"budget": Budget(match="none")}))
     (wanted,) = (item for item in plain.runs if item.phase == "pretrain" and item.arm == arm)
-    config = plain.checked.config(wanted)
-    assert isinstance(config, dict)
+    config = wanted.settings
+    assert config is not None
     config = {**config, "run": {**config["run"], **run}}
     done = record("mae", "random", 0, {"val_loss": 0.4}, config=json.loads(json.dumps(config)))
     cost = replace(done.cost, flops_per_image=flops, frozen_flops_per_image=frozen)
@@ -68,7 +69,7 @@ def test_crops_of_an_image_are_passes() -> None:
     config = {"run": {"length": {"value": 10, "unit": "steps"}, "batch_size": 64}}
     labels, once = Length.of("labels", config), Length.of("once", {**config, "repeats": 1})
     eight = Length.of("eight", {**config, "repeats": 8})
-    assert (labels.passes, once.passes, eight.passes) == (("images", 640), ("images", 640), ("images", 5120))
+    assert (labels.samples, once.samples, eight.samples) == (("images", 640), ("images", 640), ("images", 5120))
     assert unequal_samples([labels, once]) is None
     said = unequal_samples([once, eight])
     assert said is not None and "once 640 images (10 steps of 64); eight 5,120 images (10 steps of 64, 8 crops" in said
@@ -77,21 +78,21 @@ def test_crops_of_an_image_are_passes() -> None:
     assert str(epochs) == "800 epochs (100, 8 crops of each)"
     assert unequal_samples([epochs, replace(once, value=800, unit="epochs")]) is None
     samples = {"run": {"length": {"value": 640, "unit": "samples"}, "batch_size": 64}, "repeats": 8}
-    assert Length.of("samples", samples).passes == eight.passes
+    assert Length.of("samples", samples).samples == eight.samples
 
 
 def test_flops_count_every_crop() -> None:
     one = Length(arm="one", value=100, unit="steps", batch_size=64)
     four = replace(one, arm="four", repeats=4)
     flops = {"one": 300.0, "four": 300.0}
-    assert flops_lengths([one, four], flops, "one")["four"].argv() == ("--steps", "25")
-    assert flops_lengths([one, four], flops, "four")["one"].argv() == ("--steps", "400")
+    assert flops_lengths([one, four], flops, "one")["four"] == {"steps": 25}
+    assert flops_lengths([one, four], flops, "four")["one"] == {"steps": 400}
     epochs = [replace(length, unit="epochs") for length in (one, four)]
-    assert flops_lengths(epochs, flops, "one")["four"].argv() == ("--epochs", "25.0")
+    assert flops_lengths(epochs, flops, "one")["four"] == {"epochs": 25.0}
 
 
 def test_crops_are_compared_before_a_study_runs(made: Callable[[str], Prepared]) -> None:
-    text = TWO.replace("match: flops", "match: samples_seen")
+    text = TWO.replace("match: flops", "match: samples")
     made(text).refuse()
     with pytest.raises(ValueError, match=r"low 46,080 images \(90 steps of 64, 8 crops of each\); high 5,760 images"):
         made(text.replace("mask_ratio: 0.5", "mask_ratio: 0.5, repeats: 8")).refuse()
@@ -104,7 +105,7 @@ def test_arms_of_one_recipe_have_multiply_adds_of_their_own(made: Callable[[str]
     with pytest.raises(ValueError, match="multiply-adds per image of low are not known: no record of such a run"):
         made(TWO).refuse()  # the recipe of `high` is the same, its mask ratio is not
     recorded(made(TWO), record, "low", flops=300)
-    assert steps(made(TWO)) == ["90", "270"]
+    assert steps(made(TWO)) == [90, 270]
 
 
 def test_a_record_of_another_length_and_seed_will_do(made: Callable[[str], Prepared], record: Record) -> None:
@@ -113,16 +114,16 @@ def test_a_record_of_another_length_and_seed_will_do(made: Callable[[str], Prepa
     with pytest.raises(ValueError, match="multiply-adds per image of low are not known"):
         made(TWO).refuse()
     recorded(made(TWO), record, "low", flops=200, folder="pretrain-b", length={"value": 1, "unit": "steps"}, seed=3)
-    assert steps(made(TWO)) == ["90", "180"]
+    assert steps(made(TWO)) == [90, 180]
     recorded(made(TWO), record, "low", flops=300)
-    assert steps(made(TWO)) == ["90", "270"]  # its own goes first
+    assert steps(made(TWO)) == [90, 270]  # its own goes first
 
 
 def test_what_is_frozen_costs_a_forward_pass_alone(made: Callable[[str], Prepared], record: Record) -> None:
     recorded(made(TWO), record, "low", flops=100, frozen=100)
     recorded(made(TWO), record, "high", flops=100)
-    assert steps(made(TWO)) == ["90", "120"]  # (3 * 100 + 100) / (3 * 100)
-    assert steps(made(TWO.replace("mask_ratio: 0.75", "mask_ratio: 0.75, flops_per_image: 200"))) == ["90", "60"]
+    assert steps(made(TWO)) == [90, 120]  # (3 * 100 + 100) / (3 * 100)
+    assert steps(made(TWO.replace("mask_ratio: 0.75", "mask_ratio: 0.75, flops_per_image: 200"))) == [90, 60]
 
 
 def test_the_cost_of_an_arm_has_what_is_frozen_once(study: Any, record: Record) -> None:

@@ -21,7 +21,6 @@ from mae_transfer.tasks import TASKS
 from tools import run_benchmark
 from tools.run_benchmark import TOOLS
 
-VOCABULARY = {name: set(tool.flags) for name, tool in TOOLS.items()}
 GOOD = """
 name: mine
 seeds: [0]
@@ -51,12 +50,14 @@ TABLE = FullScale(
 
 
 def parse(text: str) -> Study:
-    return parse_study(text, "mine.yaml", VOCABULARY)
+    return parse_study(text, "mine.yaml", TOOLS)
 
 
 def test_it_is_read_and_written(tmp_path: Path) -> None:
     study = parse(GOOD)
-    assert study.published == TABLE and study.differ == ("architecture.position",)
+    assert (
+        study.published is not None and study.published.table() == TABLE and study.differ == ("architecture.position",)
+    )
     assert TABLE.columns == ("fine-tuning", "linear")
     assert parse(study_text(study)) == study
     plan = Plan(name="mine", differ=study.differ, published=TABLE)
@@ -68,7 +69,7 @@ def test_it_is_read_and_written(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("arm: table, v", "arm: tabel, v", r"published\.rows\[0\]\.arm: 'tabel' is not there.*Did you mean table\?"),
-        ("{linear: 70.0}", "{}", r"published\.rows\[1\]\.values: is empty; leave a row out of which nothing"),
+        ("{linear: 70.0}", "{}", r"published\.rows\[1\]\.values: is empty; give one or more"),
         ("linear: 70.0", "linear: high", r"published\.rows\[1\]\.values\.linear: 'high' is no number"),
         ("  source: a paper, table 1\n", "", r"mine\.yaml: published\.source: missing"),
         ("variant: rel", "varant: rel", r"published\.rows\[1\]\.variant: missing"),
@@ -89,7 +90,7 @@ def test_another_vit_is_refused_unless_the_study_says_so(tmp_path: Path) -> None
     file.write_text(GOOD)
     made = prepare(str(file), TOOLS, studies=tmp_path, out=tmp_path / "out", root=tmp_path)
     made.refuse()
-    argv = {run.name: run.argv for run in made.runs}
+    argv = {run.name: run.command for run in made.runs}
     for name in ("things-none-seed0", "probe-none-seed0"):  # the transfer takes the positions of the weights
         assert argv[name][argv[name].index("--init-architecture") + 1] == "file"
     probes = [text for name, text in argv.items() if name.startswith("probe-")]  # which share their features
@@ -158,13 +159,13 @@ def test_published_values_stand_in_a_table_of_their_own(whole_study: Any) -> Non
 )
 def test_the_shipped_files_state_what_they_vary(name: str) -> None:
     path = run_benchmark.STUDIES / name / "study.yaml"
-    study = parse_study(path.read_text(), path.name, VOCABULARY)
+    study = parse_study(path.read_text(), path.name, TOOLS)
     assert study.name == name and len(study.seeds) == 2 and study.published is not None
     assert parse(study_text(study)) == study
     if name == "scaling":
         return
-    given = [{flag.name: flag.value for flag in arm.pretrain.flags} for arm in study.arms if arm.pretrain is not None]
-    assert len(given) == len(study.arms) and {values["steps"] for values in given} == {("500",)}
+    given = [arm.pretrain.options for arm in study.arms if arm.pretrain is not None]
+    assert len(given) == len(study.arms) and {values["steps"] for values in given} == {500}
     published = yaml.safe_load(path.read_text())["published"]
     assert "arXiv" in published["source"] and "epochs" in published["setting"]
-    assert study.claim in {row.arm for row in study.published.rows}
+    assert study.compare.claim in {row.arm for row in study.published.rows}

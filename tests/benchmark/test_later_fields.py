@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from benchmark.compare.comparison import Comparison, Row, compare
 from benchmark.compare.records import open_store
 from benchmark.runner.recorded import other_settings
 from benchmark.study.matrix import Run
+from benchmark.study.tool import Job
 from classification.probe.run import ProbeConfig
 from classification.recipes import RECIPES
 from detection.recipes.all import RECIPES as DETECTION
@@ -67,9 +69,10 @@ def test_a_finished_run_of_before_is_not_run_again(record: Callable[..., RunReco
     before = copy.deepcopy(whole)
     del before["tuned_blocks"], before["run"]["ema_decay"]
     at = {"out": tmp_path, "logs": tmp_path, "records": (tmp_path,)}
-    run = Run(name="x", phase="transfer", kind="x", tool="train_cls", argv=(), **at)
+    run = Run(name="x", phase="transfer", kind="x", tool="train_cls", recipe="tiny", job=None, **at)
     done = record("classification", "random", 0, {"top1": 1.0}, config=before)
-    assert other_settings(run, done, lambda argv: whole, with_later_fields) == []
-    assert other_settings(run, done, lambda argv: whole)
-    changed = {**whole, "tuned_blocks": 3}
-    assert other_settings(run, done, lambda argv: changed, with_later_fields) == ["tuned_blocks: 1 -> 3"]
+    run = replace(run, job=Job(args=None, config=None, recipe=None, settings=whole, record=None))
+    assert other_settings(run, done, with_later_fields) == []
+    assert other_settings(run, done)
+    run = replace(run, job=Job(args=None, config=None, recipe=None, settings={**whole, "tuned_blocks": 3}, record=None))
+    assert other_settings(run, done, with_later_fields) == ["tuned_blocks: 1 -> 3"]

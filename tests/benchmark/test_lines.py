@@ -158,7 +158,7 @@ def test_a_rate_that_no_search_chose_is_refused(study: Any, record: Record) -> N
 @pytest.mark.parametrize(
     ("match", "samples", "flops", "field"),
     [
-        ("samples_seen", 12800, 500, "samples_seen: "),
+        ("samples", 12800, 500, "samples_seen: "),
         ("flops", 12800, 500, None),
         ("flops", 12800, 510, "multiply-adds of training: the pre-trainings differ by more than 1%"),
         ("flops", 12800, None, "flops_per_image: not recorded of pretrain-mae"),
@@ -183,9 +183,7 @@ def _cost_of(study: Any) -> Any:
 def test_plans_that_claim_different_things_are_not_mixed(tmp_path: Path) -> None:
     write_plan(tmp_path / "a", Plan(name="a"))
     write_plan(tmp_path / "b", Plan(name="b", match="none"))
-    with pytest.raises(
-        ValueError, match=r"b/study\.json: match is 'none', and 'samples_seen' in .*exported one by one"
-    ):
+    with pytest.raises(ValueError, match=r"b/study\.json: match is 'none', and 'samples' in .*exported one by one"):
         read_plans(tmp_path)
     (tmp_path / "b/study.json").write_text("{}")
     with pytest.raises(ValueError, match=r"b/study\.json: not a readable plan"):

@@ -14,11 +14,13 @@ def test_training_runs_of_several_gpus_are_started_by_torchrun(monkeypatch: pyte
     called: list[list[str]] = []
     monkeypatch.setattr(study_job.os, "execv", lambda path, command: called.append(command))
     started = study_job._by_torchrun("train_seg", TOOLS["train_seg"], 8)
-    started.main(["tiny", "--out", "x"])
+    job = started.job("tiny", {"data": Path("d"), "out": Path("x"), "steps": 3, "clip_norm": 0.5, "init": Path("w")})
+    started.run(job.resumed().args, job.config)
     (command,) = called
     assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8"]
     assert Path(command[5]).name == "train_seg.py" and Path(command[5]).is_file()
-    assert command[6:] == ["tiny", "--out", "x"]
+    words = ["tiny", "--data", "d", "--out", "x", "--init", "w", "--steps", "3", "--resume", "--clip-norm", "0.5"]
+    assert command[6:] == words
     assert study_job._by_torchrun("probe", TOOLS["probe"], 8) is TOOLS["probe"]
 
 
@@ -40,12 +42,11 @@ def test_shipped_studies_pass_their_checks(name: str, folders: tuple[str, ...], 
     study = prepare(name, TOOLS, studies=run_benchmark.STUDIES, out=tmp_path / "out", root=tmp_path)
     study.refuse()
     assert len(study.runs) == runs
-    assert f"{runs} runs" in dry_run_text(name, study.runs, study.checked, study.out)
+    assert f"{runs} runs" in dry_run_text(name, study.runs, study.out)
 
 
 def test_configurations_are_those_of_the_recipes(tmp_path: Path) -> None:
     for run in prepare("demo", TOOLS, studies=run_benchmark.STUDIES, out=tmp_path, seeds=(7,)).runs:
-        tool = TOOLS[run.tool]
-        if tool.config is not None:
-            seed = tool.config([*run.argv])["run"]["seed"]
+        if run.settings is not None:
+            seed = run.settings["run"]["seed"]
             assert seed == (0 if run.tool == "pretrain" else 7)

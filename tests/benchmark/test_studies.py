@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmark.runner.attempt import Tool
 from benchmark.runner.scheduler import Suite
 from benchmark.runner.slurm import parameters, submit
 from benchmark.runner.status import dry_run_text, outlooks, state_of, status_text
@@ -21,6 +20,7 @@ from benchmark.study.budget import Length, flops_lengths, unequal_samples
 from benchmark.study.matrix import Run
 from benchmark.study.prepare import Prepared, prepare
 from benchmark.study.spec import Cluster
+from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, read_record, write_record
 from tools import run_benchmark, study_job
 from tools.run_benchmark import TOOLS
@@ -73,27 +73,27 @@ def test_matrix_of_a_small_study(made: Callable[..., Prepared], tmp_path: Path) 
         *(f"{cell}-{arm}-seed{s}" for s in (0, 1) for cell in ("cars", "birds_10pct", "birds") for arm in arms),
     ]
     by_name = {run.name: run for run in runs}
-    assert by_name["pretrain-mae"].argv == (
-        "tiny", "--data", f"{root}/photos", "--out", f"{out}/pretrain-mae", "--arm", "mae", "--steps", "10",
+    assert by_name["pretrain-mae"].command == (
+        "tiny", "--data", f"{root}/photos", "--out", f"{out}/pretrain-mae", "--steps", "10", "--arm", "mae",
     )  # fmt: skip
     search = by_name["search-cars-theirs-lr0.0002"]
-    assert search.argv == (
+    assert search.command == (
         "tiny", "--data", f"{out}/held-out/cars", "--out", f"{out}/search/cars-theirs/lr0.0002", "--init",
-        f"{root}/w.pth", "--init-source", "mae", "--arm", "theirs", "--steps", "5", "--base-lr", "0.0002", "--seed",
+        f"{root}/w.pth", "--init-source", "mae", "--steps", "5", "--arm", "theirs", "--base-lr", "0.0002", "--seed",
         "100",
     )  # fmt: skip
     assert search.needs == ("hold-out-cars",)
     birds = by_name["birds_10pct-mae-seed1"]
-    assert birds.argv == (
+    assert birds.command == (
         "tiny", "--data", f"{root}/birds", "--out", f"{out}/birds_10pct-mae-seed1", "--init",
-        f"{out}/pretrain-mae/backbone.safetensors", "--arm", "mae", "--label-fraction", "0.1", "--seed", "1",
+        f"{out}/pretrain-mae/backbone.safetensors", "--arm", "mae", "--seed", "1", "--label-fraction", "0.1",
     )  # fmt: skip
     assert birds.needs == ("pretrain-mae",) and birds.search is None and birds.seconds == 1800
-    assert "--steps" not in named(made(SMALL.replace("steps: 5", "epochs: 5")))["search-cars-mae-lr0.0001"].argv
+    assert "--steps" not in named(made(SMALL.replace("steps: 5", "epochs: 5")))["search-cars-mae-lr0.0001"].command
     cars = by_name["cars-random-seed0"]
     assert cars.search is not None and [rate for rate, _ in cars.search.grid] == [1e-4, 2e-4]
-    assert "--base-lr" not in cars.argv  # the search chooses it
-    assert by_name["hold-out-cars"].argv == (
+    assert "--base-lr" not in cars.command  # the search chooses it
+    assert by_name["hold-out-cars"].command == (
         "train_seg", "--data", f"{root}/cars", "--out", f"{out}/held-out/cars", "--share", "0.2",
     )  # fmt: skip
 
@@ -117,13 +117,13 @@ def test_tokenizers_are_trained_before_the_arms_that_name_them(made: Callable[..
     study.refuse()
     runs, root, out = named(study), tmp_path / "root", tmp_path / "out"
     assert [run.phase for run in study.runs][:4] == ["data", "tokenizer", "pretrain", "pretrain"]
-    assert runs["dvae"].argv == (
+    assert runs["dvae"].command == (
         "tiny_dvae", "--data", f"{root}/photos", "--out", f"{out}/dvae", "--steps", "3",
     )  # fmt: skip
-    argv = runs["pretrain-beit"].argv
+    argv = runs["pretrain-beit"].command
     assert argv[argv.index("--tokenizer") + 1] == f"{out}/dvae/tokenizer.safetensors"
     assert runs["pretrain-beit"].needs == ("dvae",) and runs["pretrain-mae"].needs == ()
-    with pytest.raises(ValueError, match=r"tokenizers\.dvae: no recipe is called 'tiny_vae'"):
+    with pytest.raises(ValueError, match=r"tokenizers\.dvae\.recipe: no recipe is called 'tiny_vae'"):
         made(text.replace("tiny_dvae", "tiny_vae")).refuse()
     with pytest.raises(ValueError, match=r"arms\.beit\.pretrain: .*root/vae/tokenizer\.safetensors is not there"):
         made(text.replace("dvae/tokenizer", "vae/tokenizer")).refuse()
@@ -134,8 +134,9 @@ def test_tokenizers_are_trained_before_the_arms_that_name_them(made: Callable[..
     [
         ("init: w.pth", "init: v.pth", r"tasks\.cars\.search: .*root/v\.pth is not there; mend the path, or give"),
         ("data: photos", "data: fotos", r"arms\.mae\.pretrain: .*root/fotos is not there"),
-        ("tiny, data: birds", "tinny, data: birds", r"tasks\.birds: no recipe is called 'tinny'; there are: "),
-        ("steps: 20", "steps: many", r"tasks\.cars: .*invalid.*many"),
+        ("tiny, data: birds", "tiny, drop_path: 7, data: birds", r"tasks\.birds: .*drop_path"),
+        ("steps: 20", "steps: 20, epochs: 2", r"tasks\.cars: --steps and --epochs were both given"),
+        ("tiny, data: cars", "tiny, batch_size: 0, data: cars", r"tasks\.cars: .*batch_size"),
         ("hold_out: 0.2, ", "", r"tasks\.cars\.search: it would choose on the images that the results are from"),
         ("hold_out: 0.2", "hold_out: 0.2, val_split: x", r"hold_out and val_split both name images; give one"),
     ],
@@ -178,7 +179,7 @@ def test_lengths_that_cost_the_same() -> None:
     labels = Length(arm="labels", value=5, unit="steps", batch_size=32)
     assert unequal_samples([mae, replace(mae, arm="x", value=2000, batch_size=32)]) is None
     found = flops_lengths([mae, labels], {"mae": 200.0, "labels": 500.0}, "mae")
-    assert found["labels"].argv() == ("--steps", "800")  # 1000 * 64 * 200 / (32 * 500)
+    assert found == {"labels": {"steps": 800}}  # 1000 * 64 * 200 / (32 * 500)
     with pytest.raises(ValueError, match="lengths are in epochs and steps; give all in steps"):
         flops_lengths([mae, replace(labels, unit="epochs")], {"mae": 1.0, "labels": 1.0}, "mae")
 
@@ -188,8 +189,8 @@ def test_flops_scale_the_pre_training(made: Callable[..., Prepared]) -> None:
     text = text.replace("steps: 10, hours: 2", "steps: 10, flops_per_image: 100")
     text = text.replace("steps: 10}}\ntasks", "steps: 10, flops_per_image: 400}}\ntasks")
     runs = named(made(text))
-    assert runs["pretrain-mae"].argv[-2:] == ("--steps", "10")
-    assert runs["pretrain-labels"].argv[-2:] == ("--steps", "2")  # 10 * 100 / 400 = 2.5, to even
+    assert runs["pretrain-mae"].job.args.steps == 10
+    assert runs["pretrain-labels"].job.args.steps == 2  # 10 * 100 / 400 = 2.5, to even
 
 
 def half_done(made: Prepared, record: Record) -> dict[str, Run]:
@@ -237,15 +238,15 @@ def test_states_from_records_alone(made: Callable[..., Prepared], record: Record
 def test_dry_run_says_hours_and_disk(made: Callable[..., Prepared], record: Record, tmp_path: Path) -> None:
     study = made()
     half_done(study, record)
-    found = {item.what: item for item in outlooks(study.runs, study.checked)}
+    found = {item.what: item for item in outlooks(study.runs)}
     pretraining = found["mae"]
     assert (pretraining.seconds, pretraining.source, pretraining.disk_source) == (600.0, "recorded", "measured")
     assert (found["birds, 3 arms"].seconds, found["birds, 3 arms"].source) == (1800.0, "stated")
-    cars = [item for item in outlooks(study.runs, study.checked) if item.what == "cars, 3 arms"]
+    cars = [item for item in outlooks(study.runs) if item.what == "cars, 3 arms"]
     assert [(item.phase, item.runs, item.done) for item in cars] == [("search", 6, 2), ("transfer", 6, 0)]
     # two checkpoints of weights and moments of a ViT of 6 blocks, 192 wide
     assert cars[1].disk_bytes == 2 * 12 * 12 * 6 * 192**2 and cars[1].disk_source == "at least"
-    text = dry_run_text("mine", study.runs, study.checked, tmp_path / "out")
+    text = dry_run_text("mine", study.runs, tmp_path / "out")
     assert "Study mine: 26 runs, 4 of them done" in text
     assert "unknown of 6 runs (the file may state `hours`), about 6:04:40 for the others" in text
     assert "Learning rates of cars, searched for every arm alike with seed 100: 0.0001, 0.0002." in text
@@ -268,27 +269,25 @@ def test_dry_run_of_the_tool_runs_nothing(
 def fake_tools(record: Record, values: dict[str, float]) -> dict[str, Tool]:
     """Tools that leave a record whose miou is that of the rate; at 0.0002 the loss of `random` becomes infinite."""
 
-    def train(argv: list[str]) -> int:
-        out = Path(argv[argv.index("--out") + 1])
-        out.mkdir(parents=True, exist_ok=True)
-        rate = argv[argv.index("--base-lr") + 1] if "--base-lr" in argv else "none"
-        config = {"run": {"optim": {"base_lr": rate}}}
-        init = argv[argv.index("--init") + 1] if "--init" in argv else None
+    def train(args: Any, config: Any) -> int:
+        args.out.mkdir(parents=True, exist_ok=True)
+        rate = repr(config.run.optim.base_lr) if hasattr(config, "run") else "none"
         found = record(
-            "segmentation", "own", 0, {"miou": values[rate], "top1": 1.0}, config=config, weights_sha256=init
-        )
-        if rate == "0.0002" and "random" in argv:
-            write_record(out, replace(found, status="failed", error="NonFiniteError: the loss is not finite"))
+            "segmentation", "own", 0, {"miou": values[rate] if rate in ("0.0001", "0.0002") else 1.0, "top1": 1.0},
+            config={"run": {"optim": {"base_lr": rate}}}, weights_sha256=args.init and str(args.init),
+        )  # fmt: skip
+        if rate == "0.0002" and args.arm == "random":
+            write_record(args.out, replace(found, status="failed", error="NonFiniteError: the loss is not finite"))
             return 1
-        write_record(out, found)
+        write_record(args.out, found)
         return 0
 
-    def make(argv: list[str]) -> int:
-        Path(argv[argv.index("--out") + 1]).mkdir(parents=True)
+    def make(args: Any, _: Any) -> int:
+        args.out.mkdir(parents=True)
         return 0
 
     return {
-        name: replace(tool, main=make) if tool.config is None else replace(tool, main=train)
+        name: replace(tool, run=make) if tool.settings is None else replace(tool, run=train)
         for name, tool in TOOLS.items()
     }
 
@@ -296,7 +295,7 @@ def fake_tools(record: Record, values: dict[str, float]) -> dict[str, Tool]:
 def test_a_study_searches_then_transfers_with_the_winner(
     made: Callable[..., Prepared], record: Record, tmp_path: Path
 ) -> None:
-    study = made(tools=fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0, "none": 1.0}))
+    study = made(tools=fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0}))
     screen = io.StringIO()
     outcomes = Suite(study.tools, Console(file=screen, width=200)).carry_out(study.runs)
     assert {outcome.status for outcome in outcomes} == {"completed"}
@@ -314,7 +313,7 @@ def test_a_study_searches_then_transfers_with_the_winner(
 def test_a_search_without_result_holds_back_its_own_transfers_alone(
     made: Callable[..., Prepared], record: Record
 ) -> None:
-    tools = fake_tools(record, {"0.0001": 10.0, "none": 1.0})  # 0.0002 raises KeyError
+    tools = fake_tools(record, {"0.0001": 10.0})  # 0.0002 raises KeyError
     study = made(tools=tools)
     outcomes = {o.run.name: o for o in Suite(tools, Console(file=io.StringIO())).carry_out(study.runs)}
     assert outcomes["search-cars-mae-lr0.0002"].status == "failed"
@@ -360,7 +359,7 @@ def test_slurm_without_submitit_names_the_extra(made: Callable[..., Prepared], m
 
 
 def test_a_job_runs_one_run(made: Callable[..., Prepared], record: Record) -> None:
-    tools = fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0, "none": 1.0})
+    tools = fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0})
     study = made(tools=tools)
     suite = Suite(tools, Console(file=io.StringIO()))
 
@@ -379,7 +378,7 @@ def test_a_job_runs_one_run(made: Callable[..., Prepared], record: Record) -> No
 def test_a_job_reads_the_study_from_its_folder(
     made: Callable[..., Prepared], record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_job, "TOOLS", fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0, "none": 1.0}))
+    monkeypatch.setattr(study_job, "TOOLS", fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0}))
     made().write_plan()
     job = pickle.loads(pickle.dumps(study_job.StudyJob(out=tmp_path / "out", root=tmp_path / "root", gpus=0)))
     assert job("hold-out-cars") == "hold-out-cars: completed"

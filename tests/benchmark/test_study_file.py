@@ -3,31 +3,15 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark.study.file import parse_study, read_study, study_text
-from benchmark.study.spec import Arm, Cluster, Flag, Grid, Pretraining, Scenes, Study, TokenizerTraining, TransferTask
+from benchmark.study.spec import Arm, Grid, Study
+from engine.config import Duration
+from tools.run_benchmark import TOOLS
 
-VOCABULARY = {
-    "train_cls": {
-        "recipe",
-        "data",
-        "steps",
-        "base_lr",
-        "label_fraction",
-        "init",
-        "init_source",
-        "trust_pickle",
-        "seed",
-        "protocol",
-    },
-    "train_det": {"recipe", "data", "steps", "base_lr", "val_split", "train_json", "init", "init_source", "batch_size"},
-    "train_seg": {"recipe", "data", "steps", "base_lr", "val_split", "init", "init_source", "layout"},
-    "probe": {"backbone", "data", "pooling", "init", "init_source", "image_size"},
-    "make_scenes": {"out", "seed", "image_size", "classify_train"},
-    "pretrain": {"recipe", "data", "steps", "batch_size", "init_source"},
-}
 GOOD = """
 name: mine
 data: root
@@ -44,22 +28,41 @@ compare: {against: theirs}
 
 
 def parse(text: str) -> Study:
-    return parse_study(text, "mine.yaml", VOCABULARY)
+    return parse_study(text, "mine.yaml", TOOLS)
 
 
 def test_a_study_is_read() -> None:
     study = parse(GOOD)
-    assert (study.name, study.data, study.seeds, study.match) == ("mine", "root", (0, 1), "samples_seen")
-    assert (study.claim, study.against) == ("mae", "theirs")
+    assert (study.name, study.data, study.seeds, study.budget.match) == ("mine", "root", (0, 1), "samples")
+    assert (study.compare.claim, study.compare.against) == ("mae", "theirs")
     random, theirs, mae = study.arms
-    assert random == Arm(label="random")
-    assert theirs.init == "w.pth"
-    assert theirs.declared == (Flag("init_source", ("mae",)), Flag("trust_pickle", True))
-    assert [flag.argv() for flag in theirs.declared] == [("--init-source", "mae"), ("--trust-pickle",)]
-    assert mae.pretrain == Pretraining(recipe="small", data="photos", flags=(Flag("steps", ("10",)),))
+    assert random == Arm.model_construct(label="random", random=True)
+    assert theirs.init == "w.pth" and theirs.options == {"init_source": "mae", "trust_pickle": True}
+    assert mae.pretrain is not None
+    assert (mae.pretrain.recipe, mae.pretrain.data, mae.pretrain.options) == ("small", "photos", {"steps": 10})
     cars, birds = study.tasks
-    assert cars.search == Grid(base_lrs=(1e-4, 2.5e-4), hold_out=0.2) and cars.flags == (Flag("steps", ("20",)),)
+    assert cars.search == Grid(base_lrs=(1e-4, 2.5e-4), hold_out=0.2) and cars.options == {"steps": 20}
     assert (birds.label_fractions, birds.hours, birds.search) == ((0.1, 1.0), 0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("weight_decay: 1e-3", {"weight_decay": 1e-3}),  # a text in YAML 1.1
+        ("steps: ['60']", {"steps": 60}),  # as copies of before have it
+        ("warmup: 2epochs", {"warmup": Duration(2, "epochs")}),
+        ("warmup: 30", {"warmup": Duration(30, "steps")}),
+        ("eval_every: null", {"eval_every": None}),
+        ("eval_every: None", {"eval_every": None}),
+        ("val_split: 2017", {"val_split": "2017"}),
+        ("betas: [0.9, 1]", {"betas": (0.9, 1.0)}),
+        ("boundary_iou: true", {"boundary_iou": True}),
+        ("compile: ['False']", {"compile": False}),
+        ("test_scales: 1", {"test_scales": (1.0,)}),
+    ],
+)
+def test_flags_are_read_as_the_types_of_the_recipe(written: str, read: dict[str, object]) -> None:
+    assert parse(GOOD.replace("steps: 20", written)).tasks[0].options == read
 
 
 @pytest.mark.parametrize(
@@ -75,22 +78,28 @@ def test_a_study_is_read() -> None:
         ("[1e-4, 2.5e-4]", "[1e-4, fast]", r"tasks\.cars\.search\.base_lrs\[1\]: 'fast' is no number"),
         ("[1e-4, 2.5e-4]", "[1e-4, 0]", r"tasks\.cars\.search\.base_lrs\[1\]: 0 is not above 0"),
         ("hold_out: 0.2", "hold_out: 20", r"hold_out: 20 is no part; give a number between 0 and 1"),
-        ("[0.1, 1]", "[10, 1]", r"label_fractions\[0\]: 10 is no share; give a number above 0 and at most 1"),
+        ("[0.1, 1]", "[10, 1]", r"label_fractions\[0\]: 10 is no fraction; give a number above 0 and at most 1"),
         ("tool: train_cls", "tool: train_clz", r"tool: 'train_clz' is not there.*Did you mean train_cls\?"),
         ("tool: train_cls", "tool: train_det", r"label_fractions: train_det takes no fraction of the labels; train_"),
         ("recipe: small, data: birds", "data: birds", r"tasks\.birds\.recipe: missing"),
-        ("  random: random\n", "  random: randm\n", r"arms\.random is 'randm'; it must be a mapping"),
+        ("  random: random\n", "  random: randm\n", r"arms\.random: 'randm' must be a mapping"),
         ("init: w.pth,", "init: w.pth, random: true,", r"arms\.theirs\.random or init: an arm is one of"),
         ("init_source: mae", "source: mae", r"arms\.theirs\.source: .*Did you mean init_source\?"),
         ("against: theirs", "against: mae", r"compare\.against: 'mae' is not there; it is one of random, theirs"),
         ("compare: {against: theirs}", "", r"compare\.against: missing; it is one of random, theirs"),
-        ("data: root", "budget: {match: samples_sen}", r"budget\.match: 'samples_sen' is not there.*samples_seen\?"),
+        ("data: root", "budget: {match: sample}", r"budget\.match: 'sample' is not there.*Did you mean samples\?"),
         ("name: mine", "name: my study", r"name: 'my study' must be of letters, digits"),
         ("  random: random\n", "  no: random\n", r"arms: the key False is read as no text; put it in quotes"),
         ("data: root", "name: again", r"not readable as YAML: line 3: 'name' comes twice; keep one of them"),
         ("seeds: [0, 1]", "seeds: [0, 1", r"mine\.yaml: not readable as YAML"),
         ("steps: 20", "seed: 4", r"tasks\.cars\.seed: train_seg has no such flag"),  # the study sets it
-        ("steps: 20", "steps: null", r"tasks\.cars\.steps: None is no value of a flag"),
+        ("steps: 20", "batch_size: null", r"tasks\.cars\.batch_size: None is no value of a flag"),
+        ("steps: 20", "steps: many", r"tasks\.cars\.steps: 'many' is no whole number"),
+        ("steps: 20", "steps: true", r"tasks\.cars\.steps: True is no value of this flag; give a number"),
+        ("steps: 20", "warmup: soon", r"tasks\.cars\.warmup: 'soon' is no length; write 500, 500steps"),
+        ("steps: 20", "precision: 8", r"tasks\.cars\.precision: '?8'? is not there; it is one of auto, 32-true"),
+        ("steps: 20", "betas: [0.9]", r"tasks\.cars\.betas"),
+        ("recipe: small, data: cars", "recipe: smal, data: cars", r"cars\.recipe: no recipe is called 'smal'.*small\?"),
         ("data: root", "cluster: {gpu: 8}", r"cluster\.gpu: no such key.*Did you mean gpus\?"),
     ],
 )  # fmt: skip
@@ -124,7 +133,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         ("data: root", "scenes: {logs: {}}", r"mine\.yaml: logs: the study's folder has something of this name itself"),
         ("  theirs:", "  a/b:", r"arms\.a/b: 'a/b' must be of letters"),
         ("  cars:", "  /cars:", r"tasks\./cars: '/cars' must be of letters"),
-        ("steps: 20", "steps: ['20', --out, /elsewhere]", r"steps: .* a word that begins with - would be a flag"),
+        ("steps: 20", "steps: ['20', --out, /elsewhere]", r"steps: .* is no whole number"),
+        ("steps: 20", "val_split: --out=/elsewhere", r"val_split: .* a word that begins with - would be a flag"),
         ("recipe: small, data: cars", "recipe: --out=/x, data: cars", r"recipe: '--out=/x' is no value of a flag"),
         ("data: birds", f"data: {'x' * 300}", r"data: .*\(302 characters\) is no path; each name in it"),
     ],
@@ -142,7 +152,7 @@ def test_aliases_that_multiply_are_refused() -> None:
 
 
 def test_a_negative_number_is_a_value() -> None:
-    assert parse(GOOD.replace("steps: 20", "steps: -1.5")).tasks[0].flags == (Flag("steps", ("-1.5",)),)
+    assert parse(GOOD.replace("steps: 20", "workers: -1")).tasks[0].options == {"workers": -1}
 
 
 def test_one_arm_is_no_comparison() -> None:
@@ -159,86 +169,81 @@ def test_a_probe_has_no_rate_to_search() -> None:
 
 def test_no_file_and_no_mapping(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"x\.yaml: no such study file"):
-        read_study(tmp_path / "x.yaml", VOCABULARY)
+        read_study(tmp_path / "x.yaml", TOOLS)
     with pytest.raises(ValueError, match="the file is None; it must be a mapping"):
         parse("")
 
 
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,7}", fullmatch=True)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=12)
-base_lrs = st.lists(st.floats(1e-6, 10), min_size=1, max_size=3, unique=True).map(tuple)
-shares = st.lists(st.floats(0.01, 1), min_size=1, max_size=2, unique=True).map(tuple)
-positive = st.none() | st.floats(0.001, 1000)
+rates = st.lists(st.floats(1e-6, 10), min_size=1, max_size=3, unique=True)
+shares = st.lists(st.floats(0.01, 1), min_size=1, max_size=2, unique=True)
+positive = st.floats(0.001, 1000)
 words = texts.filter(lambda text: not text.startswith("-"))
-values = st.booleans() | st.lists(words, min_size=1, max_size=2).map(tuple)
-
-
-def flags(*of: str) -> st.SearchStrategy[tuple[Flag, ...]]:
-    return st.dictionaries(st.sampled_from(of), values, max_size=len(of)).map(
-        lambda found: tuple(Flag(name, value) for name, value in found.items())
-    )
-
-
-grids = st.builds(
-    Grid, base_lrs=base_lrs, seed=st.integers(1000, 2000), hold_out=st.none() | st.floats(0.01, 0.99),
-    data=st.none() | texts, flags=flags("steps"),
-)  # fmt: skip
-pretrainings = st.builds(
-    Pretraining, recipe=words, data=texts, flags=flags("steps", "batch_size"), hours=positive, flops_per_image=positive
+recipes = st.sampled_from(["tiny", "small"])
+cls_flags = {
+    "steps": st.integers(1, 99),
+    "protocol": st.sampled_from(["finetune", "linear"]),
+    "warmup": st.builds(lambda value, unit: f"{value!r}{unit}", st.floats(0, 99), st.sampled_from(["steps", "epochs"])),
+    "clip_norm": st.none() | positive,
+    "betas": st.tuples(st.floats(0, 1), st.floats(0, 1)).map(list),
+    "flip": st.booleans(),
+    "train_list": words,
+}
+mae_flags = {"steps": st.integers(1, 99), "batch_size": st.integers(1, 99), "mask_ratio": st.floats(0.1, 0.9)}
+grids = st.fixed_dictionaries(
+    {"base_lrs": rates, "seed": st.integers(1000, 2000)},
+    optional={"hold_out": st.floats(0.01, 0.99), "data": texts, **cls_flags},
+)
+pretrainings = st.fixed_dictionaries(
+    {"recipe": recipes, "data": texts}, optional={"hours": positive, "flops_per_image": positive, **mae_flags}
+)
+arms = st.one_of(
+    st.just("random"),
+    st.fixed_dictionaries({"init": texts}, optional={"init_source": st.just("mae"), "trust_pickle": st.booleans()}),
+    st.fixed_dictionaries({"pretrain": pretrainings}),
+)
+tasks = st.fixed_dictionaries(
+    {"tool": st.just("train_cls"), "recipe": recipes, "data": texts},
+    optional={"label_fractions": shares, "search": grids, "hours": positive, **cls_flags},
 )
 
 
 @st.composite
-def studies(draw: st.DrawFn) -> Study:
+def studies(draw: st.DrawFn) -> dict[str, object]:
     labels = draw(st.lists(names, min_size=2, max_size=3, unique=True))
-    arms = []
-    for label in labels:
-        kind = draw(st.integers(0, 2))
-        if kind == 0:
-            arms.append(Arm(label=label))
-        elif kind == 1:
-            arms.append(Arm(label=label, init=draw(texts), declared=draw(flags("init_source", "trust_pickle"))))
-        else:
-            arms.append(Arm(label=label, pretrain=draw(pretrainings)))
-    tasks = tuple(
-        TransferTask(
-            name=name, tool="train_cls", recipe=draw(words), data=draw(texts), flags=draw(flags("steps", "protocol")),
-            label_fractions=draw(shares), search=draw(st.none() | grids), hours=draw(positive),
-        )
-        for name in draw(st.lists(names, min_size=1, max_size=2, unique=True))
-    )  # fmt: skip
-    return Study(
-        name=draw(names),
-        data=draw(texts),
-        seeds=tuple(draw(st.lists(st.integers(0, 999), min_size=1, max_size=3, unique=True))),
-        arms=tuple(arms),
-        tasks=tasks,
-        claim=labels[0],
-        against=labels[1],
-        pass_mark=draw(positive),
-        match=draw(st.sampled_from(["samples_seen", "flops", "none"])),
-        tokenizers=tuple(
-            TokenizerTraining(name=name, train=draw(pretrainings)) for name in draw(st.sets(names, max_size=1))
-        ),
-        scenes=tuple(
-            Scenes(name=name, flags=draw(flags("seed", "image_size"))) for name in draw(st.sets(names, max_size=1))
-        ),
-        cluster=draw(st.builds(Cluster, partition=st.none() | words, gpus=st.integers(0, 8), hours=st.floats(0.1, 99))),
-    )
+    found: dict[str, object] = {
+        "name": draw(names),
+        "seeds": draw(st.lists(st.integers(0, 999), min_size=1, max_size=3, unique=True)),
+        "arms": {label: draw(arms) for label in labels},
+        "tasks": draw(st.dictionaries(names, tasks, min_size=1, max_size=2)),
+        "compare": {"claim": labels[0], "against": labels[1]},
+    }
+    more = {
+        "data": texts,
+        "budget": st.fixed_dictionaries({"match": st.sampled_from(["samples", "flops", "none"])}),
+        "tokenizers": st.dictionaries(names, pretrainings, min_size=1, max_size=1),
+        "scenes": st.dictionaries(names, st.fixed_dictionaries({"seed": st.integers(0, 9)}), min_size=1, max_size=1),
+        "cluster": st.fixed_dictionaries({}, optional={"partition": words, "gpus": st.integers(0, 8)}),
+    }
+    return found | {key: draw(values) for key, values in more.items() if draw(st.booleans())}
 
 
 @settings(max_examples=60, deadline=None)
 @given(studies())
-def test_round_trip(study: Study) -> None:
-    assert parse(study_text(study)) == study
+def test_round_trip(values: dict[str, object]) -> None:
+    study = parse(yaml.safe_dump(values, allow_unicode=True))
+    text = study_text(study)
+    assert parse(text) == study
+    assert study_text(parse(text)) == text
 
 
 @pytest.mark.parametrize("arms", ["", "arms: 3", "arms: {}", "arms: [a, b]", "arms: {a b: random}"])
 def test_a_choice_among_arms_that_are_none_is_no_second_error(arms: str) -> None:
     text = f"name: mine\nseeds: [0]\n{arms}\ncompare: {{claim: x}}\n"
     with pytest.raises(ValueError, match="arms") as raised:
-        parse_study(text + "tasks: {b: {tool: train_cls, recipe: small, data: d}}\n", "s.yaml", VOCABULARY)
+        parse_study(text + "tasks: {b: {tool: train_cls, recipe: small, data: d}}\n", "s.yaml", TOOLS)
     assert "one of ." not in str(raised.value), raised.value
     with pytest.raises(ValueError, match="arms") as raised:
-        parse_study(text.replace("claim: x", ""), "s.yaml", VOCABULARY)
+        parse_study(text.replace("claim: x", ""), "s.yaml", TOOLS)
     assert "one of ." not in str(raised.value), raised.value

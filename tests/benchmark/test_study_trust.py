@@ -22,7 +22,9 @@ def study(folder: Path, arm: str, *, trust_pickle: bool) -> Prepared:
 
 @pytest.mark.parametrize(("arm", "flag"), [(ARM, "trust_pickle"), (TOKENS, "trust_tokenizer_pickle")])
 def test_the_word_of_a_file_is_not_enough(arm: str, flag: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"^mine\.yaml: arms\.theirs\.{flag}: .* give --trust-pickle as well"):
+    with pytest.raises(
+        ValueError, match=rf"^mine\.yaml: arms\.theirs(\.pretrain)?\.{flag}: .* give --trust-pickle as well"
+    ):
         study(tmp_path, arm, trust_pickle=False)
     assert study(tmp_path, arm, trust_pickle=True).study.arms[1].label == "theirs"
 
@@ -34,6 +36,6 @@ def test_a_file_that_trusts_nothing_needs_no_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize("trust_pickle", [False, True])
 def test_a_file_cannot_name_a_class_that_runs(tmp_path: Path, trust_pickle: bool) -> None:
     arm = "theirs: {pretrain: {recipe: tiny, data: photos, tracker: TRACKER}}"
-    with pytest.raises(ValueError, match=r"^mine\.yaml: arms\.theirs\.tracker: 'os:system' names a class"):
+    with pytest.raises(ValueError, match=r"^mine\.yaml: arms\.theirs\.pretrain\.tracker: 'os:system' names a class"):
         study(tmp_path, arm.replace("TRACKER", "os:system"), trust_pickle=trust_pickle)
     assert study(tmp_path, arm.replace("TRACKER", "wandb"), trust_pickle=trust_pickle).study.arms[1].pretrain

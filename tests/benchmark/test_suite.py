@@ -16,7 +16,7 @@ from engine.share import all_threads
 from engine.training.stop import StopRequest
 from files.locking import locked
 from mae_transfer.tasks import TASKS
-from tests.benchmark.fake_tools import SCENES, FakeTools, Passed, demo, flag, weights
+from tests.benchmark.fake_tools import SCENES, FakeTools, Passed, demo, weights
 from tools import run_benchmark
 
 
@@ -30,20 +30,18 @@ def test_matrix_of_the_demo(tmp_path: Path) -> None:
             arms = {arm: by_name[f"{task}-{arm}-seed{seed}"] for arm in ("random", "supervised", "mae")}
             without = []
             for arm, run in arms.items():
-                argv = [*run.argv]
-                assert flag(argv, "--out") == str(run.out) and flag(argv, "--seed") == str(seed)
+                assert run.job is not None
+                args, config = run.job.args, run.job.config
+                assert args.out == run.out and config.run.seed == seed and args.arm == arm
                 if arm != "random":
-                    assert flag(argv, "--init") == str(tmp_path / f"demo/pretrain-{arm}/backbone.safetensors")
+                    assert args.init == tmp_path / f"demo/pretrain-{arm}/backbone.safetensors"
                     assert run.needs == ("scenes-transfer", f"pretrain-{arm}")
-                    init = argv.index("--init")
-                    argv = argv[:init] + argv[init + 2 :]
-                assert flag(argv, "--arm") == arm
-                without.append([text for text in argv if text not in (str(run.out), arm)])
+                without.append((replace(args, out=Path(), init=None, arm=""), config))
             assert without[0] == without[1] == without[2]
     data = {run.data for run in runs if run.tool == "pretrain"}
     assert data == {tmp_path / "demo/scenes-pretrain/imagenet"}
-    seeds = {run.out.name: flag([*run.argv], "--seed") for run in runs if run.tool == "make_scenes"}
-    assert len(set(seeds.values())) == 2  # no image of pre-training is an image of transfer
+    seeds = {run.job.config.seed for run in runs if run.tool == "make_scenes" and run.job is not None}
+    assert len(seeds) == 2  # no image of pre-training is an image of transfer
 
 
 def test_a_whole_pass_then_nothing_is_repeated(tools: FakeTools, tmp_path: Path) -> None:
@@ -232,12 +230,15 @@ def test_finished_runs_of_other_settings_are_not_taken(tools: FakeTools, tmp_pat
     Passed(tools, runs, out)
     (out / "pretrain-mae/backbone.safetensors").write_bytes(weights("weights of another pre-training"))
     odd = [
-        replace(run, argv=("other", *run.argv[1:])) if run.name == "segmentation-random-seed0" else run for run in runs
+        replace(run, job=replace(run.job, settings={**(run.settings or {}), "recipe": "other"}))
+        if run.name == "segmentation-random-seed0" and run.job is not None
+        else run
+        for run in runs
     ]
     again = Passed(tools, odd, out)
     assert again.code == 1
     changed = again.of("segmentation-random-seed0").error or ""
-    assert "holds a finished run of other settings (recipe: tiny -> other)" in changed
+    assert "holds a finished run of other settings (recipe: None -> other)" in changed
     assert "Remove that folder to run it anew, or give another --out." in changed
     for task in ("classification", "detection", "segmentation"):
         assert "weights_sha256: " in (again.of(f"{task}-mae-seed0").error or "")

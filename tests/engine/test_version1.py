@@ -113,7 +113,7 @@ def test_a_study_counts_a_run_of_before_as_finished(before: Path) -> None:
 
 def test_plans_and_choices_of_before(tmp_path: Path) -> None:
     written(tmp_path, "study.json", {"name": "a", "match": "passes", "arms": [], "runs": []})
-    assert read_plans(tmp_path)[tmp_path].match == "samples_seen"
+    assert read_plans(tmp_path)[tmp_path].match == "samples"
     tried = [{"rate": 1e-3, "value": 40.0}, {"rate": 2e-3, "value": None}]
     values = {"task": "x", "arm": "mae", "metric": "top1", "val_split": "val", "val_images": 9, "seed": 100}
     written(tmp_path, "choice.json", {**values, "rate": 1e-3, "tried": tried})

@@ -90,7 +90,7 @@ def test_plan(campaign: Any, damaged_json: Any, tmp_path: Path) -> None:
         for seed in (0, 1)
     ]
     plan = {
-        "name": "mine", "claim": "mae", "against": "supervised", "pass_mark": 50.0, "match": "samples_seen",
+        "name": "mine", "claim": "mae", "against": "supervised", "pass_mark": 50.0, "match": "samples",
         "arms": ["random", "supervised", "mae"], "differ": [], "runs": runs,
         "pretrain_seeds": "crossed", "margins": {"top1": 1.0}, "looks": [2, 3], "groups": {"birds": {"pattern": "(.)"}},
         "published": {"source": "a", "setting": "b", "rows": [{"variant": "v", "arm": "mae", "values": {"x": 1.0}}]},

@@ -1,14 +1,15 @@
 """Study files of any damage: a study, or all that is wrong with it, each line with the file's name."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmark.runner.attempt import Tool
 from benchmark.study.file import parse_study, study_text
 from benchmark.study.prepare import prepare
+from tools import run_benchmark
 
 FILE = "mine.yaml"
 VALUE = {
@@ -20,7 +21,7 @@ VALUE = {
     "differ": ["architecture.position"],
     "published": {"source": "a paper", "setting": "B", "rows": [{"variant": "x", "arm": "mae", "values": {"a": 1.5}}]},
     "scenes": {"drawn": {"seed": 3, "image_size": [64, 64]}},
-    "tokenizers": {"codes": {"recipe": "tokenizer", "data": "drawn/imagenet", "steps": 3}},
+    "tokenizers": {"codes": {"recipe": "tiny_dvae", "data": "drawn/imagenet", "steps": 3}},
     "arms": {
         "random": "random",
         "theirs": {"init": "w.pth", "init_source": "mae"},
@@ -35,26 +36,7 @@ VALUE = {
     },
     "cluster": {"partition": "gpu", "hours": 4, "cpus": 4},
 }  # fmt: skip
-FLAGS = {"recipe", "data", "out", "steps", "base_lr", "init", "init_source", "seed", "batch_size", "layout"}
-VOCABULARY = {
-    "make_scenes": dict.fromkeys(("out", "seed", "image_size"), False),
-    "hold_out": {},
-    "probe": dict.fromkeys(("backbone", "data"), False),
-    "train_cls": dict.fromkeys((*FLAGS, "label_fraction"), False),
-    "train_det": dict.fromkeys(FLAGS, False),
-    "train_seg": dict.fromkeys(FLAGS, False),
-    "pretrain": dict.fromkeys(FLAGS, False),
-}
-
-
-def _config(argv: list[str]) -> dict[str, Any]:
-    return {"recipe": argv[0], "val_split": "val" if "held-out" in " ".join(argv) else "test"}
-
-
-TOOLS = {
-    name: Tool(main=lambda _: 0, config=None if name in ("make_scenes", "hold_out") else _config, flags=flags)
-    for name, flags in VOCABULARY.items()
-}
+TOOLS = {name: replace(tool, run=lambda *_: 0) for name, tool in run_benchmark.TOOLS.items()}
 
 
 def test_structure(campaign: Any, damaged_value: Any, tmp_path: Path) -> None:
@@ -70,9 +52,10 @@ def test_structure(campaign: Any, damaged_value: Any, tmp_path: Path) -> None:
         for run in made.runs:
             assert run.out.resolve().is_relative_to(out.resolve()), run.out
             assert run.log.resolve().is_relative_to(out.resolve()), run.log
-            assert run.argv.count("--out") == 1 and run.argv[run.argv.index("--out") + 1] == str(run.out)
+            assert run.job is not None and run.job.args.out == run.out
+            assert run.command.count("--out") == 1 and run.command[run.command.index("--out") + 1] == str(run.out)
             assert len(run.log.name.encode()) <= 255
-        assert parse_study(study_text(made.study), FILE, VOCABULARY) == made.study
+        assert parse_study(study_text(made.study), FILE, TOOLS) == made.study
 
     def case(rng: random.Random) -> str:
         return yaml.safe_dump(damaged_value(rng, VALUE), sort_keys=False)
@@ -84,5 +67,5 @@ def test_structure(campaign: Any, damaged_value: Any, tmp_path: Path) -> None:
 def test_text(campaign: Any, damaged_bytes: Any) -> None:
     text = yaml.safe_dump(VALUE, sort_keys=False).encode()
     campaign.run(
-        lambda rng: damaged_bytes(rng, text), lambda given: parse_study(given, FILE, VOCABULARY), cases=100, names=FILE
+        lambda rng: damaged_bytes(rng, text), lambda given: parse_study(given, FILE, TOOLS), cases=100, names=FILE
     )

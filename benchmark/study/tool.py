@@ -1,0 +1,106 @@
+"""A command-line tool as a study calls it: by its flags and configuration as objects, not as text."""
+
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmark.compare.fairness import Later
+from engine.flags import Leaf, Recipes, command_line, leaves, positional, rebuilt
+from metrics.metric import Metric
+
+
+@cache
+def _recipe(make: Callable[[], Any]) -> tuple[Any, dict[str, Leaf]]:
+    """Return the configuration of a recipe, and its flags by name."""
+    config = make()
+    return config, {leaf.name: leaf for leaf in leaves(config)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One call of a tool."""
+
+    args: Any
+    """The tool's own flags."""
+    config: Any
+    """Configuration of the recipe with what departs from it; None for a tool without recipes."""
+    recipe: Any
+    """Configuration of the recipe as it is."""
+    settings: dict[str, Any] | None
+    """The configuration that its record would hold; None for a tool that leaves no record and repeats no work."""
+    record: Callable[[Any, Any], dict[str, Any]] | None
+    """Makes `settings` of flags and configuration."""
+
+    def command(self) -> list[str]:
+        """Return the words of its command line, behind the tool's name."""
+        return command_line(self.args, self.config, self.recipe)
+
+    def with_option(self, name: str, value: Any) -> "Job":
+        """Return the job with another value in a field of its configuration. Raises ValueError for one that is none."""
+        leaf = next(leaf for leaf in leaves(self.config) if leaf.name == name)
+        config = rebuilt(self.config, {leaf.path: leaf.value(value)})
+        settings = None if self.record is None else self.record(self.args, config)
+        return replace(self, config=config, settings=settings)
+
+    def resumed(self) -> "Job":
+        """Return the job that goes on where this one stopped."""
+        return replace(self, args=replace(self.args, resume=True)) if hasattr(self.args, "resume") else self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A tool."""
+
+    args: type[Any]
+    """Dataclass of its own flags; the positional names the recipe where there are recipes."""
+    recipes: Recipes = field(default_factory=dict)
+    """name -> function that returns a configuration, each field of which is a flag; of one name `""` the flags stand
+    without a recipe before them."""
+    run: Callable[[Any, Any], int]
+    """Takes flags and configuration, and returns the exit code."""
+    settings: Callable[[Any, Any], dict[str, Any]] | None = None
+    """From flags and configuration to the one that a record would hold; None for a tool that leaves no record."""
+    later: Later | None = None
+    """Gives a configuration of before the fields that came after it."""
+    metric: Metric | None = None
+    """What its runs lead with; None for a tool that leaves no record."""
+    preload: Callable[[], object] = lambda: None
+    """Imports what a run needs: once, before runs are forked."""
+
+    def own(self) -> dict[str, Any]:
+        """Return the types of its own flags by name."""
+        hints = typing.get_type_hints(self.args, include_extras=True)
+        return {f.name: hints[f.name] for f in fields(self.args)}
+
+    def takes(self, name: str) -> bool:
+        """Return whether it has a flag, with any recipe."""
+        return name in self.own() or any(name in _recipe(make)[1] for make in self.recipes.values())
+
+    def types(self, recipe: str | None) -> dict[str, Any]:
+        """Return the types of all its flags with this recipe, by name. Raises KeyError for a recipe that is none."""
+        return self.own() | {name: leaf.type for name, leaf in self._flags(recipe).items()}
+
+    def files(self, recipe: str | None) -> set[str]:
+        """Return the names of its flags that are files or folders."""
+        own = {name for name, hint in self.own().items() if Path in (hint, *typing.get_args(hint))}
+        return own | {name for name, leaf in self._flags(recipe).items() if leaf.is_file}
+
+    def job(self, recipe: str | None, given: Mapping[str, Any]) -> Job:
+        """Return the call with these flags, by name. Raises ValueError for values that make no configuration."""
+        own = self.own()
+        flags = {name: value for name, value in given.items() if name in own}
+        if self.recipes and recipe:
+            flags[positional(self.args)] = recipe
+        args, base, config = self.args(**flags), None, None
+        if self.recipes:
+            base, known = _recipe(self.recipes[recipe or ""])
+            values = {name: value for name, value in given.items() if name not in own}
+            config = rebuilt(base, {known[name].path: known[name].value(value) for name, value in values.items()})
+        settings = None if self.settings is None else self.settings(args, config)
+        return Job(args=args, config=config, recipe=base, settings=settings, record=self.settings)
+
+    def _flags(self, recipe: str | None) -> dict[str, Leaf]:
+        return _recipe(self.recipes[recipe or ""])[1] if self.recipes else {}
