@@ -42,8 +42,8 @@ def test_links_and_paths(document: Path) -> None:
 @cache
 def flags_of(tool: str) -> frozenset[str]:
     """Return the flags of a tool, of all its forms and recipes."""
-    if tool in TOOLS and TOOLS[tool].flags:
-        return frozenset(TOOLS[tool].flags)
+    if tool in TOOLS and TOOLS[tool].recipes:
+        return frozenset(flag for recipe in TOOLS[tool].recipes for flag in TOOLS[tool].types(recipe))
     module = import_module(f"tools.{tool}")
     found = set[str]()
     if tool == "plan_run":
