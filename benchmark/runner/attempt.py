@@ -11,7 +11,7 @@ from typing import Literal
 
 from benchmark.runner.process import INTERRUPTED, fork
 from benchmark.runner.recorded import record_of
-from benchmark.study.matrix import Run
+from benchmark.study.run import Run
 from benchmark.study.search import is_settled
 from benchmark.study.tool import Tool
 from engine.share import Share

@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from benchmark.study.matrix import Run
+from benchmark.study.run import Run
 
 LINE_EVERY = 15.0  # seconds between lines where the output is no terminal
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backbones.weights.checksum import check_stamp
 from benchmark.compare.fairness import Later
-from benchmark.study.matrix import Run
+from benchmark.study.run import Run
 from benchmark.study.search import is_settled
 from engine.config import differences
 from engine.records.own_files import own_file

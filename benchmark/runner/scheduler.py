@@ -13,7 +13,7 @@ from benchmark.runner.attempt import Attempt, Outcome
 from benchmark.runner.process import INTERRUPTED, STOPS, blocked_stops
 from benchmark.runner.progress import Estimate, Screen, clock
 from benchmark.runner.recorded import is_finished, other_settings, record_of, spoilt_outputs
-from benchmark.study.matrix import Run, with_rate
+from benchmark.study.run import Run, with_rate
 from benchmark.study.search import Choice, choose
 from benchmark.study.tool import Tool
 from engine.share import shares

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.runner.scheduler import Suite
-from benchmark.study.matrix import PHASES, Run
 from benchmark.study.prepare import Prepared
+from benchmark.study.run import PHASES, Run
 from benchmark.study.spec import Cluster
 
 FOLDER = "slurm"

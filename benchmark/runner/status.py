@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from benchmark.runner.progress import clock
 from benchmark.runner.recorded import record_of, spoilt_outputs
-from benchmark.study.matrix import Run
+from benchmark.study.run import Run
 from benchmark.study.search import is_settled
 from engine.records.record import standing
 

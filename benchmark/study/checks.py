@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmark.compare.fairness import ARCHITECTURE
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
-from benchmark.study.matrix import Matrix, Run
-from benchmark.study.spec import Study
+from benchmark.study.matrix import Matrix
+from benchmark.study.run import Run
+from benchmark.study.spec import Study, pretraining_seeds
 from engine.config import differences
 from engine.records.record import RECORD_NAME, TRAINED, read_record
 from files.naming import LONGEST
@@ -44,7 +45,8 @@ def budget(study: Study, matrix: Matrix, out: Path) -> dict[str, dict[str, float
 
     Raises ValueError where the pre-trainings of the arms do not see as much, or what they see is not known.
     """
-    runs = [run for run in matrix.runs() if run.phase == "pretrain"]
+    first = pretraining_seeds(study)[0]  # the others are as long
+    runs = [run for run in matrix.runs() if run.phase == "pretrain" and run.pretrain_seed == first]
     match = study.budget.match
     configs = {run.arm or "": run.settings for run in runs if run.settings is not None}
     if match == "none" or len(runs) < 2 or len(configs) < len(runs):  # what is wrong with a run is said by `problems`

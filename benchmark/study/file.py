@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:
         found: dict[str, Any] = {}
         for name, field in type(value).model_fields.items():
             now = getattr(value, name)
-            if field.exclude or (now == field.default and name != "data"):
+            if field.exclude or (now == field.get_default(call_default_factory=True) and name != "data"):
                 continue
             label = LABELS.get(name) if isinstance(value, Study) else None
             found[name] = {getattr(item, label): _plain(item) for item in now} if label else _plain(now)

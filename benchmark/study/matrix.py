@@ -7,69 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.compare.lines import CHECKPOINT_NAME
-from benchmark.study.plan import Phase, Plan, Planned
+from benchmark.study.plan import Groups, Phase, Plan, Planned
+from benchmark.study.run import Run, with_rate
 from benchmark.study.search import RATE_FLAG, Search
-from benchmark.study.spec import FRACTION_FLAG, Arm, Grid, Pretraining, Study, Tools, TransferTask
-from benchmark.study.tool import Job
+from benchmark.study.spec import FRACTION_FLAG, Arm, Grid, Pretraining, Study, Tools, TransferTask, pretraining_seeds
 
 Options = Mapping[str, Any]  # flags by name
-PHASES: tuple[Phase, ...] = ("data", "tokenizer", "pretrain", "search", "transfer")
+GROUPS = "groups"  # folder of the files that say which images belong together
 LENGTH_FLAGS = {"steps", "epochs", "length"}
 # flags of which a held-out part of the training images takes the place
 SPLIT_FLAGS = {"train_split", "val_split", "train_json", "val_json", "layout"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One call of a tool."""
-
-    name: str
-    tool: str
-    """Name of the tool, a key of the suite's tools."""
-    recipe: str | None
-    job: Job | None
-    """What it is called with, without a learning rate that is searched; None where that makes no configuration."""
-    fault: str | None = None
-    """Why it makes none."""
-    out: Path
-    """Folder that it writes to."""
-    logs: Path
-    """Folder of what it prints."""
-    phase: Phase
-    kind: str
-    """Runs of one kind take about the same time."""
-    task: str | None = None
-    """Of a search or a transfer."""
-    arm: str | None = None
-    data: Path | None = None
-    """Folder of its data set, as in argv; None where it takes none."""
-    init: Path | None = None
-    """Checkpoint that it starts from, as in argv."""
-    inputs: tuple[Path, ...] = ()
-    """Files and folders that no run of the study makes."""
-    needs: tuple[str, ...] = ()
-    """Names of runs that must have succeeded before."""
-    search: Search | None = None
-    """Chooses its learning rate."""
-    records: tuple[Path, ...]
-    """Folders of the records that it leaves, the last one written last."""
-    seconds: float | None = None
-    """About how long it takes, as the study states: the ETA until a run of its kind has been timed."""
-
-    @property
-    def log(self) -> Path:
-        """File that holds what it prints."""
-        return self.logs / f"{self.name}.log"
-
-    @property
-    def settings(self) -> dict[str, Any] | None:
-        """The configuration that its record would hold; None where it leaves none."""
-        return None if self.job is None else self.job.settings
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """The words of its command line, behind the tool's name."""
-        return () if self.job is None else tuple(self.job.command())
 
 
 @dataclass(frozen=True)
@@ -105,7 +52,12 @@ class Matrix:
             *(self._scenes(item.name, item.options) for item in self.study.scenes),
             *(self._held_out(task) for task in held_out),
             *(self._pretrained(item.name, item, item.options, phase="tokenizer") for item in self.study.tokenizers),
-            *(self._pretrain(arm) for arm in self.study.arms if arm.pretrain is not None),
+            *(
+                self._pretrain(arm, seed)
+                for seed in pretraining_seeds(self.study)
+                for arm in self.study.arms
+                if arm.pretrain is not None
+            ),
             *(
                 self._searched(cell, arm, rate)
                 for cell in self.cells
@@ -114,10 +66,11 @@ class Matrix:
                 for rate in cell.task.search.base_lrs
             ),
             *(
-                self._transfer(cell, arm, seed)
+                self._transfer(cell, arm, seed, start)
                 for seed in self.study.seeds
                 for cell in self.cells
                 for arm in self.study.arms
+                for start in self._starts(arm, seed)
             ),
         )
 
@@ -130,6 +83,10 @@ class Matrix:
             pass_mark=self.study.compare.pass_mark,
             match=self.study.budget.match,
             differ=self.study.differ,
+            pretrain_seeds=self.study.pretrain_seeds,
+            margins=dict(self.study.margins),
+            looks=self.study.looks,
+            groups={task.name: self._groups(task) for task in self.study.tasks if task.groups is not None},
             published=None if self.study.published is None else self.study.published.table(),
             arms=tuple(arm.label for arm in self.study.arms),
             runs=tuple(
@@ -139,12 +96,17 @@ class Matrix:
                     kind=run.kind,
                     task=run.task,
                     arm=run.arm,
+                    pretrain_seed=run.pretrain_seed,
                     choice=None if run.search is None else str(run.search.out.relative_to(self.out)),
                     command=shlex.join(("python", f"tools/{run.tool}.py", *run.command)),
                 )
                 for run in runs
             ),
         )
+
+    def group_files(self, task: TransferTask) -> tuple[Path, ...]:
+        """Return the file of a task's groups, where it has one."""
+        return () if task.groups is None or task.groups.file is None else (self.place(task.groups.file),)
 
     def place(self, path: str) -> Path:
         """Return a path of the study file: below the study's folder for what it makes itself, else below the root."""
@@ -176,12 +138,28 @@ class Matrix:
     def _held_out_folder(self, task: TransferTask) -> Path:
         return self.out / "held-out" / task.name
 
-    def _pretrain(self, arm: Arm) -> Run:
+    def _starts(self, arm: Arm, seed: int) -> tuple[int | None, ...]:
+        """Return the seeds of the pre-trainings that a transfer seed starts from."""
+        if arm.pretrain is None or self.study.pretrain_seeds == "one":
+            return (None,)
+        return (seed,) if self.study.pretrain_seeds == "tied" else pretraining_seeds(self.study)
+
+    def _groups(self, task: TransferTask) -> Groups:
+        assert task.groups is not None
+        if task.groups.file is None:
+            return Groups(pattern=task.groups.pattern)
+        return Groups(file=f"{GROUPS}/{task.name}.csv")  # a copy, so that the study's folder is enough
+
+    def _pretrain(self, arm: Arm, seed: int | None) -> Run:
         assert arm.pretrain is not None
         options: Options = arm.pretrain.options
         if arm.label in self.lengths:
             options = _without(options, LENGTH_FLAGS) | {**self.lengths[arm.label]}
-        return self._pretrained(f"pretrain-{arm.label}", arm.pretrain, options, phase="pretrain", arm=arm)
+        if seed is not None:
+            options = {**options, "seed": seed}
+        name = _pretrain_name(arm, seed)
+        run = self._pretrained(name, arm.pretrain, options, phase="pretrain", arm=arm)
+        return replace(run, pretrain_seed=seed)
 
     def _pretrained(
         self, name: str, given: Pretraining, options: Options, *, phase: Phase, arm: Arm | None = None
@@ -197,7 +175,7 @@ class Matrix:
             {"data": data, **label, **placed},
             out=out,
             phase=phase,
-            kind=name.replace("-", " ") if arm is not None else f"{phase} {name}",
+            kind=f"pretrain {arm.label}" if arm is not None else f"{phase} {name}",
             arm=None if arm is None else arm.label,
             data=data,
             inputs=self._not_made(data, *files),
@@ -226,10 +204,13 @@ class Matrix:
             data=data,
             needs=needs,
             phase="search",
+            # every seed has the rate that its arm's first pre-training is searched with
+            pretrain_seed=pretraining_seeds(self.study)[0] if arm.pretrain is not None else None,
         )
 
-    def _transfer(self, cell: Cell, arm: Arm, seed: int) -> Run:
-        name = f"{cell.name}-{arm.label}-seed{seed}"
+    def _transfer(self, cell: Cell, arm: Arm, seed: int, start: int | None) -> Run:
+        crossed = start is not None and self.study.pretrain_seeds == "crossed"
+        name = f"{cell.name}-{arm.label}{f'-pretrain{start}' if crossed else ''}-seed{seed}"
         search = None if cell.task.search is None else self._search(cell, arm, cell.task.search)
         return self._trained(
             cell,
@@ -240,6 +221,7 @@ class Matrix:
             data=self.place(cell.task.data),
             needs=self._made_by(self.place(cell.task.data)),
             phase="transfer",
+            pretrain_seed=start,
             search=search,
         )
 
@@ -267,6 +249,7 @@ class Matrix:
         data: Path,
         needs: tuple[str, ...],
         phase: Phase,
+        pretrain_seed: int | None,
         search: Search | None = None,
     ) -> Run:
         """Return a run of a task, started from the weights of an arm."""
@@ -275,8 +258,9 @@ class Matrix:
         start: dict[str, Any] = {}
         weights: tuple[Path, ...] = ()
         if arm.pretrain is not None:
-            start = {"init": self.out / f"pretrain-{arm.label}" / CHECKPOINT_NAME}
-            needs = (*needs, f"pretrain-{arm.label}")
+            name_of_start = _pretrain_name(arm, pretrain_seed)
+            start = {"init": self.out / name_of_start / CHECKPOINT_NAME}
+            needs = (*needs, name_of_start)
         elif arm.init is not None:
             start, weights = {"init": self.place(arm.init), **arm.options}, (self.place(arm.init),)
         if start and self.study.differ:
@@ -296,9 +280,10 @@ class Matrix:
             kind=f"{phase} {cell.name}",
             task=task.name,
             arm=arm.label,
+            pretrain_seed=pretrain_seed,
             data=data,
             init=start.get("init"),
-            inputs=self._not_made(data, *weights, *files),
+            inputs=self._not_made(data, *weights, *files, *self.group_files(task)),
             needs=needs,
             search=search,
             records=(out / "knn", out / "linear_features") if task.tool == "probe" else (out,),
@@ -352,14 +337,12 @@ class Matrix:
         return tuple(path for path in paths if not path.is_relative_to(self.out))
 
 
-def with_rate(run: Run, rate: float) -> Run:
-    """Return a run with the learning rate that its search has chosen. Raises ValueError where it cannot have it."""
-    assert run.job is not None
-    return replace(run, job=run.job.with_option(RATE_FLAG, rate))
-
-
 def _without(options: Options, names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in names}
+
+
+def _pretrain_name(arm: Arm, seed: int | None) -> str:
+    return f"pretrain-{arm.label}" + ("" if seed is None else f"-seed{seed}")
 
 
 def _search_name(cell: Cell, arm: Arm, rate: float) -> str:

@@ -1,5 +1,6 @@
 """From the name of a study to its checked runs."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,8 +9,9 @@ from typing import Any
 
 from benchmark.study.checks import budget, problems, refuse
 from benchmark.study.file import read_study, study_text
-from benchmark.study.matrix import Matrix, Run
+from benchmark.study.matrix import GROUPS, Matrix
 from benchmark.study.plan import NAME, write_plan
+from benchmark.study.run import Run
 from benchmark.study.spec import Study, Tools
 from files.naming import refuse_overwriting
 from files.writing import replacing
@@ -45,6 +47,11 @@ class Prepared:
         """Write what the report needs to know, and a copy of the study, to the folder, which is locked."""
         self.out.mkdir(parents=True, exist_ok=True)
         write_plan(self.out, self._matrix(self._lengths).plan(self.runs))
+        for task in self.study.tasks:
+            for file in self._matrix({}).group_files(task):
+                (self.out / GROUPS).mkdir(exist_ok=True)
+                with replacing(self.out / GROUPS / f"{task.name}.csv") as temporary:
+                    shutil.copyfile(file, temporary)
         if not self.is_copy:
             with replacing(self.out / COPY) as temporary:
                 temporary.write_text(study_text(self.study), encoding="utf-8")

@@ -4,8 +4,6 @@ The classes are the file: a key is a field. What else stands in a section are fl
 names of --help with underscores; they are read as the tool's own types (`benchmark.study.options`).
 """
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
@@ -22,14 +20,29 @@ from pydantic import (
     model_validator,
 )
 
-from backbones.config import ViTConfig
 from benchmark.study.full_scale import FullScale, FullScaleRow
 from benchmark.study.options import Errors, Types, known_recipe, one_of, read_options, wrong
-from benchmark.study.plan import Match
+from benchmark.study.plan import Match, PretrainSeeds
 from benchmark.study.search import RATE_FLAG
 from benchmark.study.tool import Tool
+from benchmark.study.values import (
+    DIFFER,
+    Between,
+    Differing,
+    Fraction,
+    Hours,
+    Name,
+    Pattern,
+    Positive,
+    Recipe,
+    Seeds,
+    Text,
+    Whole,
+    distinct,
+    listed,
+    rising,
+)
 from engine.init_flags import InitFlags
-from files.naming import LONGEST
 
 FRACTION_FLAG = "label_fraction"
 SEARCH_SEED = 100
@@ -37,93 +50,9 @@ PRETRAIN = "pretrain"  # the tool that makes weights; the others that take some 
 # what a study sets itself
 SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", RATE_FLAG, FRACTION_FLAG, "cache"}
 SET |= {f.name for f in fields(InitFlags)}
-DIFFER = ("architecture", *(f"architecture.{f.name}" for f in fields(ViTConfig)))
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # a part of a folder's name
-LONGEST_NAME = 200  # characters, so that names of a task and an arm together are still one of a file
-LARGEST = 2**63 - 1  # of a whole number
-MOST_HOURS = 1_000_000
 # of a study's folder: what is made by `scenes` and `tokenizers` lies beside it
-OWN_NAMES = {"held-out", "logs", "search", "slurm", "study.json", "study.yaml"}
+OWN_NAMES = {"groups", "held-out", "logs", "search", "slurm", "study.json", "study.yaml"}
 Tools = Mapping[str, Tool]
-
-
-def _name(value: str) -> str:
-    if not NAME.fullmatch(value):
-        raise ValueError("must be of letters, digits, - _ . + and begin with a letter or digit")
-    if len(value) > LONGEST_NAME:
-        raise ValueError(f"is a name of {len(value)} characters; give it {LONGEST_NAME} at most")
-    return value
-
-
-def _path(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("is no text; put it in quotes if it should be one")
-    try:
-        longest = max(len(os.fsencode(name)) for name in value.split("/"))
-    except UnicodeEncodeError:
-        raise ValueError("is no path; it holds half a surrogate pair") from None
-    if "\0" in value or longest > LONGEST:
-        raise ValueError(f"is no path; each name in it has at most {LONGEST} bytes, and none a zero byte")
-    return value
-
-
-def _recipe(value: Any) -> str:
-    if _path(value).startswith("-"):
-        raise ValueError("is no value of a flag; a word that begins with - would be a flag of its own")
-    return str(value)
-
-
-def _number(value: Any) -> float:
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)  # YAML 1.1 reads 1e-3 as text
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("is no number") from None
-
-
-def _between(low: float, high: float, what: str, *, ends: bool = False) -> Callable[[Any], float]:
-    def check(value: Any) -> float:
-        if not (low < (number := _number(value)) < high or (ends and number == high)):
-            raise ValueError(what)
-        return number
-
-    return check
-
-
-def _hours(value: float) -> float:
-    if value > MOST_HOURS:
-        raise ValueError(f"is too long; give {MOST_HOURS:,} hours or less")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError("is not a whole number from 0")
-    if value > LARGEST:
-        raise ValueError(f"is too large; give {LARGEST:,} or less")
-    return value
-
-
-def _differing(value: Any) -> str:
-    if not isinstance(value, str) or value not in DIFFER:
-        raise ValueError(f"is not there; give {DIFFER[0]} for all of it, or one of {', '.join(DIFFER[1:])}")
-    return value
-
-
-def _list(hint: str) -> BeforeValidator:
-    def check(values: Any) -> Any:
-        if not isinstance(values, list | tuple) or not values:
-            raise ValueError(f"must be a list of one or more, for instance {hint}")
-        return values
-
-    return BeforeValidator(check)
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
-        raise wrong(f"{twice[0]} comes twice; give each once")
-    return values
 
 
 def _named(cls: type["Part"], name: str = "name", *, least: int = 0) -> BeforeValidator:
@@ -141,23 +70,6 @@ def _named(cls: type["Part"], name: str = "name", *, least: int = 0) -> BeforeVa
         return tuple(part.model_copy(update={name: key}) for key, part in found.items())
 
     return BeforeValidator(read)
-
-
-Text = Annotated[str, BeforeValidator(_path)]
-Name = Annotated[str, BeforeValidator(_path), AfterValidator(_name)]
-Recipe = Annotated[str, BeforeValidator(_recipe)]
-Whole = Annotated[int, BeforeValidator(_whole)]
-Positive = Annotated[float, BeforeValidator(_between(0, float("inf"), "is not above 0"))]
-Hours = Annotated[Positive, AfterValidator(_hours)]
-Fraction = Annotated[
-    float,
-    BeforeValidator(_between(0, 1, "is no fraction; give a number above 0 and at most 1 (1 % is 0.01)", ends=True)),
-]
-Between = Annotated[
-    float, BeforeValidator(_between(0, 1, "is no part; give a number between 0 and 1 (a fifth is 0.2)"))
-]
-Differing = Annotated[str, BeforeValidator(_differing)]
-Seeds = Annotated[tuple[Whole, ...], AfterValidator(_distinct), _list("[0, 1, 2]")]
 
 
 class Part(BaseModel):
@@ -258,7 +170,7 @@ class Arm(_Calling):
 class Grid(Part):
     """The search of the learning rate of a task, the same for every arm."""
 
-    base_lrs: Annotated[tuple[Positive, ...], AfterValidator(_distinct), _list("[2.5e-4, 5e-4, 1e-3]")]
+    base_lrs: Annotated[tuple[Positive, ...], AfterValidator(distinct), listed("[2.5e-4, 5e-4, 1e-3]")]
     seed: Whole = SEARCH_SEED
     hold_out: Between | None = None
     """Fraction of the training images that is held out for it; None where `options` name other images."""
@@ -266,6 +178,21 @@ class Grid(Part):
     """In place of the task's."""
     options: dict[str, Any] = Field(default_factory=dict, exclude=True)
     """Flags in place of the task's or beside them."""
+
+
+class Grouping(Part):
+    """Groups of test images, as the frames of a video."""
+
+    pattern: Pattern | None = None
+    """Regular expression; its one group is what images that belong together have in their names alike."""
+    file: Text | None = None
+    """A line `name,group` for every image."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Grouping":
+        if (self.pattern is None) == (self.file is None):
+            raise wrong("give a pattern or a file, one of them")
+        return self
 
 
 class TransferTask(_Calling):
@@ -277,11 +204,13 @@ class TransferTask(_Calling):
     recipe: Recipe
     """For `probe` the name of a ViT."""
     data: Text
-    label_fractions: Annotated[tuple[Fraction, ...], AfterValidator(_distinct), _list("[0.01, 0.1, 1]")] = (1.0,)
+    label_fractions: Annotated[tuple[Fraction, ...], AfterValidator(distinct), listed("[0.01, 0.1, 1]")] = (1.0,)
     """An axis of its own: every fraction is a task with its own search."""
     search: Grid | None = None
     hours: Hours | None = None
     """About how long one run takes; what is recorded goes before it."""
+    groups: Grouping | None = None
+    """Which test images belong together, so that these are resampled as one."""
 
     @classmethod
     def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
@@ -365,7 +294,7 @@ class Published(Part):
 
     source: Text
     setting: Text
-    rows: Annotated[tuple[Row, ...], _list("[{arm: grid, variant: grid 75 %, values: {linear: 66.0}}]")]
+    rows: Annotated[tuple[Row, ...], listed("[{arm: grid, variant: grid 75 %, values: {linear: 66.0}}]")]
 
     def table(self) -> FullScale:
         """Return it as the report takes it."""
@@ -381,9 +310,17 @@ class Study(Part):
     """Folder that the file's paths start from."""
     compare: Compare = Compare()
     seeds: Seeds
-    """Of the transfers; each arm is pre-trained once."""
+    """Of the transfers."""
+    pretrain_seeds: PretrainSeeds = "one"
+    """one: each arm is pre-trained once; tied: transfer seed s starts from pre-training s; crossed: every transfer seed
+    starts from each pre-training of `pretraining_seeds`."""
+    pretraining_seeds: Seeds | None = None
+    looks: Annotated[tuple[Whole, ...], AfterValidator(rising), listed("[3, 5, 8]")] = ()
+    """Numbers of seeds (of pre-trainings, where crossed) at which verdicts are read; alpha is spent over them."""
+    margins: dict[Text, Positive] = Field(default_factory=dict)
+    """Task or metric -> difference below which two arms are called equivalent, in units of the metric."""
     budget: Budget = Budget()
-    differ: Annotated[tuple[Differing, ...], _list(f"[{DIFFER[1]}]")] = ()
+    differ: Annotated[tuple[Differing, ...], listed(f"[{DIFFER[1]}]")] = ()
     """Parts of the architecture in which the arms differ by intention: `architecture`, or `architecture.FIELD`."""
     published: Published | None = None
     scenes: Annotated[tuple[Scenes, ...], _named(Scenes)] = ()
@@ -414,12 +351,21 @@ class Study(Part):
         for name in (*(item.name for item in self.scenes), *(item.name for item in self.tokenizers)):
             if name in OWN_NAMES:
                 errors.say("the study's folder has something of this name itself; give another", name)
+        if (self.pretraining_seeds is not None) != (self.pretrain_seeds == "crossed"):
+            errors.say("goes with `pretrain_seeds: crossed`, which needs it; tied takes `seeds`", "pretraining_seeds")
         for task in self.tasks:
             if task.search is not None and task.search.seed in self.seeds:
                 said = f"{task.search.seed} is a seed of the study; the search takes another"
                 errors.say(said, "tasks", task.name, "search", "seed")
         errors.refuse()
         return self
+
+
+def pretraining_seeds(study: Study) -> tuple[int | None, ...]:
+    """Return the seeds of each arm's pre-trainings; of a single one None, which is the recipe's."""
+    if study.pretrain_seeds == "one":
+        return (None,)
+    return study.seeds if study.pretraining_seeds is None else study.pretraining_seeds
 
 
 def transfer_tools(tools: Tools) -> Tools:

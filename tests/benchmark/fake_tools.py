@@ -13,8 +13,8 @@ from rich.console import Console
 
 from benchmark.runner.attempt import Outcome
 from benchmark.runner.scheduler import Suite, exit_code
-from benchmark.study.matrix import Run
 from benchmark.study.prepare import prepare
+from benchmark.study.run import Run
 from engine.records.record import RunRecord, write_record
 from engine.training.stop import StopRequest, stop_requests
 from tools import run_benchmark

@@ -11,7 +11,7 @@ from backbones.config import FAMILY
 from benchmark.compare.comparison import Comparison, Row, compare
 from benchmark.compare.records import open_store
 from benchmark.runner.recorded import other_settings
-from benchmark.study.matrix import Run
+from benchmark.study.run import Run
 from benchmark.study.tool import Job
 from classification.probe.run import ProbeConfig
 from classification.recipes import RECIPES

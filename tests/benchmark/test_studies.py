@@ -17,8 +17,8 @@ from benchmark.runner.scheduler import Suite
 from benchmark.runner.slurm import parameters, submit
 from benchmark.runner.status import dry_run_text, outlooks, state_of, status_text
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
-from benchmark.study.matrix import Run
 from benchmark.study.prepare import Prepared, prepare
+from benchmark.study.run import Run
 from benchmark.study.spec import Cluster
 from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, read_record, write_record

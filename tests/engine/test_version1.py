@@ -12,8 +12,8 @@ from benchmark.compare.fairness import transfer_problems
 from benchmark.compare.records import open_store
 from benchmark.report.export import EXPORTS
 from benchmark.runner.recorded import is_finished, other_settings
-from benchmark.study.matrix import Run
 from benchmark.study.plan import read_plans
+from benchmark.study.run import Run
 from benchmark.study.search import read_choice
 from engine.records import version1
 from engine.records.identity import read_identity

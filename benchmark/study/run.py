@@ -1,0 +1,72 @@
+"""One run of a study: what is called with what, where it writes, and what it waits for."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.study.plan import Phase
+from benchmark.study.search import RATE_FLAG, Search
+from benchmark.study.tool import Job
+
+PHASES: tuple[Phase, ...] = ("data", "tokenizer", "pretrain", "search", "transfer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One call of a tool."""
+
+    name: str
+    tool: str
+    """Name of the tool, a key of the suite's tools."""
+    recipe: str | None
+    job: Job | None
+    """What it is called with, without a learning rate that is searched; None where that makes no configuration."""
+    fault: str | None = None
+    """Why it makes none."""
+    out: Path
+    """Folder that it writes to."""
+    logs: Path
+    """Folder of what it prints."""
+    phase: Phase
+    kind: str
+    """Runs of one kind take about the same time."""
+    task: str | None = None
+    """Of a search or a transfer."""
+    arm: str | None = None
+    pretrain_seed: int | None = None
+    """Of a pre-training, and of the one that a search or transfer starts from; None where the arm has one alone."""
+    data: Path | None = None
+    """Folder of its data set, as in argv; None where it takes none."""
+    init: Path | None = None
+    """Checkpoint that it starts from, as in argv."""
+    inputs: tuple[Path, ...] = ()
+    """Files and folders that no run of the study makes."""
+    needs: tuple[str, ...] = ()
+    """Names of runs that must have succeeded before."""
+    search: Search | None = None
+    """Chooses its learning rate."""
+    records: tuple[Path, ...]
+    """Folders of the records that it leaves, the last one written last."""
+    seconds: float | None = None
+    """About how long it takes, as the study states: the ETA until a run of its kind has been timed."""
+
+    @property
+    def log(self) -> Path:
+        """File that holds what it prints."""
+        return self.logs / f"{self.name}.log"
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """The configuration that its record would hold; None where it leaves none."""
+        return None if self.job is None else self.job.settings
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The words of its command line, behind the tool's name."""
+        return () if self.job is None else tuple(self.job.command())
+
+
+def with_rate(run: Run, rate: float) -> Run:
+    """Return a run with the learning rate that its search has chosen. Raises ValueError where it cannot have it."""
+    assert run.job is not None
+    return replace(run, job=run.job.with_option(RATE_FLAG, rate))

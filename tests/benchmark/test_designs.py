@@ -1,0 +1,128 @@
+"""Studies that pre-train more than once, have looks and margins, and know which test images belong together."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmark.study.file import parse_study, study_text
+from benchmark.study.plan import Groups, read_plans
+from benchmark.study.prepare import Prepared, prepare
+from tools.run_benchmark import TOOLS
+
+TEXT = """
+name: mine
+data: root
+seeds: [0, 1]
+pretrain_seeds: tied
+looks: [2, 3]
+margins: {miou: 0.5, birds: 1}
+arms:
+  random: random
+  labels: {pretrain: {recipe: tiny_supervised, data: photos, steps: 10}}
+  mae: {pretrain: {recipe: tiny, data: photos, steps: 10}}
+tasks:
+  birds: {tool: train_cls, recipe: tiny, data: photos, search: {base_lrs: [1e-3, 2e-3], hold_out: 0.2}}
+  cars: {tool: train_seg, recipe: tiny, data: photos, groups: {file: groups.csv}}
+  boats: {tool: train_seg, recipe: tiny, data: photos, groups: {pattern: "^(.+?)_"}}
+compare: {against: labels}
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[[str], Prepared]:
+    """A study whose data is there."""
+    (tmp_path / "root/photos").mkdir(parents=True)
+    (tmp_path / "root/groups.csv").write_text("a.png,one\n")
+
+    def make(text: str) -> Prepared:
+        file = tmp_path / "mine.yaml"
+        file.write_text(text)
+        return prepare(str(file), TOOLS, studies=tmp_path, out=tmp_path / "out", root=tmp_path / "root")
+
+    return make
+
+
+def starts(study: Prepared, cell: str) -> dict[str, str]:
+    """Transfer run -> name of the pre-training that it starts from."""
+    transfers = [run for run in study.runs if run.phase == "transfer" and run.name.startswith(cell)]
+    return {run.name: "" if run.init is None else run.init.parent.name for run in transfers}
+
+
+def test_tied_seeds_start_from_pre_trainings_of_their_own(made: Callable[[str], Prepared]) -> None:
+    study = made(TEXT)
+    study.refuse()
+    pretrained = {run.name: run for run in study.runs if run.phase == "pretrain"}
+    assert [*pretrained] == [f"pretrain-{arm}-seed{seed}" for seed in (0, 1) for arm in ("labels", "mae")]
+    assert [run.settings["run"]["seed"] for run in pretrained.values() if run.settings] == [0, 0, 1, 1]
+    assert {run.kind for run in pretrained.values()} == {"pretrain labels", "pretrain mae"}
+    assert starts(study, "cars") == {
+        f"cars-{arm}-seed{seed}": "" if arm == "random" else f"pretrain-{arm}-seed{seed}"
+        for seed in (0, 1)
+        for arm in ("random", "labels", "mae")
+    }
+    searched = [run for run in study.runs if run.phase == "search" and run.arm == "mae"]
+    assert {run.init.parent.name for run in searched if run.init is not None} == {"pretrain-mae-seed0"}
+    (late,) = (run for run in study.runs if run.name == "birds-mae-seed1")
+    assert late.needs == ("pretrain-mae-seed1",)
+
+
+def test_crossed_seeds_start_from_every_pre_training(made: Callable[[str], Prepared]) -> None:
+    study = made(TEXT.replace("pretrain_seeds: tied", "pretrain_seeds: crossed\npretraining_seeds: [5, 6, 7]"))
+    study.refuse()
+    assert sum(run.phase == "pretrain" for run in study.runs) == 2 * 3
+    assert starts(study, "cars-mae") == {
+        f"cars-mae-pretrain{start}-seed{seed}": f"pretrain-mae-seed{start}" for seed in (0, 1) for start in (5, 6, 7)
+    }
+    assert [*starts(study, "cars-random")] == ["cars-random-seed0", "cars-random-seed1"]
+
+
+def test_the_plan_has_what_was_declared_and_the_files_of_groups(
+    made: Callable[[str], Prepared], tmp_path: Path
+) -> None:
+    study = made(TEXT)
+    study.write_plan()
+    plan = read_plans(tmp_path / "out")[tmp_path / "out"]
+    assert (plan.pretrain_seeds, plan.looks, plan.margins) == ("tied", (2, 3), {"miou": 0.5, "birds": 1.0})
+    assert plan.groups == {"cars": Groups(file="groups/cars.csv"), "boats": Groups(pattern="^(.+?)_")}
+    assert (tmp_path / "out/groups/cars.csv").read_text() == "a.png,one\n"
+    by_folder = {run.folder: run for run in plan.runs}
+    assert by_folder["cars-mae-seed1"].pretrain_seed == by_folder["pretrain-mae-seed1"].pretrain_seed == 1
+    assert by_folder["cars-random-seed1"].pretrain_seed is None
+    command = by_folder["cars-mae-seed1"].command
+    assert command.startswith("python tools/train_seg.py tiny --data ") and command.endswith("--arm mae --seed 1")
+    assert json.loads((tmp_path / "out/study.json").read_text())["pretrain_seeds"] == "tied"
+    assert parse_study(study_text(study.study), "x", TOOLS) == study.study
+
+
+def test_equal_budgets_hold_for_every_seed(made: Callable[[str], Prepared]) -> None:
+    text = TEXT.replace("tiny_supervised, data: photos, steps: 10", "tiny_supervised, data: photos, steps: 12")
+    with pytest.raises(ValueError, match=r"see different numbers of images: labels 768 .*; mae 640 "):
+        made(text).refuse()
+    costs = text.replace("steps: 12", "steps: 12, flops_per_image: 20").replace(
+        "tiny, data: photos, steps: 10", "tiny, data: photos, steps: 10, flops_per_image: 10"
+    )
+    runs = made(costs.replace("compare:", "budget: {match: flops}\ncompare:")).runs
+    steps = [(run.arm, run.job.args.steps) for run in runs if run.phase == "pretrain" and run.job is not None]
+    assert steps == [("labels", 5), ("mae", 10)] * 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("pretrain_seeds: tied", "pretrain_seeds: crossed", "pretraining_seeds: goes with `pretrain_seeds: crossed`"),
+        ("looks: [2", "pretraining_seeds: [4]\nlooks: [2", "pretraining_seeds: goes with `pretrain_seeds: crossed`"),
+        ("pretrain_seeds: tied", "pretrain_seeds: tide", r"pretrain_seeds: 'tide' is not there; .*Did you mean tied"),
+        ("[2, 3]", "[3, 2]", r"looks: \[3, 2\] must rise, from two seeds on"),
+        ("[2, 3]", "[1, 2]", r"looks: \[1, 2\] must rise, from two seeds on"),
+        ("miou: 0.5", "miou: 0", r"margins\.miou: 0 is not above 0"),
+        ("{file: groups.csv}", "{}", r"tasks\.cars\.groups: give a pattern or a file, one of them"),
+        ("^(.+?)_", "^.+?_", r"tasks\.boats\.groups\.pattern: .* has 0 groups"),
+        ("groups.csv", "gone.csv", r"tasks\.cars: .*gone\.csv is not there"),
+    ],
+)
+def test_what_cannot_be_declared(made: Callable[[str], Prepared], old: str, new: str, message: str) -> None:
+    assert old in TEXT
+    with pytest.raises(ValueError, match=message):
+        made(TEXT.replace(old, new)).refuse()
