@@ -87,8 +87,8 @@ def param_groups(
 ) -> list[ParamGroup]:
     """Return groups that hold every trainable parameter exactly once, ordered by layer, decayed ones first.
 
-    `layer_decay` 1.0 gives every layer the same rate. Raises ValueError where `prefix` finds no block, since then the
-    decay would be lost in silence.
+    `layer_decay` 1.0 gives every layer the same learning rate. Raises ValueError where `prefix` finds no block, since
+    then the decay would be lost in silence.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     blocks = f"{prefix}blocks."

@@ -1,6 +1,6 @@
 """Position tables: the sin-cos table of MAE, and the resampling of tables and patch projections.
 
-Axis letters: N patches (row-major), D width, P = prefix + N rows of a table.
+Axis letters: N patches (row-major), D width, P = num_prefix_tokens + N rows of a table.
 """
 
 import math
@@ -12,8 +12,8 @@ from torch import Tensor
 from backbones.config import Grid
 
 
-def sincos_table(embed_dim: int, grid: Grid, prefix: int) -> Tensor:
-    """Return the fixed 2-D table (1, prefix + rows * columns, embed_dim) in float32, prefix rows zero.
+def sincos_table(embed_dim: int, grid: Grid, num_prefix_tokens: int) -> Tensor:
+    """Return the fixed 2-D table (1, num_prefix_tokens + rows * columns, embed_dim) in float32, the first rows zero.
 
     The layout is MAE's, [sin x, cos x, sin y, cos y] with x the column: the first half of the width says where a
     patch stands horizontally (MAE, appendix A.1; MoCo v3 has the two halves swapped).
@@ -28,23 +28,24 @@ def sincos_table(embed_dim: int, grid: Grid, prefix: int) -> Tensor:
     x = torch.arange(columns, dtype=torch.float64).repeat(rows)
     angle_x, angle_y = torch.outer(x, frequency), torch.outer(y, frequency)
     patches = torch.cat([angle_x.sin(), angle_x.cos(), angle_y.sin(), angle_y.cos()], dim=1).float()
-    return torch.cat([torch.zeros(prefix, embed_dim), patches])[None]
+    return torch.cat([torch.zeros(num_prefix_tokens, embed_dim), patches])[None]
 
 
-def resize_position(table_1PD: Tensor, old: Grid, new: Grid, prefix: int) -> Tensor:
+def resize_position(table_1PD: Tensor, old: Grid, new: Grid, num_prefix_tokens: int) -> Tensor:
     """Return the table resampled from `old` to `new` patches (bicubic, no antialias, in float32).
 
-    The first `prefix` rows (class token) are kept. Follows MAE's, DeiT's, BEiT's and detectron2's convention; timm's
-    default (antialias) moves values by up to 0.05 at 14 -> 32. Raises ValueError where the rows do not fit `old`.
+    The first `num_prefix_tokens` rows (class token) are kept. Follows MAE's, DeiT's, BEiT's and detectron2's
+    convention; timm's default (antialias) moves values by up to 0.05 at 14 -> 32. Raises ValueError where the rows do
+    not fit `old`.
     """
-    if table_1PD.shape[1] != prefix + math.prod(old):
+    if table_1PD.shape[1] != num_prefix_tokens + math.prod(old):
         raise ValueError(
-            f"position table has {table_1PD.shape[1]} rows, which is not {prefix} + {old[0]} x {old[1]}; "
+            f"position table has {table_1PD.shape[1]} rows, which is not {num_prefix_tokens} + {old[0]} x {old[1]}; "
             "name the grid that it was made for."
         )
     if old == new:
         return table_1PD
-    kept, patches = table_1PD[:, :prefix], table_1PD[:, prefix:]
+    kept, patches = table_1PD[:, :num_prefix_tokens], table_1PD[:, num_prefix_tokens:]
     patches_1Dhw = patches.float().reshape(1, *old, -1).permute(0, 3, 1, 2)
     # float32: bicubic weights in bfloat16 have 8 bits
     with torch.autocast(table_1PD.device.type, enabled=False):

@@ -1,7 +1,7 @@
 """The one ViT (arXiv 2010.11929) that every task of the project uses, with the parameter names of MAE's code.
 
 It encodes the visible tokens of a masked image (MAE, section 3), gives all tokens for classification, and gives
-feature maps for dense tasks. Masking lives in the caller: nothing here hides a patch unless it is told which to keep.
+feature maps for dense tasks. Masking lives in the caller: nothing here masks a patch unless it is told which to keep.
 Axis letters: B batch, C channels, H x W pixels, h x w patches, N = h * w, K kept patches, T tokens, D width.
 """
 
@@ -48,11 +48,13 @@ class ViT(nn.Module):
             raise ValueError(f"a class token has no place in {what}; build the ViT with class_token=False.")
         self.architecture = a
         self.activation_checkpointing = activation_checkpointing
-        self.prefix = (1 + a.distilled) if class_token else 0
+        self.num_prefix_tokens = (1 + a.distilled) if class_token else 0
         self.patch_embed = PatchEmbed(patch_size=a.patch_size, in_chans=a.in_chans, embed_dim=a.embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token and a.distilled else None
-        self.pos_embed = nn.Parameter(_first_table(a, self.prefix), train_position) if a.position != "none" else None
+        self.pos_embed = (
+            nn.Parameter(_first_table(a, self.num_prefix_tokens), train_position) if a.position != "none" else None
+        )
         rates = [drop_path * i / max(1, a.depth - 1) for i in range(a.depth)]
         self.blocks = nn.ModuleList(_block(a, i, class_token=class_token, drop_path=rates[i]) for i in range(a.depth))
         self.rel_pos_bias = self.window_rel_pos_bias = None
@@ -72,12 +74,12 @@ class ViT(nn.Module):
             nn.init.normal_(self.pos_embed, std=0.02)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Return every token, (B, prefix + N, D), after the final norm where there is one."""
+        """Return every token, (B, num_prefix_tokens + N, D), after the final norm where there is one."""
         x_BND, grid = self._embed(image_BCHW)
         return self.norm(self._run(self._with_prefix(x_BND), grid, ())[0])
 
     def encode_visible(self, image_BCHW: Tensor, keep_BK: Tensor) -> Tensor:
-        """Return the tokens of the kept patches only, (B, prefix + K, D), in the order of `keep_BK`.
+        """Return the tokens of the kept patches only, (B, num_prefix_tokens + K, D), in the order of `keep_BK`.
 
         `keep_BK` holds patch numbers (row-major). The encoder never sees the other patches (MAE, section 3). Raises
         ValueError for windows and relative positions, which need the whole grid.
@@ -87,9 +89,10 @@ class ViT(nn.Module):
         return self.norm(self._run(self._with_prefix(x_BKD), None, ())[0])
 
     def encode_masked(self, image_BCHW: Tensor, mask_BN: Tensor, mask_token_11D: Tensor) -> Tensor:
-        """Return every token, (B, prefix + N, D), after the final norm, the mask token in place of the hidden patches.
+        """Return every token, (B, num_prefix_tokens + N, D), after the final norm, the mask token in place of the
+        masked patches.
 
-        `mask_BN` is True where hidden. The way of BEiT, and of MAE's table 1c; positions are added to the mask tokens
+        `mask_BN` is True where masked. The way of BEiT, and of MAE's table 1c; positions are added to the mask tokens
         too.
         """
         x_BND, grid = self._embed(image_BCHW, mask_BN, mask_token_11D)
@@ -110,7 +113,7 @@ class ViT(nn.Module):
             raise ValueError(f"out_indices {list(out_indices)} must be ascending block numbers from 0 to {depth - 1}.")
         x_BND, (rows, columns) = self._embed(image_BCHW)
         _, found = self._run(self._with_prefix(x_BND), (rows, columns), out_indices)
-        return [x_BTD[:, self.prefix :].transpose(1, 2).unflatten(2, (rows, columns)) for x_BTD in found]
+        return [x_BTD[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (rows, columns)) for x_BTD in found]
 
     def _embed(
         self, image_BCHW: Tensor, mask_BN: Tensor | None = None, mask_token_11D: Tensor | None = None
@@ -123,8 +126,8 @@ class ViT(nn.Module):
             x_BND = torch.where(mask_BN[:, :, None], mask_token_11D.to(x_BND.dtype), x_BND)
         if self.pos_embed is None:
             return x_BND, grid
-        table_1PD = resize_position(self.pos_embed, self.architecture.grid, grid, self.prefix)
-        return x_BND + table_1PD[:, self.prefix :], grid
+        table_1PD = resize_position(self.pos_embed, self.architecture.grid, grid, self.num_prefix_tokens)
+        return x_BND + table_1PD[:, self.num_prefix_tokens :], grid
 
     def _with_prefix(self, x_BND: Tensor) -> Tensor:
         tokens = [token for token in (self.cls_token, self.dist_token) if token is not None]
@@ -132,7 +135,7 @@ class ViT(nn.Module):
             return x_BND
         first_1PD = torch.cat(tokens, dim=1)
         if self.pos_embed is not None:
-            first_1PD = first_1PD + self.pos_embed[:, : self.prefix]
+            first_1PD = first_1PD + self.pos_embed[:, : self.num_prefix_tokens]
         return torch.cat([first_1PD.to(x_BND.dtype).expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
 
     def _run(self, x_BTD: Tensor, grid: Grid | None, out_indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
@@ -161,10 +164,10 @@ class ViT(nn.Module):
         return table(grid)
 
 
-def _first_table(a: ViTConfig, prefix: int) -> Tensor:
+def _first_table(a: ViTConfig, num_prefix_tokens: int) -> Tensor:
     if a.position == "sincos":
-        return sincos_table(a.embed_dim, a.grid, prefix)
-    return torch.empty(1, prefix + a.grid[0] * a.grid[1], a.embed_dim)
+        return sincos_table(a.embed_dim, a.grid, num_prefix_tokens)
+    return torch.empty(1, num_prefix_tokens + a.grid[0] * a.grid[1], a.embed_dim)
 
 
 def _block(a: ViTConfig, number: int, *, class_token: bool, drop_path: float) -> Block:

@@ -78,7 +78,7 @@ class ClassificationConfig:
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
     statistics: Annotated[bool, BASIC] = False
-    """Pre-training normalises pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
+    """Pre-training normalises pixels with the mean and std of the training images (pretraining/statistics.py)."""
     normalisation: Annotated[Normalisation | None, COMPUTED] = None
     """What that computed; None is ImageNet's, or what the initial weights state."""
     drop_path: Annotated[float, BASIC] = 0.0
@@ -136,7 +136,7 @@ class ProbeConfig:
     val_split: Annotated[str, BASIC] = "val"
     """Folder of the validation images, beside train/."""
     linear_epochs: Annotated[int, BASIC] = 100
-    """Passes of the linear classifiers over the cached features."""
+    """Epochs of the linear classifiers on the cached features."""
     seed: Annotated[int, BASIC] = 0
     """Seed of random weights, of the held-out images and of the order of the linear classifiers' batches."""
     batch_size: Annotated[int, BASIC] = 64

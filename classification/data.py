@@ -71,7 +71,7 @@ def open_classes(root: Path) -> tuple[ImageFolder, list[str]]:
     """Return the classes in `root/<class>/<image>` and notes; what is hidden or the system's is no class and no image.
 
     Raises FileNotFoundError where there is no class or no image, and ValueError for a single class: with one to choose
-    from every answer is right.
+    from every prediction is right.
     """
     split = root.name
     entries = sorted(root.iterdir())

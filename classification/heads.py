@@ -59,7 +59,7 @@ class Classifier(nn.Module):
 
     def logits(self, image_BCHW: Tensor) -> Tensor:
         """Return (B, K)."""
-        return self.head(self.fc_norm(pool(self.backbone(image_BCHW), self.backbone.prefix, self.pooling)))
+        return self.head(self.fc_norm(pool(self.backbone(image_BCHW), self.backbone.num_prefix_tokens, self.pooling)))
 
     def train(self, mode: bool = True) -> "Classifier":
         """Put what learns in training mode and leave what is frozen in eval mode: no stochastic depth there."""
@@ -69,6 +69,6 @@ class Classifier(nn.Module):
         return self
 
 
-def pool(tokens_BTD: Tensor, prefix: int, pooling: Pooling) -> Tensor:
-    """Return (B, D): the class token, or the mean of the tokens after the first `prefix`."""
-    return tokens_BTD[:, 0] if pooling == "class" else tokens_BTD[:, prefix:].mean(dim=1)
+def pool(tokens_BTD: Tensor, num_prefix_tokens: int, pooling: Pooling) -> Tensor:
+    """Return (B, D): the class token, or the mean of the tokens after the first `num_prefix_tokens`."""
+    return tokens_BTD[:, 0] if pooling == "class" else tokens_BTD[:, num_prefix_tokens:].mean(dim=1)

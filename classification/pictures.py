@@ -20,7 +20,7 @@ def draw_predictions(
     *,
     most: int = 24,
 ) -> Path:
-    """Write a grid of evenly spaced validation images: label, answer and its probability; mistakes in red."""
+    """Write a grid of evenly spaced validation images: label, prediction and its probability; mistakes in red."""
     by_id = {data.image_id(i): i for i in range(len(data))}
     chosen = [results[i * len(results) // most] for i in range(most)] if len(results) > most else list(results)
     columns = 6
@@ -31,9 +31,9 @@ def draw_predictions(
             axes.imshow(read_rgb(data.path(by_id[result.image_id])))
         except UnreadableImageError:
             continue
-        label, answer = classes[result.values["label"]], classes[result.values["top5"][0]]
-        text = f"{label_text(label, most=30)}\n{label_text(answer, most=24)} {result.values['probability']:.0%}"
-        axes.set_title(text, fontsize=8, color="black" if label == answer else "crimson")
+        label, prediction = classes[result.values["label"]], classes[result.values["top5"][0]]
+        text = f"{label_text(label, most=30)}\n{label_text(prediction, most=24)} {result.values['probability']:.0%}"
+        axes.set_title(text, fontsize=8, color="black" if label == prediction else "crimson")
     for axes in figure.axes:
         axes.axis("off")
     figure.suptitle("first line: label; second line: prediction", fontsize=9)
@@ -42,7 +42,7 @@ def draw_predictions(
     return path
 
 
-def draw_answer(picture: Path, image: Path, *, classes: Sequence[str], probabilities: Sequence[float]) -> None:
+def draw_prediction(picture: Path, image: Path, *, classes: Sequence[str], probabilities: Sequence[float]) -> None:
     """Write an image file beside bars of its likeliest classes."""
     figure = Figure(figsize=(7, 3), layout="constrained")
     shown, bars = figure.subplots(1, 2)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from classification.data import LabelledImages, Transform, open_classes
-from classification.with_head import class_positions, top_answers, top_scores
+from classification.with_head import class_positions, top_predictions, top_scores
 from files.naming import system_part
 
 SEVERITIES = ("1", "2", "3", "4", "5")
@@ -67,7 +67,7 @@ def score_folder(root: Path, known: Known) -> Scored:
     folder, notes = open_classes(root)
     kept = class_positions(folder, known.classes)
     data = LabelledImages(folder, known.transform)
-    results, unreadable = top_answers(known.logits, data, batch_size=known.batch_size, kept=kept)
+    results, unreadable = top_predictions(known.logits, data, batch_size=known.batch_size, kept=kept)
     score = top_scores(results)["top1"]
     return Scored(top1=score, images=len(results), classes=len(kept), unreadable=tuple(unreadable), notes=tuple(notes))
 

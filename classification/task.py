@@ -30,7 +30,7 @@ from classification.data import (
     train_transform,
 )
 from classification.heads import Classifier
-from classification.pictures import draw_answer, draw_predictions
+from classification.pictures import draw_prediction, draw_predictions
 from classification.protocols import freeze_all, freeze_but_last, probe_norm
 from classification.spec import CLASSIFICATION
 from classification.subset import fraction_of_classes, list_text, listed_images
@@ -108,7 +108,7 @@ class ClassificationTask:
         return accuracy.scores([result.values for result in results])
 
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
-        """Write predictions.png: images with their label and the model's answer, mistakes marked."""
+        """Write predictions.png: images with their label and the model's prediction, mistakes marked."""
         return [draw_predictions(folder / "predictions.png", self.val_data, results, self.classes)]
 
     def predict_image(self, path: Path) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class ClassificationTask:
 
     def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
         """Write the image beside bars of what `predict_image` returned."""
-        draw_answer(picture, path, classes=values["classes"], probabilities=values["probabilities"])
+        draw_prediction(picture, path, classes=values["classes"], probabilities=values["probabilities"])
         return [picture]
 
     def finish(self, folder: Path) -> list[Path]:

@@ -43,7 +43,7 @@ def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:
     return model.eval(), normalisation
 
 
-def top_answers(
+def top_predictions(
     logits: Callable[[torch.Tensor], torch.Tensor], data: LabelledImages, *, batch_size: int, kept: list[int]
 ) -> tuple[list[ImageResult], list[str]]:
     """Return label and five likeliest classes per image, and one line per image that cannot be read.
@@ -64,8 +64,8 @@ def top_answers(
         if not samples:
             continue
         with torch.no_grad():
-            answers_BK = logits(torch.stack([image for image, _, _ in samples])).float().cpu()[:, index]
-        order = answers_BK.topk(min(5, len(kept)), dim=1).indices.tolist()
+            logits_BK = logits(torch.stack([image for image, _, _ in samples])).float().cpu()[:, index]
+        order = logits_BK.topk(min(5, len(kept)), dim=1).indices.tolist()
         results += [
             ImageResult(image_id, {"label": label, "top5": top})
             for (_, label, image_id), top in zip(samples, order, strict=True)

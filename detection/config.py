@@ -62,7 +62,8 @@ SoftNms = Literal["none", "linear", "gaussian"]
 
 @dataclass(frozen=True, kw_only=True)
 class TestConfig:
-    """What is done to images and answers in evaluation beside one pass over each image (detection.model.test_time)."""
+    """What is done to images and predictions in evaluation beside one pass over each image
+    (detection.model.test_time)."""
 
     __test__ = False  # not a test, in spite of its name
 
@@ -101,7 +102,7 @@ class DetectionConfig:
     """Train on images without any annotation too, in which everything is background (detectron2's
     DATALOADER.FILTER_EMPTY_ANNOTATIONS turned off); images with crowds alone stay left out."""
     repeat_threshold: float = 0.0
-    """Images with a class that fewer than this share of images has come more than once in a pass over the data (LVIS,
+    """Images with a class that fewer than this share of images has come more than once in an epoch (LVIS,
     arXiv 1908.03195, appendix B.2, takes 0.001); 0 repeats none."""
     drop_path: float = 0.0
     """Stochastic depth of the last block."""

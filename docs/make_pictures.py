@@ -38,7 +38,7 @@ from pretraining.mae.masking import draw_noise
 from pretraining.mae.pictures import pasted, pixels
 from scenes.classes import SEMANTIC_NAMES
 from scenes.sheet import class_colours
-from segmentation.evaluation.answers import from_values
+from segmentation.evaluation.predictions import from_values
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs/pictures"

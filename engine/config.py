@@ -72,7 +72,8 @@ class OptimConfig:
     base_batch_size: int = 256
     """The batch that base_lr is stated for."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
-    """How the rate follows the batch: base_lr times batch / base_batch_size, its square root, or not at all."""
+    """How the learning rate follows the batch: base_lr times batch / base_batch_size, its square root, or not at
+    all."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay of the first and second moment; the first is LARS's momentum."""
     weight_decay: float = 0.05
@@ -126,14 +127,14 @@ class RunConfig:
     """Micro-batches per optimiser step on each device."""
     ema_decay: Annotated[float | None, BASIC] = None
     """Decay per step of the exponential moving average of the weights, which is then evaluated, predicted with and
-    exported in place of the last weights; None keeps no average."""
+    exported in place of the last weights; None keeps none."""
     activation_checkpointing: Annotated[bool, BASIC] = False
     """Keep one tensor per ViT block and compute the rest again in the backward pass: less memory, the same numbers."""
     compile: Annotated[bool, BASIC] = False
     """Compile the transformer blocks (torch.compile): the same numbers up to rounding, after a minute or more of
     compilation."""
     strategy: Annotated[Literal["ddp", "fsdp"], BASIC] = "ddp"
-    """How several processes share the work: each holds the whole model (ddp), or a share of its weights, gradients and
+    """How several processes share the work: each holds the whole model (ddp), or a shard of its weights, gradients and
     moments (fsdp)."""
     precision: Annotated[Precision, BASIC] = "auto"
     """`auto` is bfloat16 autocast where the device computes it natively, else float32."""

@@ -24,7 +24,7 @@ class _Called(nn.Module):
 
 
 def count_flops(model: nn.Module | Callable[..., Any], *inputs: Any) -> int:
-    """Return the multiply-adds of one forward pass on `inputs` (fvcore's convention: a multiply-add is one).
+    """Return the MACs of one forward pass on `inputs`, as fvcore counts them (a multiply-add is one).
 
     Matmuls, convolutions and norms are counted; elementwise operations are not. A function's weights are frozen.
     """

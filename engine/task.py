@@ -51,13 +51,13 @@ class Facts:
     data_notes: tuple[str, ...] = ()
     """What was counted and dropped while the annotations were read."""
     flops_per_image: int | None = None
-    """Multiply-adds of one forward pass of what is trained, on one image pass.
+    """MACs of one forward pass of what is trained on one sample, as fvcore counts them.
 
     Of labels, boxes and segments that is the backbone alone; else all of the model (MoCo v3: on both views)."""
     frozen_flops_per_image: int = 0
-    """Multiply-adds of what is frozen and so has no backward pass, on the same: a tokenizer, a momentum encoder."""
+    """MACs of what is frozen and so has no backward pass, on the same: a tokenizer, a momentum encoder."""
     views_per_image: int = 1
-    """Image passes that a loaded image is trained on as: its crops, each by itself."""
+    """Samples that a loaded image counts as: its crops, each by itself."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -125,5 +125,5 @@ class ActsAfterSteps(Protocol):
     def after_step(self, step: int, total: int) -> None:
         """Act on the weights that the optimiser left; `step` of `total` steps are done.
 
-        Called before the state is saved or evaluated. Parameters are shares of themselves in a sharded run.
+        Called before the state is saved or evaluated. Parameters are shards in a sharded run.
         """

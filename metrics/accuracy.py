@@ -13,7 +13,7 @@ TOP1, TOP5 = Metric(name="top1"), Metric(name="top5")
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """Of an image that was classified."""
 
     label: int
@@ -21,7 +21,7 @@ class Answers:
     """The likeliest first."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError without an answer."""
+        """Raise ValueError without a prediction."""
         if not self.top5:
             raise ValueError("top5 is empty")
 
@@ -36,8 +36,8 @@ def scores(lines: Lines) -> dict[str, float]:
 
 def resampler(lines: Lines) -> Resampler:
     """Return the resampler of top1 and top5. Raises LineError with the lines that are of no classification."""
-    answers: list[Answers] = each_of(Answers, lines)
-    return shares((TOP1.name, TOP5.name), [(x.label == x.top5[0], x.label in x.top5) for x in answers])
+    predictions: list[Predictions] = each_of(Predictions, lines)
+    return shares((TOP1.name, TOP5.name), [(x.label == x.top5[0], x.label in x.top5) for x in predictions])
 
 
 def _hits(line: dict[str, Any]) -> tuple[bool, bool]:

@@ -3,10 +3,10 @@
     python perf/image_loader.py FOLDER
 
 The official one is main_pretrain.py's: Pillow decodes, torchvision's v1 RandomResizedCrop (0.2 to 1, bicubic) and flip,
-ToTensor, Normalize. Ours read by `read_rgb`, which adds orientation, grey, CMYK and 16-bit photographs, and resize with
-Pillow (as the recipes do) or with torch (`Augmentation.resize = "tensor"`). All see the same crops. Prints images/s
-(median of the rounds, which alternate), ratios, the share of decoding, which no transform can save, and how far the
-pixels are from the official ones in 8-bit levels. Photographs that say that they are to be turned are left out of both
+ToTensor, Normalize. Ours read by `read_rgb`, which adds orientation, greyscale, CMYK and 16-bit photographs, and resize
+with Pillow (as the recipes do) or with torch (`Augmentation.resize = "tensor"`). All see the same crops. Prints
+images/s (median of the rounds, which alternate), ratios, the share of decoding, which no transform can save, and how
+far the pixels are from the official ones in 8-bit levels. EXIF-rotated photographs are left out of both
 (their names are printed): the official loader does not turn them.
 """
 
@@ -88,7 +88,7 @@ def main() -> None:
     found = find_images(args.images)
     files = [path for path in found if not _turned(path)]
     for path in sorted(set(found) - set(files)):
-        print(f"{path}: left out, it is stored turned")
+        print(f"{path}: left out, it is EXIF-rotated")
     loaders = {
         "official": official(args.image_size),
         "pillow": ours(args.image_size, Augmentation(crop_scale=(0.2, 1.0))),

@@ -6,7 +6,7 @@ ViT-B/16 at 224 px, batch 8, with each method's published recipe: a round of bot
 half on two cores. BEiT's step makes its tokens too, with a tokenizer of this project of DALL-E's vocabulary (DALL-E's
 own encoder is larger); MoCo v3's sees two views of every image and moves the momentum encoder. Loading is left out. The
 peer of the first table is MAE, of the second MAE at the paper's ratio; the loss there is of all patches, as with none
-hidden there is no other. The value is the number of images of a step, the same in all programs.
+masked there is no other. The value is the number of images of a step, the same in all programs.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from pretraining.recipes import RECIPES
 
 BATCH = 8
 RATIOS = (0.0, 0.25, 0.5, 0.75, 0.9)
-PATCHES, HIDDEN_BY_BEIT = 196, 75
+PATCHES, MASKED_BY_BEIT = 196, 75
 PUBLISHED_RATIO = 0.75
 
 
@@ -35,7 +35,7 @@ def mae() -> Step:
 def beit() -> Step:
     """Return BEiT's step, its tokenizer's included."""
     model = built("beit_base")
-    mask = torch.rand(BATCH, PATCHES, generator=generator()).argsort(dim=1) < HIDDEN_BY_BEIT
+    mask = torch.rand(BATCH, PATCHES, generator=generator()).argsort(dim=1) < MASKED_BY_BEIT
     pixels = images(112).sigmoid()
     return step_of(model, lambda: model((images(224), pixels, mask, []))["cross_entropy"])
 
@@ -116,6 +116,6 @@ if __name__ == "__main__":
     by_ratio = [
         variant
         for ratio, build in builds.items()
-        for variant in two(f"MAE, {ratio:.0%} hidden", build, peer=ratio == PUBLISHED_RATIO)
+        for variant in two(f"MAE, {ratio:.0%} masked", build, peer=ratio == PUBLISHED_RATIO)
     ]
     run("MAE step by mask ratio, ViT-B/16, 224 px, batch 8", by_ratio, rounds=5, images=BATCH)

@@ -72,15 +72,15 @@ def main() -> None:
 
     runs = {"mmseg": theirs, "ours": ours} | ({"ours, bfloat16": ours_bf16} if args.bf16 else {})
     times: dict[str, list[float]] = {name: [] for name in runs}
-    answers = {}
+    predictions = {}
     with torch.no_grad():
         for _ in range(args.repeats):
             for name, run in runs.items():
-                spent, answers[name] = seconds(run)
+                spent, predictions[name] = seconds(run)
                 times[name].append(spent)
     print(f"{args.architecture}, {torch.get_num_threads()} threads, {HEIGHT} x {width}, {CLASSES} classes")
     for name, spent in times.items():
-        same = (answers[name] == answers["mmseg"]).float().mean()
+        same = (predictions[name] == predictions["mmseg"]).float().mean()
         print(f"{name:16} {min(spent):7.2f} s  {min(times['mmseg']) / min(spent):5.2f}x  same pixels {same:.4%}")
 
 

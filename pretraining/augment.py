@@ -93,7 +93,7 @@ def resized_part(image: Image.Image, size: tuple[int, int], box: tuple[int, int,
 
 
 def normalised(normalisation: Normalisation) -> list[Any]:
-    """Return the last steps of a view: a PIL image to float32 (C, H, W) of zero mean and unit deviation."""
+    """Return the last steps of a view: a PIL image to float32 (C, H, W) of zero mean and unit std."""
     return [
         v2.PILToTensor(),
         v2.ToDtype(torch.float32, scale=True),

@@ -13,7 +13,7 @@ Sample = tuple[Tensor, Tensor, str]  # image_RCHW, noise_RN, image id; R views
 
 
 class MaskedImages:
-    """Images with one number per patch; the mask hides all but the lowest."""
+    """Images with one number per patch; the mask covers all but the lowest."""
 
     def __init__(self, root: Path, view: View, *, noise: Callable[[], Tensor], repeats: int = 1) -> None:
         """`root` is searched with its subfolders; `noise` draws (N,) and an image gives `repeats` views.

@@ -70,7 +70,7 @@ class Options:
     mask_ratio: float = 0.75
     sampling: Sampling = "random"
     statistics: StatisticsOf = "true"
-    """Whose mean and deviation a normalised target is undone with."""
+    """Whose mean and std a normalised target is undone with."""
     images: int = 8
     """Images drawn, evenly spaced in the folder."""
     seed: int = 0
@@ -194,7 +194,7 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     if encoder.pos_embed is None:
         notes.append("positions: the ViT has no position table")
     else:
-        pictures.append(draw_positions(out / "positions.png", encoder.pos_embed, a.grid, encoder.prefix))
+        pictures.append(draw_positions(out / "positions.png", encoder.pos_embed, a.grid, encoder.num_prefix_tokens))
     return Gallery(tuple(pictures), tuple(notes))
 
 

@@ -90,9 +90,9 @@ def _beit(config: BEiTConfig, header: TokenizerHeader) -> Plannable:
         every_BND = model.encode(torch.zeros(images, a.in_chans, *a.image_size), mask_BN)
         # a mask picks as many rows as its values say, which fake tensors have none of; so rows by their numbers
         row, place = (torch.zeros(images * config.masked_patches, dtype=torch.long) for _ in range(2))
-        hidden_BMD = every_BND[row, place].unflatten(0, (images, -1))
+        masked_BMD = every_BND[row, place].unflatten(0, (images, -1))
         target_BM = token_BN[row, place].unflatten(0, (images, -1))
-        return TokenPrediction(model.lm_head(hidden_BMD), target_BM).loss_BM.mean()
+        return TokenPrediction(model.lm_head(masked_BMD), target_BM).loss_BM.mean()
 
     return Plannable(
         model=model, run=config.run, loss=loss, frozen=tokenizer.model, simplified=_stand_in(config, header)

@@ -42,7 +42,7 @@ def tiny() -> MAEConfig:
 
 
 def tiny_supervised() -> ClassificationConfig:
-    """The same ViT from labels on the same scenes and image passes: the demo's supervised arm.
+    """The same ViT from labels on the same scenes and as many samples: the demo's supervised arm.
 
     `python tools/pretrain.py tiny_supervised --data runs/demo/scenes-pretrain/imagenet --out runs/supervised`
     """
@@ -114,7 +114,7 @@ def small() -> MAEConfig:
 
 
 def small_supervised() -> ClassificationConfig:
-    """The same ViT from labels on the same photographs and image passes: the other arm of a comparison with `small`.
+    """The same ViT from labels on the same photographs and as many samples: the other arm of a comparison with `small`.
 
     `python tools/pretrain.py small_supervised --data DIR --out runs/supervised`, where DIR has a folder per class.
     """
@@ -216,7 +216,7 @@ def _published(backbone: str, *, epochs: int, accumulate: int) -> MAEConfig:
 def supervised_base() -> ClassificationConfig:
     """ViT-B/16 on ImageNet-1K from labels for 300 epochs: 82.3 % by its EMA (MAE, appendix A.2, table 11).
 
-    82.1 % without the average. Not run here: it needs ImageNet and GPUs.
+    82.1 % without EMA. Not run here: it needs ImageNet and GPUs.
 
     `torchrun --nproc-per-node 8 tools/pretrain.py supervised_base --data imagenet --out runs/supervised_base`
     """
@@ -227,7 +227,7 @@ def supervised_base() -> ClassificationConfig:
 def supervised_large() -> ClassificationConfig:
     """ViT-L/16 on ImageNet-1K from labels for 200 epochs: 82.6 % by its EMA (MAE, appendix A.2, table 11).
 
-    81.5 % without the average. Not run here: it needs ImageNet and GPUs.
+    81.5 % without EMA. Not run here: it needs ImageNet and GPUs.
 
     `torchrun --nproc-per-node 8 tools/pretrain.py supervised_large --data imagenet --out runs/supervised_large`
     """
@@ -238,7 +238,7 @@ def supervised_large() -> ClassificationConfig:
 def supervised_huge() -> ClassificationConfig:
     """ViT-H/14 on ImageNet-1K from labels for 200 epochs: 83.1 % by its EMA (MAE, appendix A.2, table 11).
 
-    80.9 % without the average. Not run here: it needs ImageNet and GPUs.
+    80.9 % without EMA. Not run here: it needs ImageNet and GPUs.
 
     `torchrun --nproc-per-node 8 tools/pretrain.py supervised_huge --data imagenet --out runs/supervised_huge`
     """

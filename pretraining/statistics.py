@@ -6,7 +6,7 @@ reads them there, and the backbone's file states them to whoever loads it.
 Every image counts alike, whatever its size: it is resized as for evaluation, shorter side to resolution / CROP_PCT,
 and taken whole, since training crops come from all of it; one that is all length piece by piece, PIECES at most, evenly
 spaced. With m and s the means of an image's pixels and of their
-squares, from 0 to 1, the mean is E[m] and the deviation sqrt(E[s] - E[m]^2), rounded to DIGITS. Of more than SAMPLE
+squares, from 0 to 1, the mean is E[m] and the std sqrt(E[s] - E[m]^2), rounded to DIGITS. Of more than SAMPLE
 images a fixed random choice is taken, the same for every seed of the run; an image's mean deviates by 0.15 or so from
 that of all, which the sample brings to 0.0015. Axis letters: C channels, V values of a byte.
 """
@@ -170,6 +170,6 @@ def _of_run(path: Path) -> Normalisation:
         return from_json(Normalisation, identity["config"]["normalisation"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: states no mean and deviation, so the run was not begun with --statistics; drop the flag, or give "
+            f"{path}: states no mean and std, so the run was not begun with --statistics; drop the flag, or give "
             "another --out."
         ) from error

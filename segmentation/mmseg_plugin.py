@@ -1,7 +1,7 @@
 """Layer-wise decay of our backbone for mmengine's Runner.
 
 mmseg's LearningRateDecayOptimizerConstructor takes a MAETransferViT for its own MAE by the class's name, finds no
-block called `backbone.layers.i`, and gives every layer the full rate in silence.
+block called `backbone.layers.i`, and gives every layer the full learning rate in silence.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from segmentation.model.backbone import MAETransferViT
 class MAETransferLayerDecay(DefaultOptimWrapperConstructor):
     """The groups of `backbones.param_groups`: `constructor="mmseg.MAETransferLayerDecay"` in an `optim_wrapper`.
 
-    `paramwise_cfg` holds `decay_rate`, each layer's share of the next one's rate.
+    `paramwise_cfg` holds `decay_rate`, each layer's share of the next one's learning rate.
     """
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, **_: Any) -> None:

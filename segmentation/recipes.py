@@ -19,16 +19,16 @@ OUT_INDICES = {12: (3, 5, 7, 11), 24: (7, 11, 15, 23)}  # by depth, mmseg's conf
 
 PRECISION = "bfloat16 autocast where the device has it, with float32 logits; {published}"
 ALWAYS = (
-    "the rate rises over 1,500 steps and falls over all that remain, where mmengine's LinearLR and PolyLR take one "
-    "step fewer for each: nowhere more than 1/1499 of the peak apart",
+    "the learning rate rises over 1,500 steps and falls over all that remain, where mmengine's LinearLR and PolyLR "
+    "take one step fewer for each: nowhere more than 1/1499 of the peak apart",
     "images are decoded by Pillow, not by OpenCV",
 )
 MMSEG = (PRECISION.format(published="the published run is in float16 autocast, by its file's name"), *ALWAYS)
 UNSTATED = (
     PRECISION.format(published="the paper's is not stated"),
     *ALWAYS,
-    "crop, warm-up, decay of the rate, layer decay, weight decay, drop path and test by windows are mmseg's: the paper "
-    "states BEiT's code, 100 epochs and a batch of 16 alone",
+    "crop, warm-up, decay of the learning rate, layer decay, weight decay, drop path and test by windows are "
+    "mmseg's: the paper states BEiT's code, 100 epochs and a batch of 16 alone",
     "one learning rate for every arm; the paper searched one for each and states none",
 )
 
@@ -57,7 +57,7 @@ def tiny() -> SegmentationConfig:
 def small() -> SegmentationConfig:
     """UPerNet on a data set of one's own of some hundreds of images, with the small patch-8 ViT.
 
-    Of rates from 1e-3 to 8e-3 tried on CamVid, 2e-3 and 4e-3 were the best from labels and from MAE
+    Of learning rates from 1e-3 to 8e-3 tried on CamVid, 2e-3 and 4e-3 were the best from labels and from MAE
     (studies/real_small).
 
     python tools/train_seg.py small --data DIR --init backbone.safetensors --out runs/my_seg
@@ -87,7 +87,7 @@ def mae_base_mmseg() -> SegmentationConfig:
     160,000 iterations of 16 images. As there, relative positions start at 0 and a layer scale at 1 in every block,
     position table and class token are decayed, and windows of 512 px every 341 are averaged in evaluation.
     """
-    return _ade20k(replace(BASE, layer_scale=1.0), length=ITERATIONS, rate=1e-4, layer_decay=0.65, drop_path=0.1)
+    return _ade20k(replace(BASE, layer_scale=1.0), length=ITERATIONS, lr=1e-4, layer_decay=0.65, drop_path=0.1)
 
 
 @departs(
@@ -96,14 +96,15 @@ def mae_base_mmseg() -> SegmentationConfig:
     "what the authors do not state (UPerNet's widths, schedule, weight decay, relative positions, test) is mmseg's",
 )
 def mae_base_long_seq() -> SegmentationConfig:
-    """MAE ViT-B by the rate and decay of another reproduction: 8e-5 and 0.8 (facebookresearch/long_seq_mae, issue 1).
+    """MAE ViT-B by the learning rate and decay of another reproduction: 8e-5 and 0.8 (facebookresearch/long_seq_mae,
+    issue 1).
 
     torchrun --nproc-per-node 8 tools/train_seg.py mae_base_long_seq --data ADEChallengeData2016 \\
         --init mae_pretrain_vit_base.pth --init-source mae --out runs/seg_mae_b
 
     160,000 iterations of 16 images, drop path 0.1, 512 px. Its authors give no mIoU of this ViT there.
     """
-    return _ade20k(BASE, length=ITERATIONS, rate=8e-5, layer_decay=0.8, drop_path=0.1)
+    return _ade20k(BASE, length=ITERATIONS, lr=8e-5, layer_decay=0.8, drop_path=0.1)
 
 
 @departs(*UNSTATED)
@@ -164,7 +165,7 @@ def beit_base_640() -> SegmentationConfig:
     mmseg's configs/beit; the labels of 14 million images are in these weights, so no row of MAE's table 5 compares.
     """
     vit = replace(BASE.at(640, 640), position="none", qkv_bias="qv", layer_scale=0.1)
-    return _ade20k(vit, length=ITERATIONS, rate=3e-5, layer_decay=0.9, drop_path=0.1)
+    return _ade20k(vit, length=ITERATIONS, lr=3e-5, layer_decay=0.9, drop_path=0.1)
 
 
 @departs(
@@ -185,19 +186,17 @@ def linear_base() -> SegmentationConfig:
     known to us.
     """
     vit = FAMILY["vit_base_patch16"].at(512, 512)
-    config = _ade20k(vit, length=ITERATIONS, rate=7e-4, layer_decay=1.0, drop_path=0.0)
+    config = _ade20k(vit, length=ITERATIONS, lr=7e-4, layer_decay=1.0, drop_path=0.0)
     return replace(config, head=HeadConfig(kind="linear", dropout=0.0), freeze_backbone=True)
 
 
 def _hundred_epochs(vit: ViTConfig) -> SegmentationConfig:
     """Return the recipe of every arm of MAE's table 5: nothing in it depends on the weights."""
     drop_path = {12: 0.1, 24: 0.2}[vit.depth]
-    return _ade20k(vit, length=Duration(100, "epochs"), rate=1e-4, layer_decay=0.65, drop_path=drop_path)
+    return _ade20k(vit, length=Duration(100, "epochs"), lr=1e-4, layer_decay=0.65, drop_path=drop_path)
 
 
-def _ade20k(
-    vit: ViTConfig, *, length: Duration, rate: float, layer_decay: float, drop_path: float
-) -> SegmentationConfig:
+def _ade20k(vit: ViTConfig, *, length: Duration, lr: float, layer_decay: float, drop_path: float) -> SegmentationConfig:
     """Return what the published recipes share: UPerNet as wide as the ViT, 16 images, poly decay, windows in test."""
     crop = vit.image_size[0]
     return SegmentationConfig(
@@ -211,7 +210,7 @@ def _ade20k(
         run=RunConfig(
             length=length,
             batch_size=16,
-            optim=OptimConfig(base_lr=rate, base_batch_size=16, layer_decay=layer_decay),
+            optim=OptimConfig(base_lr=lr, base_batch_size=16, layer_decay=layer_decay),
             schedule=ScheduleConfig(kind="poly", warmup=Duration(1500), warmup_start=1e-6),
             eval_every=Duration(16_000),
             save_every=Duration(4_000),

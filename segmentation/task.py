@@ -35,13 +35,13 @@ from engine.task import Facts
 from engine.training.processes import processes
 from metrics.miou import add_up, scores
 from segmentation.config import SegmentationConfig, WeightDecayFree
-from segmentation.data.labels import Coding
+from segmentation.data.labels import LabelMapping
 from segmentation.data.layout import SegmentationFolder, open_folder
 from segmentation.data.mapping import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
-from segmentation.evaluation.answers import as_values, draw_overlay, from_values, write_index
 from segmentation.evaluation.counts import boundary_confusion, boundary_miou, confusion, write_per_class
 from segmentation.evaluation.inference import predict_batch
 from segmentation.evaluation.pictures import draw_confusion, draw_predictions
+from segmentation.evaluation.predictions import as_values, draw_overlay, from_values, write_index
 from segmentation.host import EncoderDecoder, build_model
 from segmentation.model.backbone import MAETransferViT
 from segmentation.model.linear import linear
@@ -49,8 +49,8 @@ from segmentation.model.losses import segmentor_losses
 from segmentation.model.upernet import upernet
 from segmentation.spec import SEGMENTATION
 
-# of an image that is predicted and drawn, beside the model: its decoded pixels twice, and its answer; 0.6 GB measured
-# for 100 megapixels
+# of an image that is predicted and drawn, beside the model: its decoded pixels twice, and its prediction; 0.6 GB
+# measured for 100 megapixels
 BYTES_PER_PIXEL = 8
 # of an image that is seen whole, in one forward pass at the size that `resize` gives it: 400 measured of ViT-B, UPerNet
 WHOLE_BYTES_PER_PIXEL = 500
@@ -101,14 +101,14 @@ class SegmentationTask:
         model: SegmentationModel,
         train_data: PairedImages,
         val_data: PairedImages,
-        coding: Coding,
+        label_mapping: LabelMapping,
         facts: Facts,
     ) -> None:
         self.config = config
         self.model = model
         self.train_data = train_data
         self.val_data = val_data
-        self.coding = coding
+        self.label_mapping = label_mapping
         self.facts = facts
         self.classes: list[str] = val_data.metainfo["classes"]
 
@@ -145,7 +145,7 @@ class SegmentationTask:
         return add_up((result.values[name] for result in results), len(self.classes) + extra)
 
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
-        """Write predictions.png (images, their labels and the model's answer) and confusion.png; return both.
+        """Write predictions.png (images, their labels and the model's prediction) and confusion.png; return both.
 
         Scores per class go to per_class.csv beside `folder`, before anything is drawn.
         """
@@ -187,7 +187,7 @@ class SegmentationTask:
         class_HW, palette = from_values(values), self.val_data.palette
         draw_overlay(picture, path, class_HW, names=self.classes, palette_C3=palette)
         labels = picture.with_name(f"{picture.stem}_labels.png")
-        return [picture, write_index(labels, class_HW, palette, self.coding)]
+        return [picture, write_index(labels, class_HW, palette, self.label_mapping)]
 
     def finish(self, folder: Path) -> list[Path]:
         """Nothing besides the record."""
@@ -230,19 +230,19 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
     model = segmentation_model(config, num_classes=count, normalisation=normalisation)
     report, _ = start_from(model.backbone.vit, init, weights)
     train = train_pipeline(
-        folder.train.coding,
+        folder.train.label_mapping,
         crop=config.backbone.image_size,
         resize=config.resize,
         resize_ratio=config.resize_ratio,
         cat_max_ratio=config.cat_max_ratio,
     )
-    val = val_pipeline(folder.val.coding, resize=config.resize, seen_at=max(config.test_scales))
+    val = val_pipeline(folder.val.label_mapping, resize=config.resize, seen_at=max(config.test_scales))
     return SegmentationTask(
         config,
         model=model,
         train_data=PairedImages(folder.train.pairs, folder.classes, train),
         val_data=PairedImages(folder.val.pairs, folder.classes, val),
-        coding=folder.val.coding,
+        label_mapping=folder.val.label_mapping,
         facts=replace(_facts(config, folder, model, report, init), normalisation=asdict(normalisation)),
     )
 

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(args: Args, model: "Classifier", normalisation: Normalisation) -> tuple[dict[str, float], list[str]]:
     """Return the scores, and a line on what was left out and per image that cannot be read."""
     from classification.data import LabelledImages, eval_transform, open_split
-    from classification.with_head import top_answers, top_scores
+    from classification.with_head import top_predictions, top_scores
     from engine.device import make_fabric
 
     folder, notes = open_split(args.data, args.split)
@@ -69,7 +69,7 @@ def evaluate(args: Args, model: "Classifier", normalisation: Normalisation) -> t
     fabric = make_fabric("32-true")
     model.to(fabric.device)
     transform = eval_transform(model.backbone.architecture.image_size, args.crop_pct, normalisation)
-    results, unreadable = top_answers(
+    results, unreadable = top_predictions(
         lambda images: model.logits(images.to(fabric.device)),
         LabelledImages(folder, transform),
         batch_size=args.batch_size,

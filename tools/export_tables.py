@@ -29,7 +29,7 @@ class Args:
     """Folder that holds runs, at any depth."""
     format: Format = "md"
     """Markdown for GitHub, tidy CSV with one number per line, JSON, LaTeX with booktabs, a page with pictures, or
-    transfer against model size and pre-training passes (Markdown, and with --out the picture beside it)."""
+    transfer against model size and samples seen in pre-training (Markdown, and with --out the picture beside it)."""
     images: bool = True
     """Pictures that show images of the data in the page; without them it can be passed on where the data may not."""
     resamples: int = RESAMPLES

@@ -1,4 +1,4 @@
-"""What a recipe needs before it is run: parameters, multiply-adds, memory, the batch per GPU that fits, hours.
+"""What a recipe needs before it is run: parameters, MACs, memory, the batch per GPU that fits, hours.
 
     python tools/plan_run.py vitdet_large --gpus 64 --gpu-memory 32 --images 117266
     python tools/plan_run.py small --task train_det --gpus 1 --gpu-memory 8 --activation-checkpointing
@@ -74,7 +74,7 @@ def plan(args: Args, config: Any, spec: TaskSpec) -> list[str]:
     config = replace(config, run=run)
     assert spec.plan is not None
     precision = "bf16-mixed" if run.precision == "auto" else run.precision
-    shares = args.gpus if run.strategy == "fsdp" else 1
+    shards = args.gpus if run.strategy == "fsdp" else 1
     memory = round(args.gpu_memory * GIB)
     build = spec.plan(config, classes=args.classes or spec.classes, masks=not args.boxes_only)
     with gpu_kernels():
@@ -84,13 +84,13 @@ def plan(args: Args, config: Any, spec: TaskSpec) -> list[str]:
             memory=memory,
             devices=args.gpus,
             precision=precision,
-            shares=shares,
+            shards=shards,
             least=spec.least_batch,
         )
     devices = Devices(
         gpus=args.gpus, memory=memory, precision=precision, tflops=args.tflops, utilisation=args.utilisation
     )
-    told = lines(planned, fit, devices, images=args.images, shares=shares)
+    told = lines(planned, fit, devices, images=args.images, shards=shards)
     return [f"{spec.tool} {args.recipe}", *told, *published_hours(config)]
 
 

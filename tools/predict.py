@@ -1,7 +1,7 @@
 """What the last checkpoint of a run says of images without labels.
 
     python tools/predict.py runs/det photo.jpg
-    python tools/predict.py runs/det photos/ "more/**/*.png" --out answers
+    python tools/predict.py runs/det photos/ "more/**/*.png" --out predictions
 
 Writes OUT/predictions.json and a picture OUT/<image>.png for each image (boxes, masks, labels); where names repeat or
 are too long, a digest is added, and predictions.json says which picture is of which image. The run's data are opened

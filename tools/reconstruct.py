@@ -4,10 +4,10 @@
     python tools/reconstruct.py runs/mae photographs --mask-ratio 0.9 --sampling block --out pictures
     python tools/reconstruct.py mae_visualize_vit_base.pth photographs --source mae --target pixels --out pictures
 
-The first argument is a run of pre-training or a file of weights, the second a folder with images of any kind, grey ones
-too, as files or in uncompressed .tar shards; of each the centre is taken. Reconstructions need a decoder: a run of MAE
-has it in its checkpoints, and a file where it was saved with it. Where pixels were predicted normalised, the picture
-says whose mean and deviation were put back: by default the true patches', as in MAE's demo, which tells more than the
+The first argument is a run of pre-training or a file of weights, the second a folder with images of any kind, greyscale
+ones too, as files or in uncompressed .tar shards; of each the centre is taken. Reconstructions need a decoder: a run of
+MAE has it in its checkpoints, and a file where it was saved with it. Where pixels were predicted normalised, the
+picture says whose mean and std were put back: by default the true patches', as in MAE's demo, which tells more than the
 model knows; --statistics visible takes those of the visible patches.
 """
 
@@ -33,11 +33,11 @@ class Args:
     out: Path
     """Folder that the pictures are written to."""
     mask_ratio: float = 0.75
-    """Share of patches hidden."""
+    """Share of patches masked."""
     sampling: Sampling = "random"
-    """Which patches are hidden."""
+    """Which patches are masked."""
     statistics: StatisticsOf = "true"
-    """Whose mean and deviation a normalised target is undone with: the true patch's, or the visible patches'."""
+    """Whose mean and std a normalised target is undone with: the true patch's, or the visible patches'."""
     count: int = 8
     """Images drawn, evenly spaced in the folder."""
     seed: int = 0

@@ -38,7 +38,7 @@ def infer_architecture(
     depth = len(blocks)
     if not depth or blocks != set(range(depth)):
         raise ValueError(f"blocks {sorted(blocks)} are not 0, 1, 2, ... without a gap.")
-    prefix = sum(name in state for name in ("cls_token", "dist_token"))
+    num_prefix_tokens = sum(name in state for name in ("cls_token", "dist_token"))
     relative = _relative(state)
     told = _heads_told(state, embed_dim, relative)
     if told is not None and num_heads not in (told, None):
@@ -48,7 +48,7 @@ def infer_architecture(
         notes.append(f"num_heads {num_heads}: that of the family's ViT {embed_dim} wide, not in the file")
     num_heads = told if num_heads is None else num_heads
     assert num_heads is not None
-    grid = _grid(state, prefix, patch, image_size, relative)
+    grid = _grid(state, num_prefix_tokens, patch, image_size, relative)
     if grid is None:
         grid = (224 // patch, 224 // patch)
         notes.append(f"no table states the image size: {grid[0] * patch} pixels assumed")
@@ -140,7 +140,7 @@ def _fc1(state: Mapping[str, Tensor]) -> Tensor:
 
 def _grid(
     state: Mapping[str, Tensor],
-    prefix: int,
+    num_prefix_tokens: int,
     patch: int,
     image_size: tuple[int, int] | None,
     relative: RelativePosition,
@@ -149,13 +149,13 @@ def _grid(
 
     Raises ValueError where their rows are of another grid than the declared one.
     """
-    table_kept = CLASS_ROWS if prefix else 0
+    table_kept = CLASS_ROWS if num_prefix_tokens else 0
     positions = state["pos_embed"].shape[1] if "pos_embed" in state else None
     distances = state[_table_name(relative)].shape[0] if relative in ("table", "shared_table") else None
     if image_size is not None:
         grid = whole_patches(image_size, patch)
         for what, rows, kept, needed in (
-            ("position table", positions, prefix, math.prod(grid)),
+            ("position table", positions, num_prefix_tokens, math.prod(grid)),
             ("relative position table", distances, table_kept, table_rows(grid, class_token=False)),
         ):
             if rows is not None and rows != kept + needed:
@@ -165,7 +165,7 @@ def _grid(
                 )
         return grid
     if positions is not None:
-        return _square(positions - prefix, "position table", prefix)
+        return _square(positions - num_prefix_tokens, "position table", num_prefix_tokens)
     if distances is not None:
         side = _square(distances - table_kept, "relative position table", table_kept)[0]
         return (side + 1) // 2, (side + 1) // 2
@@ -182,11 +182,11 @@ def whole_patches(image_size: tuple[int, int], patch: int) -> Grid:
     return image_size[0] // patch, image_size[1] // patch
 
 
-def _square(rows: int, what: str, prefix: int) -> Grid:
+def _square(rows: int, what: str, num_prefix_tokens: int) -> Grid:
     side = math.isqrt(max(rows, 0))
     if side * side != rows or not rows:
         raise ValueError(
-            f"{what} has {rows + prefix} rows, which is no square plus {prefix}; declare the image size that it was "
-            "made for (--init-image-size HEIGHT WIDTH; --image-size when converting)."
+            f"{what} has {rows + num_prefix_tokens} rows, which is no square plus {num_prefix_tokens}; declare the "
+            "image size that it was made for (--init-image-size HEIGHT WIDTH; --image-size when converting)."
         )
     return side, side

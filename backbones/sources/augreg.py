@@ -114,7 +114,7 @@ def _axes(name: str, tensor: Tensor, count: int) -> torch.Size:
 
 SOURCE = Source(
     name="augreg",
-    title="AugReg and the first ViTs with mean and deviation 0.5: Google's .npz, timm's files of them",
+    title="AugReg and the first ViTs with mean and std 0.5: Google's .npz, timm's files of them",
     entries=("model", "state_dict"),
     rename=rename,
     complete=complete,

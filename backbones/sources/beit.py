@@ -2,7 +2,7 @@
 
 Both have q_bias and v_bias, a layer scale, and in place of a position table relative positions: one table for all
 blocks after pre-training (with `norm`), one in every block after fine-tuning (with `fc_norm` and `head`, without
-`norm`). The published files (pt22k, ft22k, ft22kto1k) take pixels at mean and deviation 0.5. Files of BEiT v2 that are
+`norm`). The published files (pt22k, ft22k, ft22kto1k) take pixels at mean and std 0.5. Files of BEiT v2 that are
 fine-tuned have the same names but ImageNet's constants, which a file does not tell; they are not meant here.
 """
 
@@ -28,7 +28,7 @@ BEIT = re.compile(
 WRITABLE = re.compile(rf"{BEIT.pattern}|blocks\.\d+\.attn\.qkv\.bias")
 DROP = (
     (r"(rel_pos_bias|blocks\.\d+\.attn)\.relative_position_index", "an index, made anew for every grid"),
-    (r"mask_token", "BEiT's token for hidden patches"),
+    (r"mask_token", "BEiT's token for masked patches"),
     (rf"lm_head\.{_WB}", "the head of pre-training"),
 )
 

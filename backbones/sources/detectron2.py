@@ -5,7 +5,7 @@ and no final norm, but its position table keeps the row of the class token that 
 and put back as zeros on the way out, where `ViT` skips it. Windows and global blocks are concluded from the lengths of
 `rel_pos_h` and `rel_pos_w`; a file without them does not tell that it had windows, which are then the recipe's. Blocks
 with a residual convolution (`residual_block_indexes`) have no place here and are refused. Pixels go from 0 to 255 there
-and are RGB in ViTDet's configs; their mean and deviation are ImageNet's unless the file holds others. detectron2's
+and are RGB in ViTDet's configs; their mean and std are ImageNet's unless the file holds others. detectron2's
 older default is BGR: where the mean in the file is ImageNet's in that order, the patch projection is turned to RGB.
 """
 
@@ -85,13 +85,13 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
                 "ViT is square; resample it with --resize-to."
             )
         table_1PD = state["pos_embed"]
-        row_11D = table_1PD[:, :1] if checkpoint.prefix else torch.zeros_like(table_1PD[:, :1])
-        state["pos_embed"] = torch.cat([row_11D, table_1PD[:, checkpoint.prefix :]], dim=1)
+        row_11D = table_1PD[:, :1] if checkpoint.num_prefix_tokens else torch.zeros_like(table_1PD[:, :1])
+        state["pos_embed"] = torch.cat([row_11D, table_1PD[:, checkpoint.num_prefix_tokens :]], dim=1)
     return {f"{NET}{name}": tensor for name, tensor in state.items()}
 
 
 def _with_pixels(renamed: Renamed, tensors: Mapping[str, Tensor]) -> Renamed:
-    """Return it with the mean and deviation of the file's pixels, if it holds them, and its channels in RGB order."""
+    """Return it with the mean and std of the file's pixels, if it holds them, and its channels in RGB order."""
     found = [name for name in ("pixel_mean", "pixel_std") if name in tensors]
     if not found or KERNEL not in renamed.state:
         return renamed

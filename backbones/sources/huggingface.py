@@ -40,7 +40,7 @@ _WB = r"(weight|bias)"
 _TABLE = "relative_position_bias_table"
 _BASE = r"(?:(?:vit|beit)\.)?"
 DROP = (
-    (rf"{_BASE}embeddings\.mask_token", "the token for hidden patches of another pre-training"),
+    (rf"{_BASE}embeddings\.mask_token", "the token for masked patches of another pre-training"),
     (rf"{_BASE}pooler\.dense\.{_WB}", "ViT's pooler, a layer behind the class token"),
     (r"(.*\.)?relative_position_index", "an index, made anew for every grid"),
     (rf"lm_head\.{_WB}", "Beit's head of pre-training"),

@@ -56,20 +56,19 @@ def complete(renamed: Renamed, image_size: tuple[int, int] | None) -> Renamed:
     The image is a square unless declared.
     """
     state = renamed.state
-    prefix = sum(name in state for name in ("cls_token", "dist_token"))
-    if not prefix or "patch_embed.proj.weight" not in state:  # refused later
+    num_prefix_tokens = sum(name in state for name in ("cls_token", "dist_token"))
+    if not num_prefix_tokens or "patch_embed.proj.weight" not in state:  # refused later
         return renamed
     rows, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
     side = math.isqrt(rows)
     height, width = whole_patches(image_size, patch) if image_size else (side, side)
     if rows != height * width:
         return renamed
-    added = (
-        f"pos_embed: {rows} rows taken as {height} x {width} patches, zeros put before them for {prefix} other tokens"
-    )
+    taken = f"{rows} rows taken as {height} x {width} patches"
+    added = f"pos_embed: {taken}, zeros put before them for {num_prefix_tokens} other tokens"
     return replace(
         renamed,
-        state={**state, "pos_embed": F.pad(state["pos_embed"], (0, 0, prefix, 0))},
+        state={**state, "pos_embed": F.pad(state["pos_embed"], (0, 0, num_prefix_tokens, 0))},
         notes=(*renamed.notes, added),
     )
 
@@ -119,7 +118,7 @@ def _ours(name: str) -> str:
 
 SOURCE = Source(
     name="timm",
-    title="timm vit_* and deit* with ImageNet's mean and deviation, DeiT's own files",
+    title="timm vit_* and deit* with ImageNet's mean and std, DeiT's own files",
     entries=("model", "state_dict"),
     rename=rename,
     complete=complete,

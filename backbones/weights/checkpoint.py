@@ -59,7 +59,7 @@ class Checkpoint:
         return self.digest()
 
     @property
-    def prefix(self) -> int:
+    def num_prefix_tokens(self) -> int:
         """Rows of the position table before the patches: one for each of class token and distillation token."""
         return sum(name in self.state for name in ("cls_token", "dist_token"))
 

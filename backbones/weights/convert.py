@@ -38,8 +38,8 @@ def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[
         raise ValueError(f"--inflate {changes.inflate}: the weights have {old.in_chans} channels already; to how many?")
     if in_chans != old.in_chans and changes.inflate is None:
         raise ValueError(
-            f"{old.in_chans} channels to {in_chans}: say how with --inflate sum, mean or repeat (sum: a grey image "
-            "copied to all channels gives what it gave)."
+            f"{old.in_chans} channels to {in_chans}: say how with --inflate sum, mean or repeat (sum: a greyscale "
+            "image copied to all channels gives what it gave)."
         )
     new = replace(old, patch_size=patch, image_size=size, in_chans=in_chans)
     if new == old:
@@ -47,7 +47,7 @@ def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[
             return checkpoint, []
         kept = {name: tensor for name, tensor in checkpoint.state.items() if ENCODER.fullmatch(name)}
         return replace(checkpoint, state=kept), [f"left out: {len(checkpoint.state) - len(kept)} of decoder and head"]
-    vit = ViT(new, class_token=checkpoint.prefix > 0, final_norm="norm.weight" in checkpoint.state)
+    vit = ViT(new, class_token=checkpoint.num_prefix_tokens > 0, final_norm="norm.weight" in checkpoint.state)
     report = load_checkpoint(vit, checkpoint, Fit(resize_patch=True, inflate=changes.inflate))
     normalisation = checkpoint.normalisation
     if in_chans != old.in_chans:

@@ -58,7 +58,7 @@ def read_initial(init: InitialWeights | None) -> Checkpoint | None:
 
 
 def normalisation_of(init: InitialWeights | None, checkpoint: Checkpoint | None) -> Normalisation:
-    """Return what the weights normalise pixels with, ImageNet's mean and deviation for random ones.
+    """Return what the weights normalise pixels with, ImageNet's mean and std for random ones.
 
     `checkpoint` is what `read_initial` gave.
     """

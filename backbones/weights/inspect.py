@@ -230,7 +230,7 @@ def _facts(checkpoint: Checkpoint) -> str:
     mean, std = (
         ", ".join(f"{v:g}" for v in values) for values in (checkpoint.normalisation.mean, checkpoint.normalisation.std)
     )
-    return f"{checkpoint.architecture.num_heads} heads, pixels of mean {mean} and deviation {std}"
+    return f"{checkpoint.architecture.num_heads} heads, pixels of mean {mean} and std {std}"
 
 
 def training_flags(architectures: Iterable[ViTConfig]) -> str:

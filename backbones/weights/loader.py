@@ -27,8 +27,8 @@ class Fit:
     """Resample the patch projection to another patch size (bicubic), as ViTDet does for H/14."""
     inflate: Inflation | None = None
     """Carry the patch projection to another number of channels: `sum` shares the sum of the old kernels among the new
-    channels, so a grey image copied to all gives what it gave; `mean` gives each the mean; `repeat` cycles through the
-    old ones, scaled by old / new (timm's rule)."""
+    channels, so a greyscale image copied to all gives what it gave; `mean` gives each the mean; `repeat` cycles through
+    the old ones, scaled by old / new (timm's rule)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,17 +173,20 @@ class _Fitting:
             self.state["pos_embed"] = table  # refused as unexpected
             return
         old, new = checkpoint.architecture.grid, vit.architecture.grid
-        if vit.prefix > checkpoint.prefix:
-            token = "distillation" if checkpoint.prefix else "class"
+        if vit.num_prefix_tokens > checkpoint.num_prefix_tokens:
+            token = "distillation" if checkpoint.num_prefix_tokens else "class"
             raise ValueError(f"the file has no {token} token, which this task's ViT needs.")
-        if vit.prefix < checkpoint.prefix:
-            table = table[:, checkpoint.prefix :] if not vit.prefix else _without_distillation(table)
+        if vit.num_prefix_tokens < checkpoint.num_prefix_tokens:
+            table = (
+                table[:, checkpoint.num_prefix_tokens :] if not vit.num_prefix_tokens else _without_distillation(table)
+            )
             self.dropped += [
-                f"pos_embed row {row}: the task's ViT has no such token" for row in range(vit.prefix, checkpoint.prefix)
+                f"pos_embed row {row}: the task's ViT has no such token"
+                for row in range(vit.num_prefix_tokens, checkpoint.num_prefix_tokens)
             ]
         if old != new:
             self.resized.append(f"pos_embed: {old[0]}x{old[1]} -> {new[0]}x{new[1]} patches, bicubic")
-        self.state["pos_embed"] = resize_position(table, old, new, vit.prefix)
+        self.state["pos_embed"] = resize_position(table, old, new, vit.num_prefix_tokens)
 
     def _patches(self, kernel: Tensor, wanted: Tensor, fit: Fit) -> Tensor:
         name, (size, channels) = "patch_embed.proj.weight", (wanted.shape[-1], wanted.shape[1])
@@ -212,8 +215,8 @@ class _Fitting:
         self.resized.append(f"{name}: copied to {len(targets)} blocks")
 
     def _resized_table(self, name: str, table: Tensor, target: str) -> Tensor:
-        old, had = self._table_grid(self.checkpoint.architecture, name), bool(self.checkpoint.prefix)
-        new, has = self._table_grid(self.vit.architecture, target), bool(self.vit.prefix)
+        old, had = self._table_grid(self.checkpoint.architecture, name), bool(self.checkpoint.num_prefix_tokens)
+        new, has = self._table_grid(self.vit.architecture, target), bool(self.vit.num_prefix_tokens)
         if had and not has:
             table = table[:-CLASS_ROWS]
             self.dropped.append(f"{target} rows {table.shape[0]} on: the task's ViT has no class token")

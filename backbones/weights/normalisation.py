@@ -20,7 +20,7 @@ class Normalisation:
                 raise ValueError(f"normalisation has a {name} of {values}; it must be finite numbers, one per channel.")
         if len(self.mean) != len(self.std):
             raise ValueError(
-                f"normalisation has {len(self.mean)} means and {len(self.std)} deviations; each channel needs both."
+                f"normalisation has {len(self.mean)} means and {len(self.std)} stds; each channel needs both."
             )
         if min(self.std) <= 0:
             raise ValueError(f"normalisation has a std of {self.std}; pixels are divided by it, so it must be above 0.")
@@ -35,7 +35,7 @@ class Normalisation:
         if len(self.mean) != channels:
             raise ValueError(
                 f"{path}: the weights are for images of {channels} channels, and the normalisation has constants for "
-                f"{len(self.mean)}; give one mean and deviation per channel."
+                f"{len(self.mean)}; give one mean and std per channel."
             )
 
 

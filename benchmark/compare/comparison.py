@@ -51,7 +51,7 @@ class Row:
         return self.line.label
 
     def summary(self, arm: str) -> Summary | None:
-        """Return mean and deviation of an arm over its seeds."""
+        """Return mean and std of an arm over its seeds."""
         return summarise(list(self.values.get(arm, {}).values()))
 
     @property
@@ -91,7 +91,7 @@ class ArmCost:
     samples_seen: float | None
     """Images seen in pre-training, repetitions and the crops of one image counted."""
     training_flops: float | None
-    """Multiply-adds of pre-training on one image pass, an estimate: three times the recorded forward pass of what is
+    """MACs of pre-training on one sample, an estimate: three times the recorded forward pass of what is
     trained, and the forward pass of what is frozen."""
     seconds: float | None
     """Wall clock of the pre-training steps."""

@@ -1,6 +1,6 @@
 """Whether runs may be compared: they must differ in nothing but their arm and their seed.
 
-A learning rate that a study has searched for every arm alike may differ too, where the run has the rate that its search
+A learning rate that a study has searched for every arm alike may differ too, where the run has the one that its search
 chose.
 """
 
@@ -65,7 +65,7 @@ def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), late
 def pretraining_problems(stored: Sequence[Stored], match: Match = "samples", differ: Sequence[str] = ()) -> list[str]:
     """Return what the pre-training arms do not share of what they should by `match`.
 
-    samples: images, samples seen, architecture. flops: images, architecture, multiply-adds within
+    samples: images, samples seen, architecture. flops: images, architecture, MACs within
     FLOPS_TOLERANCE. none: the architecture alone. The parts of it in `differ` may be unequal.
     """
     names = PRETRAINING_FIELDS[match]
@@ -184,4 +184,4 @@ def _unequal_flops(stored: Sequence[Stored]) -> list[str]:
     if not known or max(known.values()) <= (1 + FLOPS_TOLERANCE) * min(known.values()):
         return []
     each = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
-    return [f"multiply-adds of training: the pre-trainings differ by more than {FLOPS_TOLERANCE:.0%} ({each})"]
+    return [f"MACs of training: the pre-trainings differ by more than {FLOPS_TOLERANCE:.0%} ({each})"]

@@ -1,8 +1,8 @@
 """A run's metrics on resamples of its test images, from the per-image results that the run left.
 
 All runs of a task see the same resamples, so a difference of two arms is a paired one. A metric is computed again from
-what is stored of each image: top-1 from the answers, mIoU from confusion counts, AP from matches. Where a results file
-does not allow that, or gives another value than the record, it is said and the images are taken as they are.
+what is stored of each image: top-1 from the predictions, mIoU from confusion counts, AP from matches. Where a results
+file does not allow that, or gives another value than the record, it is said and the images are taken as they are.
 
 Axis letters: N images, R resamples.
 """

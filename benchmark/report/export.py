@@ -138,7 +138,7 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
 
 
 def to_scaling(comparison: Comparison) -> str:
-    """Return transfer against model size and passes for GitHub. Raises ValueError where nothing is scaled."""
+    """Return transfer against model size and samples seen for GitHub. Raises ValueError where nothing is scaled."""
     return _md_grid("Scaling", scaling_grid(comparison)) + "\n"
 
 
@@ -326,7 +326,7 @@ def _published_rows(check: PublishedCheck) -> list[tuple[object, ...]]:
     ]
 
 
-FLOPS_NOTE = "estimate: 3 x the forward multiply-adds of what is trained + those of what is frozen, per image pass"
+FLOPS_NOTE = "estimate: 3 x the forward MACs of what is trained + those of what is frozen, per sample"
 
 
 def _cost_rows(cost: ArmCost) -> list[tuple[object, ...]]:

@@ -114,7 +114,7 @@ def cost_picture(comparison: Comparison) -> str | None:
     figure = Figure(figsize=(3.6 * len(rows), 3.0), layout="constrained")
     for panel, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
         _draw_cost(panel, row, costs, comparison)
-        _dress(panel, f"{row.task}: {row.metric.label}", "pre-training, multiply-adds (estimate)")
+        _dress(panel, f"{row.task}: {row.metric.label}", "pre-training, MACs (estimate)")
         panel.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     return _png(figure)
 

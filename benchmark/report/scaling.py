@@ -1,4 +1,4 @@
-"""Transfer against the size of the model and against the passes of its pre-training: one table and one picture.
+"""Transfer against the size of the model and against the samples seen in its pre-training: one table and one picture.
 
 A point is an arm on a task. Its method, images seen and length are those of its recorded pre-training, its size is that
 of the transferred model (head included); random weights have seen no image. Arms whose pre-training is not among the
@@ -27,7 +27,7 @@ from metrics.metric import PERCENT, Metric
 
 MARKERS = ("o", "s", "^", "D", "v", "P")  # of the sizes, the smallest first
 CAPTION = (
-    "Transfer against model size and pre-training passes, {0}: parameters of the transferred model (the head "
+    "Transfer against model size and samples seen in pre-training, {0}: parameters of the transferred model (the head "
     "included), images seen in pre-training (repetitions counted), mean and standard deviation over the transfer seeds "
     "(n)."
 )
@@ -43,21 +43,21 @@ class Point:
     method: str
     """Of pre-training."""
     parameters: int
-    passes: int
+    samples_seen: int
     """Images seen in pre-training."""
     values: dict[Cell, float]
     """By seed."""
 
     @property
     def summary(self) -> Summary:
-        """Mean and deviation over the seeds."""
+        """Mean and std over the seeds."""
         found = summarise([*self.values.values()])
         assert found is not None  # a point has a value
         return found
 
 
 def scaling_points(comparison: Comparison) -> tuple[Point, ...]:
-    """Return the points by task, method, size and passes; none where no method has two sizes or two lengths."""
+    """Return the points by task, method, size and samples seen; none where no method has two sizes or two lengths."""
     completed = comparison.store.completed
     trained = {item.arm: item.record for item in completed if CHECKPOINT_NAME in item.record.outputs}
     points = []
@@ -76,17 +76,17 @@ def scaling_points(comparison: Comparison) -> tuple[Point, ...]:
                     arm=arm,
                     method=RANDOM if record is None else record.task,
                     parameters=sizes[arm],
-                    passes=0 if record is None else record.samples_seen,
+                    samples_seen=0 if record is None else record.samples_seen,
                     values=values,
                 )
             )
     # by width and depth: a position table more or less is no other size
     shapes = {i.arm: (i.record.architecture.get("embed_dim"), i.record.architecture.get("depth")) for i in completed}
-    tried = {(point.method, shapes[point.arm], point.passes) for point in points}
+    tried = {(point.method, shapes[point.arm], point.samples_seen) for point in points}
     if max(Counter(method for method, _, _ in tried).values(), default=0) < 2:
         return ()
     order = [*dict.fromkeys(point.task for point in points)]
-    return tuple(sorted(points, key=lambda p: (order.index(p.task), p.method, p.parameters, p.passes, p.arm)))
+    return tuple(sorted(points, key=lambda p: (order.index(p.task), p.method, p.parameters, p.samples_seen, p.arm)))
 
 
 def scaling_grid(comparison: Comparison) -> Grid:
@@ -102,7 +102,7 @@ def scaling_grid(comparison: Comparison) -> Grid:
                 title(point.method),
                 point.arm,
                 f"{point.parameters / 1e6:.2f}",
-                f"{point.passes:,}",
+                f"{point.samples_seen:,}",
                 point.metric.text(point.summary.mean),
                 DASH if point.summary.sd is None else point.metric.text(point.summary.sd),
                 str(point.summary.n),
@@ -114,7 +114,7 @@ def scaling_grid(comparison: Comparison) -> Grid:
 
 
 def scaling_picture(comparison: Comparison) -> bytes | None:
-    """Return the PNG: a row of panels per task, over parameters and over passes; None where nothing is scaled."""
+    """Return the PNG: a row of panels per task, over parameters and over samples seen; None where nothing is scaled."""
     points = scaling_points(comparison)
     if not points:
         return None
@@ -157,21 +157,22 @@ def _wanted(comparison: Comparison) -> tuple[Point, ...]:
 
 def _sizes(panel: Axes, points: Sequence[Point], methods: Sequence[str]) -> None:
     """Draw the metric over parameters, at the length that the most sizes were pre-trained for."""
-    lengths = Counter(point.passes for point in points if point.method != RANDOM)
-    length = max(lengths, key=lambda passes: (lengths[passes], passes))
+    lengths = Counter(point.samples_seen for point in points if point.method != RANDOM)
+    length = max(lengths, key=lambda seen: (lengths[seen], seen))
     for method in methods:
-        mine = [point for point in points if point.method == method and point.passes in (length, 0)]
+        mine = [point for point in points if point.method == method and point.samples_seen in (length, 0)]
         _line(panel, mine, lambda point: point.parameters / 1e6, methods.index(method), label_text(title(method)), "o")
     panel.set_xscale("log")
     panel.set_xticks(sorted({point.parameters / 1e6 for point in points}))
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
     panel.minorticks_off()
-    _dress(panel, points[0], f"parameters (M), after {length:,} image passes")
+    _dress(panel, points[0], f"parameters (M), after {length:,} samples seen")
 
 
 def _lengths(panel: Axes, points: Sequence[Point], methods: Sequence[str]) -> None:
-    """Draw the metric over passes, a line per method and size that has two lengths or more; random is a level line."""
-    tried = Counter((method, size) for method, size, _ in {(p.method, p.parameters, p.passes) for p in points})
+    """Draw the metric over samples seen, a line per method and size that has two lengths or more; random is a level
+    line."""
+    tried = Counter((method, size) for method, size, _ in {(p.method, p.parameters, p.samples_seen) for p in points})
     most = max(tried.values())
     sizes = sorted({size for (_, size), count in tried.items() if count > 1 or most == 1})
     for number, size in enumerate(sizes):
@@ -180,16 +181,16 @@ def _lengths(panel: Axes, points: Sequence[Point], methods: Sequence[str]) -> No
             label = f"{label_text(title(method))}, {size / 1e6:.2g} M"
             if method != RANDOM:
                 marker = MARKERS[number % len(MARKERS)]
-                _line(panel, mine, lambda point: point.passes / 1e3, methods.index(method), label, marker)
+                _line(panel, mine, lambda point: point.samples_seen / 1e3, methods.index(method), label, marker)
                 continue
             for point in mine:
                 colour = COLOURS[methods.index(method) % len(COLOURS)]
                 panel.axhline(point.summary.mean, color=colour, linestyle=":", label=label)
     panel.set_xscale("log")
-    panel.set_xticks(sorted({point.passes / 1e3 for point in points if point.passes}))
+    panel.set_xticks(sorted({point.samples_seen / 1e3 for point in points if point.samples_seen}))
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     panel.minorticks_off()
-    _dress(panel, points[0], "pre-training passes (thousand images)")
+    _dress(panel, points[0], "samples seen in pre-training (thousands)")
 
 
 def _line(

@@ -40,7 +40,7 @@ FULL_SCALE_CAPTION = (
 )
 MOST_LISTED = 6  # seeds listed one by one, missing cells named
 COST_CAPTION = (
-    "Cost of each arm. Multiply-adds for training on one image are an estimate: three times the counted forward pass "
+    "Cost of each arm. MACs for training on one image are an estimate: three times the counted forward pass "
     "of what is trained (forward and backward) and once that of what is frozen."
 )
 
@@ -128,7 +128,7 @@ def cost_grid(comparison: Comparison) -> Grid:
         "pre-trainings",
         "parameters (M)",
         "samples seen",
-        "G multiply-adds per image, training (estimate)",
+        "GMACs per image, training (estimate)",
         "pre-training (s)",
         "images/s",
         "peak memory (MiB)",
@@ -163,7 +163,7 @@ def record_lines(comparison: Comparison) -> list[str]:
             "be one of architecture, not of pre-training alone."
         )
     lines += [
-        f"Tokenizer {item.folder.name}: trained on {item.record.samples_seen:,} image passes in "
+        f"Tokenizer {item.folder.name}: trained on {item.record.samples_seen:,} samples in "
         f"{item.record.cost.total_seconds:,.0f} s before the arms; neither is part of an arm's budget or cost."
         for item in store.completed
         if TOKENIZER_NAME in item.record.outputs

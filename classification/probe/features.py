@@ -90,7 +90,7 @@ def every_depth(vit: ViT, image_BCHW: Tensor) -> Tensor:
 
     def keep(block: nn.Module, inputs: tuple[Tensor, ...], tokens_BTD: Tensor) -> None:
         normed_BTD = vit.norm(tokens_BTD)
-        pooled.append(torch.stack([pool(normed_BTD, vit.prefix, pooling).float() for pooling in POOLINGS]))
+        pooled.append(torch.stack([pool(normed_BTD, vit.num_prefix_tokens, pooling).float() for pooling in POOLINGS]))
 
     handles = [block.register_forward_hook(keep) for block in vit.blocks]
     try:

@@ -16,7 +16,7 @@ BATCH = 256
 def nearest_classes(
     train_ND: Tensor, label_N: Tensor, val_VD: Tensor, *, classes: int, neighbours: tuple[int, ...] = NEIGHBOURS
 ) -> dict[int, Tensor]:
-    """Return by number of neighbours the likeliest classes, (V, min(5, C)), the first the answer.
+    """Return by number of neighbours the likeliest classes, (V, min(5, C)), the first the prediction.
 
     A number above N takes all N.
     """

@@ -1,9 +1,9 @@
 """Linear classifiers on cached features, one per learning rate, all trained in one pass over the features.
 
-Features are standardised by the mean and deviation of the training images, which is what the batch norm of MAE's probe
-comes to. Every classifier sees the same batches: SGD with momentum 0.9, no weight decay, a cosine to zero. The rate is
-chosen on training images held out from the sweep; the validation images choose nothing. All is computed where the
-features are. Axis letters: L rates, B batch, D width, C classes.
+Features are standardised by the mean and std of the training images, which is what the batch norm of MAE's probe
+comes to. Every classifier sees the same batches: SGD with momentum 0.9, no weight decay, a cosine to zero. The learning
+rate is chosen on training images held out from the sweep; the validation images choose nothing. All is computed where
+the features are. Axis letters: L learning rates, B batch, D width, C classes.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.config import ScheduleConfig
 from engine.training.schedule import lr_factor
 
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # at a batch of 256
+LRS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # at a batch of 256
 MOMENTUM = 0.9
 EPS = 1e-6
 HELD_OUT = 0.1
@@ -23,16 +23,16 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """The outcome of every rate."""
+    """The outcome of every learning rate."""
 
-    rates: tuple[float, ...]
+    lrs: tuple[float, ...]
     held_out_top1: tuple[float, ...]
-    """Percent, by rate, on the training images that the rate is chosen on."""
+    """Percent, by learning rate, on the training images that the learning rate is chosen on."""
     top1: tuple[float, ...]
-    """Percent, by rate, on the validation images; to be looked at, not chosen by."""
+    """Percent, by learning rate, on the validation images; to be looked at, not chosen by."""
     chosen: int
-    answers_VK: Tensor
-    """Likeliest classes of the validation images by the chosen rate, (V, min(5, C))."""
+    predictions_VK: Tensor
+    """Likeliest classes of the validation images by the chosen learning rate, (V, min(5, C))."""
 
 
 def sweep(
@@ -44,15 +44,15 @@ def sweep(
     classes: int,
     epochs: int = 100,
     batch_size: int = 256,
-    rates: tuple[float, ...] = RATES,
+    lrs: tuple[float, ...] = LRS,
     seed: int = 0,
 ) -> Sweep:
     """Return the outcome of the sweep. Raises ValueError for too few images to hold any out."""
     if len(train_ND) < 2:
         raise ValueError(f"{len(train_ND)} training images: a learning rate cannot be chosen on held-out ones.")
     generator = torch.Generator().manual_seed(seed)
-    mean, deviation = train_ND.mean(dim=0), train_ND.var(dim=0, unbiased=False).add(EPS).sqrt()
-    train_ND, val_VD = (train_ND - mean) / deviation, (val_VD - mean) / deviation
+    mean, std = train_ND.mean(dim=0), train_ND.var(dim=0, unbiased=False).add(EPS).sqrt()
+    train_ND, val_VD = (train_ND - mean) / std, (val_VD - mean) / std
     order_N = torch.randperm(len(train_ND), generator=generator).to(train_ND.device)
     held = max(1, round(HELD_OUT * len(train_ND)))
     held_H, kept_M = order_N[:held], order_N[held:]
@@ -60,7 +60,7 @@ def sweep(
     weight_LDC, bias_L1C = _train(
         train_ND[kept_M],
         label_N[kept_M],
-        peak_L=torch.tensor(rates, device=train_ND.device) * (batch / 256),
+        peak_L=torch.tensor(lrs, device=train_ND.device) * (batch / 256),
         classes=classes,
         epochs=epochs,
         batch=batch,
@@ -70,11 +70,11 @@ def sweep(
     logits_LVC = _logits(val_VD, weight_LDC, bias_L1C)
     chosen = held_top1.index(max(held_top1))
     return Sweep(
-        rates=rates,
+        lrs=lrs,
         held_out_top1=tuple(held_top1),
         top1=tuple(_top1(logits_LVC, val_label_V)),
         chosen=chosen,
-        answers_VK=logits_LVC[chosen].topk(min(5, classes), dim=1).indices,
+        predictions_VK=logits_LVC[chosen].topk(min(5, classes), dim=1).indices,
     )
 
 
@@ -89,9 +89,9 @@ def _train(
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return weights (L, D, C) and biases (L, 1, C), by hand: the gradient of cross-entropy is known."""
-    rates, schedule = len(peak_L), ScheduleConfig(kind="cosine")
-    weight_LDC = x_MD.new_zeros(rates, x_MD.shape[1], classes)
-    bias_L1C = x_MD.new_zeros(rates, 1, classes)
+    lrs, schedule = len(peak_L), ScheduleConfig(kind="cosine")
+    weight_LDC = x_MD.new_zeros(lrs, x_MD.shape[1], classes)
+    bias_L1C = x_MD.new_zeros(lrs, 1, classes)
     momenta = torch.zeros_like(weight_LDC), torch.zeros_like(bias_L1C)
     steps_per_epoch = len(x_MD) // batch
     total = epochs * steps_per_epoch

@@ -1,8 +1,8 @@
 """Probes of a frozen ViT on features that are extracted once: k nearest neighbours and linear classifiers by depth.
 
 Each probe leaves a record as a training run does, tasks `knn` and `linear_features`. What leads its metrics is stated
-beforehand: the last block, the pooling of the configuration, 20 neighbours (DINO) or the rate chosen on held-out
-training images. Every other combination stands beside it, and none is chosen by the validation images.
+beforehand: the last block, the pooling of the configuration, 20 neighbours (DINO) or the learning rate chosen on
+held-out training images. Every other combination stands beside it, and none is chosen by the validation images.
 """
 
 import time
@@ -107,7 +107,7 @@ def probe_neighbours(
     for depth, pooling in _kinds(train):
         bank_ND, query_VD = (features.of(depth, pooling).to(device) for features in (train, val))
         found = nearest_classes(bank_ND, label_N, query_VD, classes=classes)
-        row = [_outcome(f"depth{depth:02d}_{pooling}_k{k}", val, answers) for k, answers in found.items()]
+        row = [_outcome(f"depth{depth:02d}_{pooling}_k{k}", val, predictions) for k, predictions in found.items()]
         say(f"{depth:>5} {pooling:>8} " + " ".join(f"{outcome.top1:>7.2f}" for outcome in row))
         outcomes += row
     return outcomes
@@ -122,7 +122,8 @@ def probe_linear(
     device: torch.device,
     say: Callable[[str], None],
 ) -> list[Outcome]:
-    """Return an outcome per depth and pooling by the rate that held-out training images choose; say every rate's."""
+    """Return an outcome per depth and pooling by the learning rate that held-out training images choose; say every
+    learning rate's."""
     outcomes: list[Outcome] = []
     for depth, pooling in _kinds(train):
         found = sweep(
@@ -136,23 +137,23 @@ def probe_linear(
         )
         if not outcomes:
             say("linear classifiers, top-1 in percent by learning rate at a batch of 256: held-out / validation")
-            say(f"{'depth':>5} {'pooling':>8} " + " ".join(f"{rate:>13g}" for rate in found.rates) + "  chosen")
+            say(f"{'depth':>5} {'pooling':>8} " + " ".join(f"{lr:>13g}" for lr in found.lrs) + "  chosen")
         say(f"{depth:>5} {pooling:>8} " + _sweep_row(found))
-        outcomes.append(_outcome(f"depth{depth:02d}_{pooling}", val, found.answers_VK))
+        outcomes.append(_outcome(f"depth{depth:02d}_{pooling}", val, found.predictions_VK))
     return outcomes
 
 
 def _sweep_row(found: Sweep) -> str:
     pairs = zip(found.held_out_top1, found.top1, strict=True)
-    return " ".join(f"{held:>6.2f}/{top1:>6.2f}" for held, top1 in pairs) + f"  {found.rates[found.chosen]:g}"
+    return " ".join(f"{held:>6.2f}/{top1:>6.2f}" for held, top1 in pairs) + f"  {found.lrs[found.chosen]:g}"
 
 
 def _kinds(features: Features) -> list[tuple[int, Pooling]]:
     return [(depth, pooling) for depth in range(1, features.features_PEND.shape[1] + 1) for pooling in POOLINGS]
 
 
-def _outcome(name: str, val: Features, answers_VK: Tensor) -> Outcome:
-    rows = zip(val.image_ids, val.label_N.tolist(), answers_VK.tolist(), strict=True)
+def _outcome(name: str, val: Features, predictions_VK: Tensor) -> Outcome:
+    rows = zip(val.image_ids, val.label_N.tolist(), predictions_VK.tolist(), strict=True)
     results = tuple(ImageResult(image_id, {"label": label, "top5": top}) for image_id, label, top in rows)
     return Outcome(name=name, top1=top_scores(list(results))["top1"], results=results)
 

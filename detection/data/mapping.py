@@ -232,7 +232,7 @@ def _check_size(record: dict[str, Any], image_HW3: np.ndarray) -> None:
 def exchanged(path: Path) -> str:
     """Return why the upright image has the stated width as its height: its EXIF orientation, or the annotations."""
     with opened(path, str(path)) as image:
-        turned = image.getexif().get(ORIENTATION) in ON_ITS_SIDE
-    if turned:
+        rotated = image.getexif().get(ORIENTATION) in ON_ITS_SIDE
+    if rotated:
         return " The file's EXIF orientation turns it; annotate the upright image."
     return " The annotations have width and height exchanged; the file has no EXIF orientation that turns it."

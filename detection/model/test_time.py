@@ -1,4 +1,4 @@
-"""What may be done to a trained detector's answers at test time: mirrored and scaled copies, and soft suppression.
+"""What may be done to a trained detector's predictions at test time: mirrored and scaled copies, and soft suppression.
 
 Copies: detectron2's GeneralizedRCNNWithTTA, with boxes of all copies merged by suppression and masks averaged. Where it
 does not fit, it is replaced: the copies are made from the image as it was read (detectron2 resamples the resized one),

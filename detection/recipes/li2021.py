@@ -72,7 +72,7 @@ def li2021_large() -> DetectionConfig:
 
 @_in_what_it_departs
 def li2021_base_moco_v3() -> DetectionConfig:
-    """ViT-B, Mask R-CNN with FPN: box AP 47.9, mask AP 42.7 from MoCo v3 (MAE, table 4); rate 1.6e-4.
+    """ViT-B, Mask R-CNN with FPN: box AP 47.9, mask AP 42.7 from MoCo v3 (MAE, table 4); learning rate 1.6e-4.
 
     GPU-hours not published.
 
@@ -84,7 +84,7 @@ def li2021_base_moco_v3() -> DetectionConfig:
 
 @_in_what_it_departs
 def li2021_large_moco_v3() -> DetectionConfig:
-    """ViT-L, Mask R-CNN with FPN: box AP 49.3, mask AP 44.0 from MoCo v3 (MAE, table 4); rate 1.6e-4.
+    """ViT-L, Mask R-CNN with FPN: box AP 49.3, mask AP 44.0 from MoCo v3 (MAE, table 4); learning rate 1.6e-4.
 
     GPU-hours not published.
 
@@ -98,7 +98,7 @@ def li2021_large_moco_v3() -> DetectionConfig:
 def li2021_base_random() -> DetectionConfig:
     """ViT-B, Mask R-CNN with FPN: box AP 48.9, mask AP 43.6 from random weights (Li et al., table 1).
 
-    Rate 1.6e-4, weight decay 0.2, 400 epochs. GPU-hours not published.
+    Learning rate 1.6e-4, weight decay 0.2, 400 epochs. GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py li2021_base_random --data coco --out runs/li2021`
     """
@@ -109,7 +109,7 @@ def li2021_base_random() -> DetectionConfig:
 def li2021_large_random() -> DetectionConfig:
     """ViT-L, Mask R-CNN with FPN: box AP 50.7, mask AP 44.9 from random weights (Li et al., table 1).
 
-    Rate 1.6e-4, weight decay 0.2, 400 epochs. GPU-hours not published.
+    Learning rate 1.6e-4, weight decay 0.2, 400 epochs. GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py li2021_large_random --data coco --out runs/li2021`
     """

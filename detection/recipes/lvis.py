@@ -1,9 +1,9 @@
 """ViTDet's recipes on LVIS v1 (arXiv 2203.16527, appendix A.3, table 10; detectron2's projects/ViTDet/configs/LVIS).
 
 As on COCO, with images of rare classes repeated, sigmoid scores with the federated loss, 300 detections from a score of
-0.02 on, 156,250 steps, and rates of 2e-4 (B, L) and 1e-4 (H). Box and mask AP are detectron2's table of results, single
-scale, by LVIS's protocol; five seeds of ViT-B spread by 0.3 (standard deviation, the same table). Hours are of an A100
-at its seconds per image. None of these was run here at full size: they need LVIS and GPUs.
+0.02 on, 156,250 steps, and learning rates of 2e-4 (B, L) and 1e-4 (H). Box and mask AP are detectron2's table of
+results, single scale, by LVIS's protocol; five seeds of ViT-B spread by 0.3 (standard deviation, the same table). Hours
+are of an A100 at its seconds per image. None of these was run here at full size: they need LVIS and GPUs.
 
 Images are COCO's: --data is the folder that holds train2017/ and val2017/.
 """

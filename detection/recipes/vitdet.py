@@ -1,9 +1,9 @@
 """ViTDet's published recipes on COCO (arXiv 2203.16527, appendix A.2, tables 4, 5, 11; detectron2's projects/ViTDet).
 
-Batch 64, 1,024 pixels with large-scale jitter from 0.1 to 2.0, AdamW, the rate cut to a tenth at 8/9 and 26/27 of the
-run after 250 steps of warm-up from a thousandth. Box and mask AP are those of val2017, single scale. Hours are of an
-A100 at the seconds per image that detectron2's table of results states; where it has no row they are not published.
-None of these was run here at full size: they need COCO and GPUs.
+Batch 64, 1,024 pixels with large-scale jitter from 0.1 to 2.0, AdamW, the learning rate cut to a tenth at 8/9 and 26/27
+of the run after 250 steps of warm-up from a thousandth. Box and mask AP are those of val2017, single scale. Hours are
+of an A100 at the seconds per image that detectron2's table of results states; where it has no row they are not
+published. None of these was run here at full size: they need COCO and GPUs.
 """
 
 from dataclasses import replace
@@ -190,8 +190,8 @@ def vitdet_large_norelpos() -> DetectionConfig:
 def vitdet_base_norelpos_supervised() -> DetectionConfig:
     """ViTDet-B from labels, 50 epochs: box AP 47.6, mask AP 42.4 from ImageNet-1K (ViTDet, table 4).
 
-    From ImageNet-21K 47.8 and 42.6 (--arm supervised_in21k). Rate 8e-5, no layer-wise decay (table 11). GPU-hours not
-    published.
+    From ImageNet-21K 47.8 and 42.6 (--arm supervised_in21k). Learning rate 8e-5, no layer-wise decay (table 11).
+    GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base_norelpos_supervised --data coco --init
     deit_base_patch16_224-b5f2ef4d.pth --init-source timm --arm supervised --out runs/vitdet`
@@ -215,7 +215,7 @@ def vitdet_large_norelpos_supervised() -> DetectionConfig:
 def vitdet_base_norelpos_random() -> DetectionConfig:
     """ViTDet-B from random weights, 300 epochs: box AP 48.1, mask AP 42.6 (ViTDet, table 4).
 
-    Rate 1.6e-4, weight decay 0.2, no layer-wise decay (table 11). GPU-hours not published.
+    Learning rate 1.6e-4, weight decay 0.2, no layer-wise decay (table 11). GPU-hours not published.
 
     `torchrun --nproc-per-node 8 tools/train_det.py vitdet_base_norelpos_random --data coco --out runs/vitdet`
     """

@@ -31,9 +31,9 @@ _warned: list[str] = []  # the image that this process has warned of
 def read_rgb(path: str | Path) -> Image.Image:
     """Return the whole image, upright (EXIF orientation applied), as 8-bit RGB.
 
-    Palette, CMYK and alpha are converted, colours of 16 bits lose their lower 8, and grey of more than 8 bits is scaled
-    by the rule of `engine.images.grey_levels`. A 16-bit image that is nearly black by it is warned of once per process.
-    Raises UnreadableImageError for a missing, empty, truncated or undecodable file, for one of more than
+    Palette, CMYK and alpha are converted, colours of 16 bits lose their lower 8, and greyscale of more than 8 bits is
+    scaled by the rule of `engine.images.grey_levels`. A 16-bit image that is nearly black by it is warned of once per
+    process. Raises UnreadableImageError for a missing, empty, truncated or undecodable file, for one of more than
     `most_megapixels`, and for one that does not say which of its numbers is white.
     """
     return _decoded(path, str(path))
@@ -246,7 +246,7 @@ def _decoded(file: str | Path | BinaryIO, name: str, *, most: int | None = None)
     if turn is None:
         return rgb
     upright = rgb.transpose(turn)
-    for key in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):  # they would have it turned once more
+    for key in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):  # they would have it rotated once more
         upright.info.pop(key, None)
     return upright
 

@@ -1,7 +1,7 @@
 """What a training step would need, from a step on fake tensors: nothing is allocated and nothing computed.
 
-The step is the loop's: forward under autocast, backward, AdamW, and the average of the weights where there is one. The
-tensors that live at once are counted (engine.memory.live), and the multiply-adds of matrix products and convolutions.
+The step is the loop's: forward under autocast, backward, AdamW, and the EMA of the weights where there is one. The
+tensors that live at once are counted (engine.memory.live), and the MACs of matrix products and convolutions.
 Not counted: workspaces of kernels, fragmentation, the buckets of DDP (one more copy of the gradients), CUDA's own
 memory (some hundred MiB).
 """
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine.config import RunConfig
 from engine.memory.live import LiveMemory
-from engine.training.ema import Average
+from engine.training.ema import EMA
 from engine.training.sharding import blocks
 
 
@@ -30,7 +30,7 @@ class Plannable:
     loss: Callable[[int], Tensor]
     """The loss of a batch of n images, as in training."""
     frozen: nn.Module | None = None
-    """What every device holds besides the model, never trained nor cut into shares: a tokenizer."""
+    """What every device holds besides the model, never trained nor sharded: a tokenizer."""
     simplified: str = ""
     """In what `loss` is simpler than training, for people."""
 
@@ -48,7 +48,7 @@ class Footprint:
     """Bytes of what is held besides the model."""
     gradients: int
     moments: int
-    average: int
+    ema: int
     block: int
     """Bytes of the weights of the largest transformer block."""
     activations: int
@@ -56,19 +56,19 @@ class Footprint:
     peak: int
     """Most bytes at once."""
     forward: int
-    """Multiply-adds of the forward pass, per image."""
+    """MACs of the forward pass, per image."""
     training: int
-    """Multiply-adds of forward and backward pass, per image."""
+    """MACs of forward and backward pass, per image."""
 
-    def on_each_of(self, shares: int) -> int:
-        """Return the peak where weights, gradients, moments and average are cut into shares (FSDP).
+    def on_each_of(self, shards: int) -> int:
+        """Return the peak where weights, gradients, moments and EMA are sharded (FSDP).
 
         The block at work and the next are whole meanwhile.
         """
-        if shares == 1:
+        if shards == 1:
             return self.peak
-        states = self.weights + self.gradients + self.moments + self.average
-        return self.peak - states + states // shares + 2 * self.block
+        states = self.weights + self.gradients + self.moments + self.ema
+        return self.peak - states + states // shards + 2 * self.block
 
 
 def footprint(build: Callable[[], Plannable], *, images: int, precision: str) -> Footprint:
@@ -93,10 +93,10 @@ def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> t
         model.train()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, fused=precision != "16-mixed")
-        average = None if run.ema_decay is None else Average(model, run.ema_decay)
+        ema = None if run.ema_decay is None else EMA(model, run.ema_decay)
         held = [*model.parameters(), *model.buffers()]
         beside = [] if planned.frozen is None else [*planned.frozen.parameters(), *planned.frozen.buffers()]
-        averaged = [] if average is None else list(average.values.values())
+        ema_values = [] if ema is None else list(ema.values.values())
 
         def step(state: Callable[[], int]) -> tuple[int, int]:
             """Take a step; return how `state` grew in the forward pass, and in forward and backward pass."""
@@ -109,15 +109,15 @@ def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> t
             del loss
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update()
+            if ema is not None:
+                ema.update()
             return forward, both
 
         # two steps, as the counter of operations holds on to what is computed again; the first makes the moments
         with FlopCounterMode(display=False) as work:
             forward, training = step(work.get_total_flops)
         moments = [value for state in optimizer.state.values() for value in state.values()]
-        memory.hold([*held, *beside, *averaged, *moments])
+        memory.hold([*held, *beside, *ema_values, *moments])
         with memory:
             activations, _ = step(lambda: memory.live)
     counted_up = Footprint(
@@ -128,7 +128,7 @@ def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> t
         frozen=_bytes(beside),
         gradients=_bytes(trained),
         moments=_bytes(moments),
-        average=_bytes(averaged),
+        ema=_bytes(ema_values),
         block=max((_bytes(list(block.parameters())) for block in blocks(model)), default=0),
         activations=activations,
         peak=memory.peak,
@@ -156,7 +156,7 @@ def fit_into(
     memory: int,
     devices: int,
     precision: str,
-    shares: int,
+    shards: int,
     least: int,
 ) -> tuple[Fit, Plannable]:
     """Return the most images of an equal split of the batch that need at most `memory` bytes on each device.
@@ -171,7 +171,7 @@ def fit_into(
     found, planned = step_of(build, images=sizes[0], precision=precision)
     best = None
     # from the smallest up: a step's cost in time does not grow with its images, but the first that fails ends it
-    while found.on_each_of(shares) <= memory:
+    while found.on_each_of(shards) <= memory:
         best = Fit(images=found.images, footprint=found, accumulate=share // found.images), planned
         larger = [n for n in sizes if n > found.images]
         if not larger:
@@ -180,7 +180,7 @@ def fit_into(
     if best is not None:
         return best
     raise ValueError(
-        f"{sizes[0]} image(s) need {found.on_each_of(shares) / 2**30:.1f} GiB, more than the {memory / 2**30:.1f} GiB "
+        f"{sizes[0]} image(s) need {found.on_each_of(shards) / 2**30:.1f} GiB, more than the {memory / 2**30:.1f} GiB "
         "of a device. Less is needed with --activation-checkpointing, with --strategy fsdp on more devices, or by "
         "smaller images."
     )

@@ -22,20 +22,20 @@ class Devices:
     """Share of it that training reaches."""
 
 
-def lines(planned: Plannable, fit: Fit, devices: Devices, *, images: int | None, shares: int) -> list[str]:
+def lines(planned: Plannable, fit: Fit, devices: Devices, *, images: int | None, shards: int) -> list[str]:
     """Return parameters, work, memory, batch and hours; `images` is the size of the training set where it is known."""
     run, found = planned.run, fit.footprint
-    each = found.on_each_of(shares)
+    each = found.on_each_of(shards)
     told = [
         f"parameters: {found.parameters / 1e6:.2f} M, {found.trained / 1e6:.2f} M of them trained",
-        f"multiply-adds per image: {found.forward / 1e9:,.1f} G forward, {found.training / 1e9:,.1f} G forward and "
+        f"MACs per image: {found.forward / 1e9:,.1f} G forward, {found.training / 1e9:,.1f} G forward and "
         "backward (matrix products and convolutions)",
         f"memory of one GPU at {found.images} image(s) per forward pass, {devices.precision}:",
-        _line("weights and buffers", found.weights, shares),
+        _line("weights and buffers", found.weights, shards),
         *([_line("frozen, beside the model (tokenizer)", found.frozen)] if found.frozen else []),
-        _line("gradients", found.gradients, shares),
-        _line("moments of AdamW", found.moments, shares),
-        *([_line("average of the weights", found.average, shares)] if found.average else []),
+        _line("gradients", found.gradients, shards),
+        _line("moments of AdamW", found.moments, shards),
+        *([_line("EMA of the weights", found.ema, shards)] if found.ema else []),
         _line("activations", found.activations),
         f"    {found.activations / found.images / GIB:8.3f} GiB per image"
         + (", with activation checkpointing" if run.activation_checkpointing else ""),
@@ -53,7 +53,7 @@ def _hours(run: RunConfig, training: int, devices: Devices, images: int | None) 
         return [f"length: {run.length.value:g} epochs; hours need the size of the training set (--images)"]
     steps = run.length.steps(batch_size=run.batch_size, dataset_size=images or 0)
     seen = steps * run.batch_size
-    length = f"length: {steps:,} steps, {seen:,} image passes"
+    length = f"length: {steps:,} steps, {seen:,} samples seen"
     if devices.tflops is None:
         return [f"{length}; hours need the rate of a GPU (--tflops)"]
     rate = devices.gpus * devices.tflops * 1e12 * devices.utilisation
@@ -64,6 +64,6 @@ def _hours(run: RunConfig, training: int, devices: Devices, images: int | None) 
     ]
 
 
-def _line(name: str, size: int, shares: int = 1) -> str:
-    cut = f" ({size / GIB:.2f} GiB in {shares} shares)" if shares > 1 else ""
-    return f"    {size / shares / GIB:8.2f} GiB {name}{cut}"
+def _line(name: str, size: int, shards: int = 1) -> str:
+    cut = f" ({size / GIB:.2f} GiB in {shards} shards)" if shards > 1 else ""
+    return f"    {size / shards / GIB:8.2f} GiB {name}{cut}"

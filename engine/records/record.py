@@ -35,11 +35,11 @@ class Cost:
     parameters: int
     """Of the whole model."""
     flops_per_image: int | None
-    """Multiply-adds of one forward pass of what is trained, on one image pass.
+    """MACs of one forward pass of what is trained on one sample, as fvcore counts them.
 
     Of labels, boxes and segments that is the backbone alone; else all of the model (MoCo v3: on both views)."""
     images_per_second: float | None
-    """Image passes per second of training, evaluation left out."""
+    """Samples per second of training, evaluation left out."""
     data_wait_share: float | None
     """Share of the training time spent waiting for data."""
     peak_memory_bytes: int
@@ -49,11 +49,11 @@ class Cost:
     total_seconds: float
     """Wall clock of the sessions, evaluation and saving included."""
     frozen_flops_per_image: int = 0
-    """Multiply-adds of what is frozen and so has no backward pass, on the same: a tokenizer, a momentum encoder."""
+    """MACs of what is frozen and so has no backward pass, on the same: a tokenizer, a momentum encoder."""
 
     @property
     def training_flops(self) -> float | None:
-        """Multiply-adds of training on one image pass, an estimate; None where they are not recorded."""
+        """MACs of training on one sample, an estimate; None where they are not recorded."""
         if self.flops_per_image is None:
             return None
         return TRAINED * self.flops_per_image + self.frozen_flops_per_image
@@ -82,7 +82,7 @@ class RunRecord:
     total_steps: int
     """Optimiser steps planned."""
     samples_seen: int
-    """Image passes done: crops, where several are taken of every loaded image."""
+    """Samples seen: crops, where several are taken of every loaded image."""
     data: str
     train_split: str
     val_split: str

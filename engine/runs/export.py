@@ -35,7 +35,7 @@ class Exports(Protocol):
 
 
 class Normalised(nn.Module):
-    """Mean and deviation taken off the pixels, then a function of them."""
+    """Mean and std taken off the pixels, then a function of them."""
 
     def __init__(self, function: nn.Module, *, mean: Tensor, std: Tensor) -> None:
         """`mean` and `std` are per channel, in units of 0 to 255."""
@@ -54,7 +54,7 @@ class Normalised(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written, and how far it is from PyTorch's answer."""
+    """What was written, and how far it is from PyTorch's output."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
@@ -66,7 +66,7 @@ class Exported:
 def export_onnx(wanted: Exportable, path: Path, *, opset: int = 20) -> Exported:
     """Write `path` and return how it compares with PyTorch in float32, for one image and for a batch of three.
 
-    Raises ImportError where onnx, onnxscript or onnxruntime is not installed, ValueError where ONNX Runtime's answer
+    Raises ImportError where onnx, onnxscript or onnxruntime is not installed, ValueError where ONNX Runtime's output
     is further off than TOLERANCE; no file is left then.
     """
     try:
@@ -105,7 +105,7 @@ def export_onnx(wanted: Exportable, path: Path, *, opset: int = 20) -> Exported:
                 shapes.setdefault(name, tuple(mine.shape))
         if off := {name: value for name, value in worst.items() if not value <= TOLERANCE}:
             raise ValueError(
-                f"{path}: not written, ONNX Runtime's answer differs from PyTorch's by {off} of the largest value, "
+                f"{path}: not written, ONNX Runtime's output differs from PyTorch's by {off} of the largest value, "
                 f"more than {TOLERANCE:g}; try another --opset than {opset}."
             )
     return Exported(path=path, shapes=shapes, differences=worst)

@@ -1,4 +1,5 @@
-"""Answers of a trained model on images that have no labels: what `tools/predict.py` asks of a task, and how it runs."""
+"""Predictions of a trained model on images that have no labels: what `tools/predict.py` asks of a task, and how it
+runs."""
 
 import json
 from collections.abc import Callable, Sequence

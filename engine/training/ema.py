@@ -1,6 +1,6 @@
 """The exponential moving average of the weights (EMA), which is then evaluated and exported in place of the last ones.
 
-After every step the average becomes `decay * average + (1 - decay) * weights`; it starts at the initial weights, as in
+After every step the EMA becomes `decay * ema + (1 - decay) * weights`; it starts at the initial weights, as in
 timm's ModelEma. Buffers (running statistics of batch norm) are not averaged: those of the model are used.
 """
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class Average:
-    """The average of the trained parameters of a model, by name; shards where the parameters are shards."""
+class EMA:
+    """The EMA of the trained parameters of a model, by name; shards where the parameters are shards."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Start at the weights as they are."""
@@ -28,7 +28,7 @@ class Average:
         self._blend(list(self.values.values()), [p.detach() for p in self._trained.values()], 0)
 
     def exchange(self) -> None:
-        """Put the average into the model and its weights here; a second call puts both back, bit for bit."""
+        """Put the EMA into the model and its weights here; a second call puts both back, bit for bit."""
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 kept = parameter.detach().clone()
@@ -36,9 +36,9 @@ class Average:
                 self.values[name].copy_(kept)
 
     def take(self, values: dict[str, Tensor], path: Path) -> None:
-        """Go on from an average that was saved. Raises ValueError where `path` holds another model's."""
+        """Go on from an EMA that was saved. Raises ValueError where `path` holds another model's."""
         if odd := sorted(values.keys() ^ self.values.keys()):
-            raise ValueError(f"{path}: the average of its weights is of another model: {', '.join(odd[:5])}.")
+            raise ValueError(f"{path}: the EMA of its weights is of another model: {', '.join(odd[:5])}.")
         for name, value in self.values.items():
             value.copy_(values[name])
 
@@ -48,13 +48,13 @@ class Average:
 
 
 @contextmanager
-def averaged(average: Average | None) -> Iterator[None]:
-    """Have the model hold its average for a while; None changes nothing."""
-    if average is None:
+def with_ema(ema: EMA | None) -> Iterator[None]:
+    """Have the model hold its EMA for a while; None changes nothing."""
+    if ema is None:
         yield
         return
-    average.exchange()
+    ema.exchange()
     try:
         yield
     finally:
-        average.exchange()
+        ema.exchange()

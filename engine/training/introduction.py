@@ -11,7 +11,7 @@ from engine.device import device_name
 from engine.records.record import RECORD_NAME, RunRecord
 from engine.records.recording import Named, precision_name
 from engine.task import Task
-from engine.training.ema import Average
+from engine.training.ema import EMA
 from engine.training.log import duration
 from engine.training.optim import group_table
 
@@ -23,11 +23,12 @@ def introduction(
     fabric: Fabric,
     *,
     groups: Sequence[ParamGroup],
-    average: Average | None,
+    ema: EMA | None,
     steps: int,
     peak_lr: float,
 ) -> Iterator[str]:
-    """Yield its lines: the data, the weights, the batch, the rates and in what the recipe departs from its source."""
+    """Yield its lines: the data, the weights, the batch, the learning rates and in what the recipe departs from its
+    source."""
     facts = task.facts
     yield f"{task.name} {named.recipe}: {facts.train_images} training and {facts.val_images} validation images"
     for line in facts.data_notes:
@@ -44,15 +45,15 @@ def introduction(
     yield f"  {device_name(fabric.device)}, {fabric.world_size} process(es), {precision_name(fabric)}"
     for line in group_table(groups, peak_lr):
         yield f"  {line}"
-    if average is not None:
-        yield f"  evaluated and exported: the average of the weights (EMA, decay {average.decay:g} per step)"
+    if ema is not None:
+        yield f"  evaluated and exported: the EMA of the weights (decay {ema.decay:g} per step)"
 
 
-def doubts(average: Average | None, *, steps: int, warmup: int) -> list[str]:
+def doubts(ema: EMA | None, *, steps: int, warmup: int) -> list[str]:
     """Return what speaks against a run of `steps`, so few that it is hardly one of its recipe."""
     found = []
-    if average is not None and (share := average.initial_share(steps)) > 0.01:
-        found.append(f"the average still holds {share:.0%} of the initial weights at the end.")
+    if ema is not None and (share := ema.initial_share(steps)) > 0.01:
+        found.append(f"the EMA still holds {share:.0%} of the initial weights at the end.")
     if 0 < steps <= warmup:
         found.append(f"the warm-up of {warmup} steps covers the whole run of {steps}.")
     return found

@@ -30,7 +30,7 @@ from engine.task import ActsAfterSteps, Task
 from engine.training import resume as checkpointing
 from engine.training.block_modes import checkpoint_activations, compile_blocks
 from engine.training.data import Batch, Shard, check_readable, train_batches
-from engine.training.ema import Average, averaged
+from engine.training.ema import EMA, with_ema
 from engine.training.evaluation import Evaluated, evaluate
 from engine.training.introduction import conclusion, doubts, introduction
 from engine.training.log import Meter, RunLog
@@ -124,7 +124,7 @@ class _Session:
         self.trained = Trained(
             model=model,
             optimizer=inner,
-            average=None if run.ema_decay is None else Average(model, run.ema_decay),
+            ema=None if run.ema_decay is None else EMA(model, run.ema_decay),
             scaler=scaler,
         )
         restored, broken = checkpointing.load_latest(self.out, self.trained, self.fabric)
@@ -177,19 +177,19 @@ class _Session:
         return MetricsFile(self.out, step=progress.step, evaluated=self._evaluated(), mark=mark)
 
     def _introduce(self) -> None:
-        average, steps = self.trained.average, self.total
+        ema, steps = self.trained.ema, self.total
         for line in introduction(
             self.task,
             self.run_config,
             self.named,
             self.fabric,
             groups=self.groups,
-            average=average,
+            ema=ema,
             steps=steps,
             peak_lr=self.peak_lr,
         ):
             self.log.say(line)
-        for doubt in doubts(average, steps=steps, warmup=self.warmup):
+        for doubt in doubts(ema, steps=steps, warmup=self.warmup):
             self.log.say(f"warning: {doubt}")
 
     def _train(self, module: Any, optimizer: Any, stop: StopRequest) -> bool:
@@ -223,8 +223,8 @@ class _Session:
             lr = self.peak_lr * lr_factor(run.schedule, step, total_steps=self.total, warmup_steps=self.warmup)
             set_lr(optimizer, lr)
             losses, norm, waited = self._step(module, optimizer, batches, step, lr)
-            if self.trained.average is not None:
-                self.trained.average.update()
+            if self.trained.ema is not None:
+                self.trained.ema.update()
             progress.step = step + 1
             if isinstance(self.task, ActsAfterSteps):
                 self.task.after_step(progress.step, self.total)
@@ -326,7 +326,7 @@ class _Session:
     @contextmanager
     def _final_weights(self) -> Iterator[None]:
         """Have the model hold, whole on every process, the weights that are evaluated."""
-        with averaged(self.trained.average), gathered(self.task.model):
+        with with_ema(self.trained.ema), gathered(self.task.model):
             yield
 
     def _keep_results(self, evaluated: Evaluated) -> None:
@@ -341,7 +341,7 @@ class _Session:
                 written.pictures = relative([*pictures, *curves], self.out)
 
     def _finish(self) -> None:
-        with averaged(self.trained.average):
+        with with_ema(self.trained.ema):
             unshard_for_good(self.task.model)
             if self.fabric.is_global_zero:
                 self.recorder.finished(self.out, self.task.finish(self.out), self.log.mark())

@@ -14,7 +14,8 @@ from engine.config import OptimConfig
 def build_optimizer(
     groups: Sequence[ParamGroup], optim: OptimConfig, *, peak_lr: float, scaled_loss: bool = False
 ) -> Optimizer:
-    """Return the optimiser over the groups; each torch group carries `lr_scale`, its share of the schedule's rate.
+    """Return the optimiser over the groups; each torch group carries `lr_scale`, its share of the schedule's learning
+    rate.
 
     `scaled_loss` says that a gradient scaler (float16) must be able to unscale the gradients before the step.
     """
@@ -37,7 +38,7 @@ def build_optimizer(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set every group's rate to `lr` times its scale."""
+    """Set every group's learning rate to `lr` times its scale."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
 

@@ -18,7 +18,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from engine.records.record import Evaluation
-from engine.training.ema import Average
+from engine.training.ema import EMA
 from engine.training.processes import from_first
 from engine.training.sharding import shard_state, shards_like, whole_tensors
 from files.naming import inside
@@ -54,23 +54,23 @@ class Trained:
 
     model: nn.Module
     optimizer: Optimizer
-    average: Average | None = None
+    ema: EMA | None = None
     scaler: GradScaler | None = None
     """Of float16 training."""
 
     def state(self) -> dict[str, Any]:
         """Return it as whole tensors on the CPU or the device; every process of a sharded run must ask."""
         state: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        if self.average is not None:
-            state["average"] = self.average.values
+        if self.ema is not None:
+            state["average"] = self.ema.values
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
         return whole_tensors(state)
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
         """Take over what a checkpoint holds. Raises ValueError where it does not fit or lacks a part."""
-        for name, part in (("average", self.average), ("scaler", self.scaler)):
-            if part is not None and name not in state:
+        for key, part, name in (("average", self.ema, "EMA of the weights"), ("scaler", self.scaler, "scaler")):
+            if part is not None and key not in state:
                 raise ValueError(f"{path}: holds no {name}, which this run needs; give another --out.")
         _fill(self.model, state["model"], path)
         try:
@@ -78,8 +78,8 @@ class Trained:
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path}: its optimizer is of another model: {error}") from error
         shard_state(self.optimizer)
-        if self.average is not None:
-            self.average.take(shards_like(state["average"], self.average.values), path)
+        if self.ema is not None:
+            self.ema.take(shards_like(state["average"], self.ema.values), path)
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
 
@@ -110,7 +110,7 @@ def save(out: Path, *, state: dict[str, Any], progress: Progress, keep_last: int
 
 
 def load_model(path: Path, model: nn.Module) -> int:
-    """Put a checkpoint's weights into the model, their average where the run kept one, and return its step.
+    """Put a checkpoint's weights into the model, their EMA where the run kept one, and return its step.
 
     Raises ValueError where the file is damaged, or of another model.
     """
@@ -118,8 +118,8 @@ def load_model(path: Path, model: nn.Module) -> int:
         state = read_checkpoint(path, _parameters(model))
     except ValueError as error:
         raise ValueError(f"{error} Go on with the run by --resume, which makes it again.") from error
-    average: dict[str, Tensor] = state.get("average", {})
-    _fill(model, state["model"] | average, path)
+    ema: dict[str, Tensor] = state.get("average", {})
+    _fill(model, state["model"] | ema, path)
     return int(state["progress"]["step"])
 
 

@@ -6,7 +6,7 @@ from engine.config import ScheduleConfig
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, *, total_steps: int, warmup_steps: int) -> float:
-    """Return the share of the peak rate at optimiser step `step`, counted from 0.
+    """Return the share of the peak learning rate at optimiser step `step`, counted from 0.
 
     Warm-up is linear from `warmup_start` and reaches the peak at step `warmup_steps`. Cosine and poly then fall to
     `final` at `total_steps`, over the steps that follow the warm-up (MAE's `util/lr_sched.py`; mmengine's PolyLR);

@@ -10,16 +10,16 @@ from engine.config import BASIC, COMPUTED, FILE, RunConfig
 from pretraining.mae.config import TokenizerKind
 
 
-def check_blocks(grid: Grid, *, hidden: int, smallest: int, least_aspect: float) -> None:
+def check_blocks(grid: Grid, *, masked: int, smallest: int, least_aspect: float) -> None:
     """Raise ValueError for numbers by which no grid of patches can be masked."""
     patches = grid[0] * grid[1]
-    if not 0 < hidden < patches:
+    if not 0 < masked < patches:
         raise ValueError(
-            f"masked_patches is {hidden} and the ViT has {grid[0]} x {grid[1]} = {patches} patches; hide at least 1 "
-            f"and leave at least 1 visible (BEiT hides 75 of 196, here about {round(patches * 75 / 196)})."
+            f"masked_patches is {masked} and the ViT has {grid[0]} x {grid[1]} = {patches} patches; mask at least 1 "
+            f"and leave at least 1 visible (BEiT masks 75 of 196, here about {round(patches * 75 / 196)})."
         )
-    if not 1 <= smallest <= hidden:
-        raise ValueError(f"min_block is {smallest}; it must be from 1 to the {hidden} masked_patches.")
+    if not 1 <= smallest <= masked:
+        raise ValueError(f"min_block is {smallest}; it must be from 1 to the {masked} masked_patches.")
     if not 0 < least_aspect <= 1:
         raise ValueError(f"min_aspect is {least_aspect}; it must be above 0 and at most 1 (BEiT's is 0.3).")
 
@@ -35,7 +35,7 @@ class BEiTConfig:
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
     statistics: Annotated[bool, BASIC] = False
-    """Normalise pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
+    """Normalise pixels with the mean and std of the training images (pretraining/statistics.py)."""
     normalisation: Annotated[Normalisation | None, COMPUTED] = None
     """What that computed; None is ImageNet's, or what the initial weights state."""
     tokenizer: Annotated[str | None, BASIC, FILE] = None
@@ -47,9 +47,9 @@ class BEiTConfig:
     token_size: Annotated[tuple[int, int], BASIC] = (112, 112)
     """Height and width in pixels of the image that the tokenizer sees; it must give one token per patch."""
     masked_patches: Annotated[int, BASIC] = 75
-    """Patches hidden in every image."""
+    """Patches masked in every image."""
     min_block: Annotated[int, BASIC] = 16
-    """Least area of a hidden rectangle in patches, while that many are left to hide."""
+    """Least area of a masked rectangle in patches, while that many are left to mask."""
     min_aspect: float = 0.3
     """Least ratio of a rectangle's sides."""
     drop_path: Annotated[float, BASIC] = 0.1
@@ -69,7 +69,7 @@ class BEiTConfig:
         if self.color_jitter < 0:
             raise ValueError(f"color_jitter is {self.color_jitter:g}; it must not be negative (0 changes no colour).")
         check_blocks(
-            self.backbone.grid, hidden=self.masked_patches, smallest=self.min_block, least_aspect=self.min_aspect
+            self.backbone.grid, masked=self.masked_patches, smallest=self.min_block, least_aspect=self.min_aspect
         )
         if self.backbone.window_size:
             raise ValueError("BEiT pre-trains with attention over the whole image; set window_size to 0.")

@@ -1,10 +1,10 @@
 """Blockwise masking of patches (BEiT, arXiv 2106.08254, section 2.3 and algorithm 1).
 
-Rectangles of random area and aspect are hidden until the wanted number of patches is. As in BEiT's public code the
+Rectangles of random area and aspect are masked until the wanted number of patches is. As in BEiT's public code the
 aspect is drawn uniformly in its logarithm, a rectangle stays smaller than the grid along both axes, and one that would
-hide more than is left to hide is drawn again, ten times at most. There that code stops, with one to seven patches too
+mask more than is left to mask is drawn again, ten times at most. There that code stops, with one to seven patches too
 few in a third of the masks of 75; here the rest is filled with single patches, as in the code of BEiT v2, so that
-every mask hides the same number.
+every mask covers the same number.
 """
 
 import math
@@ -18,14 +18,14 @@ from backbones.config import Grid
 TRIES = 10  # draws of a rectangle before there is taken to be no room for one
 
 
-def block_mask(grid: Grid, *, hidden: int, smallest: int, least_aspect: float, generator: random.Random) -> Tensor:
-    """Return the mask (h, w), True at exactly `hidden` patches.
+def block_mask(grid: Grid, *, masked: int, smallest: int, least_aspect: float, generator: random.Random) -> Tensor:
+    """Return the mask (h, w), True at exactly `masked` patches.
 
-    `smallest` is the least area of a rectangle in patches while that many are left to hide; its height over its width
+    `smallest` is the least area of a rectangle in patches while that many are left to mask; its height over its width
     lies between `least_aspect` and the inverse.
     """
     mask_hw = torch.zeros(grid, dtype=torch.bool)
-    left = hidden
+    left = masked
     while left and (added := _add_rectangle(mask_hw, left, smallest, least_aspect, generator)):
         left -= added
     visible = (~mask_hw).flatten().nonzero().flatten().tolist()
@@ -34,7 +34,7 @@ def block_mask(grid: Grid, *, hidden: int, smallest: int, least_aspect: float, g
 
 
 def _add_rectangle(mask_hw: Tensor, left: int, smallest: int, least_aspect: float, generator: random.Random) -> int:
-    """Hide a random rectangle that adds `left` patches at most; return how many it added, 0 where none was found."""
+    """Mask a random rectangle that adds `left` patches at most; return how many it added, 0 where none was found."""
     rows, columns = mask_hw.shape
     furthest = abs(math.log(least_aspect))
     for _ in range(TRIES):

@@ -1,8 +1,8 @@
-"""Masked image modelling (BEiT, arXiv 2106.08254, section 2.3): predict the visual tokens of hidden patches.
+"""Masked image modelling (BEiT, arXiv 2106.08254, section 2.3): predict the visual tokens of masked patches.
 
-The encoder sees every place of the grid, a learned mask token at the hidden ones. A linear layer on its final norm
-gives logits over the tokenizer's vocabulary; the loss is their cross-entropy at the hidden places alone. Parameter
-names are those of BEiT's code, the encoder under `encoder.`. Axis letters: B batch, N patches, M hidden patches,
+The encoder sees every place of the grid, a learned mask token at the masked ones. A linear layer on its final norm
+gives logits over the tokenizer's vocabulary; the loss is their cross-entropy at the masked places alone. Parameter
+names are those of BEiT's code, the encoder under `encoder.`. Axis letters: B batch, N patches, M masked patches,
 D width, V vocabulary.
 """
 
@@ -17,12 +17,12 @@ from backbones.vit import ViT
 from pretraining.tokenizer.opening import Tokenizer
 
 Batch = tuple[Tensor, Tensor, Tensor, list[str]]  # image_BCHW, pixel_BCHW, mask_BN, ids
-STD = 0.02  # of the initial weights, cut off at one deviation, as in BEiT's code
+STD = 0.02  # of the initial weights, cut off at one std, as in BEiT's code
 
 
 @dataclass(frozen=True)
 class TokenPrediction:
-    """What the model said of the hidden patches of a batch."""
+    """What the model said of the masked patches of a batch."""
 
     logit_BMV: Tensor
     """In the order of the patches."""
@@ -60,15 +60,15 @@ class MaskedImageModel(nn.Module):
         return {"cross_entropy": self.predict(image_BCHW, pixel_BCHW, mask_BN).loss_BM.mean()}
 
     def predict(self, image_BCHW: Tensor, pixel_BCHW: Tensor, mask_BN: Tensor) -> TokenPrediction:
-        """Return logits and tokens of the hidden patches, of which every image has the same number."""
+        """Return logits and tokens of the masked patches, of which every image has the same number."""
         token_BN = self.tokenizer.tokens(pixel_BCHW).flatten(1)
         B = mask_BN.shape[0]
-        hidden_BMD = self.encode(image_BCHW, mask_BN)[mask_BN].unflatten(0, (B, -1))
-        return TokenPrediction(self.lm_head(hidden_BMD), token_BN[mask_BN].unflatten(0, (B, -1)))
+        masked_BMD = self.encode(image_BCHW, mask_BN)[mask_BN].unflatten(0, (B, -1))
+        return TokenPrediction(self.lm_head(masked_BMD), token_BN[mask_BN].unflatten(0, (B, -1)))
 
     def encode(self, image_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
-        """Return every patch after the final norm, (B, N, D), the mask token having stood in for the hidden ones."""
-        return self.encoder.encode_masked(image_BCHW, mask_BN, self.mask_token)[:, self.encoder.prefix :]
+        """Return every patch after the final norm, (B, N, D), the mask token having stood in for the masked ones."""
+        return self.encoder.encode_masked(image_BCHW, mask_BN, self.mask_token)[:, self.encoder.num_prefix_tokens :]
 
 
 def initialise_encoder(encoder: ViT) -> None:

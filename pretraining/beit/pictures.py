@@ -24,8 +24,8 @@ def drawn_tokens(
         predicted_BN[mask_BN] = model.predict(image_BCHW, pixel_BCHW, mask_BN).logit_BMV.argmax(dim=2).flatten()
         decoded = [model.tokenizer.decode(tokens) for tokens in (token_Bhw, predicted_BN.unflatten(1, grid))]
     step = model.tokenizer.downsampling
-    hidden_BHW = mask_BN.unflatten(1, grid).repeat_interleave(step, dim=1).repeat_interleave(step, dim=2)
-    return torch.where(hidden_BHW[:, None], GREY, pixel_BCHW), decoded[0], decoded[1]
+    masked_BHW = mask_BN.unflatten(1, grid).repeat_interleave(step, dim=1).repeat_interleave(step, dim=2)
+    return torch.where(masked_BHW[:, None], GREY, pixel_BCHW), decoded[0], decoded[1]
 
 
 def draw_tokens(path: Path, model: MaskedImageModel, image_BCHW: Tensor, pixel_BCHW: Tensor, mask_BN: Tensor) -> Path:

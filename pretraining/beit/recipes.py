@@ -60,7 +60,7 @@ def small_dvae() -> DVAEConfig:
 
 
 def tiny_beit() -> BEiTConfig:
-    """BEiT on scenes of 64 px, as many image passes as `tiny` in twice its time: its encoder sees every patch.
+    """BEiT on scenes of 64 px, as many samples as `tiny` in twice its time: its encoder sees every patch.
 
     `python tools/pretrain.py tiny_beit --tokenizer runs/dvae/tokenizer.safetensors
     --data runs/demo/scenes-pretrain/imagenet --out runs/beit`
@@ -84,7 +84,7 @@ def tiny_beit() -> BEiTConfig:
 
 
 def small_beit() -> BEiTConfig:
-    """BEiT on some thousands of photographs of one's own, at 64 px, as many image passes as `small`.
+    """BEiT on some thousands of photographs of one's own, at 64 px, as many samples as `small`.
 
     `python tools/pretrain.py small_beit --tokenizer runs/dvae/tokenizer.safetensors --data DIR --out runs/beit`
     """
@@ -106,7 +106,7 @@ def small_beit() -> BEiTConfig:
 
 
 @departs(
-    "every mask hides 75 patches (BEiT's code stops short of 75 in a third of the masks)",
+    "every mask covers 75 patches (BEiT's code stops short of 75 in a third of the masks)",
 )
 def beit_base() -> BEiTConfig:
     """BEiT ViT-B/16 on ImageNet-1K for 800 epochs: 83.2 % after fine-tuning (MAE, table 3).

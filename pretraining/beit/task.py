@@ -36,7 +36,7 @@ PICTURED = 8  # validation images in the picture
 
 
 class BEiTTask:
-    """Prediction of the tokens of hidden patches; ends in a backbone checkpoint of the encoder alone."""
+    """Prediction of the tokens of masked patches; ends in a backbone checkpoint of the encoder alone."""
 
     name, primary_metric = BEIT.name, BEIT.primary.name
 
@@ -83,14 +83,14 @@ class BEiTTask:
         return [ImageResult(i, {"loss": loss, "right": hit, "tokens": tokens}) for i, loss, hit, tokens in each]
 
     def score(self, results: Sequence[ImageResult]) -> dict[str, float]:
-        """Return val_loss in nats and token_accuracy in percent, over the hidden patches of all images.
+        """Return val_loss in nats and token_accuracy in percent, over the masked patches of all images.
 
         constant_accuracy is what always saying the most frequent of their tokens would reach: a tokenizer that uses
         few tokens is easy to predict.
         """
         if not results:
             raise ValueError(f"{self.facts.data}: no image of split {self.facts.val_split} could be evaluated.")
-        count = len(results)  # every image hides the same number of patches
+        count = len(results)  # every image has as many masked patches
         tokens = Counter(token for result in results for token in result.values["tokens"])
         return {
             "val_loss": sum(r.values["loss"] for r in results) / count,
@@ -182,7 +182,7 @@ def build_task(
 def _mask(config: BEiTConfig, generator: random.Random) -> Tensor:
     return block_mask(
         config.backbone.grid,
-        hidden=config.masked_patches,
+        masked=config.masked_patches,
         smallest=config.min_block,
         least_aspect=config.min_aspect,
         generator=generator,

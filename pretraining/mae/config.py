@@ -28,20 +28,20 @@ class MAEConfig:
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
     statistics: Annotated[bool, BASIC] = False
-    """Normalise pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
+    """Normalise pixels with the mean and std of the training images (pretraining/statistics.py)."""
     normalisation: Annotated[Normalisation | None, COMPUTED] = None
     """What that computed; None is ImageNet's, or what the initial weights state."""
     mask_ratio: Annotated[float, BASIC] = 0.75
-    """Share of patches hidden from the encoder (figure 5)."""
+    """Share of patches that are masked (figure 5)."""
     sampling: Annotated[Sampling, BASIC] = "random"
-    """Which patches are hidden: any, BEiT's rectangles, or all but a regular grid of them (table 1f)."""
+    """Which patches are masked: any, BEiT's rectangles, or all but a regular grid of them (table 1f)."""
     mask_token: Annotated[MaskTokenIn, BASIC] = "decoder"
-    """Where mask tokens stand in for hidden patches. `encoder`: the encoder sees one at every hidden patch (table 1c),
+    """Where mask tokens stand in for masked patches. `encoder`: the encoder sees one at every masked patch (table 1c),
     which makes it 3.3 times the work at ViT-L."""
     position: Annotated[Position | None, BASIC] = None
     """Positions of the encoder: a fixed sin-cos table, a learned one, or none; the backbone's own unless given."""
     decoder_position: Annotated[Position, BASIC] = "sincos"
-    """Positions of the decoder. With none it cannot tell one hidden patch from another."""
+    """Positions of the decoder. With none it cannot tell one masked patch from another."""
     decoder_dim: Annotated[int, BASIC] = 512
     """Width of the decoder (table 1b)."""
     decoder_depth: Annotated[int, BASIC] = 8
@@ -49,7 +49,7 @@ class MAEConfig:
     decoder_heads: Annotated[int, BASIC] = 16
     """Attention heads of the decoder."""
     target: Annotated[TargetKind, BASIC] = "normalised"
-    """What is predicted of a patch: its pixels, its pixels normalised by their own mean and deviation, its largest PCA
+    """What is predicted of a patch: its pixels, its pixels normalised by their own mean and std, its largest PCA
     coefficients, fitted on training images before the first step, or the token of a tokenizer (table 1d)."""
     pca_components: Annotated[int, BASIC] = 96
     """Coefficients of target `pca`."""
@@ -70,11 +70,11 @@ class MAEConfig:
     """Flip crops horizontally half of the time."""
     repeats: Annotated[int, BASIC] = 1
     """Crops, each with its own mask, of every image that is loaded. batch_size counts loaded images, so a step trains
-    on batch_size * repeats crops, and so does a pass."""
+    on batch_size * repeats crops, and so does an epoch."""
 
     resume_from: Annotated[str | None, BASIC, FILE] = None
     """A checkpoint of the official code (checkpoint-N.pth) that the run goes on from: encoder, decoder, AdamW's state
-    and the number of passes."""
+    and the number of epochs."""
 
     @property
     def encoder(self) -> ViTConfig:

@@ -1,7 +1,7 @@
 """Masks of patches (MAE, section 3.1 and table 1f), every one with the same number of visible patches.
 
 A mask is drawn as noise, a number per patch: the patches of lowest noise stay visible. Uniform noise makes random
-masks; blocks and the grid put the patches to hide last. Axis letters: B batch, N patches, K kept patches, h x w grid.
+masks; blocks and the grid put the patches to mask last. Axis letters: B batch, N patches, K kept patches, h x w grid.
 """
 
 import random
@@ -13,24 +13,24 @@ from backbones.config import Grid
 from pretraining.beit.masking import block_mask
 from pretraining.mae.config import Sampling
 
-BLOCK = 16 / 196  # least area of a hidden rectangle as a share of the grid, and its least aspect: BEiT's
+BLOCK = 16 / 196  # least area of a masked rectangle as a share of the grid, and its least aspect: BEiT's
 ASPECT = 0.3
 
 
 def kept_count(patches: int, mask_ratio: float) -> int:
     """Return how many patches the encoder sees: int(patches * (1 - ratio)), as MAE's code rounds."""
-    if not 0 < mask_ratio < 1:  # with no patch hidden the loss is 0 / 0
+    if not 0 < mask_ratio < 1:  # with no patch masked the loss is 0 / 0
         raise ValueError(f"mask_ratio {mask_ratio} is outside (0, 1); MAE's is 0.75.")
     kept = int(patches * (1 - mask_ratio))
     if kept < 1:
         raise ValueError(f"mask_ratio {mask_ratio} keeps none of {patches} patches; lower it.")
     if kept == patches:
-        raise ValueError(f"mask_ratio {mask_ratio} hides none of {patches} patches; raise it.")
+        raise ValueError(f"mask_ratio {mask_ratio} masks none of {patches} patches; raise it.")
     return kept
 
 
 def keep_lowest(noise_BN: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the `kept` patches of lowest noise (B, K), and the mask (B, N), True where hidden."""
+    """Return the numbers of the `kept` patches of lowest noise (B, K), and the mask (B, N), True where masked."""
     keep_BK = noise_BN.argsort(dim=1)[:, :kept]
     mask_BN = torch.ones_like(noise_BN).scatter(1, keep_BK, 0.0).bool()
     return keep_BK, mask_BN
@@ -39,7 +39,7 @@ def keep_lowest(noise_BN: Tensor, kept: int) -> tuple[Tensor, Tensor]:
 def draw_noise(grid: Grid, *, kept: int, sampling: Sampling) -> Tensor:
     """Return noise (N,) of which the `kept` lowest are the visible patches, from the global generators.
 
-    `random` draws patches uniformly; `block` hides BEiT's rectangles, their least area in proportion to the grid;
+    `random` draws patches uniformly; `block` masks BEiT's rectangles, their least area in proportion to the grid;
     `grid` keeps one patch of every two by two at a ratio of 75 %, and at any other the same regular order goes on.
     """
     rows, columns = grid
@@ -48,11 +48,11 @@ def draw_noise(grid: Grid, *, kept: int, sampling: Sampling) -> Tensor:
     noise_N = torch.rand(rows * columns)
     if sampling == "random":
         return noise_N
-    hidden = rows * columns - kept
+    masked = rows * columns - kept
     mask_hw = block_mask(
         grid,
-        hidden=hidden,
-        smallest=min(hidden, max(1, round(BLOCK * rows * columns))),
+        masked=masked,
+        smallest=min(masked, max(1, round(BLOCK * rows * columns))),
         least_aspect=ASPECT,
         generator=random.Random(random.getrandbits(64)),
     )

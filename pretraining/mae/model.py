@@ -27,7 +27,7 @@ class Variant:
     """In what an autoencoder departs from the paper's default."""
 
     mask_token: MaskTokenIn = "decoder"
-    """The encoder sees visible patches alone, or a mask token at every hidden one (table 1c)."""
+    """The encoder sees visible patches alone, or a mask token at every masked one (table 1c)."""
     decoder_position: Position = "sincos"
     """The decoder's positions: a fixed table, a learned one, or none."""
     loss_on: LossOn = "masked"
@@ -48,7 +48,7 @@ class Reconstruction:
     mask_BN: Tensor
     """True where the encoder did not see the patch."""
     loss_B: Tensor
-    """Mean over the hidden patches of each image, or over all, of the squared error or the cross-entropy."""
+    """Mean over the masked patches of each image, or over all, of the squared error or the cross-entropy."""
 
 
 class MaskedAutoencoder(nn.Module):
@@ -121,21 +121,25 @@ class MaskedAutoencoder(nn.Module):
         return (prediction_BNP - target_BNP).square().mean(dim=2)
 
     def _positions(self, width: int) -> nn.Parameter | None:
-        kind, a, prefix = self.variant.decoder_position, self.encoder.architecture, self.encoder.prefix
+        kind, a, num_prefix_tokens = (
+            self.variant.decoder_position,
+            self.encoder.architecture,
+            self.encoder.num_prefix_tokens,
+        )
         if kind == "none":
             return None
         if kind == "sincos":
-            return nn.Parameter(sincos_table(width, a.grid, prefix), requires_grad=False)
-        return nn.Parameter(torch.randn(1, prefix + a.grid[0] * a.grid[1], width) * 0.02)
+            return nn.Parameter(sincos_table(width, a.grid, num_prefix_tokens), requires_grad=False)
+        return nn.Parameter(torch.randn(1, num_prefix_tokens + a.grid[0] * a.grid[1], width) * 0.02)
 
     def _filled(self, visible_BTD: Tensor, keep_BK: Tensor) -> Tensor:
         """Return the visible tokens at the decoder's width, each at its own place among mask tokens."""
         x_BTE = self.decoder_embed(visible_BTD)
-        prefix, (rows, columns) = self.encoder.prefix, self.encoder.architecture.grid
+        num_prefix_tokens, (rows, columns) = self.encoder.num_prefix_tokens, self.encoder.architecture.grid
         B, _, E = x_BTE.shape
-        hidden_BNE = self.mask_token.to(x_BTE.dtype).expand(B, rows * columns, E)
-        x_BNE = hidden_BNE.scatter(1, keep_BK[:, :, None].expand(-1, -1, E), x_BTE[:, prefix:])
-        return torch.cat([x_BTE[:, :prefix], x_BNE], dim=1)
+        masked_BNE = self.mask_token.to(x_BTE.dtype).expand(B, rows * columns, E)
+        x_BNE = masked_BNE.scatter(1, keep_BK[:, :, None].expand(-1, -1, E), x_BTE[:, num_prefix_tokens:])
+        return torch.cat([x_BTE[:, :num_prefix_tokens], x_BNE], dim=1)
 
     def _decode(self, x_BTE: Tensor) -> Tensor:
         """Return the prediction of every patch (B, N, P)."""
@@ -143,7 +147,7 @@ class MaskedAutoencoder(nn.Module):
             x_BTE = x_BTE + self.decoder_pos_embed
         for block in self.decoder_blocks:
             x_BTE = block(x_BTE)
-        return self.decoder_pred(self.decoder_norm(x_BTE))[:, self.encoder.prefix :]
+        return self.decoder_pred(self.decoder_norm(x_BTE))[:, self.encoder.num_prefix_tokens :]
 
 
 def patchify(image_BCHW: Tensor, patch: int) -> Tensor:

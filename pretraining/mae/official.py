@@ -27,7 +27,7 @@ from backbones.weights.reader import open_weight_file, take_weights
 from engine.config import RunConfig
 from engine.records.record import IDENTITY_NAME as IDENTITY
 from engine.training import resume
-from engine.training.ema import Average
+from engine.training.ema import EMA
 from engine.training.optim import build_optimizer
 from engine.training.resume import Progress, Trained
 from pretraining.mae.model import MaskedAutoencoder
@@ -108,7 +108,7 @@ def put_into(found: OfficialRun, model: MaskedAutoencoder, run: RunConfig, *, im
     )
     if step >= total:
         raise ValueError(
-            f"{found.path}: has {found.epochs} passes behind it, and the run is over after {run.length.value:g} "
+            f"{found.path}: has {found.epochs} epochs behind it, and the run is over after {run.length.value:g} "
             f"{run.length.unit}; nothing is left to train. Give --epochs."
         )
     model.load_state_dict(found.model)
@@ -126,7 +126,7 @@ def put_into(found: OfficialRun, model: MaskedAutoencoder, run: RunConfig, *, im
 
 
 def first_step(found: OfficialRun, run: RunConfig, *, images: int) -> int:
-    """Return the step that is next: the passes that the file has behind it, in steps of this run."""
+    """Return the step that is next: the epochs that the file has behind it, in steps of this run."""
     return -(-found.epochs * images // run.batch_size)
 
 
@@ -143,8 +143,8 @@ def write_start(
     for name, parameter in _named(groups):
         if found.moments:
             optimizer.state[parameter] = found.moments[name]
-    average = None if run.ema_decay is None else Average(model, run.ema_decay)
-    state = Trained(model=model, optimizer=optimizer, average=average).state()
+    ema = None if run.ema_decay is None else EMA(model, run.ema_decay)
+    state = Trained(model=model, optimizer=optimizer, ema=ema).state()
     if run.precision == "16-mixed":
         # a run without float16, and a published file, have none: it starts anew; on a CPU its defaults can be had too
         state["scaler"] = found.scaler or GradScaler("cpu").state_dict()

@@ -36,17 +36,17 @@ class Pasted:
     """Normalised images (B, C, H, W) of a reconstruction."""
 
     masked: Tensor
-    """Hidden patches NaN."""
+    """Masked patches NaN."""
     pasted: Tensor
-    """Hidden patches predicted, visible ones as they are."""
+    """Masked patches predicted, visible ones as they are."""
     predicted: Tensor
-    """Every patch predicted; only the hidden ones are trained for."""
+    """Every patch predicted; only the masked ones are trained for."""
 
 
 def pasted(model: MaskedAutoencoder, image_BCHW: Tensor, noise_BN: Tensor, *, source: StatisticsOf = "true") -> Pasted:
     """Return the pictures of a reconstruction.
 
-    A normalised target is undone with the mean and deviation of the `true` patch, which the model never saw, as the
+    A normalised target is undone with the mean and std of the `true` patch, which the model never saw, as the
     official demo does, or with the average ones of the `visible` patches of the image.
     """
     a = model.encoder.architecture
@@ -59,10 +59,10 @@ def pasted(model: MaskedAutoencoder, image_BCHW: Tensor, noise_BN: Tensor, *, so
         else:
             s = patch_statistics(true_BNP) if source == "true" else visible_statistics(true_BNP, made.mask_BN)
             predicted_BNP = model.target.pixels(made.prediction_BNP, s)
-    hidden = made.mask_BN[:, :, None]
+    masked = made.mask_BN[:, :, None]
     parts = (
-        torch.where(hidden, torch.nan, true_BNP),
-        torch.where(hidden, predicted_BNP, true_BNP),
+        torch.where(masked, torch.nan, true_BNP),
+        torch.where(masked, predicted_BNP, true_BNP),
         predicted_BNP,
     )
     return Pasted(*(unpatchify(x, patch=a.patch_size, grid=a.grid) for x in parts))
@@ -76,13 +76,11 @@ def caption(model: MaskedAutoencoder, source: StatisticsOf = "true") -> str:
     if isinstance(model.target, PCATarget):
         lines.append(f"target: the {model.target.width} largest PCA coefficients of a patch, turned back into pixels")
     elif model.target.normalise and source == "true":
-        lines.append(
-            "target normalised per patch; put back: mean and deviation of the true patches, which it never saw"
-        )
+        lines.append("target normalised per patch; put back: mean and std of the true patches, which it never saw")
     elif model.target.normalise:
-        lines.append("target normalised per patch; put back: average mean and deviation of the image's visible patches")
+        lines.append("target normalised per patch; put back: average mean and std of the image's visible patches")
     if model.variant.loss_on == "masked":
-        lines.append("the loss is of hidden patches, so what is predicted of visible ones means nothing")
+        lines.append("the loss is of masked patches, so what is predicted of visible ones means nothing")
     return "\n".join(lines)
 
 
@@ -123,7 +121,7 @@ def draw_masks(
 ) -> Path:
     """Write one row per image: itself, and its visible patches under each of the S masks, named in `names`.
 
-    The share of patches that a mask really hides stands beside its name. `rows` are the images' names.
+    The share of patches that a mask really covers stands beside its name. `rows` are the images' names.
     """
     figure = Figure(figsize=(2.05 * (len(names) + 1), 2.05 * len(image_BCHW) + 0.4), layout="constrained")
     cells = figure.subplots(len(image_BCHW), len(names) + 1, squeeze=False)

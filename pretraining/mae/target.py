@@ -18,11 +18,11 @@ class Statistics:
 
     mean: Tensor
     """(B, N, 1) or broadcast to it."""
-    deviation: Tensor
+    std: Tensor
 
 
 class PixelTarget(nn.Module):
-    """The pixels of a patch, normalised by the patch's own mean and deviation or as they are."""
+    """The pixels of a patch, normalised by the patch's own mean and std or as they are."""
 
     def __init__(self, *, width: int, normalise: bool) -> None:
         """`width` is the number of pixels of a patch, all channels."""
@@ -34,11 +34,11 @@ class PixelTarget(nn.Module):
         if not self.normalise:
             return patches_BNP
         s = patch_statistics(patches_BNP)
-        return (patches_BNP - s.mean) / s.deviation
+        return (patches_BNP - s.mean) / s.std
 
     def pixels(self, prediction_BNP: Tensor, statistics: Statistics) -> Tensor:
         """Return predicted pixels (B, N, P); `statistics` are not used where the target is not normalised."""
-        return prediction_BNP * statistics.deviation + statistics.mean if self.normalise else prediction_BNP
+        return prediction_BNP * statistics.std + statistics.mean if self.normalise else prediction_BNP
 
 
 class PCATarget(nn.Module):
@@ -75,18 +75,18 @@ class PCA:
 
 
 def patch_statistics(patches_BNP: Tensor) -> Statistics:
-    """Return each patch's mean and deviation: unbiased, 1e-6 added to the variance, as in the official code."""
+    """Return each patch's mean and std: unbiased, 1e-6 added to the variance, as in the official code."""
     variance = patches_BNP.var(dim=2, keepdim=True)
     return Statistics(patches_BNP.mean(dim=2, keepdim=True), (variance + VARIANCE_EPS).sqrt())
 
 
 def visible_statistics(patches_BNP: Tensor, mask_BN: Tensor) -> Statistics:
-    """Return, for every patch of an image, the average mean and deviation of its visible patches: nothing hidden."""
+    """Return, for every patch of an image, the average mean and std of its visible patches: nothing masked."""
     s = patch_statistics(patches_BNP)
     visible_BN1 = (~mask_BN)[:, :, None].to(patches_BNP.dtype)
     count = visible_BN1.sum(dim=1, keepdim=True)
-    mean, deviation = ((part * visible_BN1).sum(dim=1, keepdim=True) / count for part in (s.mean, s.deviation))
-    return Statistics(mean, deviation)
+    mean, std = ((part * visible_BN1).sum(dim=1, keepdim=True) / count for part in (s.mean, s.std))
+    return Statistics(mean, std)
 
 
 def fit_pca(patches: Iterable[Tensor], components: int) -> PCA:

@@ -41,7 +41,7 @@ class TokenTarget(nn.Module):
     def picture(self, logit_BNV: Tensor, image_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
         """Return the normalised image (B, C, H, W) that the tokenizer decodes.
 
-        Its tokens are the likeliest at hidden patches and the true ones at the others: a decoder looks at neighbours.
+        Its tokens are the likeliest at masked patches and the true ones at the others: a decoder looks at neighbours.
         """
         token_BN = torch.where(mask_BN, logit_BNV.argmax(dim=2), self.tokens(image_BCHW))
         pixel_BCHW = self.tokenizer.decode(token_BN.unflatten(1, self.grid)).float()

@@ -23,7 +23,7 @@ class MoCoConfig:
     val_split: str = "val"
     """Folder of the validation images, beside train/."""
     statistics: Annotated[bool, BASIC] = False
-    """Normalise pixels with the mean and deviation of the training images (pretraining/statistics.py)."""
+    """Normalise pixels with the mean and std of the training images (pretraining/statistics.py)."""
     normalisation: Annotated[Normalisation | None, COMPUTED] = None
     """What that computed; None is ImageNet's, or what the initial weights state."""
     hidden: int = 4096

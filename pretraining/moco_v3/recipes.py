@@ -11,7 +11,7 @@ SMALL_BLUR = (0.1, 0.6)  # pixels: MoCo v3's 0.1 to 2 of 224 px, at 64 px
 
 
 def tiny_moco_v3() -> MoCoConfig:
-    """MoCo v3 on scenes of 64 px, as many image passes as `tiny`, in about five times its minutes.
+    """MoCo v3 on scenes of 64 px, as many samples as `tiny`, in about five times its minutes.
 
     `python tools/pretrain.py tiny_moco_v3 --data runs/demo/scenes-pretrain/imagenet --out runs/moco`
     """
@@ -33,7 +33,7 @@ def tiny_moco_v3() -> MoCoConfig:
 
 
 def small_moco_v3() -> MoCoConfig:
-    """MoCo v3 on some thousands of photographs of one's own, at 64 px, as many image passes as `small`.
+    """MoCo v3 on some thousands of photographs of one's own, at 64 px, as many samples as `small`.
 
     `python tools/pretrain.py small_moco_v3 --data DIR --out runs/moco`
     """

@@ -18,7 +18,7 @@ from segmentation.data.labels import (
     CONVERT,
     IGNORED,
     REFUSED,
-    Coding,
+    LabelMapping,
     count_values,
     from_nought,
     from_one,
@@ -90,15 +90,17 @@ def check_ade20k(
         kind.pairs(root, kind.train)  # says what was looked for and what is there
     classes = _classes(root, layout, found)
     check_count(root, classes)
-    coding = (from_one if layout == "ade20k" else from_nought)(len(classes.names))
+    label_mapping = (from_one if layout == "ade20k" else from_nought)(len(classes.names))
     missing = [name for name in (kind.train, kind.val) if name not in [split.name for split in found]]
-    lines = [f"{root}: {layout} layout, {coding.says}"]
+    lines = [f"{root}: {layout} layout, {label_mapping.says}"]
     faults = [f"images/{name} is missing: no {name} split" for name in missing]
     for split in found:
         lines += _describe(split)
-        faults += _faults(split, coding)
-        if split.pairs and not any(coding.table[value] != IGNORED for value in split.pixels if 0 <= value <= IGNORED):
-            faults.append(nothing_counts(split.name, [pair.labels for pair in split.pairs], coding))
+        faults += _faults(split, label_mapping)
+        if split.pairs and not any(
+            label_mapping.table[value] != IGNORED for value in split.pixels if 0 <= value <= IGNORED
+        ):
+            faults.append(nothing_counts(split.name, [pair.labels for pair in split.pairs], label_mapping))
         if (nothing := none_readable([pair.image for pair in split.pairs], split.name)) is not None:
             faults.append(nothing)
         folders = [root / kind / split.name for kind in ("images", labels)]
@@ -111,13 +113,13 @@ def check_ade20k(
             lines.append(
                 f"{len(same)} images of {found[1].name} are in {found[0].name} too, byte by byte: {some(pairs_said, 3)}"
             )
-    lines += _histogram(found, classes, coding)
+    lines += _histogram(found, classes, label_mapping)
     faults += _from_nought_already(found, classes, layout)
     drawn = None
     pairs = [pair for split in found for pair in split.pairs]
     if sheet is not None and pairs:
         drawn = sheet
-        faults += [f"drawn for the sheet: {error}" for error in draw_sheet(sheet, pairs, classes, coding)]
+        faults += [f"drawn for the sheet: {error}" for error in draw_sheet(sheet, pairs, classes, label_mapping)]
     lines += ["", "faults:" if faults else "no faults found", *(f"  {fault}" for fault in faults)]
     return SegmentationCheck(tuple(lines), tuple(faults), drawn)
 
@@ -187,7 +189,7 @@ def _describe(split: SplitFindings) -> list[str]:
     return lines
 
 
-def _faults(split: SplitFindings, coding: Coding) -> list[str]:
+def _faults(split: SplitFindings, label_mapping: LabelMapping) -> list[str]:
     named = {
         "images have no label map": split.alone,
         "label maps have no image": split.orphans,
@@ -202,15 +204,15 @@ def _faults(split: SplitFindings, coding: Coding) -> list[str]:
             f"If they are black-and-white masks, `{CONVERT}` writes numbers."
         )
     for value, pixels in sorted(split.pixels.items()):
-        if not 0 <= value <= IGNORED or coding.table[value] == REFUSED:
+        if not 0 <= value <= IGNORED or label_mapping.table[value] == REFUSED:
             faults.append(
                 f"{split.name}: label {value} ({pixels} pixels in {split.in_maps[value]} maps, first in "
-                f"{split.first[value].name}) stands for no class; there are {coding.says}"
+                f"{split.first[value].name}) stands for no class; there are {label_mapping.says}"
             )
     return faults
 
 
-def _histogram(found: Sequence[SplitFindings], classes: Classes, coding: Coding) -> list[str]:
+def _histogram(found: Sequence[SplitFindings], classes: Classes, label_mapping: LabelMapping) -> list[str]:
     """Return a table: every stored number, and what becomes of it."""
     header = f"{'stored':>6}  {'class':>7}  {'name':24}"
     for split in found:
@@ -219,7 +221,7 @@ def _histogram(found: Sequence[SplitFindings], classes: Classes, coding: Coding)
     totals = [max(1, sum(split.pixels.values())) for split in found]
     stored = {value for split in found for value in split.pixels}
     for value in sorted(stored):
-        number = coding.table[value] if 0 <= value <= IGNORED else REFUSED
+        number = label_mapping.table[value] if 0 <= value <= IGNORED else REFUSED
         name = "" if number in (IGNORED, REFUSED) else classes.names[number]
         becomes = {IGNORED: "ignored", REFUSED: "none"}.get(number, str(number))
         row = f"{value:>6}  {becomes:>7}  {name:24.24}"
@@ -227,7 +229,7 @@ def _histogram(found: Sequence[SplitFindings], classes: Classes, coding: Coding)
             pixels = split.pixels[value]
             row += f"  {pixels:>22}  {pixels / total:>6.1%}  {split.in_maps[value]:>6}"
         lines.append(row)
-    occurring = {coding.table[value] for value in stored if 0 <= value <= IGNORED}
+    occurring = {label_mapping.table[value] for value in stored if 0 <= value <= IGNORED}
     never = [name for number, name in enumerate(classes.names) if number not in occurring]
     lines.append(f"{len(classes.names) - len(never)} of {len(classes.names)} classes occur; never: {some(never)}")
     return lines

@@ -10,7 +10,7 @@ import numpy as np
 
 from files.parsing import read_text
 from files.writing import replacing
-from segmentation.data.labels import Coding, coded, from_nought
+from segmentation.data.labels import LabelMapping, from_nought, mapped
 from segmentation.data.pairs import Pair, some
 from segmentation.host import ADE20KDataset, CityscapesDataset, COCOStuffDataset, PascalVOCDataset
 
@@ -62,21 +62,21 @@ def palette_of(classes: Classes) -> np.ndarray:
     return np.random.RandomState(42).randint(0, 255, (len(classes.names), 3)).astype(np.uint8)
 
 
-def cityscapes_ids() -> Coding:
-    """Return the coding of `_labelIds` maps: 19 of the numbers 0 to 33 are classes, the others are ignored."""
+def cityscapes_ids() -> LabelMapping:
+    """Return the label mapping of `_labelIds` maps: 19 of the numbers 0 to 33 are classes, the others are ignored."""
     table = {number: index for index, number in enumerate(CITYSCAPES_IDS)}
     says = "19 classes (Cityscapes' labelIds 0 to 33, of which 19 are scored; 255 is ignored)"
-    return coded(table, ignored=(*range(CITYSCAPES_LAST_ID + 1), 255), says=says)
+    return mapped(table, ignored=(*range(CITYSCAPES_LAST_ID + 1), 255), says=says)
 
 
-def coco_stuff_ids() -> Coding:
-    """Return the coding of COCO-Stuff's own pixel maps: category id less 1, with gaps; 255 is ignored."""
+def coco_stuff_ids() -> LabelMapping:
+    """Return the label mapping of COCO-Stuff's own pixel maps: category id less 1, with gaps; 255 is ignored."""
     used = [number for number in range(COCO_STUFF_LAST + 1) if number not in COCO_STUFF_UNUSED]
     says = "171 classes (COCO-Stuff's pixel maps: 0 to 181 without 11 unused numbers; 255 is ignored)"
-    return coded({number: index for index, number in enumerate(used)}, ignored=(255,), says=says)
+    return mapped({number: index for index, number in enumerate(used)}, ignored=(255,), says=says)
 
 
-def named_coding(classes: Classes, pairs: list[Pair], suffix: str, other: Coding) -> Coding:
+def named_label_mapping(classes: Classes, pairs: list[Pair], suffix: str, other: LabelMapping) -> LabelMapping:
     """Return `other` where label maps lack the suffix of files whose numbers are train ids already.
 
     Raises ValueError where only some have it.

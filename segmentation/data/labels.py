@@ -1,4 +1,4 @@
-"""Label maps: one channel of stored numbers, and the coding that says which number stands for which class.
+"""Label maps: one channel of stored numbers, and the label mapping that says which number stands for which class.
 
 After `decode` classes count from 0 and 255 is ignored, whatever the data set stores.
 """
@@ -26,7 +26,7 @@ CONVERT = "python tools/make_semantic.py colours --source DIR --out OUT --palett
 
 
 @dataclass(frozen=True)
-class Coding:
+class LabelMapping:
     """Which stored number stands for which class; a number that stands for none is an error."""
 
     table: tuple[int, ...]
@@ -50,22 +50,24 @@ class LabelCensus:
     """Messages of maps that cannot be decoded."""
 
 
-def coded(classes: Mapping[int, int], *, ignored: Iterable[int], says: str) -> Coding:
-    """Return the coding in which number k stands for `classes[k]`."""
+def mapped(classes: Mapping[int, int], *, ignored: Iterable[int], says: str) -> LabelMapping:
+    """Return the label mapping in which number k stands for `classes[k]`."""
     rest = dict.fromkeys(ignored, IGNORED)
-    return Coding(tuple({**rest, **classes}.get(value, REFUSED) for value in range(256)), says)
+    return LabelMapping(tuple({**rest, **classes}.get(value, REFUSED) for value in range(256)), says)
 
 
-def from_one(count: int) -> Coding:
-    """Return ADE20K's coding: 1 to `count` are classes, 0 is `other` (mmseg's `reduce_zero_label`), 255 ignored."""
+def from_one(count: int) -> LabelMapping:
+    """Return ADE20K's label mapping: 1 to `count` are classes, 0 is `other` (mmseg's `reduce_zero_label`), 255
+    ignored."""
     says = f"{count} classes (labels 1 to {count}; 0 and 255 are ignored)"
-    return coded({value: value - 1 for value in range(1, count + 1)}, ignored=(0, IGNORED), says=says)
+    return mapped({value: value - 1 for value in range(1, count + 1)}, ignored=(0, IGNORED), says=says)
 
 
-def from_nought(count: int) -> Coding:
-    """Return the coding of Cityscapes' train ids, PASCAL VOC and plain index maps: 0 to `count` - 1, 255 ignored."""
+def from_nought(count: int) -> LabelMapping:
+    """Return the label mapping of Cityscapes' train ids, PASCAL VOC and plain index maps: 0 to `count` - 1, 255
+    ignored."""
     says = f"{count} classes (labels 0 to {count - 1}; 255 is ignored)"
-    return coded({value: value for value in range(count)}, ignored=(IGNORED,), says=says)
+    return mapped({value: value for value in range(count)}, ignored=(IGNORED,), says=says)
 
 
 def read_label_map(path: Path) -> np.ndarray:
@@ -115,27 +117,27 @@ def _stored(values_HW: np.ndarray, mode: str, raw: str) -> np.ndarray:
 ONE_CHANNEL = f"A label map has one channel, which holds class numbers; `{CONVERT}` writes such maps from colours."
 
 
-def decode(label_HW: np.ndarray, coding: Coding, path: Path) -> np.ndarray:
+def decode(label_HW: np.ndarray, label_mapping: LabelMapping, path: Path) -> np.ndarray:
     """Return the classes from 0, 255 for what is ignored, (H, W) uint8.
 
     Raises ValueError that names the file and the number where one stands for no class: here, on the CPU, where a
     message is possible, and not as a failed assertion of a CUDA kernel.
     """
     for value in count_values(label_HW):
-        check_label(value, path, coding)
+        check_label(value, path, label_mapping)
     # OpenCV's table: NumPy would make numbers of 8 bytes of the whole map first
-    table = np.array(coding.table).astype(np.uint8)
+    table = np.array(label_mapping.table).astype(np.uint8)
     decoded: np.ndarray = cv2.LUT(label_HW.astype(np.uint8, copy=False), table)
     return decoded
 
 
-def check_label(value: int, path: Path, coding: Coding) -> None:
+def check_label(value: int, path: Path, label_mapping: LabelMapping) -> None:
     """Raise ValueError where a stored number stands for no class."""
-    if not 0 <= value <= IGNORED or coding.table[value] == REFUSED:
+    if not 0 <= value <= IGNORED or label_mapping.table[value] == REFUSED:
         wide = " (a number of more than 8 bits)" if value > IGNORED else ""
         raise ValueError(
-            f"{path}: holds label {value}{wide}, but the data set has {coding.says}. Mend the map, or mend the list of "
-            "classes."
+            f"{path}: holds label {value}{wide}, but the data set has {label_mapping.says}. Mend the map, or mend "
+            "the list of classes."
         )
 
 
@@ -181,7 +183,7 @@ def _colours(values: np.ndarray) -> str:
         return "one channel that holds no whole numbers"
     rgb = values[..., :3]
     if values.shape[2] < 3 or (rgb == rgb[..., :1]).all():
-        return f"{values.shape[2]} channels, the colour ones equal: a grey map saved in colour; keep one of them"
+        return f"{values.shape[2]} channels, the colour ones equal: a greyscale map saved in colour; keep one of them"
     codes = rgb.astype(np.int32) @ np.array([65536, 256, 1])
     found = np.unique(codes)
     return f"{values.shape[2]} channels, {len(found)} colours: a colour-coded map"

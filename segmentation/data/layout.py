@@ -29,8 +29,8 @@ from segmentation.data.labels import (
     CONVERT,
     IGNORED,
     MOST_CLASSES,
-    Coding,
     LabelCensus,
+    LabelMapping,
     check_label,
     count_values,
     from_nought,
@@ -56,7 +56,7 @@ class Layout:
     """The images of a split of a data set, with their label maps."""
     classes: Callable[[Path], Classes | None]
     """Its classes; None where it does not list them."""
-    coding: Callable[[Classes, list[Pair]], Coding]
+    label_mapping: Callable[[Classes, list[Pair]], LabelMapping]
     """Which numbers its label maps store, for its classes and the pairs of one split."""
     folders: tuple[str, ...] = ()
     """Folders in which every split has one of its own."""
@@ -70,7 +70,7 @@ class Split:
 
     name: str
     pairs: tuple[Pair, ...]
-    coding: Coding
+    label_mapping: LabelMapping
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,14 @@ def open_folder(
             raise ValueError(_nothing(root, censuses))
         notes.append(f"no objectInfo<N>.txt: {len(listed.names)} classes, from the highest label found")
     check_count(root, listed)
-    splits = [Split(name, tuple(pairs), kind.coding(listed, pairs)) for name, pairs in zip(names, parts, strict=True)]
+    splits = [
+        Split(name, tuple(pairs), kind.label_mapping(listed, pairs)) for name, pairs in zip(names, parts, strict=True)
+    ]
     if censuses:
-        notes += _audit(root, censuses, listed, [split.coding for split in splits])
+        notes += _audit(root, censuses, listed, [split.label_mapping for split in splits])
     for split in splits:
-        if not any(_scored(pair.labels, split.coding) for pair in split.pairs):
-            raise ValueError(nothing_counts(split.name, [pair.labels for pair in split.pairs], split.coding))
+        if not any(_scored(pair.labels, split.label_mapping) for pair in split.pairs):
+            raise ValueError(nothing_counts(split.name, [pair.labels for pair in split.pairs], split.label_mapping))
         notes += kind.notes(root, split.name)
         if system := [name for folder in kind.folders for name in system_images(root / folder / split.name)]:
             notes.append(f"{split.name}: {len(system)} images {SYSTEM} left out ({some(system)})")
@@ -120,15 +122,15 @@ def open_folder(
     return SegmentationFolder(root, splits[0], splits[1], listed, tuple(notes))
 
 
-def nothing_counts(split: str, maps: Sequence[Path], coding: Coding) -> str:
+def nothing_counts(split: str, maps: Sequence[Path], label_mapping: LabelMapping) -> str:
     """Return the message on a split in which every pixel is ignored."""
     return (
         f"{split}: in none of its {len(maps)} label maps ({maps[0]}, ...) does a pixel count: all are ignored "
-        f"or unreadable, so that nothing can be learnt or scored. The data set has {coding.says}."
+        f"or unreadable, so that nothing can be learnt or scored. The data set has {label_mapping.says}."
     )
 
 
-def _scored(path: Path, coding: Coding) -> bool:
+def _scored(path: Path, label_mapping: LabelMapping) -> bool:
     """Whether a label map has a pixel that counts, or something wrong that is said where it is read."""
     try:
         values = count_values(read_label_map(path))
@@ -136,7 +138,7 @@ def _scored(path: Path, coding: Coding) -> bool:
         return False
     except ValueError:
         return True
-    return any(not 0 <= value <= IGNORED or coding.table[value] != IGNORED for value in values)
+    return any(not 0 <= value <= IGNORED or label_mapping.table[value] != IGNORED for value in values)
 
 
 def check_count(root: Path, classes: Classes) -> None:
@@ -150,7 +152,7 @@ def check_count(root: Path, classes: Classes) -> None:
 
 
 def numbered(values: Iterable[int]) -> Classes | None:
-    """Return nameless classes up to the highest number of ADE20K's coding, or None where nothing is labelled.
+    """Return nameless classes up to the highest number of ADE20K's label mapping, or None where nothing is labelled.
 
     With 150 of them they are ADE20K's.
     """
@@ -188,7 +190,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
         pairs=_ade20k_pairs,
         folders=("images", "annotations"),
         classes=known.read_object_info,
-        coding=lambda classes, _: from_one(len(classes.names)),
+        label_mapping=lambda classes, _: from_one(len(classes.names)),
     ),
     "cityscapes": Layout(
         train="train",
@@ -196,7 +198,9 @@ LAYOUTS: dict[LayoutName, Layout] = {
         pairs=_cityscapes_pairs,
         folders=("leftImg8bit", "gtFine"),
         classes=lambda _: known.cityscapes(),
-        coding=lambda classes, pairs: known.named_coding(classes, pairs, "_labelTrainIds", known.cityscapes_ids()),
+        label_mapping=lambda classes, pairs: known.named_label_mapping(
+            classes, pairs, "_labelTrainIds", known.cityscapes_ids()
+        ),
     ),
     "voc": Layout(
         train="train",
@@ -206,7 +210,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
         classes=lambda root: (
             known.read_class_list(root / known.LABEL_MAP) if (root / known.LABEL_MAP).is_file() else known.voc()
         ),
-        coding=lambda classes, _: from_nought(len(classes.names)),
+        label_mapping=lambda classes, _: from_nought(len(classes.names)),
     ),
     "coco_stuff": Layout(
         train="train2017",
@@ -214,7 +218,9 @@ LAYOUTS: dict[LayoutName, Layout] = {
         pairs=_coco_stuff_pairs,
         folders=("images", "annotations"),
         classes=lambda _: known.coco_stuff(),
-        coding=lambda classes, pairs: known.named_coding(classes, pairs, "_labelTrainIds", known.coco_stuff_ids()),
+        label_mapping=lambda classes, pairs: known.named_label_mapping(
+            classes, pairs, "_labelTrainIds", known.coco_stuff_ids()
+        ),
     ),
     "folder": Layout(
         train="train",
@@ -222,7 +228,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
         pairs=_folder_pairs,
         folders=("images", "labels"),
         classes=lambda root: known.read_class_list(known.listed_classes(root)),
-        coding=lambda classes, _: from_nought(len(classes.names)),
+        label_mapping=lambda classes, _: from_nought(len(classes.names)),
     ),
 }
 
@@ -242,13 +248,15 @@ def _binary(censuses: Sequence[LabelCensus]) -> bool:
     return is_binary_mask(value for census in censuses for value in census.pixels)
 
 
-def _audit(root: Path, censuses: Sequence[LabelCensus], classes: Classes, codings: Sequence[Coding]) -> list[str]:
+def _audit(
+    root: Path, censuses: Sequence[LabelCensus], classes: Classes, label_mappings: Sequence[LabelMapping]
+) -> list[str]:
     """Return notes on the labels. Raises ValueError where one stands for no class, and where none stands for one."""
     present: set[int] = set()
-    for census, coding in zip(censuses, codings, strict=True):
+    for census, label_mapping in zip(censuses, label_mappings, strict=True):
         for value, path in sorted(census.first.items()):
-            check_label(value, path, coding)
-            present.add(coding.table[value])
+            check_label(value, path, label_mapping)
+            present.add(label_mapping.table[value])
     present.discard(IGNORED)
     if not present or _binary(censuses):
         raise ValueError(_nothing(root, censuses))

@@ -13,7 +13,7 @@ import numpy as np
 from engine.images.file import UnreadableImageError, most_megapixels, too_large
 from engine.images.reading import read_rgb
 from segmentation.data.classes import Classes
-from segmentation.data.labels import IGNORED, Coding, decode, read_label_map
+from segmentation.data.labels import IGNORED, LabelMapping, decode, read_label_map
 from segmentation.data.pairs import Pair
 from segmentation.host import (
     TRANSFORMS,
@@ -47,9 +47,9 @@ class ReadUprightImage(BaseTransform):
 class ReadLabelMap(LoadAnnotations):
     """Reads `seg_map_path` strictly: mmseg's own reader wraps labels above 255 and takes colour images."""
 
-    def __init__(self, coding: Coding) -> None:
+    def __init__(self, label_mapping: LabelMapping) -> None:
         super().__init__()
-        self.coding = coding
+        self.label_mapping = label_mapping
 
     def _load_seg_map(self, results: dict[str, Any]) -> None:
         path = Path(results["seg_map_path"])
@@ -61,7 +61,7 @@ class ReadLabelMap(LoadAnnotations):
                 f"{results['img_path']} is {width} x {height} (upright, EXIF orientation applied); "
                 "they must be of one size."
             )
-        results["gt_seg_map"] = decode(label_HW, self.coding, path)
+        results["gt_seg_map"] = decode(label_HW, self.label_mapping, path)
         results["seg_fields"].append("gt_seg_map")
 
 
@@ -132,7 +132,7 @@ class PairedImages(BaseSegDataset):
 
 
 def train_pipeline(
-    coding: Coding,
+    label_mapping: LabelMapping,
     *,
     crop: tuple[int, int],
     resize: tuple[int, int],
@@ -142,7 +142,7 @@ def train_pipeline(
     """Return mmseg's training transforms (`configs/_base_/datasets/ade20k.py`) behind our readers."""
     return [
         ReadUprightImage(),
-        ReadLabelMap(coding),
+        ReadLabelMap(label_mapping),
         RandomResize(scale=resize, ratio_range=resize_ratio, resize_type=FitInto, keep_ratio=True),
         RandomCrop(crop_size=crop, cat_max_ratio=cat_max_ratio),
         RandomFlip(prob=0.5),
@@ -151,13 +151,13 @@ def train_pipeline(
     ]
 
 
-def val_pipeline(coding: Coding, *, resize: tuple[int, int], seen_at: float = 1.0) -> list[BaseTransform]:
+def val_pipeline(label_mapping: LabelMapping, *, resize: tuple[int, int], seen_at: float = 1.0) -> list[BaseTransform]:
     """Return the transforms of evaluation: the image is fitted into `resize`, the labels keep their size.
 
     `seen_at` is the largest of the factors that the image is seen at besides.
     """
     fit = FitInto(scale=resize, keep_ratio=True, seen_at=seen_at)
-    return [ReadUprightImage(), fit, ReadLabelMap(coding), _pack()]
+    return [ReadUprightImage(), fit, ReadLabelMap(label_mapping), _pack()]
 
 
 def image_pipeline(*, resize: tuple[int, int], seen_at: float = 1.0) -> list[BaseTransform]:

@@ -4,9 +4,9 @@ Equal to mmseg's `EncoderDecoder.predict` (whole, slide) and `SegTTAModel` (the 
 up to the order of float sums. Windows run as one batch, logits are enlarged for a few classes at a time, and the
 head's coarse maps are not enlarged before they are fused (segmentation.model.upsampled).
 
-Of a large image the answer is made region by region, from its first row to its last: the logits of all classes are
-enlarged to the image's size for that region alone, and of sliding windows those are held that lie over it. The answer
-is that of the image as a whole but where two classes tie within the rounding of float32 (`resized`).
+Of a large image the prediction is made region by region, from its first row to its last: the logits of all classes are
+enlarged to the image's size for that region alone, and of sliding windows those are held that lie over it. The
+prediction is that of the image as a whole but where two classes tie within the rounding of float32 (`resized`).
 
 Axis letters: B batch, C classes in logits and channels in images, H x W pixels.
 """
@@ -26,7 +26,7 @@ from segmentation.model.upsampled import decode_logits
 CLASSES_AT_ONCE = 10
 # scores that are enlarged at once, of a few classes: half a GB, on a GPU 8. Fewer classes at once give the same bits
 SCORES_AT_ONCE = {"cpu": 2**27, "cuda": 2**31}
-# scores per image beyond which its answer is made by regions: 2 GB, 3.6 megapixels of 150 classes
+# scores per image beyond which its prediction is made by regions: 2 GB, 3.6 megapixels of 150 classes
 SCORES_HELD = 2**29
 LEAST_CLASSES = 32  # that an image counts with, so that one of 16.8 megapixels is large whatever its classes
 SCORES_OF_REGION = {"cpu": 2**24, "cuda": 2**28}  # 64 MB, on a GPU 1 GB; some five times that are held while it is made

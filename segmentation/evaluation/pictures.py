@@ -16,7 +16,7 @@ from engine.images.reading import MOST_DRAWN, read_reduced
 from engine.records.results_file import ImageResult
 from files.writing import replacing
 from segmentation.data.classes import Classes, palette_of
-from segmentation.data.labels import IGNORED, REFUSED, Coding, count_values, read_label_map
+from segmentation.data.labels import IGNORED, REFUSED, LabelMapping, count_values, read_label_map
 from segmentation.data.mapping import PairedImages, collate
 from segmentation.data.pairs import Pair
 
@@ -29,7 +29,7 @@ MOST_NAMED = 32  # classes in the legend of a sheet, those with the most pixels
 def draw_predictions(
     path: Path, data: PairedImages, results: Sequence[ImageResult], predict: Predict, *, most: int = 6
 ) -> Path:
-    """Write a few validation images, their labels and the model's answer; ignored pixels are black."""
+    """Write a few validation images, their labels and the model's prediction; ignored pixels are black."""
     by_id = {data.image_id(i): i for i in range(len(data))}
     chosen = results if len(results) <= most else [results[i * len(results) // most] for i in range(most)]
     names = data.metainfo["classes"]
@@ -93,7 +93,7 @@ def draw_confusion(path: Path, total_CC: np.ndarray, names: Sequence[str], *, mo
 
 
 def draw_sheet(
-    path: Path, pairs: Sequence[Pair], classes: Classes, coding: Coding, *, most: int = 12
+    path: Path, pairs: Sequence[Pair], classes: Classes, label_mapping: LabelMapping, *, most: int = 12
 ) -> tuple[UnreadableImageError, ...]:
     """Write a contact sheet: images beside their label maps in colours; ignored pixels are black, others' magenta.
 
@@ -117,12 +117,12 @@ def draw_sheet(
             unreadable.append(error)
             left.set_title(f"{pair.image_id}  unreadable", fontsize=7)
             continue
-        table = dict(enumerate(coding.table))
+        table = dict(enumerate(label_mapping.table))
         for value, pixels in count_values(label_HW).items():
             shown[table.get(value, REFUSED)] += pixels
         small_HW = thinned(label_HW)
         inside = (small_HW >= 0) & (small_HW <= IGNORED)
-        class_HW = np.where(inside, np.array(coding.table)[np.where(inside, small_HW, IGNORED)], REFUSED)
+        class_HW = np.where(inside, np.array(label_mapping.table)[np.where(inside, small_HW, IGNORED)], REFUSED)
         picture = colour(np.where(class_HW == REFUSED, IGNORED, class_HW), palette)
         picture[class_HW == REFUSED] = MAGENTA
         left.imshow(image)

@@ -1,7 +1,7 @@
 """UPerNet's features at a third of the arithmetic: the fusing convolution is taken before the coarse maps are enlarged.
 
 mmseg's UPerHead enlarges the maps of strides 8, 16 and 32 to stride 4, joins them with the finest and runs one 3 x 3
-convolution over all, half of the whole model's multiply-adds. Bilinear enlargement and a 1 x 1 convolution commute, and
+convolution over all, half of the whole model's MACs. Bilinear enlargement and a 1 x 1 convolution commute, and
 a 3 x 3 convolution is nine 1 x 1 convolutions, shifted and added. So the nine run on the coarse map, and one matrix per
 axis enlarges, shifts (zeros come in at the frame) and adds. Likewise the pyramid's last transposed convolution and the
 1 x 1 convolution that takes its map into the head are one. The same sums in another order; gradients follow.

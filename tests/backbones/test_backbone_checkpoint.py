@@ -48,7 +48,7 @@ def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
     constants = Normalisation(mean=(0.5, 0.25, 0.1), std=(0.3, 0.2, 0.1))
     write_checkpoint(path, vit, source="supervised", normalisation=constants)
     checkpoint = read_checkpoint(InitialWeights(path=path))
-    assert (checkpoint.source, checkpoint.normalisation, checkpoint.prefix) == ("supervised", constants, 1)
+    assert (checkpoint.source, checkpoint.normalisation, checkpoint.num_prefix_tokens) == ("supervised", constants, 1)
     assert checkpoint.architecture == TINY
     assert checkpoint.sha256 == file_sha256(path)
     assert [file.name for file in path.parent.iterdir()] == ["b.safetensors"]  # no temporary file is left
@@ -69,7 +69,7 @@ def test_resizing_is_reported(written: Path) -> None:
     report = load_checkpoint(wide, checkpoint)
     assert report.resized == ("pos_embed: 4x4 -> 6x8 patches, bicubic",)
     assert report.dropped == ()
-    expected = resize_position(checkpoint.state["pos_embed"], (4, 4), (6, 8), prefix=1)
+    expected = resize_position(checkpoint.state["pos_embed"], (4, 4), (6, 8), num_prefix_tokens=1)
     assert torch.equal(wide.pos_embed, expected)
     assert report.lines()[1:] == ["  resized pos_embed: 4x4 -> 6x8 patches, bicubic"]
 
@@ -240,7 +240,7 @@ def test_header_of_something_else_is_refused(tmp_path: Path) -> None:
         ((0.5,) * 3, (float("inf"),) * 3, "normalisation has a std of (inf, inf, inf); it must be finite"),
         (("a", "b", "c"), (0.5,) * 3, "it must be finite numbers, one per channel"),
         ((True,) * 3, (0.5,) * 3, "it must be finite numbers, one per channel"),
-        ((0.5,) * 3, (0.5,), "normalisation has 3 means and 1 deviations; each channel needs both"),
+        ((0.5,) * 3, (0.5,), "normalisation has 3 means and 1 stds; each channel needs both"),
         ((), (), "normalisation has a mean of (); it must be finite numbers"),
     ],
 )
@@ -334,7 +334,7 @@ def test_half_precision_is_resized_in_single(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "half.pth", source="mae", num_heads=2))
     vit = ViT(replace(TINY.at(96, 64), patch_size=16))
     load_checkpoint(vit, checkpoint, Fit(resize_patch=True))
-    positions = resize_position(state["pos_embed"].float(), (4, 4), (6, 4), prefix=1)
+    positions = resize_position(state["pos_embed"].float(), (4, 4), (6, 4), num_prefix_tokens=1)
     assert torch.equal(vit.pos_embed, positions) and not torch.equal(positions, positions.half().float())
     kernel = resize_patches(state["patch_embed.proj.weight"].float(), 16)
     assert torch.equal(vit.patch_embed.proj.weight, kernel) and not torch.equal(kernel, kernel.half().float())

@@ -14,7 +14,7 @@ SIDES = st.integers(min_value=1, max_value=30)
 
 
 def test_sincos_row_by_hand() -> None:
-    table = sincos_table(8, (2, 3), prefix=1)
+    table = sincos_table(8, (2, 3), num_prefix_tokens=1)
     assert table.shape == (1, 7, 8)
     assert table.dtype == torch.float32
     assert table[0, 0].tolist() == [0.0] * 8
@@ -28,7 +28,7 @@ def test_sincos_row_by_hand() -> None:
 
 
 def test_first_half_says_the_column() -> None:
-    patches = sincos_table(16, (4, 5), prefix=0).reshape(4, 5, 16)
+    patches = sincos_table(16, (4, 5), num_prefix_tokens=0).reshape(4, 5, 16)
     assert torch.equal(patches[0, :, :8], patches[3, :, :8])  # the same in every row
     assert torch.equal(patches[:, 0, 8:], patches[:, 4, 8:])  # the same in every column
     assert not torch.equal(patches[:, 0, :8], patches[:, 1, :8])
@@ -36,18 +36,18 @@ def test_first_half_says_the_column() -> None:
 
 def test_sincos_refuses_a_width() -> None:
     with pytest.raises(ValueError, match="embed_dim 10 is not divisible by 4"):
-        sincos_table(10, (2, 2), prefix=0)
+        sincos_table(10, (2, 2), num_prefix_tokens=0)
 
 
 def test_same_grid_is_the_same_table() -> None:
     table = torch.randn(1, 1 + 6, 4)
-    assert torch.equal(resize_position(table, (2, 3), (2, 3), prefix=1), table)
+    assert torch.equal(resize_position(table, (2, 3), (2, 3), num_prefix_tokens=1), table)
 
 
 def test_transposed_grid_is_resampled() -> None:
     # as many rows, another shape: a check of the row count alone would take it for the same grid
     table = torch.randn(1, 6, 4)
-    assert not torch.equal(resize_position(table, (2, 3), (3, 2), prefix=0), table)
+    assert not torch.equal(resize_position(table, (2, 3), (3, 2), num_prefix_tokens=0), table)
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 2])
@@ -63,9 +63,9 @@ def test_equals_bicubic_interpolation(prefix: int) -> None:
 def test_bfloat16_is_resampled_in_float32() -> None:
     table = torch.randn(1, 16, 4).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        resized = resize_position(table, (4, 4), (6, 6), prefix=0)
+        resized = resize_position(table, (4, 4), (6, 6), num_prefix_tokens=0)
     assert resized.dtype == torch.bfloat16
-    assert torch.equal(resized, resize_position(table.float(), (4, 4), (6, 6), prefix=0).bfloat16())
+    assert torch.equal(resized, resize_position(table.float(), (4, 4), (6, 6), num_prefix_tokens=0).bfloat16())
 
 
 @settings(deadline=None, max_examples=60)
@@ -82,4 +82,4 @@ def test_any_grid(old: tuple[int, int], new: tuple[int, int], prefix: int) -> No
 
 def test_wrong_grid_is_refused() -> None:
     with pytest.raises(ValueError, match=r"position table has 17 rows, which is not 1 \+ 4 x 5; name the grid"):
-        resize_position(torch.zeros(1, 17, 4), (4, 5), (8, 8), prefix=1)
+        resize_position(torch.zeros(1, 17, 4), (4, 5), (8, 8), num_prefix_tokens=1)

@@ -56,7 +56,7 @@ def test_tokens_follow_the_order_of_keep() -> None:
     torch.testing.assert_close(permuted, expected, rtol=0, atol=1e-12)  # sums in another order, float64
 
 
-def test_hidden_patches_are_never_seen() -> None:
+def test_masked_patches_are_never_seen() -> None:
     vit = ViT(TINY).eval()
     image = torch.randn(2, 3, 32, 32)
     keep = torch.tensor([[0, 5, 15], [1, 2, 8]])
@@ -76,7 +76,7 @@ def test_feature_maps_of_a_wide_image(class_token: bool) -> None:
     image = torch.randn(2, 3, 24, 40)
     maps = vit.feature_maps(image, [0, 2])
     assert [tuple(m.shape) for m in maps] == [(2, 16, 3, 5)] * 2
-    tokens = vit(image)[:, vit.prefix :]  # without a final norm, the residual stream
+    tokens = vit(image)[:, vit.num_prefix_tokens :]  # without a final norm, the residual stream
     assert torch.equal(maps[1].flatten(2).transpose(1, 2), tokens)
     # row-major: patch 7 of a grid of 5 columns stands in row 1, column 2
     assert torch.equal(maps[1][:, :, 1, 2], tokens[:, 7])
@@ -109,7 +109,7 @@ def test_any_size(form: str, size: tuple[int, int]) -> None:
         tokens = vit(image)
         (last,) = vit.feature_maps(image, [2])
         assert torch.equal(tokens, vit(padded))
-    assert tokens.shape == (1, vit.prefix + rows * columns, 16)
+    assert tokens.shape == (1, vit.num_prefix_tokens + rows * columns, 16)
     assert last.shape == (1, 16, rows, columns)
     assert bool(tokens.isfinite().all())
 
@@ -163,7 +163,7 @@ def test_kept_patches_are_an_image_of_their_own(class_token: bool) -> None:
     # the kept patches side by side in one row, with the positions that they had
     strip = ViT(TINY.at(8, 32), class_token=class_token).double().eval()
     state = vit.state_dict()
-    kept_rows = [*range(vit.prefix), *(vit.prefix + patch for patch in keep)]
+    kept_rows = [*range(vit.num_prefix_tokens), *(vit.num_prefix_tokens + patch for patch in keep)]
     strip.load_state_dict({**state, "pos_embed": state["pos_embed"][:, kept_rows]})
     patches = [image[..., 8 * (n // 4) : 8 * (n // 4) + 8, 8 * (n % 4) : 8 * (n % 4) + 8] for n in keep]
     expected = strip(torch.cat(patches, dim=3))
@@ -173,7 +173,7 @@ def test_kept_patches_are_an_image_of_their_own(class_token: bool) -> None:
 
 def test_distillation_token() -> None:
     vit = ViT(replace(TINY, distilled=True)).eval()
-    assert vit.prefix == 2 and vit.pos_embed.shape == (1, 18, 16)
+    assert vit.num_prefix_tokens == 2 and vit.pos_embed.shape == (1, 18, 16)
     image = torch.randn(2, 3, 32, 32)
     tokens = vit(image)
     assert tokens.shape == (2, 18, 16)
@@ -188,7 +188,7 @@ def test_distillation_token() -> None:
     other.load_state_dict({**state, **swapped, "pos_embed": state["pos_embed"][:, rows]})
     # float32: attention sums over the tokens in another order
     torch.testing.assert_close(other(image), tokens[:, rows], rtol=1e-5, atol=1e-5)
-    assert ViT(replace(TINY, distilled=True), class_token=False).prefix == 0
+    assert ViT(replace(TINY, distilled=True), class_token=False).num_prefix_tokens == 0
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
@@ -333,7 +333,7 @@ def test_new_relative_positions_have_no_effect() -> None:
 
 def test_sincos_table_of_a_wide_architecture() -> None:
     wide = ViT(TINY.at(16, 48))
-    assert torch.equal(wide.pos_embed, sincos_table(16, (2, 6), prefix=1))
+    assert torch.equal(wide.pos_embed, sincos_table(16, (2, 6), num_prefix_tokens=1))
 
 
 def test_initial_weights() -> None:
@@ -341,6 +341,6 @@ def test_initial_weights() -> None:
     # Xavier on the patch embedding as one matrix of 3 * 8 * 8 pixels -> 64: uniform in +-sqrt(6 / (192 + 64))
     bound = math.sqrt(6 / 256)
     assert 0.99 * bound < float(vit.patch_embed.proj.weight.detach().abs().max()) <= bound
-    # 1,088 numbers of deviation 0.02: their own deviation is within 10 % (4.6 standard errors)
+    # 1,088 numbers of std 0.02: their own std is within 10 % (4.6 standard errors)
     assert float(vit.pos_embed.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert vit.pos_embed.shape == (1, 17, 64)

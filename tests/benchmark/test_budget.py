@@ -65,7 +65,7 @@ def recorded(
     write_record(study.out / (folder or f"pretrain-{arm}"), replace(done, cost=cost))
 
 
-def test_crops_of_an_image_are_passes() -> None:
+def test_crops_of_an_image_are_samples() -> None:
     config = {"run": {"length": {"value": 10, "unit": "steps"}, "batch_size": 64}}
     labels, once = Length.of("labels", config), Length.of("once", {**config, "repeats": 1})
     eight = Length.of("eight", {**config, "repeats": 8})
@@ -100,7 +100,7 @@ def test_crops_are_compared_before_a_study_runs(made: Callable[[str], Prepared])
     made(fewer.replace("mask_ratio: 0.5", "mask_ratio: 0.5, repeats: 8")).refuse()
 
 
-def test_arms_of_one_recipe_have_multiply_adds_of_their_own(made: Callable[[str], Prepared], record: Record) -> None:
+def test_arms_of_one_recipe_have_macs_of_their_own(made: Callable[[str], Prepared], record: Record) -> None:
     recorded(made(TWO), record, "high", flops=100)
     with pytest.raises(ValueError, match="multiply-adds per image of low are not known: no record of such a run"):
         made(TWO).refuse()  # the recipe of `high` is the same, its mask ratio is not

@@ -160,7 +160,7 @@ def test_a_rate_that_no_search_chose_is_refused(study: Any, record: Record) -> N
     [
         ("samples", 12800, 500, "samples_seen: "),
         ("flops", 12800, 500, None),
-        ("flops", 12800, 510, "multiply-adds of training: the pre-trainings differ by more than 1%"),
+        ("flops", 12800, 510, "MACs of training: the pre-trainings differ by more than 1%"),
         ("flops", 12800, None, "flops_per_image: not recorded of pretrain-mae"),
         ("none", 99, 1, None),
     ],

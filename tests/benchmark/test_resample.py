@@ -73,7 +73,7 @@ def test_ap_is_resampled_from_matches(study: Any, record: Any) -> None:
         (
             [{"label": 1}] * 4,
             75.0,
-            "results.jsonl: line 1: Answers needs top5, which is not there; line 2: Answers needs",
+            "results.jsonl: line 1: Predictions needs top5, which is not there; line 2: Predictions needs",
         ),
         (
             [{"label": 1, "top5": ["1"]}, {"label": True, "top5": []}] * 2,

@@ -74,9 +74,9 @@ def comparison_of(root: Path) -> Comparison:
     return compare(open_store(root, TASKS), resamples=0)
 
 
-def test_points_by_method_size_and_passes(records: Records) -> None:
+def test_points_by_method_size_and_samples(records: Records) -> None:
     points = scaling_points(comparison_of(fill(records)))
-    assert [(p.method, p.arm, p.parameters, p.passes) for p in points] == [
+    assert [(p.method, p.arm, p.parameters, p.samples_seen) for p in points] == [
         ("mae", "mae-96", 691_200, 6400),
         ("mae", "mae-192-short", 2_764_800, 3200),
         ("mae", "mae-192", 2_764_800, 6400),

@@ -33,7 +33,7 @@ def test_head_by_hand() -> None:
 def test_initial_head() -> None:
     head = Classifier(ViT(TINY), num_classes=1000, head_std=2e-5, label_smoothing=0.0).head
     assert not head.bias.any()
-    # 16,000 numbers: their deviation is within 2 % of the true one (3.6 standard errors)
+    # 16,000 numbers: their std is within 2 % of the true one (3.6 standard errors)
     assert float(head.weight.detach().std()) == pytest.approx(2e-5, rel=0.02)
 
 

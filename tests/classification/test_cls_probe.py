@@ -153,16 +153,16 @@ def test_neighbours_equal_dino() -> None:
 def test_sweep_is_sgd_by_pytorch() -> None:
     generator = torch.Generator().manual_seed(0)
     x, labels = torch.randn(40, 6, generator=generator), torch.randint(0, 3, (40,), generator=generator)
-    rates = torch.tensor([0.1, 1.0])
+    lrs = torch.tensor([0.1, 1.0])
     weight, bias = _train(
-        x, labels, peak_L=rates, classes=3, epochs=3, batch=16, generator=torch.Generator().manual_seed(5)
+        x, labels, peak_L=lrs, classes=3, epochs=3, batch=16, generator=torch.Generator().manual_seed(5)
     )
-    for number, rate in enumerate(rates.tolist()):
+    for number, lr in enumerate(lrs.tolist()):
         order = torch.Generator().manual_seed(5)
         layer = torch.nn.Linear(6, 3)
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
-        sgd = torch.optim.SGD(layer.parameters(), lr=rate, momentum=0.9)
+        sgd = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9)
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, T_max=6)
         for _ in range(3):
             permutation = torch.randperm(40, generator=order)
@@ -183,9 +183,9 @@ def test_sweep_separates_what_is_separable() -> None:
     labels = torch.arange(4).repeat(100)
     x = centres[labels] + 50 * torch.randn(400, 8, generator=generator)
     found = sweep(x[:200], labels[:200], x[200:], labels[200:], classes=4, epochs=20)
-    assert found.top1[found.chosen] == 100.0 and len(found.top1) == len(found.rates)
+    assert found.top1[found.chosen] == 100.0 and len(found.top1) == len(found.lrs)
     assert found.held_out_top1[found.chosen] == max(found.held_out_top1)
-    assert found.answers_VK.shape == (200, 4) and torch.equal(found.answers_VK[:, 0], labels[200:])
+    assert found.predictions_VK.shape == (200, 4) and torch.equal(found.predictions_VK[:, 0], labels[200:])
     with pytest.raises(ValueError, match="1 training images: a learning rate cannot be chosen"):
         sweep(x[:1], labels[:1], x[1:], labels[1:], classes=4)
 

@@ -47,7 +47,7 @@ def test_linear_logits_by_hand(config: ClassificationConfig, data: Path) -> None
         features = tokens[:, 0] if pooling == "class" else tokens[:, 1:].mean(dim=1)
         normed = (features - features.mean(dim=0)) / (features.var(dim=0, unbiased=False) + 1e-6).sqrt()
         task.model.train()
-        # float32, a sum of 16 numbers of about 1, over a deviation that may be 0.1
+        # float32, a sum of 16 numbers of about 1, over a std that may be 0.1
         torch.testing.assert_close(task.model.logits(images), normed @ task.model.head.weight.T, rtol=1e-4, atol=1e-5)
 
 

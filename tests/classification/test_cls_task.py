@@ -35,7 +35,7 @@ def test_facts(task: ClassificationTask, config: ClassificationConfig, data: Pat
     assert (facts.weights.source, facts.weights.sha256, facts.weights.lines()) == ("random", None, [])
     assert facts.architecture["embed_dim"] == 16
     assert facts.extra == {"classes": ["ant", "bee", "cow"]}
-    # by hand, multiply-adds: patches 16 * 192 * 16; a block 17 tokens * 12 * 16 ** 2 and attention 2 * 17 ** 2 * 16
+    # by hand, MACs: patches 16 * 192 * 16; a block 17 tokens * 12 * 16 ** 2 and attention 2 * 17 ** 2 * 16
     by_hand = 16 * 192 * 16 + 2 * (17 * 12 * 256 + 2 * 17 * 17 * 16)
     assert facts.flops_per_image == pytest.approx(by_hand, rel=0.05)  # fvcore counts the norms too
     (data / "train" / "notes.txt").touch()

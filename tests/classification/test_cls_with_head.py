@@ -15,7 +15,7 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.normalisation import Normalisation
 from classification.data import eval_transform
 from classification.robustness import Known, mean_top1, score_corruptions, score_folder
-from classification.with_head import classifier_of, top_answers, top_scores
+from classification.with_head import classifier_of, top_predictions, top_scores
 from engine.images.reading import find_images
 from tools import eval_cls, robustness, train_cls
 
@@ -186,7 +186,7 @@ def test_robustness_of_a_run(data: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_top_scores_by_hand() -> None:
-    results, _ = top_answers(bright, _Four(), batch_size=3, kept=[0, 1, 2, 3])  # type: ignore[arg-type]
+    results, _ = top_predictions(bright, _Four(), batch_size=3, kept=[0, 1, 2, 3])  # type: ignore[arg-type]
     assert top_scores(results) == {"top1": 75.0, "top5": 100.0}
 
 

@@ -131,7 +131,7 @@ def test_an_ablation_of_the_architecture(tmp_path: Path) -> None:
             assert (vit["position"], vit["embed_dim"]) == wanted, run
     table = (out / "table.md").read_text()
     assert "Refused" not in table and "arms differ in architecture:" in table
-    assert "Tokenizer dvae: trained on 4 image passes in " in table
+    assert "Tokenizer dvae: trained on 4 samples in " in table
     assert "| no positions | 74.9" in table
     assert (out / "scaling.png").is_file()
     rows = [row.split("|")[3:6] for row in (out / "scaling.md").read_text().splitlines() if "objects" in row]

@@ -97,7 +97,7 @@ def _state(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_shares_step_as_wholes_do_and_resume_from_each_other(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+def test_shards_step_as_wholes_do_and_resume_from_each_other(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     data = tmp_path / "data"
@@ -125,7 +125,7 @@ def test_shares_step_as_wholes_do_and_resume_from_each_other(few_scenes: ScenesI
 
 
 @pytest.mark.slow
-def test_a_momentum_encoder_follows_in_shares(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+def test_a_momentum_encoder_follows_in_shards(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(MOMENTUM)
     for strategy in ("ddp", "fsdp"):
@@ -145,7 +145,7 @@ def test_a_momentum_encoder_follows_in_shares(few_scenes: ScenesIndex, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("tool", "folder"), [("train_det", "coco"), ("train_seg", "ade20k")])
-def test_dense_tasks_train_in_shares(tool: str, folder: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+def test_dense_tasks_train_in_shards(tool: str, folder: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
     arguments = ["tiny", "--data", str(few_scenes.root / folder), "--out", str(tmp_path / "run"), "--steps", "2"]
     _run(2, [f"tools/{tool}.py", *arguments, "--batch-size", "4", "--strategy", "fsdp", "--activation-checkpointing"])
     record = read_record(tmp_path / "run")

@@ -66,7 +66,7 @@ def test_beit_starts_as_its_code_does(mae_config: MAEConfig, data: Path, tmp_pat
         drop_path=0.3,
     )
     model = pretraining.beit.task.build_task(config, data=data, init=None).model
-    # a normal of 0.02, cut off at one deviation
+    # a normal of 0.02, cut off at one std
     encoder = model.encoder
     for tensor in (model.mask_token, model.lm_head.weight, encoder.cls_token, encoder.blocks[0].attn.qkv.weight):
         assert 0.01 < largest(tensor) <= 0.02

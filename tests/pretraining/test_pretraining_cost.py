@@ -1,4 +1,4 @@
-"""What a record says of the cost of a pre-training: multiply-adds with and without a backward pass, image passes."""
+"""What a record says of the cost of a pre-training: MACs with and without a backward pass, samples seen."""
 
 import json
 from dataclasses import replace
@@ -32,7 +32,7 @@ def tokenizer(tmp_path: Path) -> str:
 
 
 def tokenizer_flops(size: int) -> int:
-    """Multiply-adds of the encoder of the tokenizer above on `size` x `size` pixels, convolution by convolution."""
+    """MACs of the encoder of the tokenizer above on `size` x `size` pixels, convolution by convolution."""
     half, quarter = (size // 2) ** 2, (size // 4) ** 2
     block = 6 * 6 * 9 + 6 * 6
     return half * (3 * 6 * 16 + block) + quarter * (6 * 6 * 16 + 2 * block + 6 * 12)
@@ -45,7 +45,7 @@ def test_the_momentum_encoder_has_no_backward_pass(mae_config: MAEConfig, data: 
     predictor = count_flops(made.model.predictor, torch.zeros(1, 8))
     assert made.facts.frozen_flops_per_image == 2 * branch
     assert made.facts.flops_per_image == 2 * (branch + predictor) + 2 * 8  # two views, and two cosines of 8 numbers
-    assert made.facts.views_per_image == 1  # both views are one image pass
+    assert made.facts.views_per_image == 1  # both views are one sample
 
 
 def test_the_tokenizer_of_beit_is_frozen_and_its_head_is_trained(
@@ -75,7 +75,7 @@ def test_the_tokenizer_of_a_target_is_frozen(mae_config: MAEConfig, data: Path, 
     assert tokens.flops_per_image - pixels.flops_per_image == 17 * 12 * (12 - 8 * 8 * 3)
 
 
-def test_crops_of_an_image_are_passes_and_leave_the_order_alone(
+def test_crops_of_an_image_are_samples_and_leave_the_order_alone(
     mae_config: MAEConfig, data: Path, tmp_path: Path
 ) -> None:
     run = replace(mae_config.run, length=Duration(4), save_every=Duration(2), keep_last=3, precision="32-true")

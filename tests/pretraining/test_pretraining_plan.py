@@ -1,4 +1,4 @@
-"""Plans of pre-training: parameters and multiply-adds by hand, and against what the methods really compute."""
+"""Plans of pre-training: parameters and MACs by hand, and against what the methods really compute."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_beit_plans_twice_at_relative_positions(mae_config: MAEConfig, tokenizer
 
 
 def _decoder(a: ViTConfig, outputs: int) -> int:
-    """Multiply-adds of a decoder of one block of width 12."""
+    """MACs of a decoder of one block of width 12."""
     return T * (12 * 12 * 12 + 12 * outputs) + 2 * T * T * 12
 
 

@@ -1,4 +1,4 @@
-"""Mean and deviation of one's own images, by hand; and how they travel."""
+"""Mean and std of one's own images, by hand; and how they travel."""
 
 import json
 import math
@@ -111,7 +111,7 @@ def test_they_travel(mae_config: MAEConfig, data: Path, tmp_path: Path, capsys: 
     assert config.normalisation == of(data / "train").normalisation
     assert "statistics of 6 of 6 training images: mean (0.4" in capsys.readouterr().out
     task = build_task(config, data=data, init=None)
-    # views of training images have zero mean and unit deviation; of four crops of noise, up to their choice
+    # views of training images have zero mean and unit std; of four crops of noise, up to their choice
     views = np.stack([task.val_data[i][0].numpy() for i in range(4)])
     assert abs(views.mean()) < 0.05 and abs(views.std() - 1) < 0.15
     fit(task, config, recipe="tiny", out=out)
@@ -137,7 +137,7 @@ def test_refused(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         with_statistics(continued, data=data, out=tmp_path, resume=False, init=None)
     (tmp_path / "config.json").write_text(json.dumps({"config": {"normalisation": None}}))
-    with pytest.raises(ValueError, match=r"config\.json: states no mean and deviation, so the run was not begun with"):
+    with pytest.raises(ValueError, match=r"config\.json: states no mean and std, so the run was not begun with"):
         with_statistics(asked, data=data, out=tmp_path, resume=True, init=None)
 
 

@@ -38,7 +38,9 @@ def relabel(path: Path, value: int, dtype: type = np.uint8) -> None:
 def read(folder: Path, index: int = 0) -> dict:
     """One evaluation sample."""
     opened = open_folder(folder)
-    return PairedImages(opened.train.pairs, opened.classes, val_pipeline(opened.train.coding, resize=(40, 32)))[index]
+    return PairedImages(opened.train.pairs, opened.classes, val_pipeline(opened.train.label_mapping, resize=(40, 32)))[
+        index
+    ]
 
 
 def test_open_folder(write_folder) -> None:
@@ -150,7 +152,7 @@ def test_colour_coded_label_map(write_folder) -> None:
     with pytest.raises(ValueError, match=message):
         open_folder(folder)
     Image.open(folder / "annotations" / "training" / "1.png").convert("RGB").save(labels(folder))
-    with pytest.raises(ValueError, match=r"the colour ones equal: a grey map saved in colour"):
+    with pytest.raises(ValueError, match=r"the colour ones equal: a greyscale map saved in colour"):
         open_folder(folder)
     Image.fromarray(np.zeros((32, 40), dtype=np.float32)).save(labels(folder).with_suffix(".tif"))
     labels(folder).with_suffix(".tif").rename(labels(folder))
@@ -205,7 +207,7 @@ def test_images_of_one_pixel_and_of_one_row(write_folder, size: tuple[int, int])
     assert sample["data_samples"].gt_sem_seg.shape == size[::-1]
     assert min(sample["inputs"].shape) >= 1 and max(sample["inputs"].shape) == (32 if size == (1, 1) else 40)
     pipeline = train_pipeline(
-        opened.train.coding, crop=(64, 64), resize=(40, 32), resize_ratio=(0.5, 2.0), cat_max_ratio=0.75
+        opened.train.label_mapping, crop=(64, 64), resize=(40, 32), resize_ratio=(0.5, 2.0), cat_max_ratio=0.75
     )
     data = PairedImages(opened.train.pairs, opened.classes, pipeline)
     for seed in range(5):  # a crop larger than the image takes what there is; the model's preprocessor pads it

@@ -32,7 +32,7 @@ def write(root: Path, maps: Mapping[str, list[int]], images: list[str]) -> None:
 
 def decoded(folder: SegmentationFolder, index: int = 0) -> list[int]:
     """The classes of a training image's row."""
-    data = PairedImages(folder.train.pairs, folder.classes, val_pipeline(folder.train.coding, resize=(8, 8)))
+    data = PairedImages(folder.train.pairs, folder.classes, val_pipeline(folder.train.label_mapping, resize=(8, 8)))
     return data[index]["data_samples"].gt_sem_seg.data[0, 0].tolist()
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from engine.images.reading import read_reduced
 from segmentation.data.check import check_ade20k
-from segmentation.evaluation.answers import draw_overlay, pixels_of
 from segmentation.evaluation.counts import write_per_class
 from segmentation.evaluation.pictures import draw_confusion, drawn_at, thinned
+from segmentation.evaluation.predictions import draw_overlay, pixels_of
 
 
 def test_table_of_classes_by_hand(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from engine.runs.predict import Predicts
 from engine.training.seeding import seed_all
 from files.typed import from_json
 from segmentation.config import SegmentationConfig, SlideConfig
-from segmentation.evaluation.answers import as_values, from_values
+from segmentation.evaluation.predictions import as_values, from_values
 from segmentation.host import MODELS
 from segmentation.model.backbone import MAETransferViT
 from segmentation.recipes import RECIPES

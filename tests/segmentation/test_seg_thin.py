@@ -8,13 +8,13 @@ from PIL import Image
 
 from engine.images.file import VARIABLE, UnreadableImageError
 from engine.training.seeding import seeded
-from segmentation.data.labels import IGNORED, Coding
+from segmentation.data.labels import IGNORED, LabelMapping
 from segmentation.data.mapping import image_pipeline, train_pipeline, val_pipeline
-from segmentation.evaluation.answers import draw_overlay
+from segmentation.evaluation.predictions import draw_overlay
 
 SIZES = [(12, 2400), (2400, 12), (1, 1), (1, 5000), (5000, 1)]  # height, width
 PALETTE = np.array([[10, 20, 30], [200, 20, 30]], np.uint8)
-PLAIN = Coding((0, 1, *[IGNORED] * 254), "")
+PLAIN = LabelMapping((0, 1, *[IGNORED] * 254), "")
 
 
 @pytest.fixture(params=SIZES, ids=str)

@@ -133,7 +133,7 @@ def test_inspect_gives_every_flag_that_the_file_needs(tmp_path: Path, capsys: py
     assert main(["inspect", str(tmp_path / "deit3.pth")]) == 0
     text = capsys.readouterr().out
     assert "--init-source SOURCE --init-architecture file  # train_cls.py" in text
-    assert "timm: timm vit_*" in text and "3 heads, pixels of mean 0.485, 0.456, 0.406 and deviation" in text
+    assert "timm: timm vit_*" in text and "3 heads, pixels of mean 0.485, 0.456, 0.406 and std" in text
 
 
 class Counted:

@@ -45,7 +45,9 @@ def tokens_of(
 ) -> Tensor:
     """Our ViT's tokens with the weights of the file."""
     checkpoint = read_checkpoint(declared(path=path))
-    vit = ViT(checkpoint.architecture.at(size, size), class_token=checkpoint.prefix > 0, final_norm=final_norm)
+    vit = ViT(
+        checkpoint.architecture.at(size, size), class_token=checkpoint.num_prefix_tokens > 0, final_norm=final_norm
+    )
     load_checkpoint(vit.double(), checkpoint)
     with torch.no_grad():
         return vit(image(size))
@@ -118,7 +120,7 @@ def test_another_size_differs_from_timm_by_its_antialias_alone(
             return other.forward_features(image(used_at))
 
     torch.testing.assert_close(tokens, resized(antialias=False), rtol=0, atol=TOLERANCE)
-    # on tokens of deviation 0.26, for a table of noise; 5%: the generator gives the same numbers, kernels may not
+    # on tokens of std 0.26, for a table of noise; 5%: the generator gives the same numbers, kernels may not
     found = (tokens - resized(antialias=True)).abs().max().item()
     assert found == pytest.approx(difference, rel=0.05)
 
@@ -137,7 +139,7 @@ def test_deits_training_checkpoint_gives_model_and_not_the_average(tmp_path: Pat
     }
     torch.save(content, tmp_path / "checkpoint.pth")
     checkpoint = read_checkpoint(DECLARED(path=tmp_path / "checkpoint.pth"))
-    assert checkpoint.architecture.distilled and checkpoint.prefix == 2
+    assert checkpoint.architecture.distilled and checkpoint.num_prefix_tokens == 2
     assert all(torch.equal(checkpoint.state[name], tensor) for name, tensor in model.state_dict().items())
     beside = [line.partition(":")[0] for line in checkpoint.dropped]
     assert beside == ["optimizer", "lr_scheduler", "epoch", "model_ema", "scaler", "args"]

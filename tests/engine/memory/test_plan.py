@@ -1,4 +1,4 @@
-"""The planner: bytes and multiply-adds by hand, fake against real tensors, what fits."""
+"""The planner: bytes and MACs by hand, fake against real tensors, what fits."""
 
 import copy
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_a_linear_layer_by_hand() -> None:
     matrix = 4 * 1000 * 500
     assert (found.parameters, found.trained) == (500_000, 500_000)
     step_number = 4
-    assert (found.weights, found.gradients, found.average) == (matrix, matrix, 0)
+    assert (found.weights, found.gradients, found.ema) == (matrix, matrix, 0)
     assert found.moments == 2 * matrix + step_number
     # the input is kept for the gradient of the weights; the loss is a number
     assert 4 * 8 * 1000 <= found.activations <= 4 * 8 * 1000 + 64
@@ -53,9 +53,9 @@ def test_a_linear_layer_by_hand() -> None:
     assert 4 * matrix < found.peak < 4 * matrix + 2 * 4 * 8 * (1000 + 500)
 
 
-def test_average_and_shares_are_counted() -> None:
+def test_ema_and_shards_are_counted() -> None:
     found = footprint(_linear(replace(RUN, ema_decay=0.9)), images=1, precision="32-true")
-    assert found.average == 4 * 500_000
+    assert found.ema == 4 * 500_000
     assert found.on_each_of(1) == found.peak
     states = 5 * 4 * 500_000 + 4  # five matrices and AdamW's step number
     assert found.peak - found.on_each_of(5) == states - states // 5
@@ -88,7 +88,7 @@ def test_fake_tensors_count_as_real_ones_do(saving: bool) -> None:
     assert (found.activations, found.peak) == _measured(64, saving=saving)
 
 
-def test_multiply_adds_are_fvcores_without_norms() -> None:
+def test_macs_are_fvcores_without_norms() -> None:
     """fvcore counts layer norms too, 5 per element: 7 norms of 17 x 32."""
     norms = 7 * 5 * 17 * 32
     with torch.no_grad():
@@ -124,26 +124,26 @@ def test_kernels_of_a_gpu_keep_no_scores(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_largest_equal_split_that_fits() -> None:
     needs = {n: footprint(_vit(), images=n, precision="32-true").peak for n in (2, 4, 8)}
     fit, planned = fit_into(
-        _vit(), batch_size=16, memory=needs[4] + 1, devices=2, precision="32-true", shares=1, least=1
+        _vit(), batch_size=16, memory=needs[4] + 1, devices=2, precision="32-true", shards=1, least=1
     )
     assert (fit.images, fit.accumulate, fit.footprint.peak) == (4, 2, needs[4])
     assert planned.run.batch_size == 16
-    whole, _ = fit_into(_vit(), batch_size=16, memory=MANY, devices=2, precision="32-true", shares=1, least=1)
+    whole, _ = fit_into(_vit(), batch_size=16, memory=MANY, devices=2, precision="32-true", shards=1, least=1)
     assert (whole.images, whole.accumulate) == (8, 1)
 
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match=r"2 image\(s\) need .* GiB of a device.*--activation-checkpointing"):
-        fit_into(_vit(), batch_size=16, memory=1000, devices=2, precision="32-true", shares=1, least=2)
+        fit_into(_vit(), batch_size=16, memory=1000, devices=2, precision="32-true", shards=1, least=2)
     with pytest.raises(ValueError, match="a batch of 16 images cannot be shared by 3 devices"):
-        fit_into(_vit(), batch_size=16, memory=MANY, devices=3, precision="32-true", shares=1, least=1)
+        fit_into(_vit(), batch_size=16, memory=MANY, devices=3, precision="32-true", shards=1, least=1)
 
 
 def test_hours_by_hand() -> None:
-    fit, planned = fit_into(_linear(), batch_size=16, memory=MANY, devices=2, precision="32-true", shares=1, least=1)
+    fit, planned = fit_into(_linear(), batch_size=16, memory=MANY, devices=2, precision="32-true", shards=1, least=1)
     devices = Devices(gpus=2, memory=MANY, precision="32-true", tflops=1e-6, utilisation=0.5)
-    # 160 images x 1e6 multiply-adds x 2 operations / (2 GPUs x 1e6 x 0.5 per second) = 320 s
-    assert any("10 steps, 160 image passes: 0.1 hours, 0 GPU-hours" in one for one in told(planned, fit, devices))
+    # 160 images x 1e6 MACs x 2 operations / (2 GPUs x 1e6 x 0.5 per second) = 320 s
+    assert any("10 steps, 160 samples seen: 0.1 hours, 0 GPU-hours" in one for one in told(planned, fit, devices))
     unknown = Devices(gpus=2, memory=MANY, precision="32-true", tflops=None, utilisation=0.5)
     assert "hours need the rate of a GPU (--tflops)" in told(planned, fit, unknown)[-1]
     epochs = Plannable(model=planned.model, run=replace(RUN, length=Duration(3, "epochs")), loss=planned.loss)
@@ -151,7 +151,7 @@ def test_hours_by_hand() -> None:
 
 
 def told(planned: Plannable, fit: object, devices: Devices) -> list[str]:
-    return lines(planned, fit, devices, images=None, shares=1)  # type: ignore[arg-type]
+    return lines(planned, fit, devices, images=None, shards=1)  # type: ignore[arg-type]
 
 
 def test_live_memory_follows_tensors() -> None:

@@ -33,6 +33,6 @@ def test_pixels_are_normalised_in_the_file_and_the_batch_is_free(tmp_path: Path)
 
 def test_an_answer_that_differs_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.runs.export, "TOLERANCE", -1.0)
-    with pytest.raises(ValueError, match=r"m\.onnx: not written, ONNX Runtime's answer differs .* another --opset"):
+    with pytest.raises(ValueError, match=r"m\.onnx: not written, ONNX Runtime's output differs .* another --opset"):
         export_onnx(means(), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

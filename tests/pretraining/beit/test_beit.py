@@ -77,7 +77,7 @@ def tokenizer_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(mae_config: MAEConfig, tokenizer_file: Path) -> BEiTConfig:
-    """Sixteen patches of which six are hidden."""
+    """Sixteen patches of which six are masked."""
     return BEiTConfig(
         backbone=TINY,
         run=mae_config.run,
@@ -89,7 +89,7 @@ def config(mae_config: MAEConfig, tokenizer_file: Path) -> BEiTConfig:
 
 
 def test_loss_and_accuracy_by_hand() -> None:
-    # one image, two hidden patches: sure of the right token; torn between two tokens, the first of which is not it
+    # one image, two masked patches: sure of the right token; torn between two tokens, the first of which is not it
     logits = torch.tensor([[[0.0, 50.0, 0.0], [0.0, 0.0, -50.0]]])
     made = TokenPrediction(logits, torch.tensor([[1, 1]]))
     assert made.loss_BM.tolist()[0] == pytest.approx([0.0, math.log(2)])
@@ -102,7 +102,7 @@ def test_untrained_model_knows_nothing() -> None:
     assert float(one(a_batch())["cross_entropy"].detach()) == pytest.approx(math.log(12), rel=1e-6)
 
 
-def test_loss_is_that_of_the_hidden_patches() -> None:
+def test_loss_is_that_of_the_masked_patches() -> None:
     one = model().eval()
     image_BCHW, pixel_BCHW, mask_BN, _ = batch = a_batch(3)
     token_BN = one.tokenizer.tokens(pixel_BCHW).flatten(1)
@@ -112,14 +112,14 @@ def test_loss_is_that_of_the_hidden_patches() -> None:
     torch.testing.assert_close(one(batch)["cross_entropy"], torch.stack(by_hand).mean())  # float32, order of summing
 
 
-def test_prediction_never_sees_hidden_pixels() -> None:
+def test_prediction_never_sees_masked_pixels() -> None:
     one = model().eval()
     image_BCHW, pixel_BCHW, mask_BN, _ = a_batch()
-    hidden = mask_BN.view(2, 1, 4, 4).repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
-    other = torch.where(hidden, torch.randn_like(image_BCHW), image_BCHW)
+    masked = mask_BN.view(2, 1, 4, 4).repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    other = torch.where(masked, torch.randn_like(image_BCHW), image_BCHW)
     made, again = (one.predict(image, pixel_BCHW, mask_BN).logit_BMV for image in (image_BCHW, other))
     assert torch.equal(made, again)
-    visible_BCHW = torch.where(hidden, image_BCHW, other + 1)
+    visible_BCHW = torch.where(masked, image_BCHW, other + 1)
     assert not torch.equal(made, one.predict(visible_BCHW, pixel_BCHW, mask_BN).logit_BMV)
 
 
@@ -154,7 +154,7 @@ def test_bfloat16_autocast() -> None:
 def test_initial_weights_are_beits() -> None:
     encoder = ViT(replace(TINY, embed_dim=64, depth=3))
     initialise_encoder(encoder)
-    # a normal cut off at one deviation has 0.54 of it
+    # a normal cut off at one std has 0.54 of it
     for number in range(3):
         block = encoder.blocks[number]
         for weight, scale in (
@@ -292,8 +292,8 @@ def test_predicted_tokens_are_pasted() -> None:
     one = model().eval()
     image_BCHW, pixel_BCHW, mask_BN, _ = a_batch()
     masked, true, made = drawn_tokens(one, image_BCHW, pixel_BCHW, mask_BN)
-    hidden = mask_BN.view(2, 1, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).expand(-1, 3, -1, -1)
-    assert (masked[hidden] == 0.5).all() and torch.equal(masked[~hidden], pixel_BCHW[~hidden])
+    masked = mask_BN.view(2, 1, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).expand(-1, 3, -1, -1)
+    assert (masked[masked] == 0.5).all() and torch.equal(masked[~masked], pixel_BCHW[~masked])
     token_Bhw = one.tokenizer.tokens(pixel_BCHW)
     assert torch.equal(true, one.tokenizer.decode(token_Bhw))
     nn.init.zeros_(one.lm_head.weight)

@@ -31,8 +31,8 @@ class Scripted(random.Random):
         return int(self.numbers.pop(0))
 
 
-def masked(generator: random.Random, *, grid: tuple[int, int] = (6, 6), hidden: int = 10, smallest: int = 4) -> Tensor:
-    return block_mask(grid, hidden=hidden, smallest=smallest, least_aspect=0.25, generator=generator)
+def masked(generator: random.Random, *, grid: tuple[int, int] = (6, 6), masked: int = 10, smallest: int = 4) -> Tensor:
+    return block_mask(grid, masked=masked, smallest=smallest, least_aspect=0.25, generator=generator)
 
 
 def test_two_rectangles_by_hand() -> None:
@@ -48,7 +48,7 @@ def test_two_rectangles_by_hand() -> None:
     ]
     log4 = math.log(4)  # aspects from 1/4 to 4, uniform in the logarithm
     assert [question[1:] for question in generator.asked[:4]] == [(4, 10), (-log4, log4), (0, 3), (0, 4)]
-    assert generator.asked[4][1:] == (4, 4)  # four are left to hide
+    assert generator.asked[4][1:] == (4, 4)  # four are left to mask
 
 
 def test_a_rectangle_that_hides_too_many_or_none_is_drawn_again() -> None:
@@ -60,16 +60,16 @@ def test_a_rectangle_that_hides_too_many_or_none_is_drawn_again() -> None:
 
 def test_a_rectangle_as_high_as_the_grid_is_drawn_again() -> None:
     # area 9 at aspect 4 is 6 x 2 (1.5 rounds to even), as high as the grid: no place is asked for
-    mask = masked(Scripted(9.0, 1.386294, 9.0, 0.0, 3, 3, 4.0, 0.0, 0, 0), hidden=13)
+    mask = masked(Scripted(9.0, 1.386294, 9.0, 0.0, 3, 3, 4.0, 0.0, 0, 0), masked=13)
     assert mask[3:, 3:].all() and mask[:2, :2].all() and mask.sum() == 13
 
 
 def test_what_no_rectangle_hides_is_filled_with_single_patches() -> None:
     # 2 x 2, then ten times the same place, which adds none
     script = [4.0, 0.0, 0, 0] * 11
-    mask = masked(Scripted(*script), hidden=7)
+    mask = masked(Scripted(*script), masked=7)
     assert mask.sum() == 7 and mask[:2, :2].all()
-    assert torch.equal(mask, masked(Scripted(*script), hidden=7))  # the generator decides on the three
+    assert torch.equal(mask, masked(Scripted(*script), masked=7))  # the generator decides on the three
 
 
 @settings(deadline=None, max_examples=100)
@@ -87,12 +87,12 @@ def test_every_mask_hides_exactly_as_many(
     patches = rows * columns
     if patches < 2:
         return
-    hidden = 1 + int(share * (patches - 2))
-    smallest = 1 + int(least * (hidden - 1))
-    numbers = {"hidden": hidden, "smallest": smallest, "least_aspect": aspect}
+    masked = 1 + int(share * (patches - 2))
+    smallest = 1 + int(least * (masked - 1))
+    numbers = {"masked": masked, "smallest": smallest, "least_aspect": aspect}
     check_blocks((rows, columns), **numbers)  # type: ignore[arg-type]
     mask = block_mask((rows, columns), generator=random.Random(seed), **numbers)  # type: ignore[arg-type]
-    assert mask.shape == (rows, columns) and mask.sum() == hidden
+    assert mask.shape == (rows, columns) and mask.sum() == masked
     again = block_mask((rows, columns), generator=random.Random(seed), **numbers)  # type: ignore[arg-type]
     assert torch.equal(mask, again)
 
@@ -105,18 +105,18 @@ def test_masks_equal_those_of_flava() -> None:
     for seed in range(100):
         random.seed(seed)  # FLAVA draws from the global generator
         expected = theirs().bool()
-        mask = block_mask((14, 14), hidden=75, smallest=16, least_aspect=0.3, generator=random.Random(seed))
+        mask = block_mask((14, 14), masked=75, smallest=16, least_aspect=0.3, generator=random.Random(seed))
         assert mask[expected].all()
         full += torch.equal(mask, expected)
     assert full > 50  # about two thirds of its masks have all 75
 
 
-def test_hidden_patches_lie_in_blocks() -> None:
+def test_masked_patches_lie_in_blocks() -> None:
     generator = random.Random(0)
     masks = [
-        block_mask((14, 14), hidden=75, smallest=16, least_aspect=0.3, generator=generator).float() for _ in range(50)
+        block_mask((14, 14), masked=75, smallest=16, least_aspect=0.3, generator=generator).float() for _ in range(50)
     ]
-    # the share of hidden right-hand neighbours of hidden patches: 74 / 195 if patches were drawn one by one
+    # the share of masked right-hand neighbours of masked patches: 74 / 195 if patches were drawn one by one
     beside = sum(float((m[:, 1:] * m[:, :-1]).sum() / m[:, :-1].sum()) for m in masks) / len(masks)
     assert beside > 0.7
 
@@ -124,9 +124,9 @@ def test_hidden_patches_lie_in_blocks() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden": 64}, "masked_patches is 64 and the ViT has 8 x 8 = 64 patches; hide at least 1 and leave at least "
-         "1 visible (BEiT hides 75 of 196, here about 24)."),
-        ({"hidden": 0}, "masked_patches is 0"),
+        ({"masked": 64}, "masked_patches is 64 and the ViT has 8 x 8 = 64 patches; mask at least 1 and leave at least "
+         "1 visible (BEiT masks 75 of 196, here about 24)."),
+        ({"masked": 0}, "masked_patches is 0"),
         ({"smallest": 25}, "min_block is 25; it must be from 1 to the 24 masked_patches."),
         ({"smallest": 0}, "min_block is 0"),
         ({"least_aspect": 0.0}, "min_aspect is 0.0; it must be above 0 and at most 1 (BEiT's is 0.3)."),
@@ -134,6 +134,6 @@ def test_hidden_patches_lie_in_blocks() -> None:
     ],
 )  # fmt: skip
 def test_numbers_that_mask_nothing(changes: dict[str, float], message: str) -> None:
-    numbers = {"hidden": 24, "smallest": 5, "least_aspect": 0.3, **changes}
+    numbers = {"masked": 24, "smallest": 5, "least_aspect": 0.3, **changes}
     with pytest.raises(ValueError, match=re.escape(message)):
         check_blocks((8, 8), **numbers)  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_normalised_target_by_hand() -> None:
     # 1, 2, 3, 6: mean 3, unbiased variance (4 + 1 + 0 + 9) / 3
     spread = (14 / 3 + 1e-6) ** 0.5
     assert statistics.mean.flatten().tolist() == [3.0, 7.0]
-    assert statistics.deviation.flatten().tolist() == pytest.approx([spread, 1e-3])
+    assert statistics.std.flatten().tolist() == pytest.approx([spread, 1e-3])
     assert target[0, 0].tolist() == pytest.approx([-2 / spread, -1 / spread, 0, 3 / spread])
     assert target[0, 1].tolist() == [0.0] * 4  # a flat patch is all zero, not NaN
 
@@ -90,7 +90,7 @@ def test_loss_by_hand() -> None:
     torch.nn.init.constant_(model.decoder_pred.bias, 1.0)  # every predicted pixel is 1
     noise = torch.arange(16.0).flip(0)[None]  # the last four patches stay visible
     image = torch.zeros(1, 3, 32, 32)
-    image[..., :24, :] = 3.0  # hidden: an error of 2
+    image[..., :24, :] = 3.0  # masked: an error of 2
     image[..., 24:, :] = 50.0  # visible: not counted
     made = model.reconstruct(image, noise)
     assert made.mask_BN.tolist() == [[True] * 12 + [False] * 4]
@@ -98,7 +98,7 @@ def test_loss_by_hand() -> None:
     assert model((image, noise, ["a"]))["reconstruction"].item() == 4.0
 
 
-def test_only_hidden_patches_are_learned_from() -> None:
+def test_only_masked_patches_are_learned_from() -> None:
     model = autoencoder()
     predictions: list[Tensor] = []
 
@@ -115,20 +115,20 @@ def test_only_hidden_patches_are_learned_from() -> None:
     touched = gradient[:, 1:].abs().sum(dim=2) > 0
     assert torch.equal(touched, made.mask_BN)
     assert not gradient[:, 0].any()  # the class token's prediction is dropped
-    # by hand over the hidden patches alone, each image by itself
+    # by hand over the masked patches alone, each image by itself
     target = model.target(model.patches(image))
     for row in range(2):
-        hidden = made.mask_BN[row]
-        by_hand = (made.prediction_BNP[row][hidden] - target[row][hidden]).square().mean()
+        masked = made.mask_BN[row]
+        by_hand = (made.prediction_BNP[row][masked] - target[row][masked]).square().mean()
         torch.testing.assert_close(made.loss_B[row], by_hand)  # float32, another order of summing
 
 
-def test_prediction_never_sees_hidden_pixels() -> None:
+def test_prediction_never_sees_masked_pixels() -> None:
     model = autoencoder()
     image, noise = torch.randn(1, 3, 32, 32), torch.rand(1, 16)
     made = model.reconstruct(image, noise)
-    hidden = unpatchify(made.mask_BN[:, :, None].expand(-1, -1, 192), patch=8, grid=(4, 4))
-    other = torch.where(hidden, torch.randn_like(image), image)
+    masked = unpatchify(made.mask_BN[:, :, None].expand(-1, -1, 192), patch=8, grid=(4, 4))
+    other = torch.where(masked, torch.randn_like(image), image)
     again = model.reconstruct(other, noise)
     assert torch.equal(again.prediction_BNP, made.prediction_BNP)
     assert not torch.equal(again.loss_B, made.loss_B)
@@ -159,7 +159,7 @@ def test_wide_image() -> None:
     made = model.reconstruct(torch.randn(2, 3, 16, 48), torch.rand(2, 12))
     assert made.prediction_BNP.shape == (2, 12, 192)
     assert made.mask_BN.sum(dim=1).tolist() == [9, 9]
-    assert torch.equal(model.decoder_pos_embed, sincos_table(12, (2, 6), prefix=1))
+    assert torch.equal(model.decoder_pos_embed, sincos_table(12, (2, 6), num_prefix_tokens=1))
 
 
 @pytest.mark.parametrize("source", ["true", "visible"])
@@ -168,13 +168,13 @@ def test_visible_patches_are_pasted(normalise_target: bool, source: StatisticsOf
     model = autoencoder(TINY.at(32, 48), normalise_target=normalise_target).eval()
     image, noise = torch.randn(2, 3, 32, 48), torch.rand(2, 24)
     made = pasted(model, image, noise, source=source)
-    hidden = unpatchify(model.reconstruct(image, noise).mask_BN[:, :, None].expand(-1, -1, 192), patch=8, grid=(4, 6))
-    assert torch.equal(made.masked.isnan(), hidden)
-    assert torch.equal(made.masked[~hidden], image[~hidden])
-    assert torch.equal(made.pasted[~hidden], image[~hidden])
-    assert torch.equal(made.pasted[hidden], made.predicted[hidden])
+    masked = unpatchify(model.reconstruct(image, noise).mask_BN[:, :, None].expand(-1, -1, 192), patch=8, grid=(4, 6))
+    assert torch.equal(made.masked.isnan(), masked)
+    assert torch.equal(made.masked[~masked], image[~masked])
+    assert torch.equal(made.pasted[~masked], image[~masked])
+    assert torch.equal(made.pasted[masked], made.predicted[masked])
     assert made.predicted.isfinite().all()
-    assert not torch.isclose(made.pasted[hidden], image[hidden]).all()
+    assert not torch.isclose(made.pasted[masked], image[masked]).all()
 
 
 def test_perfect_prediction_is_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,13 +188,13 @@ def test_perfect_prediction_is_the_image(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_captions_say_whose_statistics() -> None:
-    hidden = "the loss is of hidden patches, so what is predicted of visible ones means nothing"
+    masked = "the loss is of masked patches, so what is predicted of visible ones means nothing"
     assert caption(autoencoder()).splitlines() == [
-        "target normalised per patch; put back: mean and deviation of the true patches, which it never saw",
-        hidden,
+        "target normalised per patch; put back: mean and std of the true patches, which it never saw",
+        masked,
     ]
-    assert "average mean and deviation of the image's visible patches" in caption(autoencoder(), "visible")
-    assert caption(autoencoder(normalise_target=False)) == hidden
+    assert "average mean and std of the image's visible patches" in caption(autoencoder(), "visible")
+    assert caption(autoencoder(normalise_target=False)) == masked
     assert caption(autoencoder(normalise_target=False, variant=Variant(loss_on="all"))) == ""
 
 
@@ -214,7 +214,7 @@ def test_mask_tokens_in_the_encoder() -> None:
     image, noise = torch.randn(1, 3, 32, 32), torch.rand(1, 16)
     made = model.reconstruct(image, noise)
     mask = made.mask_BN
-    # by hand: an image whose hidden patches project to the mask token
+    # by hand: an image whose masked patches project to the mask token
     encoder = model.encoder
     tokens = encoder.patch_embed(image).flatten(1, 2)
     tokens[mask] = model.mask_token[0]
@@ -226,16 +226,16 @@ def test_mask_tokens_in_the_encoder() -> None:
     x = model.decoder_embed(encoder.norm(x)) + model.decoder_pos_embed
     x = model.decoder_pred(model.decoder_norm(model.decoder_blocks[0](x)))
     torch.testing.assert_close(made.prediction_BNP, x[:, 1:], rtol=1e-5, atol=1e-6)  # float32
-    hidden = unpatchify(mask[:, :, None].expand(-1, -1, 192), patch=8, grid=(4, 4))
-    again = model.reconstruct(torch.where(hidden, torch.randn_like(image), image), noise)
-    assert torch.equal(again.prediction_BNP, made.prediction_BNP)  # hidden pixels are not seen
+    masked = unpatchify(mask[:, :, None].expand(-1, -1, 192), patch=8, grid=(4, 4))
+    again = model.reconstruct(torch.where(masked, torch.randn_like(image), image), noise)
+    assert torch.equal(again.prediction_BNP, made.prediction_BNP)  # masked pixels are not seen
 
 
-def test_without_decoder_positions_hidden_patches_are_one() -> None:
+def test_without_decoder_positions_masked_patches_are_one() -> None:
     model = autoencoder(variant=Variant(decoder_position="none"))
     made = model.reconstruct(torch.randn(1, 3, 32, 32), torch.rand(1, 16))
-    hidden = made.prediction_BNP[made.mask_BN]
-    torch.testing.assert_close(hidden, hidden[:1].expand_as(hidden), rtol=1e-5, atol=1e-6)
+    masked = made.prediction_BNP[made.mask_BN]
+    torch.testing.assert_close(masked, masked[:1].expand_as(masked), rtol=1e-5, atol=1e-6)
     learned = autoencoder(variant=Variant(decoder_position="learned"))
     assert isinstance(learned.decoder_pos_embed, nn.Parameter) and learned.decoder_pos_embed.requires_grad
     different = learned.reconstruct(torch.randn(1, 3, 32, 32), torch.rand(1, 16))

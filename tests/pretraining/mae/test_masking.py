@@ -33,8 +33,8 @@ def test_nothing_kept() -> None:
         kept_count(16, 0.95)
 
 
-def test_nothing_hidden() -> None:
-    with pytest.raises(ValueError, match=r"mask_ratio 1e-17 hides none of 16 patches; raise it"):
+def test_nothing_masked() -> None:
+    with pytest.raises(ValueError, match=r"mask_ratio 1e-17 masks none of 16 patches; raise it"):
         kept_count(16, 1e-17)
 
 
@@ -101,7 +101,7 @@ def test_blocks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pretraining.mae.masking.block_mask", corner)
     assert visible((4, 4), 0.75, "block").tolist() == [[False] * 4] * 3 + [[True] * 4]
     # BEiT's least area is 16 of 196 patches: 1 of 16
-    assert (asked["hidden"], asked["smallest"], asked["least_aspect"]) == (12, 1, 0.3)
+    assert (asked["masked"], asked["smallest"], asked["least_aspect"]) == (12, 1, 0.3)
 
 
 def test_blocks_hang_together() -> None:

@@ -248,7 +248,7 @@ def test_what_differs_is_noted(config: MAEConfig, data: Path, tmp_path: Path) ->
     ("changes", "options", "said"),
     [
         ({"arguments": {"norm_pix_loss": False}}, {}, r"norm_pix_loss=False, .* add --target pixels"),
-        ({"epoch": 5}, {}, r"has 6 passes behind it, and the run is over after 6 epochs"),
+        ({"epoch": 5}, {}, r"has 6 epochs behind it, and the run is over after 6 epochs"),
         ({}, {"decoder_depth": 2}, r"its model is not the recipe's: 12 parameters differ .*decoder_blocks\.1"),
         (
             {"optimizer": {"state": {}, "param_groups": [{"params": [0]}]}},

@@ -59,10 +59,10 @@ def test_statistics_by_hand() -> None:
     patches = torch.tensor([[[1.0, 3.0], [10.0, 10.0], [0.0, 8.0]]])
     own = patch_statistics(patches)
     assert own.mean.flatten().tolist() == [2.0, 10.0, 4.0]
-    assert own.deviation.flatten().tolist() == pytest.approx([2**0.5, 1e-3, 32**0.5])
+    assert own.std.flatten().tolist() == pytest.approx([2**0.5, 1e-3, 32**0.5])
     visible = visible_statistics(patches, torch.tensor([[False, True, False]]))
     assert visible.mean.flatten().tolist() == [3.0]
-    assert visible.deviation.flatten().tolist() == pytest.approx([(2**0.5 + 32**0.5) / 2])
+    assert visible.std.flatten().tolist() == pytest.approx([(2**0.5 + 32**0.5) / 2])
 
 
 @pytest.mark.parametrize("normalise", [True, False])

@@ -75,11 +75,11 @@ def test_model_by_hand() -> None:
     torch.nn.init.zeros_(model.decoder_pred.weight)
     with torch.no_grad():
         model.decoder_pred.bias.copy_(torch.tensor([0.0, 0.0, math.log(2)]))  # light everywhere, by a half
-    image, noise = quarters(0.0, 0.5, 1.0, 1.0), torch.tensor([[1.0, 0.0, 1.0, 0.0]])  # the first and third are hidden
+    image, noise = quarters(0.0, 0.5, 1.0, 1.0), torch.tensor([[1.0, 0.0, 1.0, 0.0]])  # the first and third are masked
     loss = model((image, noise, []))["reconstruction"]
     assert loss.item() == pytest.approx((math.log(4) + math.log(2)) / 2)
     made = pasted(model, image, noise)
-    # decoded: light at the hidden patches, the true tokens at the others; pasted: the true pixels there
+    # decoded: light at the masked patches, the true tokens at the others; pasted: the true pixels there
     corners = made.predicted[0, 0, [0, 0, 15, 15], [0, 15, 0, 15]]
     assert corners.tolist() == pytest.approx([2.0, 0.0, 2.0, 2.0], abs=0.1)  # bicubic: flat but for the seams
     assert torch.equal(made.pasted[..., 8:], image[..., 8:])

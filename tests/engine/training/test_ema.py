@@ -1,4 +1,4 @@
-"""The average of the weights, float16's loss scale and activation checkpointing in the loop."""
+"""The EMA of the weights, float16's loss scale and activation checkpointing in the loop."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,7 @@ from torch import nn
 
 from engine.config import Duration
 from engine.training import loop
-from engine.training.ema import Average, averaged
+from engine.training.ema import EMA, with_ema
 from engine.training.loop import fit
 from engine.training.resume import checkpoints, load_model
 
@@ -26,40 +26,40 @@ def _with(config: Any, **changes: Any) -> Any:
     return replace(config, run=replace(config.run, **changes))
 
 
-def test_average_by_hand() -> None:
+def test_ema_by_hand() -> None:
     layer = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         layer.weight.fill_(8.0)
-    average = Average(layer, 0.75)
+    ema = EMA(layer, 0.75)
     for value in (4.0, 0.0):
         with torch.no_grad():
             layer.weight.fill_(value)
-        average.update()
-    assert average.values["weight"].item() == 5.25  # 0.75 * (0.75 * 8 + 0.25 * 4) + 0.25 * 0
-    assert average.initial_share(2) == 0.5625
-    with averaged(average):
+        ema.update()
+    assert ema.values["weight"].item() == 5.25  # 0.75 * (0.75 * 8 + 0.25 * 4) + 0.25 * 0
+    assert ema.initial_share(2) == 0.5625
+    with with_ema(ema):
         assert layer.weight.item() == 5.25
-    assert layer.weight.item() == 0.0 and average.values["weight"].item() == 5.25
+    assert layer.weight.item() == 0.0 and ema.values["weight"].item() == 5.25
 
 
 def test_frozen_parameters_are_left_out() -> None:
     model = nn.Linear(2, 2)
     model.bias.requires_grad_(False)
-    assert list(Average(model, 0.9).values) == ["weight"]
+    assert list(EMA(model, 0.9).values) == ["weight"]
 
 
 def test_weights_come_back_when_the_evaluation_fails() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    average = Average(layer, 0.5)
+    ema = EMA(layer, 0.5)
     with torch.no_grad():
         layer.weight.add_(1)
     before = layer.weight.item()
-    with pytest.raises(RuntimeError), averaged(average):
+    with pytest.raises(RuntimeError), with_ema(ema):
         raise RuntimeError
     assert layer.weight.item() == before
 
 
-def test_the_run_averages_every_step_and_evaluates_the_average(toy_task, toy_config, tmp_path, capsys) -> None:
+def test_the_run_keeps_an_ema_of_every_step_and_evaluates_it(toy_task, toy_config, tmp_path, capsys) -> None:
     config = _with(toy_config, ema_decay=0.5, save_every=Duration(1), keep_last=7, eval_every=None)
     task = toy_task()
     expected = {name: p.detach().clone() for name, p in task.model.named_parameters()}
@@ -79,11 +79,11 @@ def test_the_run_averages_every_step_and_evaluates_the_average(toy_task, toy_con
     error = (again.model.predict(points) - points.sum(dim=1)).abs().mean().item()
     assert record.metrics["error"] == pytest.approx(error, abs=0.05)  # the validation points carry noise
     printed = capsys.readouterr().out
-    assert "the average of the weights (EMA, decay 0.5 per step)" in printed and "still holds" not in printed
+    assert "the EMA of the weights (decay 0.5 per step)" in printed and "still holds" not in printed
 
 
 def test_training_goes_on_from_the_weights(toy_task, toy_config, tmp_path) -> None:
-    """An average that is evaluated in between leaves no trace in the weights."""
+    """An EMA that is evaluated in between leaves no trace in the weights."""
     for name, decay in (("without", None), ("with", 0.9)):
         fit(toy_task(), _with(toy_config, ema_decay=decay), recipe="toy", out=tmp_path / name)
     plain, kept = (_read(checkpoints(tmp_path / name)[-1]) for name in ("without", "with"))
@@ -91,7 +91,7 @@ def test_training_goes_on_from_the_weights(toy_task, toy_config, tmp_path) -> No
 
 
 @pytest.mark.parametrize("read", [9, 33])
-def test_resumed_average_equals_uninterrupted(read, toy_task, toy_config, tmp_path) -> None:
+def test_resumed_ema_equals_uninterrupted(read, toy_task, toy_config, tmp_path) -> None:
     config = _with(toy_config, ema_decay=0.9)
     record = fit(toy_task(), config, recipe="toy", out=tmp_path / "whole")
     task = toy_task()
@@ -103,19 +103,19 @@ def test_resumed_average_equals_uninterrupted(read, toy_task, toy_config, tmp_pa
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_an_average_that_hardly_moved_is_said(toy_task, toy_config, tmp_path, capsys) -> None:
+def test_an_ema_that_hardly_moved_is_said(toy_task, toy_config, tmp_path, capsys) -> None:
     fit(toy_task(), _with(toy_config, ema_decay=0.9999), recipe="toy", out=tmp_path)
-    assert "warning: the average still holds 100% of the initial weights at the end." in capsys.readouterr().out
+    assert "warning: the EMA still holds 100% of the initial weights at the end." in capsys.readouterr().out
 
 
-def test_checkpoint_without_an_average_is_refused(toy_task, toy_config, tmp_path) -> None:
+def test_checkpoint_without_an_ema_is_refused(toy_task, toy_config, tmp_path) -> None:
     config = _with(toy_config, ema_decay=0.9)
     fit(toy_task(), config, recipe="toy", out=tmp_path)
     for path in checkpoints(tmp_path):
         state = _read(path)
         del state["average"]
         torch.save(state, path)
-    with pytest.raises(ValueError, match=r"step-00000007\.pt: holds no average, which this run needs"):
+    with pytest.raises(ValueError, match=r"step-00000007\.pt: holds no EMA of the weights, which this run needs"):
         fit(toy_task(), config, recipe="toy", out=tmp_path, resume=True)
 
 
