@@ -1,4 +1,4 @@
-"""Means and deviations, sign flips and Holm, by hand."""
+"""Means and standard deviations, sign flips and Holm, by hand."""
 
 import math
 

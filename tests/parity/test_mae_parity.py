@@ -161,4 +161,4 @@ def test_same_tables() -> None:
     # their function puts the row first; their model swaps the halves, as the published weights have them
     theirs = torch.cat([theirs[:, 8:], theirs[:, :8]], dim=1)
     # both are computed in float64 and rounded once to float32
-    torch.testing.assert_close(sincos_table(16, (4, 6), prefix=1)[0], theirs, rtol=0, atol=1e-7)
+    torch.testing.assert_close(sincos_table(16, (4, 6), num_prefix_tokens=1)[0], theirs, rtol=0, atol=1e-7)

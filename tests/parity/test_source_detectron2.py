@@ -206,7 +206,7 @@ def test_weights_for_bgr_are_turned_to_rgb(mean: list[float], tmp_path: Path) ->
             "pixel_mean has 1 values, and the patch projectio",
         ),
         ({"pixel_mean": torch.zeros(3), "pixel_std": torch.zeros(3)}, r"a std of \(0\.0, 0\.0, 0\.0\); pixels are div"),
-        ({"pixel_mean": torch.zeros(3), "pixel_std": torch.ones(2)}, "3 means and 2 deviations"),
+        ({"pixel_mean": torch.zeros(3), "pixel_std": torch.ones(2)}, "3 means and 2 stds"),
     ],
 )
 def test_refused_pixel_statistics(buffers: dict[str, Tensor], message: str, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_the_tokenizer_of_beit_is_frozen_and_its_head_is_trained(
     made = beit_task.build_task(config, data=data, init=None)
     encoder = count_flops(made.model.encoder, torch.zeros(1, 3, 32, 32))
     assert made.facts.frozen_flops_per_image == tokenizer_flops(16)
-    assert made.facts.flops_per_image == encoder + 6 * 16 * 12  # six hidden patches, 16 wide, twelve tokens
+    assert made.facts.flops_per_image == encoder + 6 * 16 * 12  # six masked patches, 16 wide, twelve tokens
 
 
 def test_the_tokenizer_of_a_target_is_frozen(mae_config: MAEConfig, data: Path, tokenizer: str) -> None:

@@ -122,7 +122,7 @@ def test_what_is_dropped(tmp_path: Path) -> None:
     assert sorted(pre_trained.dropped) == [
         "lm_head.bias: the head of pre-training",
         "lm_head.weight: the head of pre-training",
-        "mask_token: BEiT's token for hidden patches",
+        "mask_token: BEiT's token for masked patches",
         "rel_pos_bias.relative_position_index: an index, made anew for every grid",
     ]
     fine_tuned = read_checkpoint(DECLARED(path=written(tmp_path, reference(shared=False))))

@@ -274,7 +274,7 @@ def test_dropped_by_rule(tmp_path: Path) -> None:
     before = load_file(path) | {"beit.encoder.relative_position_bias.relative_position_index": index}
     save_file(before, path)
     assert read_checkpoint(DECLARED(path=path)).dropped == (
-        "beit.embeddings.mask_token: the token for hidden patches of another pre-training",
+        "beit.embeddings.mask_token: the token for masked patches of another pre-training",
         "beit.encoder.relative_position_bias.relative_position_index: an index, made anew for every grid",
         "lm_head.bias: Beit's head of pre-training",
         "lm_head.weight: Beit's head of pre-training",

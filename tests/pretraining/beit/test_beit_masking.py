@@ -51,7 +51,7 @@ def test_two_rectangles_by_hand() -> None:
     assert generator.asked[4][1:] == (4, 4)  # four are left to mask
 
 
-def test_a_rectangle_that_hides_too_many_or_none_is_drawn_again() -> None:
+def test_a_rectangle_that_masks_too_many_or_none_is_drawn_again() -> None:
     # 3 x 2 at the top left; the same again adds none; 3 x 3 beside it would add nine where four are left; 2 x 2 fits
     script = (6.0, 0.405465, 0, 0, 6.0, 0.405465, 0, 0, 9.0, 0.0, 0, 2, 4.0, 0.0, 4, 4)
     mask = masked(Scripted(*script))
@@ -64,7 +64,7 @@ def test_a_rectangle_as_high_as_the_grid_is_drawn_again() -> None:
     assert mask[3:, 3:].all() and mask[:2, :2].all() and mask.sum() == 13
 
 
-def test_what_no_rectangle_hides_is_filled_with_single_patches() -> None:
+def test_what_no_rectangle_masks_is_filled_with_single_patches() -> None:
     # 2 x 2, then ten times the same place, which adds none
     script = [4.0, 0.0, 0, 0] * 11
     mask = masked(Scripted(*script), masked=7)
@@ -81,7 +81,7 @@ def test_what_no_rectangle_hides_is_filled_with_single_patches() -> None:
     aspect=st.floats(0.05, 1),
     seed=st.integers(0, 10_000),
 )
-def test_every_mask_hides_exactly_as_many(
+def test_every_mask_covers_exactly_as_many(
     rows: int, columns: int, share: float, least: float, aspect: float, seed: int
 ) -> None:
     patches = rows * columns
