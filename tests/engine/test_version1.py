@@ -15,6 +15,7 @@ from benchmark.runner.recorded import is_finished, other_settings
 from benchmark.study.plan import read_plans
 from benchmark.study.run import Run
 from benchmark.study.search import read_choice
+from benchmark.study.tool import Job
 from engine.records import version1
 from engine.records.identity import read_identity
 from engine.records.record import SCHEMA_VERSION, read_record, write_record
@@ -89,26 +90,36 @@ def test_a_table_shows_a_run_of_before(before: Path) -> None:
     assert "classification, 50 % of labels | top1      | 7.50" in text and "; 0 not readable" in text
 
 
+def job(folder: Path, **changes: Any) -> Job:
+    """The call that made the run of before, in the words of today."""
+    options = {"steps": 3, "batch_size": 8, "label_fraction": 0.5, "crop_pct": 0.8, **changes}
+    return TOOLS["train_cls"].job("tiny", {"data": Path("scenes/imagenet"), "out": folder, **options})
+
+
 def test_a_run_of_before_is_compared_with_one_of_today(before: Path) -> None:
-    config = TOOLS["train_cls"].config
-    assert config is not None
     record = read_record(before)
-    today = json.loads(json.dumps(config([*FLAGS, "--data", "x", "--out", "y"])))
+    today = json.loads(json.dumps(job(before).settings))
     write_record(before.parent / "today", replace(record, config=today, arm="other"))
     stored = open_store(before.parent, TASKS).stored
     assert len(stored) == 2 and transfer_problems(stored) == []
 
 
 def test_a_study_counts_a_run_of_before_as_finished(before: Path) -> None:
-    config, argv = TOOLS["train_cls"].config, (*FLAGS, "--data", "scenes/imagenet", "--out", str(before))
-    assert config is not None
     run = Run(
-        name="a", tool="train_cls", argv=argv, out=before, logs=before, phase="transfer", kind="x", records=(before,)
+        name="a",
+        tool="train_cls",
+        recipe="tiny",
+        job=job(before),
+        out=before,
+        logs=before,
+        phase="transfer",
+        kind="x",
+        records=(before,),
     )
     record = read_record(before)
-    assert is_finished(run, record) and other_settings(run, record, config) == []
-    other = replace(run, argv=(*argv, "--crop-pct", "0.9"))
-    assert other_settings(other, record, config) == ["crop_pct: 0.8 -> 0.9"]
+    assert is_finished(run, record) and other_settings(run, record) == []
+    other = replace(run, job=job(before, crop_pct=0.9))
+    assert other_settings(other, record) == ["crop_pct: 0.8 -> 0.9"]
 
 
 def test_plans_and_choices_of_before(tmp_path: Path) -> None:
