@@ -10,8 +10,6 @@ import tyro
 
 from engine.launch import fail, parse
 from scenes.config import SPLITS, ScenesConfig
-from scenes.layouts import write_scenes
-from scenes.sheet import write_contact_sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def carry_out(arguments: Arguments) -> int:
     """Write the scenes, say where they are, and return the exit code."""
+    from scenes.layouts import write_scenes  # OpenCV
+    from scenes.sheet import write_contact_sheet
+
     try:
         index = write_scenes(arguments.out, arguments.scenes)
     except (ValueError, OSError) as error:
