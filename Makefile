@@ -4,6 +4,9 @@ RUN := .venv/bin/python
 # A Python that is named (make setup PYTHON=python3.12) is meant: .venv is rebuilt when it has another one.
 THIS_PYTHON := $(if $(filter-out file default undefined,$(origin PYTHON)),--this-python)
 
+# One thread a process: two programs with threads for every core slow each other tenfold.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $$(nproc 2>/dev/null || echo 2) --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast check format bench doctor clean
 
@@ -20,10 +23,10 @@ demo: setup ## the main job on embedded data: pre-train, transfer three ways, on
 	@$(RUN) tools/run_benchmark.py demo
 
 test: setup ## all tests
-	@$(RUN) -m pytest
+	@$(PYTEST)
 
 test-fast: setup ## all tests but those marked slow
-	@$(RUN) -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 check: setup ## format, lint, types, imports between folders
 	@$(RUN) -m ruff format --check .
