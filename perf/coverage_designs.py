@@ -290,7 +290,7 @@ def looks_table(studies: int) -> str:
 def groups_table(studies: int) -> str:
     """Return coverage and false verdicts where images of a group are alike, with groups drawn and with images drawn."""
     rows = []
-    for groups in (5, 10, 20, 40):
+    for groups in (3, 5, 10, 20, 40):
         groups_N = np.repeat(np.arange(groups), 10)
         regime = Regime(name="groups", pretrain=0.05, group=0.3, image=0.3, images=len(groups_N))
         whole_RN, single_RN = drawn(groups, groups_N), drawn(regime.images)

@@ -53,6 +53,8 @@ class Contrast:
     """None for a metric that no verdict is about."""
     needed: Needed | None = None
     """Only where the verdict is inconclusive and there are two seeds or more."""
+    needed_equivalence: Needed | None = None
+    """To show equivalence, if the difference is as it looks; only where that lies within a declared margin."""
     unpaired: tuple[Cell, ...] = ()
     """Seeds that only one of the arms has, or that would leave gaps in a crossed study; they are left out."""
     margin: float | None = None
@@ -150,12 +152,7 @@ def contrast(
 def judge(family: Sequence[Contrast]) -> list[Contrast]:
     """Return contrasts of the same two arms on several tasks with adjusted p, verdict and what would settle them."""
     tasks = sum(item.p is not None for item in family)
-    return [
-        replace(item, needed=needed(item.mean, item.components, tasks))
-        if item.verdict == "inconclusive" and item.p is not None and item.components is not None
-        else item
-        for item in decide(family)
-    ]
+    return [_with_needed(item, tasks) for item in decide(family)]
 
 
 def decide(family: Sequence[Contrast]) -> list[Contrast]:
@@ -167,6 +164,17 @@ def decide(family: Sequence[Contrast]) -> list[Contrast]:
     by_test = {(number, kind): p for (number, kind, _), p in zip(found, adjusted, strict=True)}
     decided = iter([_decided(item, number, by_test) for number, item in enumerate(tested)])
     return [next(decided) if item.p is not None else replace(item, verdict="inconclusive") for item in family]
+
+
+def _with_needed(item: Contrast, tasks: int) -> Contrast:
+    if item.verdict != "inconclusive" or item.p is None or item.components is None:
+        return item
+    found = needed(item.mean, item.components, tasks)
+    inside = 0.0 if item.margin is None else item.margin - abs(item.mean)
+    if inside <= 0:
+        return replace(item, needed=found)
+    # two one-sided tests: at twice the level
+    return replace(item, needed=found, needed_equivalence=needed(inside, item.components, tasks, 2 * ALPHA))
 
 
 def _looked(item: Contrast, kind: str) -> float | None:

@@ -33,15 +33,15 @@ class Needed:
     """Of each pre-training there is; None too where they are not crossed."""
 
 
-def needed(effect: float, parts: Components, tasks: int) -> Needed:
-    """Return the least numbers that would settle `effect` among that many tasks."""
+def needed(effect: float, parts: Components, tasks: int, alpha: float = ALPHA) -> Needed:
+    """Return the least numbers that would settle `effect` among that many tasks, at the two-sided level `alpha`."""
     each = None if parts.transfers is None else parts.transfers.count
 
     def settles(seeds: int, images: int | None, transfers: int | None = each) -> bool:
         spread = parts.expected(seeds, images, transfers)
         if spread.total == 0:
             return True
-        reach = spread.reach(ALPHA / tasks) + float(special.ndtri(POWER))
+        reach = spread.reach(alpha / tasks) + float(special.ndtri(POWER))
         return abs(effect) >= reach * math.sqrt(spread.total)
 
     now = parts.images

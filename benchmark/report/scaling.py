@@ -28,7 +28,7 @@ from metrics.metric import PERCENT, Metric
 MARKERS = ("o", "s", "^", "D", "v", "P")  # of the sizes, the smallest first
 CAPTION = (
     "Transfer against model size and samples seen in pre-training, {0}: parameters of the transferred model (the head "
-    "included), images seen in pre-training (repetitions counted), mean and standard deviation over the transfer seeds "
+    "included), images seen in pre-training (repetitions counted), mean and standard deviation over the seeds "
     "(n)."
 )
 

@@ -12,6 +12,7 @@ from benchmark.compare.lines import TOKENIZER_NAME
 from benchmark.compare.published import PublishedCheck
 from benchmark.compare.records import Store
 from benchmark.compare.seeds import Summary
+from benchmark.report.contrast_text import images_text, needed_text, variance_text, verdict_text
 from engine.records.record import standing
 from metrics.metric import PERCENT, Metric
 
@@ -20,7 +21,7 @@ RANDOM = "random"  # the arm that starts from no weights
 TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE", "beit": "BEiT", "moco_v3": "MoCo v3"}
 CAPTION = (
     "Transfer of one ViT from different weights, {0}: mean \N{PLUS-MINUS SIGN} standard deviation over the "
-    "transfer seeds (n), on the validation images."
+    "seeds (n), on the validation images."
 )
 DIFFERENCE_CAPTION = (
     "{0} minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
@@ -275,7 +276,7 @@ def _contrast_row(item: Contrast) -> tuple[str, ...]:
         p_text(item.p),
         DASH if exact is None else f"{p_text(exact.p)} (least {p_text(exact.smallest)})",
         p_text(item.adjusted_p),
-        DASH if item.verdict is None else _verdict(item),
+        DASH if item.verdict is None else verdict_text(item),
         DASH if item.margin is None else metric.text(item.margin),
         p_text(item.p_equivalence if item.verdict is None else item.adjusted_p_equivalence),
         variance_text(item) or DASH,
@@ -283,68 +284,11 @@ def _contrast_row(item: Contrast) -> tuple[str, ...]:
     )
 
 
-def _verdict(item: Contrast) -> str:
-    """Return the verdict of a cell, with a word where a difference is found that is smaller than the margin."""
-    if item.verdict == "equivalent":
-        return "equivalent within the margin"
-    small = item.verdict != "inconclusive" and item.within_margin
-    return f"{item.verdict}, within the margin" if small else str(item.verdict)
-
-
-def images_text(item: Contrast) -> str:
-    """Return of how many images an interval speaks; empty where it takes them as they are."""
-    if item.images is None:
-        return ""
-    return f"{item.images:,}" if item.grouped is None else f"{item.grouped:,} in {item.images:,} groups"
-
-
-def variance_text(item: Contrast) -> str:
-    """Return what part of the variance of the mean comes from what; empty where nothing varies."""
-    parts = item.components
-    if parts is None or (total := parts.spread.total) <= 0:
-        return ""
-    first = {"one": "transfer", "tied": "pre-training and transfer", "crossed": "pre-training"}[item.design]
-    if item.design == "crossed" and parts.transfers is None:
-        first = "pre-training and transfer"
-    shares = {first: parts.of_seeds}
-    if parts.transfers is not None:
-        shares["transfer"] = parts.of_transfers
-    if parts.images is not None:
-        shares["images" if item.grouped is None else "groups of images"] = parts.of_images
-    return ", ".join(f"{name} {100 * max(value, 0) / total:.0f} %" for name, value in shares.items())
-
-
 def p_text(p: float | None) -> str:
     """Return a p with two significant digits."""
     if p is None:
         return DASH
     return f"<{SMALLEST:.0e}" if p <= SMALLEST else f"{p:.2g}"
-
-
-def needed_text(item: Contrast) -> str:
-    """Return what would settle an inconclusive comparison, empty where nothing is known of it."""
-    wanted, now = item.needed, item.images
-    if wanted is None:
-        return "two seeds or more" if item.verdict == "inconclusive" and item.n < 2 else ""
-    ways = []
-    images = "images" if item.grouped is None else "groups of images"
-    here = "" if now is None else f" on {now:,} {images}"
-    if wanted.seeds is not None:
-        ways.append(f"{_seeds(item, wanted.seeds)}{here}")
-    if wanted.transfers is not None:
-        ways.append(f"{wanted.transfers} transfers of each pre-training{here}")
-    if wanted.images is not None:
-        ways.append(f"{_seeds(item, item.n)} on {wanted.images:,} {images}")
-    if wanted.both is not None:
-        ways.append(f"{_seeds(item, wanted.both[0])} on {wanted.both[1]:,} {images}")
-    return f"about {' or '.join(ways)}" if ways else "out of reach: the difference is too near 0"
-
-
-def _seeds(item: Contrast, count: int) -> str:
-    """Return a number of what the intervals are over first."""
-    if item.transfers is not None:
-        return f"{count} pre-trainings"
-    return f"{count} seeds" if item.design == "one" else f"{count} pre-trainings with a transfer each"
 
 
 def listed(names: Sequence[str]) -> str:

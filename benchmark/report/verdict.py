@@ -2,7 +2,8 @@
 
 from benchmark.compare.comparison import OWN_TASK, Comparison, Row
 from benchmark.compare.contrast import Contrast, Verdict
-from benchmark.report.tables import images_text, listed, needed_text, p_text, title
+from benchmark.report.contrast_text import images_text, needed_text
+from benchmark.report.tables import listed, p_text, title
 
 NUMBERS = {1: "one seed", 2: "two seeds", 3: "three seeds", 4: "four seeds"}
 LISTED = 10  # seeds whose differences are named one by one

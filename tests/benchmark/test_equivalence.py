@@ -12,6 +12,7 @@ from benchmark.compare.interval import Spread, equivalence_p, interval, p_value
 from benchmark.compare.records import open_store
 from benchmark.compare.seeds import holm
 from benchmark.report.about import about
+from benchmark.report.contrast_text import needed_text
 from benchmark.report.tables import difference_grid
 from benchmark.report.verdict import overall_verdict, task_verdict
 from benchmark.study.plan import Plan
@@ -76,6 +77,8 @@ def test_four_verdicts() -> None:
     assert [item.verdict for item in found] == ["equivalent", "supported", "inconclusive", "contradicted"]
     assert [item.within_margin for item in found] == [True, False, False, False]
     assert found[0].needed is None and found[2].needed is not None
+    assert found[2].needed_equivalence is not None and "; equivalence: about" in needed_text(found[2])
+    assert judge([of(noise, 0.1)])[0].needed_equivalence is None  # the difference, 0.125, lies beyond the margin
     small = judge([of(better, 5.0)])[0]
     assert small.verdict == "supported" and small.within_margin
 
@@ -117,3 +120,10 @@ def test_equivalence_is_found_in_a_simulated_study_where_it_is_true_and_not_wher
         found[name] = sum(judge([item])[0].verdict == "equivalent" for item in items)
     assert found["alike"] > 120 and found["apart"] == 0
     assert found["at the margin"] <= 15  # 5 % are 7.5, and three standard errors 8
+
+
+def test_what_settles_equivalence_by_hand() -> None:
+    # seeds vary by 1, the difference is 0, the margin 1: the least n with (t(0.95, n - 1) + 0.8416)^2 / n <= 1; at 8
+    # (1.895 + 0.842)^2 / 8 = 0.94, at 7 (1.943 + 0.842)^2 / 7 = 1.11
+    (item,) = judge([of([1.0, -1.0, 0.0], 1.0)])
+    assert item.needed_equivalence is not None and item.needed_equivalence.seeds == 8

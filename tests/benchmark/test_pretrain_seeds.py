@@ -16,9 +16,10 @@ from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
 from benchmark.compare.needed import needed
 from benchmark.compare.records import open_store
 from benchmark.report.about import about
+from benchmark.report.contrast_text import needed_text, variance_text
 from benchmark.report.export import to_json, to_markdown
 from benchmark.report.html import to_html
-from benchmark.report.tables import difference_grid, needed_text, variance_text
+from benchmark.report.tables import difference_grid
 from benchmark.report.verdict import overall_verdict, task_verdict
 from benchmark.study.plan import Plan, Planned, PretrainSeeds, read_plans, write_plan
 from engine.records.record import RunRecord
