@@ -99,7 +99,11 @@ class Command:
         for large, small in SMALLER.items():
             text = re.sub(rf"(?<!\S){re.escape(large)}(?!\S)", small, text)
         words = shlex.split(text, comments=True)
-        if words[0] != "python" or not re.fullmatch(r"tools/\w+\.py", words[1]) or not (ROOT / words[1]).exists():
+        if (
+            words[0] != "python"
+            or not re.fullmatch(r"(tools|docs)/\w+\.py", words[1])
+            or not (ROOT / words[1]).exists()
+        ):
             raise ValueError(f"README.md, line {self.line}: {self.text!r} is run by no test; name it in NOT_RUN")
         arguments, flags = words[2:], SHORTER.get(Path(words[1]).stem, [])
         for flag in flags[::2]:
@@ -135,8 +139,9 @@ def _shell(block: str, first: int) -> Iterator[Command]:
 
 
 def carried_out(found: Sequence[Command], folder: Path, *, imports: Sequence[str] = ()) -> list[str]:
-    """Return what went wrong, an entry per command; they run in `folder`, which gets a link to the tools."""
-    (folder / "tools").symlink_to(ROOT / "tools")
+    """Return what went wrong, an entry per command; they run in `folder`, which gets links to the tools."""
+    for name in ("tools", "docs"):
+        (folder / name).symlink_to(ROOT / name)
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/docs/run_commands.py"), *imports],
         input=json.dumps([command.argv() for command in found]),
@@ -170,8 +175,12 @@ def test_each_command_is_run_or_named() -> None:
 @pytest.mark.slow
 def test_commands_run_in_order(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     users_own_files(tmp_path, few_scenes)
-    wrong = carried_out([c for c in commands(README) if not c.reason], tmp_path, imports=HOSTS)
+    found = [command for command in commands(README) if not command.reason]
+    pictures = Command(0, "python docs/make_pictures.py runs data/scenes --scene 000010000001 --out pictures/readme")
+    wrong = carried_out([*found, pictures], tmp_path, imports=HOSTS)
     assert not wrong, "\n\n".join(wrong)
+    made, kept = tmp_path / "pictures/readme", ROOT / "docs/pictures"
+    assert {path.name for path in made.iterdir()} == {path.name for path in kept.iterdir()}
 
 
 def users_own_files(folder: Path, scenes: ScenesIndex) -> None:
@@ -201,6 +210,14 @@ def users_own_files(folder: Path, scenes: ScenesIndex) -> None:
     classes = len(list((scenes.imagenet / "val").iterdir()))
     head = {"head.weight": torch.zeros(classes, architecture.embed_dim), "head.bias": torch.zeros(classes)}
     save_file(load_file(folder / "plain.safetensors") | head, folder / "vit_with_head.safetensors")
+
+
+def test_pictures_are_small_and_described() -> None:
+    named = re.findall(r"!\[([^]]*)\]\(([^)]+)\)", README)
+    assert {path for _, path in named} == {str(p.relative_to(ROOT)) for p in (ROOT / "docs/pictures").iterdir()}
+    for described, path in named:
+        assert len(described.split()) >= 8, path  # as many words as say what is seen
+        assert (ROOT / path).stat().st_size < 300_000, path
 
 
 def test_blocks_by_hand() -> None:
