@@ -166,7 +166,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     arms = _arms(store, [*transfers, *pretrainings])
     lines = _lines(store, transfers)
     shared = [
-        *pretraining_problems(pretrainings, plan.match, plan.differ),
+        *pretraining_problems(pretrainings, plan),
         *repeat_problems(pretrainings, plan),
     ]
     rows: list[Row] = []

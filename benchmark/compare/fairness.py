@@ -62,12 +62,24 @@ def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), late
     return problems
 
 
-def pretraining_problems(stored: Sequence[Stored], match: Match = "samples", differ: Sequence[str] = ()) -> list[str]:
-    """Return what the pre-training arms do not share of what they should by `match`.
+def pretraining_problems(stored: Sequence[Stored], plan: Plan | None = None) -> list[str]:
+    """Return what the pre-training arms do not share of what the plan says that they share.
 
     samples: images, samples seen, architecture. flops: images, architecture, MACs within
-    FLOPS_TOLERANCE. none: the architecture alone. The parts of it in `differ` may be unequal.
+    FLOPS_TOLERANCE. none: the architecture alone. The parts of it in the plan's `differ` may be unequal. An arm with a
+    budget of its own shares that with the claim's.
     """
+    plan = Plan(name="") if plan is None else plan
+    arms = [item.arm for item in stored]
+    reference = plan.claim if plan.claim in arms or not arms else arms[0]
+    problems: list[str] = []
+    for match in dict.fromkeys((plan.match, *plan.match_by_arm.values())):
+        mine = [item for item in stored if plan.match_of(item.arm) == match or item.arm == reference]
+        problems += _unmatched(mine, match, plan.differ)
+    return [*dict.fromkeys(problems)]
+
+
+def _unmatched(stored: Sequence[Stored], match: Match, differ: Sequence[str]) -> list[str]:
     names = PRETRAINING_FIELDS[match]
     problems = _unequal(stored, lambda item: _without({name: getattr(item.record, name) for name in names}, differ))
     return [*problems, *_unequal_flops(stored)] if match == "flops" else problems

@@ -47,27 +47,35 @@ def budget(study: Study, matrix: Matrix, out: Path) -> dict[str, dict[str, float
     """
     first = pretraining_seeds(study)[0]  # the others are as long
     runs = [run for run in matrix.runs() if run.phase == "pretrain" and run.pretrain_seed == first]
-    match = study.budget.match
     configs = {run.arm or "": run.settings for run in runs if run.settings is not None}
-    if match == "none" or len(runs) < 2 or len(configs) < len(runs):  # what is wrong with a run is said by `problems`
-        return {}
-    lengths = [Length.of(arm, config) for arm, config in configs.items()]
-    if len({run.data for run in runs}) > 1:
-        each = "; ".join(f"{run.arm} {run.data}" for run in runs)
-        raise ValueError(
-            f"budget.match: {match}, but the pre-trainings are on different images: {each}. Give all the same "
-            "data, or state `match: none`."
-        )
-    if match == "samples":
-        if (unequal := unequal_samples(lengths)) is not None:
-            raise ValueError(unequal)
+    if len(configs) < len(runs):  # what is wrong with a run is said by `problems`
         return {}
     known = {arm.label: arm.pretrain for arm in study.arms if arm.pretrain is not None}
-    flops: dict[str, float | None] = {}
-    for run, (arm, config) in zip(runs, configs.items(), strict=True):
-        stated = known[arm].flops_per_image
-        flops[arm] = _recorded_flops(out, run, config) if stated is None else TRAINED * stated
-    return flops_lengths(lengths, flops, study.compare.claim if study.compare.claim in known else next(iter(known)))
+    reference = study.compare.claim if study.compare.claim in known else next(iter(known), "")
+    found: dict[str, dict[str, float]] = {}
+    for match in ("samples", "flops"):
+        arms = [arm for arm in known if study.budget.arms.get(arm, study.budget.match) == match or arm == reference]
+        if {*arms} <= {reference}:
+            continue
+        mine = [run for run in runs if run.arm in arms]
+        if len({run.data for run in mine}) > 1:
+            each = "; ".join(f"{run.arm} {run.data}" for run in mine)
+            raise ValueError(
+                f"budget.match: {match}, but the pre-trainings are on different images: {each}. Give all the same "
+                "data, or state `match: none`."
+            )
+        lengths = [Length.of(arm, configs[arm]) for arm in arms]
+        if match == "samples":
+            if (unequal := unequal_samples(lengths)) is not None:
+                raise ValueError(unequal)
+            continue
+        flops: dict[str, float | None] = {}
+        for run in mine:
+            arm = run.arm or ""
+            stated = known[arm].flops_per_image
+            flops[arm] = _recorded_flops(out, run, configs[arm]) if stated is None else TRAINED * stated
+        found |= flops_lengths(lengths, flops, reference)
+    return found
 
 
 def _names(runs: Sequence[Run]) -> Iterator[str]:

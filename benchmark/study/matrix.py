@@ -82,6 +82,7 @@ class Matrix:
             against=self.study.compare.against,
             pass_mark=self.study.compare.pass_mark,
             match=self.study.budget.match,
+            match_by_arm=dict(self.study.budget.arms),
             differ=self.study.differ,
             pretrain_seeds=self.study.pretrain_seeds,
             margins=dict(self.study.margins),

@@ -99,6 +99,8 @@ class Plan:
     """Percent top1 of the supervised arm on its own held-out images, below which it has not learned its task."""
     match: Match = "samples"
     """What the pre-trainings of the arms share."""
+    match_by_arm: dict[str, Match] = field(default_factory=dict)
+    """What an arm shares with the claim's in place of that."""
     arms: tuple[str, ...] = ()
     """Labels, in the order of the tables."""
     differ: tuple[str, ...] = ()
@@ -126,6 +128,10 @@ class Plan:
         for name, margin in self.margins.items():
             if not 0 < margin < math.inf:
                 raise ValueError(f"margins.{name}: {margin!r} is no number above 0")
+
+    def match_of(self, arm: str) -> Match:
+        """Return what an arm's pre-training shares with the claim's."""
+        return self.match_by_arm.get(arm, self.match)
 
     def margin(self, task: str, label: str, metric: str) -> float | None:
         """Return the margin of a task (or of its line in the tables) or of a metric; None where none is declared."""

@@ -279,6 +279,9 @@ class Budget(Part):
 
     match: Match = "samples"
     """Samples seen, FLOPs, or nothing."""
+    arms: dict[Text, Match] = Field(default_factory=dict)
+    """What an arm shares with the claim's in place of that: a study may hold labels at equal samples and at equal
+    FLOPs."""
 
 
 class Row(Part):
@@ -345,6 +348,9 @@ class Study(Part):
                 errors.say(f"missing; it is one of {', '.join(others)}", "compare", name)
             else:
                 errors.kept(one_of, value, others, at=("compare", name))
+        pretrained = [arm.label for arm in self.arms if arm.pretrain is not None]
+        for label in self.budget.arms:
+            errors.kept(one_of, label, pretrained, at=("budget", "arms"))
         for number, row in enumerate(self.published.rows if self.published is not None else ()):
             if row.arm is not None:
                 errors.kept(one_of, row.arm, labels, at=("published", "rows", number, "arm"))

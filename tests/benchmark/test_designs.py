@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from benchmark.compare.fairness import pretraining_problems
+from benchmark.compare.records import open_store
 from benchmark.study.file import parse_study, study_text
-from benchmark.study.plan import Groups, read_plans
+from benchmark.study.plan import Groups, Plan, read_plans
 from benchmark.study.prepare import Prepared, prepare
+from mae_transfer.tasks import TASKS
 from tools.run_benchmark import TOOLS
 
 TEXT = """
@@ -106,6 +111,40 @@ def test_equal_budgets_hold_for_every_seed(made: Callable[[str], Prepared]) -> N
     runs = made(costs.replace("compare:", "budget: {match: flops}\ncompare:")).runs
     steps = [(run.arm, run.job.args.steps) for run in runs if run.phase == "pretrain" and run.job is not None]
     assert steps == [("labels", 5), ("mae", 10)] * 2
+
+
+def test_one_study_holds_labels_at_equal_samples_and_at_equal_flops(
+    made: Callable[[str], Prepared], tmp_path: Path
+) -> None:
+    text = TEXT.replace("pretrain_seeds: tied\n", "budget: {match: samples, arms: {cheap: flops}}\n")
+    text = text.replace(
+        "tiny, data: photos, steps: 10}", "tiny, data: photos, steps: 10, flops_per_image: 10}"
+    ).replace(
+        "  mae:",
+        "  cheap: {pretrain: {recipe: tiny_supervised, data: photos, steps: 10, flops_per_image: 25}}\n  mae:",
+        1,
+    )
+    study = made(text)
+    study.refuse()
+    steps = {run.arm: run.job.args.steps for run in study.runs if run.phase == "pretrain" and run.job is not None}
+    assert steps == {"labels": 10, "cheap": 4, "mae": 10}
+    study.write_plan()
+    plan = read_plans(tmp_path / "out")[tmp_path / "out"]
+    assert [plan.match_of(arm) for arm in ("labels", "cheap", "mae")] == ["samples", "flops", "samples"]
+    with pytest.raises(ValueError, match=r"budget\.arms: 'random' is not there; it is one of labels, cheap, mae"):
+        made(text.replace("{cheap: flops}", "{random: flops}"))
+
+
+def test_each_arm_is_held_to_its_own_budget(study: Any, record: Any) -> None:
+    cost = record("mae", "random", 0, {}).cost
+    for arm, samples, flops in (("mae", 1000, 10), ("labels", 1000, 25), ("cheap", 400, 25)):
+        kept = replace(cost, flops_per_image=flops, frozen_flops_per_image=0)
+        study.pretrain(arm, {"val_loss": 0.4}, samples_seen=samples, cost=kept)
+    stored = open_store(study.root, TASKS).stored
+    assert any("samples_seen" in line for line in pretraining_problems(stored, Plan(name="x")))
+    assert pretraining_problems(stored, Plan(name="x", match_by_arm={"cheap": "flops"})) == []
+    wrong = pretraining_problems(stored, Plan(name="x", match_by_arm={"cheap": "flops", "labels": "flops"}))
+    assert len(wrong) == 1 and "differ by more than 1%" in wrong[0]
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_fairness_leaves_out_what_may_differ_and_nothing_else(record: Any) -> No
     assert [line.partition(":")[0] for line in transfer_problems(pair)] == fields
     assert pretraining_problems(pair) == ["architecture.position: sincos -> none (from a to b)"]
     for differ in (("architecture.position",), ("architecture",)):
-        assert transfer_problems(pair, differ) == [] and pretraining_problems(pair, differ=differ) == []
+        assert transfer_problems(pair, differ) == [] and pretraining_problems(pair, Plan(name="x", differ=differ)) == []
     deeper = [stored("a"), stored("b", position="none", depth=12)]
     assert [line.partition(":")[0] for line in transfer_problems(deeper, ("architecture.position",))] == [
         "architecture.depth",

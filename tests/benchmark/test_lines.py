@@ -169,7 +169,7 @@ def test_budgets_of_the_arms(study: Any, match: str, samples: int, flops: int | 
     cost = replace(_cost_of(study), flops_per_image=1000)
     study.pretrain("supervised", {"top1": 90.0}, samples_seen=6400, cost=cost)
     study.pretrain("mae", {"val_loss": 0.4}, samples_seen=samples, cost=replace(cost, flops_per_image=flops))
-    problems = pretraining_problems(open_store(study.root, TASKS).stored, match)  # type: ignore[arg-type]
+    problems = pretraining_problems(open_store(study.root, TASKS).stored, Plan(name="x", match=match))
     assert (len(problems), not problems or problems[0].startswith(field or "?")) == (int(field is not None), True)
 
 
