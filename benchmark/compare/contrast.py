@@ -127,7 +127,8 @@ def contrast(
         resampled = all(own(one.resampled_R, cell) is not None for one in (first, second) for cell in per_seed)
         drawn_CR = np.stack([_drawn(first, c) - _drawn(second, c) for c in per_seed]) if resampled else None
         parts = _parts(per_seed, drawn_CR, images)
-    spread = parts.spread if parts else Spread(factors=((0.0, 1),), of_images=0.0, images=None)
+    scale = max(abs(value) for arm in (first, second) for value in arm.by_seed.values())
+    spread = replace(parts.spread, scale=scale) if parts else Spread(factors=((0.0, 1),), of_images=0.0, images=None)
     return Contrast(
         task=task,
         metric=metric,

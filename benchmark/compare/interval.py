@@ -18,7 +18,7 @@ import numpy as np
 from scipy import optimize, special
 
 ALPHA = 0.05  # 1 - confidence
-ROUNDING = 1e-9  # a standard error below that part of the mean is the rounding of values that do not vary
+ROUNDING = 1e-9  # a standard error below that part of the values is the rounding of values that do not vary
 SMALLEST = 1e-12  # a p-value below it is given as it
 TOP = 0.9  # share of the seeds' variance from which on the quantile is Student's, at three or more seeds
 TOP_TWO = 10.0  # the same at two seeds, in units of alpha
@@ -50,6 +50,8 @@ class Spread:
     of_images: float
     images: int | None
     """Test images, or groups of them, that were drawn; None for very many, or where they are taken as they are."""
+    scale: float = 0.0
+    """Size of the values whose difference it is: their rounding is no spread."""
 
     @property
     def total(self) -> float:
@@ -58,7 +60,9 @@ class Spread:
 
     def known(self, mean: float) -> bool:
         """Return whether there is an interval: two levels or more of every factor, and more than rounding varies."""
-        return all(levels > 1 for _, levels in self.factors) and self.total > (ROUNDING * mean) ** 2
+        return (
+            all(levels > 1 for _, levels in self.factors) and self.total > (ROUNDING * max(abs(mean), self.scale)) ** 2
+        )
 
     def reach(self, alpha: float) -> float:
         """Return the quantile of the factor that asks for the largest, in standard errors."""

@@ -64,6 +64,25 @@ def test_no_spread_is_no_equivalence() -> None:
     assert judge([of([0.1, 0.1], 1.0)])[0].verdict == "inconclusive"
 
 
+def test_the_rounding_of_equal_predictions_is_no_spread() -> None:
+    first = {seed: 100 * (7 + seed) / 48 for seed in range(3)}
+    resampled = {seed: np.array([value, value + 1, value - 2]) for seed, value in first.items()}
+    item = contrast(
+        "t",
+        metric=TOP1,
+        arms=("mae", "supervised"),
+        first=ArmValues(by_seed=first, resampled_R=resampled),
+        second=ArmValues(
+            by_seed={seed: value + 1e-14 * seed for seed, value in first.items()},
+            resampled_R={seed: value_R + 1e-14 * np.arange(3) for seed, value_R in resampled.items()},
+        ),
+        images=48,
+        margin=1.0,
+    )
+    assert item is not None and item.interval is None and item.p is None and item.p_equivalence is None
+    assert judge([item])[0].verdict == "inconclusive"
+
+
 def test_step_down_counts_tasks_and_not_hypotheses() -> None:
     # two tasks with both hypotheses: two can be true until both of one task are rejected
     assert holm([0.01, 0.02, 0.03, 0.5], [0, 1, 0, 1]) == pytest.approx([0.02, 0.04, 0.06, 0.5])
