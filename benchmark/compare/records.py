@@ -42,6 +42,8 @@ class Stored:
     """Of the backbone that the run left; None where it leaves none."""
     pretrain_seed: int | None = None
     """Of a pre-training that a study repeats, and of the one that a transfer starts from."""
+    added: bool = False
+    """Whether its study planned it after transfers of other seeds had run."""
     grouping: Grouping | None = None
     """Which of its test images belong together, where its study says so."""
     damaged: Mapping[str, str] = field(default_factory=dict)
@@ -197,6 +199,7 @@ def _stored(
         command=command,
         checkpoint_sha256=_checkpoint(folder, record, damaged),
         pretrain_seed=None if planned is None else planned.pretrain_seed,
+        added=planned is not None and planned.added,
         grouping=grouping,
         damaged=damaged,
     )

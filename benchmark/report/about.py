@@ -1,6 +1,6 @@
 """What the verdicts are about: of which weights, seeds, looks and images they speak. Every report says it first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from benchmark.compare.comparison import Comparison
 from benchmark.compare.contrast import Contrast
@@ -81,18 +81,34 @@ def _looks(comparison: Comparison, judged: list[Contrast]) -> Iterator[str]:
             f"No looks are declared: the 5 % of a false verdict hold if the number of {unit} was fixed before the "
             "first verdict was read."
         )
+        yield from _added(comparison)
         return
     spent = ", over which alpha is spent" if len(looks) > 1 else ""
     yield f"Declared: verdicts are read at {listed([str(look) for look in looks])} {unit}{spent}."
     for item in judged:
         if item.look is not None and item.look.undeclared:
-            seeds = ", ".join(map(str, item.look.undeclared[:MOST_LISTED]))
-            more = f" and {len(item.look.undeclared) - MOST_LISTED} more" * (len(item.look.undeclared) > MOST_LISTED)
             yield (
                 f"Added though no look at them was declared, {item.task}, {title(item.arm)} minus "
-                f"{title(item.reference)}: seeds {seeds}{more}. They take no part in differences and verdicts; declare "
-                "another study for them."
+                f"{title(item.reference)}: seeds {_some(item.look.undeclared)}. They take no part in "
+                "differences and verdicts; declare another study for them."
             )
+
+
+def _added(comparison: Comparison) -> Iterator[str]:
+    """Yield the seeds of each task that came to a study without looks after others had run."""
+    for line in comparison.lines:
+        mine = {i.record.seed for i in comparison.store.completed if i.line == line and i.added}
+        if mine:
+            yield (
+                f"Added after other seeds had run, and no look was declared, {line.label}: seeds "
+                f"{_some(sorted(mine))}. Where they were added since a verdict did not settle, false verdicts are more than 5 %."
+            )
+
+
+def _some(seeds: Sequence[int]) -> str:
+    """Return the first seeds, and how many more there are."""
+    more = f" and {len(seeds) - MOST_LISTED} more" if len(seeds) > MOST_LISTED else ""
+    return ", ".join(map(str, seeds[:MOST_LISTED])) + more
 
 
 def _margins(comparison: Comparison) -> Iterator[str]:

@@ -6,7 +6,8 @@ Without such a file a folder of records is compared as it is, by `benchmark.comp
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 
 from benchmark.study.full_scale import FullScale
 from engine.config import as_json
+from engine.records.record import RECORD_NAME
 from engine.records.version1 import plan_of_today
 from files.digest import sealed, unsealed
 from files.naming import inside
@@ -43,6 +45,8 @@ class Planned:
     """Folder of the search that chose a transfer's learning rate, relative to the plan's."""
     pretrain_seed: int | None = None
     """Of a pre-training, and of the pre-training that a transfer starts from; None where the arm has one alone."""
+    added: bool = False
+    """Whether it was planned after transfers of other seeds of its task and arm had left records."""
     command: str = ""
     """Repeats the run alone, without a learning rate that is searched; empty in plans that were written before it."""
 
@@ -162,11 +166,25 @@ def write_plan(root: Path, plan: Plan) -> Path:
     here = {run.folder for run in plan.runs}
     wanted = {_repeated(run) for run in plan.runs} - {None}
     earlier = _read(path).runs if path.is_file() else ()
+    ran = {_repeated(run) for run in earlier if run.phase == "transfer" and _recorded(root / run.folder)}
+    before = {run.folder: run for run in earlier}
+    runs = [replace(run, added=_added(run, before, ran)) for run in plan.runs]
     kept = [run for run in earlier if run.folder not in here and _repeated(run) in wanted]
-    whole = sealed({**as_json(plan), "runs": [as_json(run) for run in (*plan.runs, *kept)]})
+    whole = sealed({**as_json(plan), "runs": [as_json(run) for run in (*runs, *kept)]})
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _added(run: Planned, before: Mapping[str, Planned], ran: Collection[tuple[str | None, ...] | None]) -> bool:
+    """Return whether a run came to a plan whose other seeds of the same task and arm had run already."""
+    earlier = before.get(run.folder)
+    return run.phase == "transfer" and _repeated(run) in ran if earlier is None else earlier.added
+
+
+def _recorded(folder: Path) -> bool:
+    """Return whether a run left a record in its folder, or below it as probes do."""
+    return next(folder.rglob(RECORD_NAME), None) is not None
 
 
 def _repeated(run: Planned) -> tuple[str | None, ...] | None:

@@ -13,7 +13,7 @@ from benchmark.compare.records import open_store
 from benchmark.report.about import about
 from benchmark.report.tables import record_lines
 from benchmark.report.verdict import task_verdict
-from benchmark.study.plan import Plan
+from benchmark.study.plan import Plan, Planned, read_plans, write_plan
 from mae_transfer.tasks import TASKS
 from metrics.accuracy import TOP1
 from perf import coverage_designs as designs
@@ -137,3 +137,29 @@ def test_looks_inflate_false_verdicts_of_simulated_studies_unless_alpha_is_spent
             items = [designs.compared(values[:, :count], regime.images, looks=looks) for count in LOOKS]
             found[looks] += any(decide([item])[0].verdict != "inconclusive" for item in items)
     assert found[LOOKS] <= 26 < found[()]  # 5 % are 15, and three standard errors 11
+
+
+def test_seeds_added_to_a_study_without_looks_are_named(study: Any, record: Any) -> None:
+    def run(arm: str, seed: int) -> Planned:
+        return Planned(folder=f"cars-{arm}-seed{seed}", phase="transfer", kind="transfer cars", task="cars", arm=arm)
+
+    def plan(*seeds: int, arms: tuple[str, ...] = ("mae", "supervised")) -> list[str]:
+        write_plan(study.root, Plan(name="x", runs=tuple(run(arm, seed) for seed in seeds for arm in arms)))
+        return [item.folder for item in read_plans(study.root)[study.root].runs if item.added]
+
+    study.root.mkdir()
+    assert plan(0) == [] and plan(0, 1) == []  # nothing has run, so no verdict was read
+    for arm, value in (("mae", 61.0), ("supervised", 60.0)):
+        for seed in (0, 1, 2):
+            study.add(f"cars-{arm}-seed{seed}", record("classification", arm, seed, {"top1": value + 0.1 * seed}))
+    assert plan(0, 1) == []
+    assert plan(0, 1, 2) == ["cars-mae-seed2", "cars-supervised-seed2"]
+    assert plan(0, 1, 2, arms=("mae", "supervised", "random")) == [
+        "cars-mae-seed2",
+        "cars-supervised-seed2",
+    ]  # a new arm
+    said = about(compare(open_store(study.root, TASKS)))
+    assert [line for line in said if "Added" in line] == [
+        "Added after other seeds had run, and no look was declared, cars: seeds 2. Where they were added since a "
+        "verdict did not settle, false verdicts are more than 5 %."
+    ]

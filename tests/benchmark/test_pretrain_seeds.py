@@ -279,7 +279,7 @@ def test_plans_of_before_open_and_wrong_ones_are_refused(tmp_path: Path) -> None
     content = json.loads(path.read_text())
     for name in ("pretrain_seeds", "margins", "looks", "groups", "sha256"):
         del content[name]
-    del content["runs"][0]["pretrain_seed"]
+    del content["runs"][0]["pretrain_seed"], content["runs"][0]["added"]
     path.write_text(json.dumps(content))
     assert read_plans(tmp_path)[tmp_path].runs == (Planned(folder="a", phase="pretrain", kind="a"),)
     for changes, said in (
