@@ -291,9 +291,9 @@ def test_weight_decay_is_beits(config: BEiTConfig, data: Path) -> None:
 def test_predicted_tokens_are_pasted() -> None:
     one = model().eval()
     image_BCHW, pixel_BCHW, mask_BN, _ = a_batch()
-    masked, true, made = drawn_tokens(one, image_BCHW, pixel_BCHW, mask_BN)
+    picture, true, made = drawn_tokens(one, image_BCHW, pixel_BCHW, mask_BN)
     masked = mask_BN.view(2, 1, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).expand(-1, 3, -1, -1)
-    assert (masked[masked] == 0.5).all() and torch.equal(masked[~masked], pixel_BCHW[~masked])
+    assert (picture[masked] == 0.5).all() and torch.equal(picture[~masked], pixel_BCHW[~masked])
     token_Bhw = one.tokenizer.tokens(pixel_BCHW)
     assert torch.equal(true, one.tokenizer.decode(token_Bhw))
     nn.init.zeros_(one.lm_head.weight)
