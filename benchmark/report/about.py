@@ -101,7 +101,8 @@ def _added(comparison: Comparison) -> Iterator[str]:
         if mine:
             yield (
                 f"Added after other seeds had run, and no look was declared, {line.label}: seeds "
-                f"{_some(sorted(mine))}. Where they were added since a verdict did not settle, false verdicts are more than 5 %."
+                f"{_some(sorted(mine))}. Where they were added since a verdict did not settle, false verdicts are more "
+                "than 5 %."
             )
 
 
