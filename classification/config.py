@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from backbones.config import ViTConfig
 from backbones.weights.normalisation import Normalisation
 from engine.config import BASIC, COMPUTED, FILE, RunConfig
+from engine.subset import LabelFraction
 
 Protocol = Literal["finetune", "linear", "partial"]
 Pooling = Literal["mean", "class"]
@@ -66,7 +67,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig:
+class ClassificationConfig(LabelFraction):
     """A ViT, its head and how they are trained."""
 
     backbone: ViTConfig
@@ -93,10 +94,6 @@ class ClassificationConfig:
     """Blocks that learn under `partial`, counted from the last; 0.5 is the MLP half of the last block."""
     pooling: Annotated[Pooling, BASIC] = "mean"
     """What the head reads: the mean of the patch tokens, or the class token."""
-    label_fraction: Annotated[float | None, BASIC] = None
-    """Fraction of the training images of each class that is used, at least one (0.01 is 1 %); None uses all."""
-    label_seed: int = 0
-    """Seed of that choice; it is not the run's, so that runs of several seeds may see the same labels."""
     train_list: Annotated[str | None, BASIC, FILE] = None
     """File with the training images to use, one name or class/name a line, as the 1 % and 10 % lists of ImageNet."""
 
@@ -115,10 +112,7 @@ class ClassificationConfig:
             raise ValueError(
                 f"layer_decay is {self.run.optim.layer_decay:g}; it must be above 0 and at most 1 (1 is none)."
             )
-        if self.label_fraction is not None and not 0 < self.label_fraction <= 1:
-            raise ValueError(
-                f"label_fraction is {self.label_fraction:g}; it must be above 0 and at most 1 (1 % is 0.01)."
-            )
+        self.check_fraction()
         if self.label_fraction is not None and self.train_list is not None:
             raise ValueError("label_fraction and train_list were both given; one of them chooses the training images.")
 

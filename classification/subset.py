@@ -4,13 +4,12 @@ The fraction of a class are the images whose names have the lowest hashes, so it
 library's generator, and 1 % is a part of 10 %.
 """
 
-import hashlib
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from engine.subset import part_size, rank
 from files.naming import nearest
 from files.parsing import read_text
 
@@ -24,9 +23,8 @@ def fraction_of_classes(samples: Sequence[Labelled], root: Path, *, fraction: fl
         by_class[sample[1]].append(sample)
     kept: set[str] = set()
     for members in by_class.values():
-        ranked = sorted(members, key=lambda sample: _rank(sample[0], root, seed))
-        count = math.ceil(round(fraction * len(members), 9))  # 0.1 * 30 is a little above 3 in binary
-        kept |= {path for path, _ in ranked[:count]}
+        ranked = sorted(members, key=lambda sample: rank(relative(sample[0], root), seed))
+        kept |= {path for path, _ in ranked[: part_size(fraction, len(members))]}
     return [sample for sample in samples if sample[0] in kept]
 
 
@@ -67,7 +65,3 @@ def relative(path: str, root: Path) -> str:
 def list_text(samples: Sequence[Labelled], root: Path) -> str:
     """Return what `listed_images` reads: one path a line."""
     return "".join(f"{relative(path, root)}\n" for path, _ in samples)
-
-
-def _rank(path: str, root: Path, seed: int) -> str:
-    return hashlib.sha256(f"{seed}/{relative(path, root)}".encode()).hexdigest()

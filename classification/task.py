@@ -35,7 +35,7 @@ from classification.protocols import freeze_all, freeze_but_last, probe_norm
 from classification.spec import CLASSIFICATION
 from classification.subset import fraction_of_classes, list_text, listed_images
 from engine.config import OptimConfig
-from engine.cost import count_flops
+from engine.cost import cost_of
 from engine.images.reading import read_rgb
 from engine.records.results_file import ImageResult
 from engine.runs.export import Exportable, Normalised
@@ -194,7 +194,7 @@ def assemble(
         init=init,
         normalisation=asdict(normalisation),
         data_notes=(*train_notes, *val_notes),
-        flops_per_image=count_flops(backbone, torch.zeros(1, config.backbone.in_chans, *size)),
+        **cost_of(backbone, torch.zeros(1, config.backbone.in_chans, *size), frozen=config.protocol == "linear"),
         extra={"classes": train.classes},
     )
     return ClassificationTask(

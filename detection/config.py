@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
 from engine.config import BASIC, FILE, WITHOUT, RunConfig
+from engine.subset import LabelFraction
 
 Pyramid = Literal["sfp", "fpn"]
 Norm = Literal["layer", "batch"]
@@ -81,7 +82,7 @@ class TestConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectionConfig:
+class DetectionConfig(LabelFraction):
     """Mask R-CNN or Cascade Mask R-CNN on a ViT."""
 
     backbone: Annotated[ViTConfig, f"{WITHOUT}image_size relative_size"]
@@ -106,6 +107,8 @@ class DetectionConfig:
     arXiv 1908.03195, appendix B.2, takes 0.001); 0 repeats none."""
     drop_path: float = 0.0
     """Stochastic depth of the last block."""
+    freeze_backbone: bool = False
+    """Train pyramid and heads alone, on the ViT's features as they are."""
     no_weight_decay: Exemption = "vectors_and_embeddings"
     """What is free of weight decay: MAE's rule (biases, norms, position table), or detectron2's for ViTDet-B and -L
     (norms of the blocks, position table) and for ViTDet-H (nothing); see backbones.param_groups."""
@@ -123,6 +126,14 @@ class DetectionConfig:
     """Validation annotations; None is annotations/instances_<val_split>.json in the data folder."""
     run: RunConfig
     """The training run."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a fraction of the labels that is none, and stochastic depth of what does not learn."""
+        self.check_fraction()
+        if self.freeze_backbone and self.drop_path:
+            raise ValueError(
+                f"freeze_backbone with drop_path {self.drop_path:g}: what does not learn has none; give 0."
+            )
 
     @property
     def architecture(self) -> ViTConfig:

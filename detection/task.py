@@ -18,6 +18,7 @@ from backbones.param_groups import (
     exempt_block_norms_and_position,
     exempt_nothing,
     exempt_vectors_and_embeddings,
+    head_groups,
     param_groups,
 )
 from backbones.vit import ViT
@@ -44,7 +45,7 @@ from detection.model.mask_rcnn import mask_rcnn
 from detection.model.test_time import TestTime
 from detection.spec import DETECTION
 from engine.config import OptimConfig
-from engine.cost import count_flops
+from engine.cost import cost_of
 from engine.records.results_file import ImageResult
 from engine.runs.export import Exportable, Normalised
 from engine.task import Facts, ImageData
@@ -93,6 +94,7 @@ class DetectionTask:
             flip=config.flip,
             masks=self.masks,
             empty_images=config.empty_images,
+            part=config,
             repeats=Repeats(threshold=config.repeat_threshold, seed=derive(config.run.seed, "repeat"))
             if config.repeat_threshold
             else None,
@@ -113,7 +115,7 @@ class DetectionTask:
             init=init,
             normalisation=asdict(normalisation),
             data_notes=(*train.notes, *unused, *val.notes, *_mask_note(train, val)),
-            flops_per_image=count_flops(vit, torch.zeros(1, config.backbone.in_chans, side, side)),
+            **cost_of(vit, torch.zeros(1, config.backbone.in_chans, side, side), frozen=config.freeze_backbone),
             extra={"categories": [[c.id, c.name] for c in val.categories], "masks": self.masks},
         )
 
@@ -124,13 +126,17 @@ class DetectionTask:
     def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
         """Return groups by layer of the ViT, the heads in the last."""
         model: Any = self.model
+        exempt = EXEMPT[self.config.no_weight_decay]
+        if self.config.freeze_backbone:
+            depth = self.config.backbone.depth
+            return head_groups(self.model, weight_decay=optim.weight_decay, depth=depth, exempt=exempt)
         return param_groups(
             self.model,
             weight_decay=optim.weight_decay,
             layer_decay=optim.layer_decay,
             depth=self.config.backbone.depth,
             prefix=f"backbone.{model.backbone.vit_name}.",
-            exempt=EXEMPT[self.config.no_weight_decay],
+            exempt=exempt,
         )
 
     def predict(self, batch: list[dict[str, Any]]) -> list[ImageResult]:
@@ -241,7 +247,8 @@ def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | No
 
 def vit_of(config: DetectionConfig) -> ViT:
     """Return the ViT with random weights."""
-    return ViT(config.architecture, class_token=False, final_norm=False, drop_path=config.drop_path)
+    vit = ViT(config.architecture, class_token=False, final_norm=False, drop_path=config.drop_path)
+    return vit.requires_grad_(not config.freeze_backbone)  # without stochastic depth its modes are the same
 
 
 def detector(

@@ -39,6 +39,12 @@ def count_flops(model: nn.Module | Callable[..., Any], *inputs: Any) -> int:
     return total
 
 
+def cost_of(backbone: nn.Module, *inputs: Any, frozen: bool) -> dict[str, Any]:
+    """Return the MACs of a backbone's forward pass as the facts of a run take them; a frozen one has no backward."""
+    total = count_flops(backbone, *inputs)
+    return {"flops_per_image": 0 if frozen else total, "frozen_flops_per_image": total if frozen else 0}
+
+
 def count_parameters(module: nn.Module) -> int:
     """Return the number of parameters, frozen ones included."""
     return int(parameter_count(module)[""])

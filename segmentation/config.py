@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
 from engine.config import BASIC, RunConfig
+from engine.subset import LabelFraction
 
 LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
 
@@ -38,7 +39,7 @@ class SlideConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationConfig:
+class SegmentationConfig(LabelFraction):
     """A ViT under UPerNet, its crops and how it is trained."""
 
     backbone: ViTConfig
@@ -78,7 +79,8 @@ class SegmentationConfig:
     """See every image mirrored too in evaluation."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for out_indices that the head has no place for."""
+        """Raise ValueError for out_indices that the head has no place for, and a fraction that is none."""
+        self.check_fraction()
         if self.head.kind == "upernet" and len(self.out_indices) != UPERNET_LEVELS:
             raise ValueError(
                 f"out_indices {list(self.out_indices)}: UPerNet has {UPERNET_LEVELS} levels; name as many blocks."

@@ -27,7 +27,7 @@ from backbones.weights.initial import normalisation_of, read_initial, start_from
 from backbones.weights.loader import LoadReport
 from backbones.weights.normalisation import Normalisation
 from engine.config import OptimConfig
-from engine.cost import count_flops
+from engine.cost import cost_of
 from engine.images.file import say_need
 from engine.records.results_file import ImageResult
 from engine.runs.export import Exportable, Normalised
@@ -36,7 +36,7 @@ from engine.training.processes import processes
 from metrics.miou import add_up, scores
 from segmentation.config import SegmentationConfig, WeightDecayFree
 from segmentation.data.labels import LabelMapping
-from segmentation.data.layout import SegmentationFolder, open_folder
+from segmentation.data.layout import SegmentationFolder, open_folder, with_part
 from segmentation.data.mapping import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
 from segmentation.evaluation.counts import boundary_confusion, boundary_miou, confusion, write_per_class
 from segmentation.evaluation.inference import predict_batch
@@ -223,7 +223,7 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
     too small for batch norm.
     """
     _check_batch(config)
-    folder = open_folder(data, config.layout, train=config.train_split, val=config.val_split)
+    folder = with_part(open_folder(data, config.layout, train=config.train_split, val=config.val_split), config)
     count = len(folder.classes.names)
     weights = read_initial(init)
     normalisation = normalisation_of(init, weights)
@@ -290,7 +290,7 @@ def _facts(
         weights=report,
         init=init,
         data_notes=folder.notes,
-        flops_per_image=count_flops(model.backbone.vit, image),
+        **cost_of(model.backbone.vit, image, frozen=config.freeze_backbone),
         extra={"classes": list(folder.classes.names)},
     )
 

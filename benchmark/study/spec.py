@@ -232,7 +232,7 @@ class TransferTask(_Calling):
         if info.field_name == "recipe":
             return known_recipe(value, called.recipes)
         if info.field_name == "label_fractions" and value != (1.0,) and not called.takes(FRACTION_FLAG):
-            raise wrong(f"{tool} takes no fraction of the labels; train_cls does")
+            raise wrong(f"{tool} takes no fraction of the labels; training tools do")
         if info.field_name == "search" and value is not None and not called.takes(RATE_FLAG):
             raise wrong(f"{tool} takes no learning rate (it has no flag --{RATE_FLAG.replace('_', '-')})", "base_lrs")
         return value

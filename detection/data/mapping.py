@@ -18,6 +18,7 @@ from detection.data.coco import CocoSplit, Records
 from detection.data.repeat import repeat_factors, repeated
 from engine.images.file import ORIENTATION, opened
 from engine.images.reading import read_rgb
+from engine.subset import LabelFraction, part_of
 
 ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
@@ -130,11 +131,12 @@ def train_data(
     flip: bool,
     masks: bool,
     empty_images: bool = False,
+    part: LabelFraction | None = None,
     repeats: Repeats | None = None,
 ) -> tuple[DetectionData, tuple[str, ...]]:
     """Return the images that have an object other than a crowd, and notes of those that have none and of repeats.
 
-    With `empty_images` those without any annotation are among them.
+    With `empty_images` those without any annotation are among them. `part` leaves a fraction of these.
     """
     low, high = scale_jitter
     if not 0 < low <= high:
@@ -161,6 +163,11 @@ def train_data(
     if negatives := len(used) - int(has_object.sum()):
         notes.append(f"{split.name}: images without an object, trained on as background: {negatives} of {len(records)}")
     chosen = records[used]
+    if part is not None and part.label_fraction is not None:
+        names, classes = [chosen.name(n) for n in range(len(used))], [c.name for c in split.categories]
+        numbers, note = part_of(names, chosen.image_classes, part, classes=classes)
+        used, chosen = used[numbers], chosen[numbers]
+        notes.append(f"{split.name}: {note}")
     if repeats is not None:
         factor_I = repeat_factors(
             chosen.image_classes, images=len(used), classes=len(split.categories), threshold=repeats.threshold

@@ -16,10 +16,14 @@ Label maps may be .tif or .bmp in the place of .png.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from engine.images.reading import UnreadableImageError
+from engine.subset import LabelFraction, part_of
 from files.naming import SYSTEM
 from files.shared import shared_paths
 from segmentation.config import LayoutName
@@ -82,6 +86,28 @@ class SegmentationFolder:
     val: Split
     classes: Classes
     notes: tuple[str, ...]
+
+
+def with_part(folder: SegmentationFolder, part: LabelFraction) -> SegmentationFolder:
+    """Return the data set with the fraction of its training images that `part` chooses, whose label maps are read.
+
+    Raises UnreadableImageError and ValueError as `read_label_map`.
+    """
+    if part.label_fraction is None:
+        return folder
+    pairs, table = folder.train.pairs, np.array(folder.train.label_mapping.table)
+
+    def classes_of(pair: Pair) -> list[int]:
+        found = table[[value for value in count_values(read_label_map(pair.labels)) if 0 <= value < len(table)]]
+        return [int(label) for label in {*found.tolist()} if 0 <= label < len(folder.classes.names)]
+
+    with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter's lock
+        held = [*pool.map(classes_of, pairs)]
+    pair_P2 = np.array([(n, label) for n, labels in enumerate(held) for label in sorted(labels)]).reshape(-1, 2)
+    names = [pair.image_id for pair in pairs]
+    chosen, note = part_of(names, pair_P2, part, classes=folder.classes.names)
+    train = replace(folder.train, pairs=tuple(pairs[number] for number in chosen))
+    return replace(folder, train=train, notes=(*folder.notes, f"{folder.train.name}: {note}"))
 
 
 def open_folder(
