@@ -17,7 +17,7 @@ from typing import Any
 from benchmark.compare.lines import arm_of
 from benchmark.compare.records import Stored
 from benchmark.compare.seeds import Summary, summarise
-from benchmark.study.search import RATE_FLAG
+from benchmark.study.search import LR_FLAG
 from files.parsing import parse_yaml
 from files.typed import from_json
 
@@ -129,7 +129,7 @@ def _other_settings(item: Stored, row: Published) -> list[str]:
     record = item.record
     found = [text for text in record.departures if CHANGED.match(text)]
     if item.choice is not None:
-        found = [text for text in found if not text.startswith(f"run.optim.{RATE_FLAG}: ")]
+        found = [text for text in found if not text.startswith(f"run.optim.{LR_FLAG}: ")]
     if record.val_images != row.val_images:
         found.append(f"{record.val_images:,} validation images, not {row.val_images:,}")
     return found

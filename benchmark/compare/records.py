@@ -10,8 +10,8 @@ from benchmark.compare.groups import Grouping
 from benchmark.compare.lines import CHECKPOINT_NAME, Line, arm_of, line_of
 from benchmark.study.plan import NAME as PLAN_NAME
 from benchmark.study.plan import Groups, Plan, Planned, planned_at, read_plans
+from benchmark.study.search import LR_FLAG, Choice, read_choice
 from benchmark.study.search import NAME as CHOICE_NAME
-from benchmark.study.search import RATE_FLAG, Choice, read_choice
 from engine.records.own_files import damaged_files
 from engine.records.record import RECORD_NAME, RunRecord, read_record, standing
 from engine.spec import TaskTable, check_metrics
@@ -188,7 +188,7 @@ def _stored(
             grouping = Grouping(groups[planned.task], top, top / PLAN_NAME)
     command = "" if planned is None else planned.command
     if command and choice is not None:
-        command += f" --{RATE_FLAG.replace('_', '-')} {choice.base_lr!r}"
+        command += f" --{LR_FLAG.replace('_', '-')} {choice.base_lr!r}"
     damaged = damaged_files(folder, record)
     return Stored(
         folder=folder,

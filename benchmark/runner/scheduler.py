@@ -13,7 +13,7 @@ from benchmark.runner.attempt import Attempt, Outcome
 from benchmark.runner.process import INTERRUPTED, STOPS, blocked_stops
 from benchmark.runner.progress import Estimate, Screen, clock
 from benchmark.runner.recorded import is_finished, other_settings, record_of, spoilt_outputs
-from benchmark.study.run import Run, with_rate
+from benchmark.study.run import Run, with_lr
 from benchmark.study.search import Choice, choose
 from benchmark.study.tool import Tool
 from engine.share import shares
@@ -134,7 +134,7 @@ class Suite:
         """Begin a run; return its outcome where it has its record already, or cannot begin."""
         tool = self.tools[run.tool]
         try:
-            run = self._with_rate(run)
+            run = self._with_lr(run)
         except (OSError, ValueError) as error:
             return Outcome(run=run, status="not run", error=str(error))
         try:
@@ -162,7 +162,7 @@ class Suite:
         screen.begin(number, run, resuming=attempt.resuming, left=estimate.left(self._elapsed()))
         return None
 
-    def _with_rate(self, run: Run) -> Run:
+    def _with_lr(self, run: Run) -> Run:
         """Return the run with the learning rate that its search has chosen, where it has one."""
         if run.search is None:
             return run
@@ -172,7 +172,7 @@ class Suite:
         if choice not in self._chosen:
             self._chosen.append(choice)
             self.console.print(choice.line(), markup=False, highlight=False, soft_wrap=True)
-        return with_rate(run, choice.base_lr)
+        return with_lr(run, choice.base_lr)
 
     def _watch(self, screen: Screen, estimate: Estimate) -> list[Attempt]:
         """Wait for a moment, show how far the runs are, and return those that have ended."""
@@ -246,4 +246,4 @@ def _said(outcome: Outcome) -> str:
 
 
 def _remark(outcome: Outcome) -> str:
-    return f"; this rate is out of the question: {outcome.error}" if outcome.error else ""
+    return f"; this learning rate is out of the question: {outcome.error}" if outcome.error else ""

@@ -107,7 +107,7 @@ def state_of(run: Run) -> str:
         primary = record.metrics.get(record.primary_metric)
         return "completed" + ("" if primary is None else f": {record.primary_metric} {primary:.4g}")
     if run.phase == "search" and is_settled(record):
-        return "completed: the loss became infinite at this rate"
+        return "completed: the loss became infinite at this learning rate"
     step = f"at step {record.steps} of {record.total_steps}"
     return f"{standing(run.out, record)} {step}" + (f": {record.error}" if record.error else "")
 
@@ -156,7 +156,7 @@ def _grid_lines(runs: Sequence[Run]) -> list[str]:
     found = {}
     for run in runs:
         if run.search is not None:
-            rates = ", ".join(f"{rate:g}" for rate, _ in run.search.grid)
+            rates = ", ".join(f"{lr:g}" for lr, _ in run.search.grid)
             task, seed = run.search.task, run.search.seed
             found[task] = f"Learning rates of {task}, searched for every arm alike with seed {seed}: {rates}."
     return [*found.values()]

@@ -1,4 +1,4 @@
-"""Whether the pre-trainings of a study see as much: samples, or multiply-adds."""
+"""Whether the pre-trainings of a study see as much: samples, or MACs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,15 +54,15 @@ def unequal_samples(lengths: Sequence[Length]) -> str | None:
 def flops_lengths(
     lengths: Sequence[Length], flops: Mapping[str, float | None], reference: str
 ) -> dict[str, dict[str, float]]:
-    """Return by arm the length, as a flag and its value, at which it costs as many multiply-adds as the reference arm.
+    """Return by arm the length, as a flag and its value, at which it costs as many MACs as the reference arm.
 
-    `flops` are of training on one image pass. Raises ValueError where they are not known, or the lengths are in
+    `flops` are of training on one sample. Raises ValueError where they are not known, or the lengths are in
     different units.
     """
     unknown = [length.arm for length in lengths if not flops.get(length.arm)]
     if unknown:
         raise ValueError(
-            f"budget.match: flops, but the multiply-adds per image of {', '.join(unknown)} are not known: no record of "
+            f"budget.match: flops, but the MACs per image of {', '.join(unknown)} are not known: no record of "
             "such a run lies in the study's folder. Give `flops_per_image` under `pretrain` (the record of a run of "
             "one step, in another folder, has it under cost), or state `match: samples`."
         )

@@ -17,7 +17,7 @@ from engine.records.record import RECORD_NAME, TRAINED, read_record
 from files.naming import LONGEST
 
 MOST_SAID = 12
-# of a configuration: the multiply-adds of an image pass do not follow them
+# of a configuration: the MACs of a sample do not follow them
 NOT_OF_AN_IMAGE = frozenset({"length", "seed"})
 
 
@@ -149,7 +149,7 @@ def _place(run: Run) -> str:
 
 
 def _recorded_flops(out: Path, run: Run, config: Mapping[str, Any]) -> float | None:
-    """Return the multiply-adds of training on an image pass from a record of this pre-training, or of one like it.
+    """Return the MACs of training on one sample from a record of this pre-training, or of one like it.
 
     Its configuration is the same but for the length and the seed.
     """

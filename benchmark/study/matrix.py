@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmark.compare.lines import CHECKPOINT_NAME
 from benchmark.study.plan import Groups, Phase, Plan, Planned
-from benchmark.study.run import Run, with_rate
-from benchmark.study.search import RATE_FLAG, Search
+from benchmark.study.run import Run, with_lr
+from benchmark.study.search import LR_FLAG, Search
 from benchmark.study.spec import FRACTION_FLAG, Arm, Grid, Pretraining, Study, Tools, TransferTask, pretraining_seeds
 
 Options = Mapping[str, Any]  # flags by name
@@ -59,11 +59,11 @@ class Matrix:
                 if arm.pretrain is not None
             ),
             *(
-                self._searched(cell, arm, rate)
+                self._searched(cell, arm, lr)
                 for cell in self.cells
                 for arm in self.study.arms
                 if cell.task.search is not None
-                for rate in cell.task.search.base_lrs
+                for lr in cell.task.search.base_lrs
             ),
             *(
                 self._transfer(cell, arm, seed, start)
@@ -184,7 +184,7 @@ class Matrix:
             seconds=_seconds(given.hours),
         )
 
-    def _searched(self, cell: Cell, arm: Arm, rate: float) -> Run:
+    def _searched(self, cell: Cell, arm: Arm, lr: float) -> Run:
         grid = cell.task.search
         assert grid is not None
         data = self.place(grid.data or cell.task.data)
@@ -199,9 +199,9 @@ class Matrix:
         return self._trained(
             cell,
             arm,
-            _search_name(cell, arm, rate),
-            self._search_folder(cell, arm, rate),
-            {**options, **grid.options, RATE_FLAG: rate, "seed": grid.seed},
+            _search_name(cell, arm, lr),
+            self._search_folder(cell, arm, lr),
+            {**options, **grid.options, LR_FLAG: lr, "seed": grid.seed},
             data=data,
             needs=needs,
             phase="search",
@@ -231,13 +231,13 @@ class Matrix:
             task=cell.name,
             arm=arm.label,
             seed=grid.seed,
-            grid=tuple((rate, self._search_folder(cell, arm, rate)) for rate in grid.base_lrs),
-            runs=tuple(_search_name(cell, arm, rate) for rate in grid.base_lrs),
+            grid=tuple((lr, self._search_folder(cell, arm, lr)) for lr in grid.base_lrs),
+            runs=tuple(_search_name(cell, arm, lr) for lr in grid.base_lrs),
             out=self.out / "search" / f"{cell.name}-{arm.label}",
         )
 
-    def _search_folder(self, cell: Cell, arm: Arm, rate: float) -> Path:
-        return self.out / "search" / f"{cell.name}-{arm.label}" / f"lr{rate!r}"
+    def _search_folder(self, cell: Cell, arm: Arm, lr: float) -> Path:
+        return self.out / "search" / f"{cell.name}-{arm.label}" / f"lr{lr!r}"
 
     def _trained(
         self,
@@ -292,7 +292,7 @@ class Matrix:
         )
         if search is not None and run.fault is None:  # which rate it gets is not known, whether it takes one is
             try:
-                with_rate(run, search.grid[0][0])
+                with_lr(run, search.grid[0][0])
             except ValueError as error:
                 return replace(run, fault=str(error).rstrip("."))
         return run
@@ -346,8 +346,8 @@ def _pretrain_name(arm: Arm, seed: int | None) -> str:
     return f"pretrain-{arm.label}" + ("" if seed is None else f"-seed{seed}")
 
 
-def _search_name(cell: Cell, arm: Arm, rate: float) -> str:
-    return f"search-{cell.name}-{arm.label}-lr{rate!r}"
+def _search_name(cell: Cell, arm: Arm, lr: float) -> str:
+    return f"search-{cell.name}-{arm.label}-lr{lr!r}"
 
 
 def _seconds(hours: float | None) -> float | None:

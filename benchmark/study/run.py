@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.study.plan import Phase
-from benchmark.study.search import RATE_FLAG, Search
+from benchmark.study.search import LR_FLAG, Search
 from benchmark.study.tool import Job
 
 PHASES: tuple[Phase, ...] = ("data", "tokenizer", "pretrain", "search", "transfer")
@@ -66,7 +66,7 @@ class Run:
         return () if self.job is None else tuple(self.job.command())
 
 
-def with_rate(run: Run, rate: float) -> Run:
+def with_lr(run: Run, lr: float) -> Run:
     """Return a run with the learning rate that its search has chosen. Raises ValueError where it cannot have it."""
     assert run.job is not None
-    return replace(run, job=run.job.with_option(RATE_FLAG, rate))
+    return replace(run, job=run.job.with_option(LR_FLAG, lr))

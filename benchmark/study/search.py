@@ -1,7 +1,7 @@
 """The learning rate of an arm in a task: the best of a grid on images that no result is taken from.
 
-Every arm has the same grid, seed, images and length. The winner is the rate with the best primary metric, of equal
-ones the smallest; a rate at which the loss became infinite is worse than any other.
+Every arm has the same grid, seed, images and length. The winner is the one with the best primary metric, of equal
+ones the smallest; a learning rate at which the loss became infinite is worse than any other.
 """
 
 import json
@@ -19,7 +19,7 @@ from files.typed import from_json
 from files.writing import replacing
 from metrics.metric import Metric
 
-RATE_FLAG = "base_lr"
+LR_FLAG = "base_lr"
 NAME = "choice.json"
 DIVERGED = "NonFiniteError"  # how the record of a run begins whose loss or gradient became infinite
 
@@ -32,7 +32,7 @@ class Search:
     arm: str
     seed: int
     grid: tuple[tuple[float, Path], ...]
-    """Rate and folder of each run."""
+    """Learning rate and folder of each run."""
     runs: tuple[str, ...]
     """Their names."""
     out: Path
@@ -41,7 +41,7 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """One rate of the grid."""
+    """One learning rate of the grid."""
 
     base_lr: float
     value: float | None
@@ -60,19 +60,19 @@ class Choice:
     seed: int
     base_lr: float
     tried: tuple[Tried, ...]
-    """By rising rate."""
+    """By rising learning rate."""
     decimals: int = 2
     """Of the metric, in the sentence."""
 
     @property
     def edge(self) -> Literal["lowest", "highest"] | None:
-        """Which end of the grid the best rate is, so that a better one may lie beyond; None inside."""
+        """Which end of the grid the best learning rate is, so that a better one may lie beyond; None inside."""
         if len(self.tried) < 2 or self.base_lr not in (self.tried[0].base_lr, self.tried[-1].base_lr):
             return None
         return "lowest" if self.base_lr == self.tried[0].base_lr else "highest"
 
     def line(self) -> str:
-        """Return one sentence for a report, with a warning where the best rate is at the edge of the grid."""
+        """Return one sentence for a report, with a warning where the best learning rate is at the edge of the grid."""
         values = ("diverged" if t.value is None else f"{t.value:.{self.decimals}f}" for t in self.tried)
         each = ", ".join(f"{t.base_lr:g}: {value}" for t, value in zip(self.tried, values, strict=True))
         text = (
@@ -90,10 +90,10 @@ def choose(search: Search, metric: Metric) -> Choice:
     """Return the choice from the records of the search by `metric`, and write it to its folder.
 
     Raises ValueError while a run of the grid has no result or one that no run can have, and where the loss became
-    infinite at every rate.
+    infinite at every learning rate.
     """
     tried, records = [], []
-    for rate, folder in sorted(search.grid):
+    for lr, folder in sorted(search.grid):
         try:
             record = read_record(folder)
         except (FileNotFoundError, ValueError) as error:
@@ -107,7 +107,7 @@ def choose(search: Search, metric: Metric) -> Choice:
                 f"{folder / RECORD_NAME}: metrics.{metric.name}: {fault}; remove that folder to run it anew"
             )
         records.append(record)
-        tried.append(Tried(base_lr=rate, value=_value(record, metric)))
+        tried.append(Tried(base_lr=lr, value=_value(record, metric)))
     scored = [item for item in tried if item.value is not None]
     if not scored:
         raise ValueError(

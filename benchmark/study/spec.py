@@ -23,7 +23,7 @@ from pydantic import (
 from benchmark.study.full_scale import FullScale, FullScaleRow
 from benchmark.study.options import Errors, Types, known_recipe, one_of, read_options, wrong
 from benchmark.study.plan import Match, PretrainSeeds
-from benchmark.study.search import RATE_FLAG
+from benchmark.study.search import LR_FLAG
 from benchmark.study.tool import Tool
 from benchmark.study.values import (
     DIFFER,
@@ -48,7 +48,7 @@ FRACTION_FLAG = "label_fraction"
 SEARCH_SEED = 100
 PRETRAIN = "pretrain"  # the tool that makes weights; the others that take some transfer them
 # what a study sets itself
-SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", RATE_FLAG, FRACTION_FLAG, "cache"}
+SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", LR_FLAG, FRACTION_FLAG, "cache"}
 SET |= {f.name for f in fields(InitFlags)}
 # of a study's folder: what is made by `scenes` and `tokenizers` lies beside it
 OWN_NAMES = {"groups", "held-out", "logs", "search", "slurm", "study.json", "study.yaml"}
@@ -233,8 +233,8 @@ class TransferTask(_Calling):
             return known_recipe(value, called.recipes)
         if info.field_name == "label_fractions" and value != (1.0,) and not called.takes(FRACTION_FLAG):
             raise wrong(f"{tool} takes no fraction of the labels; training tools do")
-        if info.field_name == "search" and value is not None and not called.takes(RATE_FLAG):
-            raise wrong(f"{tool} takes no learning rate (it has no flag --{RATE_FLAG.replace('_', '-')})", "base_lrs")
+        if info.field_name == "search" and value is not None and not called.takes(LR_FLAG):
+            raise wrong(f"{tool} takes no learning rate (it has no flag --{LR_FLAG.replace('_', '-')})", "base_lrs")
         return value
 
 

@@ -1,4 +1,4 @@
-"""Budgets of pre-training: crops are passes, and the multiply-adds are those of a record of the very same settings."""
+"""Budgets of pre-training: crops are samples, and the MACs are those of a record of the very same settings."""
 
 import json
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def test_crops_are_compared_before_a_study_runs(made: Callable[[str], Prepared])
 
 def test_arms_of_one_recipe_have_macs_of_their_own(made: Callable[[str], Prepared], record: Record) -> None:
     recorded(made(TWO), record, "high", flops=100)
-    with pytest.raises(ValueError, match="multiply-adds per image of low are not known: no record of such a run"):
+    with pytest.raises(ValueError, match="MACs per image of low are not known: no record of such a run"):
         made(TWO).refuse()  # the recipe of `high` is the same, its mask ratio is not
     recorded(made(TWO), record, "low", flops=300)
     assert steps(made(TWO)) == [90, 270]
@@ -111,7 +111,7 @@ def test_arms_of_one_recipe_have_macs_of_their_own(made: Callable[[str], Prepare
 def test_a_record_of_another_length_and_seed_will_do(made: Callable[[str], Prepared], record: Record) -> None:
     recorded(made(TWO), record, "high", flops=100)
     recorded(made(TWO), record, "low", flops=900, folder="pretrain-a", batch_size=32)
-    with pytest.raises(ValueError, match="multiply-adds per image of low are not known"):
+    with pytest.raises(ValueError, match="MACs per image of low are not known"):
         made(TWO).refuse()
     recorded(made(TWO), record, "low", flops=200, folder="pretrain-b", length={"value": 1, "unit": "steps"}, seed=3)
     assert steps(made(TWO)) == [90, 180]

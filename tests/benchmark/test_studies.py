@@ -158,7 +158,7 @@ OTHER = "  labels: {pretrain: {recipe: tiny_supervised, data: photos, steps: 10}
     [
         (("steps: 10}}\ntasks", "steps: 12}}\ntasks"), r"mae 640 images \(10 steps of 64\); labels 768 images"),
         (("photos, steps: 10}}\ntasks", "birds, steps: 10}}\ntasks"), "pre-trainings are on different images: mae "),
-        (("compare:", "budget: {match: flops}\ncompare:"), "the multiply-adds per image of mae, labels are not known"),
+        (("compare:", "budget: {match: flops}\ncompare:"), "the MACs per image of mae, labels are not known"),
         (("steps: 10}}\ntasks", "epochs: 2}}\ntasks"), r"mae 640 images .*; labels 2 epochs"),
     ],
 )  # fmt: skip
@@ -223,7 +223,7 @@ def test_states_from_records_alone(made: Callable[..., Prepared], record: Record
     states = {name: state_of(run) for name, run in runs.items()}
     assert states["hold-out-cars"] == "completed" and states["pretrain-mae"] == "completed: val_loss 0.4321"
     assert states["search-cars-random-lr0.0001"] == "completed: miou 12.35"
-    assert states["search-cars-random-lr0.0002"] == "completed: the loss became infinite at this rate"
+    assert states["search-cars-random-lr0.0002"] == "completed: the loss became infinite at this learning rate"
     assert states["cars-random-seed0"] == "interrupted at step 7 of 10: SIGTERM"
     assert states["cars-mae-seed0"] == "failed at step 3 of 10: ValueError: bad"
     assert states["cars-theirs-seed0"] == "killed or still running at step 4 of 10"
@@ -305,7 +305,7 @@ def test_a_study_searches_then_transfers_with_the_winner(
         "mae": "0.0002",
     }
     text = screen.getvalue()
-    assert "this rate is out of the question: NonFiniteError" in text
+    assert "this learning rate is out of the question: NonFiniteError" in text
     assert text.count("Learning rate of mae in cars: 0.0002") == 1 and "WARNING: 0.0002 is the highest" in text
     assert text.index("search-cars-mae-lr0.0002: completed") < text.index("Learning rate of mae in cars")
 
