@@ -66,6 +66,7 @@ def _draw_differences(panel: Axes, items: Sequence[Contrast], comparison: Compar
     panel.axvline(0, color="black", linewidth=0.8)
     names = [label_text(f"{i.task} {i.metric.name}, against {title(i.reference)}", most=100) for i in reversed(items)]
     panel.set_yticks(range(len(items)), names, fontsize=8)
+    panel.set_ylim(-0.6, len(items) - 0.4)  # as much room above and below few rows as many
     panel.tick_params(axis="x", labelsize=8)
     panel.grid(axis="x", alpha=0.3)
 
