@@ -1,24 +1,15 @@
-"""Every family of checkpoints by its declared name, one small file each."""
+"""Every family of checkpoints by its declared name, one small file each; `FAMILIES` is their table."""
 
-from backbones.sources import augreg, beit, detectron2, dino, huggingface, mae, mmpretrain, mmseg, moco_v3, own, timm
+from importlib import import_module
+
 from backbones.sources.source import Source
+from backbones.weights.declaration import FAMILIES
 
-SOURCES: dict[str, Source] = {
-    source.name: source
-    for source in (
-        own.SOURCE,
-        mae.SOURCE,
-        timm.SOURCE,
-        augreg.SOURCE,
-        beit.SOURCE,
-        moco_v3.SOURCE,
-        moco_v3.MOMENTUM,
-        dino.SOURCE,
-        dino.STUDENT,
-        huggingface.SOURCE,
-        detectron2.SOURCE,
-        mmseg.SOURCE,
-        mmpretrain.SOURCE,
-        mmpretrain.HALVES,
-    )
-}
+
+def _source(place: str) -> Source:
+    module, _, name = place.partition(".")
+    source: Source = getattr(import_module(f"{__name__}.{module}"), name)
+    return source
+
+
+SOURCES: dict[str, Source] = {name: _source(place) for name, place in FAMILIES.items()}

@@ -9,11 +9,23 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-# the names of backbones.sources.SOURCES, which imports torch
-FAMILIES = (
-    "own", "mae", "timm", "augreg", "beit", "moco_v3", "moco_v3_momentum", "dino", "dino_student", "huggingface",
-    "detectron2", "mmseg", "mmpretrain", "mmpretrain_half",
-)  # fmt: skip
+# the one table of families: name -> module and object in backbones/sources, which import torch
+FAMILIES = {
+    "own": "own.SOURCE",
+    "mae": "mae.SOURCE",
+    "timm": "timm.SOURCE",
+    "augreg": "augreg.SOURCE",
+    "beit": "beit.SOURCE",
+    "moco_v3": "moco_v3.SOURCE",
+    "moco_v3_momentum": "moco_v3.MOMENTUM",
+    "dino": "dino.SOURCE",
+    "dino_student": "dino.STUDENT",
+    "huggingface": "huggingface.SOURCE",
+    "detectron2": "detectron2.SOURCE",
+    "mmseg": "mmseg.SOURCE",
+    "mmpretrain": "mmpretrain.SOURCE",
+    "mmpretrain_half": "mmpretrain.HALVES",
+}
 Family = Annotated[str, Doc(f"Family of the weights file: {', '.join(FAMILIES)}.")]
 Heads = Annotated[
     int | None, Doc("Attention heads of the weights, where neither the file nor a published width tells.")

@@ -12,7 +12,7 @@ from backbones.config import ViTConfig
 from backbones.sources import SOURCES
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
-from backbones.weights.declaration import InitialWeights
+from backbones.weights.declaration import FAMILIES, InitialWeights
 from backbones.weights.loader import load_checkpoint
 from backbones.weights.read import read_checkpoint
 from tests.weight_samples import Sample
@@ -33,6 +33,10 @@ def without(sample: Any, ends: tuple[str, ...], *, outside: bool = False) -> Any
     ]
     assert gone, (sample.source, ends)
     return sample.with_tensors({name: tensor for name, tensor in sample.tensors.items() if name not in gone})
+
+
+def test_every_family_has_the_name_that_it_is_declared_by() -> None:
+    assert [*SOURCES] == [source.name for source in SOURCES.values()] == [*FAMILIES]
 
 
 @pytest.mark.parametrize("source", SOURCES)
