@@ -31,6 +31,7 @@ from benchmark.report.tables import (
     record_lines,
     result_grid,
 )
+from benchmark.report.tuning import TUNING_TITLE, tuning_grid
 from benchmark.report.verdict import verdicts
 from engine.config import as_json
 from files.naming import refuse_overwriting
@@ -190,6 +191,8 @@ def _grids(comparison: Comparison) -> dict[str, Grid]:
         "Differences": difference_grid(comparison),
         "Cost": cost_grid(comparison),
     }
+    if (tuning := tuning_grid(comparison)) is not None:
+        grids[TUNING_TITLE] = tuning
     if (published := published_grid(comparison)).rows:
         grids["Published, not measured here"] = published
     if (full_scale := full_scale_grid(comparison)) is not None:

@@ -33,6 +33,7 @@ from benchmark.report.tables import (
     result_grid,
     title,
 )
+from benchmark.report.tuning import tuning_grid
 from benchmark.report.verdict import verdicts
 from engine.config import as_json
 from engine.records.record import standing
@@ -55,12 +56,13 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
     pictures = _pictures(comparison, notes) if images else []
     curves = curves_picture(comparison, notes)
     published, full_scale = published_grid(comparison), full_scale_grid(comparison)
-    scaling = scaling_picture(comparison)
+    scaling, tuning = scaling_picture(comparison), tuning_grid(comparison)
     wanted = {
         "Results": True,
         "Published": bool(published.rows),
         "Full scale": full_scale is not None,
         "Scaling": scaling is not None,
+        "Tuning": tuning is not None,
         "Cost": True,
         "Training": curves is not None,
         "Classes": bool(classes),
@@ -85,6 +87,7 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
         full_scale_title=FULL_SCALE_TITLE,
         scaling=None if scaling is None else data_url(scaling),
         scaling_table=None if scaling is None else scaling_grid(comparison),
+        tuning=tuning,
         costs=cost_grid(comparison),
         cost_picture=cost_picture(comparison),
         curves_picture=curves,
