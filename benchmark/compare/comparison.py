@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import combinations
 
 from benchmark.compare import RESAMPLES
 from benchmark.compare.cells import Cell, order, transfer_of
@@ -17,6 +18,7 @@ from benchmark.compare.fairness import (
 )
 from benchmark.compare.lines import CHECKPOINT_NAME, Line, usual_lines
 from benchmark.compare.published import PublishedCheck, check_published
+from benchmark.compare.ranks import LEAST_ARMS, rank_intervals
 from benchmark.compare.records import Store, Stored
 from benchmark.compare.resample import Resampled, resample
 from benchmark.compare.seeds import Summary, summarise
@@ -44,6 +46,8 @@ class Row:
     """The arm whose advantage the verdict is about."""
     against: str
     """The other arm of the headline."""
+    ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """arm -> best and worst rank; of the primary metric, where four arms or more have values."""
 
     @property
     def task(self) -> str:
@@ -258,22 +262,28 @@ def _row(
             found[arm].by_seed[seed] = value
             if metric.name in (resampled := drawn.values_R.get(item.folder, {})):
                 found[arm].resampled_R[seed] = resampled[metric.name]
+    difference = partial(
+        contrast,
+        line.label,
+        metric=metric,
+        images=drawn.images,
+        grouped=drawn.grouped,
+        margin=plan.margin(line.task, line.label, metric.name),
+        looks=plan.looks,
+        design=plan.pretrain_seeds,
+    )
     contrasts = [
-        contrast(
-            line.label,
-            metric=metric,
-            arms=(plan.claim, arm),
-            first=found[plan.claim],
-            second=found[arm],
-            images=drawn.images,
-            grouped=drawn.grouped,
-            margin=plan.margin(line.task, line.label, metric.name),
-            looks=plan.looks,
-            design=plan.pretrain_seeds,
-        )
+        difference(arms=(plan.claim, arm), first=found[plan.claim], second=found[arm])
         for arm in arms
         if arm != plan.claim and not refused
     ]
+    there = [arm for arm in arms if found[arm].by_seed]
+    ranks = {}
+    if len(there) >= LEAST_ARMS and metric == line.scores.primary and not refused:
+        pairs = combinations(there, 2)
+        ranks = rank_intervals(
+            {(one, two): difference(arms=(one, two), first=found[one], second=found[two]) for one, two in pairs}, there
+        )
     return Row(
         line=line,
         metric=metric,
@@ -282,6 +292,7 @@ def _row(
         values={arm: found[arm].by_seed for arm in arms},
         contrasts=tuple(item for item in contrasts if item is not None),
         refused=refused,
+        ranks=ranks,
     )
 
 

@@ -160,7 +160,7 @@ def decide(family: Sequence[Contrast]) -> list[Contrast]:
     """Return contrasts of the same two arms on several tasks with adjusted p and verdict."""
     tested = [item for item in family if item.p is not None]
     asked = [(number, item, kind) for number, item in enumerate(tested) for kind in ("difference", "equivalence")]
-    found = [(number, kind, p) for number, item, kind in asked if (p := _looked(item, kind)) is not None]
+    found = [(number, kind, p) for number, item, kind in asked if (p := looked(item, kind)) is not None]
     adjusted = holm([p for _, _, p in found], [number for number, _, _ in found])
     by_test = {(number, kind): p for (number, kind, _), p in zip(found, adjusted, strict=True)}
     decided = iter([_decided(item, number, by_test) for number, item in enumerate(tested)])
@@ -178,7 +178,7 @@ def _with_needed(item: Contrast, tasks: int) -> Contrast:
     return replace(item, needed=found, needed_equivalence=needed(inside, item.components, tasks, 2 * ALPHA))
 
 
-def _looked(item: Contrast, kind: str) -> float | None:
+def looked(item: Contrast, kind: str) -> float | None:
     """Return the p of a difference or of equivalence as it counts at this look; None where it is not tested."""
     p = item.p if kind == "difference" else item.p_equivalence
     if p is None or item.look is None:

@@ -28,6 +28,7 @@ from benchmark.report.tables import (
     difference_grid,
     full_scale_grid,
     published_grid,
+    rank_grid,
     record_lines,
     result_grid,
 )
@@ -191,6 +192,8 @@ def _grids(comparison: Comparison) -> dict[str, Grid]:
         "Differences": difference_grid(comparison),
         "Cost": cost_grid(comparison),
     }
+    if (ranks := rank_grid(comparison)) is not None:
+        grids["Ranks"] = ranks
     if (tuning := tuning_grid(comparison)) is not None:
         grids[TUNING_TITLE] = tuning
     if (published := published_grid(comparison)).rows:

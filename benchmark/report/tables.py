@@ -39,6 +39,10 @@ FULL_SCALE_CAPTION = (
     "PUBLISHED by {source}: {setting}. Beside them what was measured here in the small form, in columns of its own: "
     "another model, other images, other lengths. Look at the order of the variants, not at the values."
 )
+RANK_CAPTION = (
+    "Ranks of the arms, 1 being the best, with 95 % intervals that hold for all arms of a task at once: from the tests "
+    "of all pairs, with Holm's correction over the pairs, not over the tasks."
+)
 MOST_LISTED = 6  # seeds listed one by one, missing cells named
 COST_CAPTION = (
     "Cost of each arm. MACs for training on one image are an estimate: three times the counted forward pass "
@@ -120,6 +124,27 @@ def full_scale_grid(comparison: Comparison) -> Grid | None:
             for item in table.rows
         ),
     )
+
+
+def rank_grid(comparison: Comparison) -> Grid | None:
+    """Return the ranks of the arms with their intervals, None where there are fewer than four arms."""
+    rows = [row for row in comparison.rows if row.ranks]
+    if not rows:
+        return None
+    arms = [arm for arm in comparison.arms if any(arm in row.ranks for row in rows)]
+    return Grid(
+        caption=RANK_CAPTION,
+        head=("task", "metric", *map(title, arms)),
+        rows=tuple(
+            (row.task, row.metric.label, *(_rank(row.ranks[arm]) if arm in row.ranks else DASH for arm in arms))
+            for row in rows
+        ),
+    )
+
+
+def _rank(ranks: tuple[int, int]) -> str:
+    best, worst = ranks
+    return str(best) if best == worst else f"{best} to {worst}"
 
 
 def cost_grid(comparison: Comparison) -> Grid:
