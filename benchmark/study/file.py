@@ -44,7 +44,12 @@ def parse_study(content: bytes | str, file: str, tools: Tools) -> Study:
 
 def study_text(study: Study) -> str:
     """Return the file that `parse_study` reads the study from."""
-    return yaml.safe_dump(_plain(study), sort_keys=False, allow_unicode=True, width=100)
+    return dumped(_plain(study))
+
+
+def dumped(values: Any) -> str:
+    """Return values as the copy of a study in its folder is written."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _with_text_keys(values: Any, place: tuple[str | int, ...], errors: Errors) -> Any:

@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmark.study.checks import budget, problems, refuse
-from benchmark.study.file import read_study, study_text
+from benchmark.study.file import dumped, read_study, study_text
 from benchmark.study.matrix import GROUPS, Matrix
 from benchmark.study.plan import NAME, write_plan
 from benchmark.study.run import Run
@@ -92,8 +94,11 @@ def prepare(
             raise ValueError(f"no study is called {name!r}; there are: {there}. Or give a file, NAME.yaml.")
     study = read_study(path, tools)
     folder = out or Path("runs") / study.name
-    is_copy = path.resolve() == (folder / COPY).resolve() and (seeds is None or seeds == study.seeds)
-    if not is_copy and path.read_text(encoding="utf-8", errors="replace") != study_text(study):
+    text = path.read_text(encoding="utf-8", errors="replace")
+    same_place = path.resolve() == (folder / COPY).resolve()
+    # as a copy is written, by an earlier version too
+    is_copy = same_place and dumped(yaml.safe_load(text)) == text and seeds in (None, study.seeds)
+    if not is_copy and text != study_text(study):
         refuse_overwriting([folder / COPY, folder / NAME], [path])
     _check_trackers(study, path)
     if not trust_pickle:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from benchmark.compare.fairness import pretraining_problems
 from benchmark.compare.records import open_store
-from benchmark.study.file import parse_study, study_text
+from benchmark.study.file import dumped, parse_study, study_text
 from benchmark.study.plan import Groups, Plan, read_plans
 from benchmark.study.prepare import Prepared, prepare
 from mae_transfer.tasks import TASKS
@@ -99,6 +100,23 @@ def test_the_plan_has_what_was_declared_and_the_files_of_groups(
     assert command.startswith("python tools/train_seg.py tiny --data ") and command.endswith("--arm mae --seed 1")
     assert json.loads((tmp_path / "out/study.json").read_text())["pretrain_seeds"] == "tied"
     assert parse_study(study_text(study.study), "x", TOOLS) == study.study
+
+
+def test_the_copy_in_a_studys_folder_is_kept_as_it_is_and_a_file_of_ones_own_is_not_taken_for_one(
+    made: Callable[[str], Prepared], tmp_path: Path
+) -> None:
+    made(TEXT).write_plan()
+    copy = tmp_path / "out/study.yaml"
+    values = yaml.safe_load(copy.read_text())
+    values["arms"]["mae"]["pretrain"]["steps"] = ["10"]  # as earlier versions wrote a flag
+    before = dumped(values)
+    copy.write_text(before)
+    again = prepare(str(copy), TOOLS, studies=tmp_path, out=tmp_path / "out", root=tmp_path / "root")
+    again.write_plan()
+    assert again.is_copy and copy.read_text() == before
+    copy.write_text("# mine\n" + before)
+    with pytest.raises(ValueError, match="would be written"):
+        prepare(str(copy), TOOLS, studies=tmp_path, out=tmp_path / "out", root=tmp_path / "root")
 
 
 def test_equal_budgets_hold_for_every_seed(made: Callable[[str], Prepared]) -> None:

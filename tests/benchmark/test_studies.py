@@ -86,7 +86,7 @@ def test_matrix_of_a_small_study(made: Callable[..., Prepared], tmp_path: Path) 
     birds = by_name["birds_10pct-mae-seed1"]
     assert birds.command == (
         "tiny", "--data", f"{root}/birds", "--out", f"{out}/birds_10pct-mae-seed1", "--init",
-        f"{out}/pretrain-mae/backbone.safetensors", "--arm", "mae", "--seed", "1", "--label-fraction", "0.1",
+        f"{out}/pretrain-mae/backbone.safetensors", "--arm", "mae", "--label-fraction", "0.1", "--seed", "1",
     )  # fmt: skip
     assert birds.needs == ("pretrain-mae",) and birds.search is None and birds.seconds == 1800
     assert "--steps" not in named(made(SMALL.replace("steps: 5", "epochs: 5")))["search-cars-mae-lr0.0001"].command

@@ -15,7 +15,7 @@ from tools import plan_run
         (["tiny_dvae"], "pretrain tiny_dvae"),
         (["tiny_moco_v3", "--strategy", "fsdp"], "keys are of one GPU's images"),
         (["tiny", "--task", "train_cls", "--classes", "8"], "train_cls tiny"),
-        (["tiny", "--task", "train_det", "--boxes-only", "--strategy", "fsdp"], "in 2 shares"),
+        (["tiny", "--task", "train_det", "--boxes-only", "--strategy", "fsdp"], "in 2 shards"),
         (["tiny", "--task", "train_seg", "--activation-checkpointing"], "with activation checkpointing"),
     ],
 )
