@@ -106,8 +106,11 @@ class Matrix:
         )
 
     def group_files(self, task: TransferTask) -> tuple[Path, ...]:
-        """Return the file of a task's groups, where it has one."""
-        return () if task.groups is None or task.groups.file is None else (self.place(task.groups.file),)
+        """Return the file of a task's groups, where it has one: the study's copy where the file itself is gone."""
+        if task.groups is None or task.groups.file is None:
+            return ()
+        file, copy = self.place(task.groups.file), self.out / GROUPS / f"{task.name}.csv"
+        return (copy if copy.is_file() and not file.exists() else file,)
 
     def place(self, path: str) -> Path:
         """Return a path of the study file: below the study's folder for what it makes itself, else below the root."""

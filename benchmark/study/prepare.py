@@ -51,9 +51,11 @@ class Prepared:
         write_plan(self.out, self._matrix(self._lengths).plan(self.runs))
         for task in self.study.tasks:
             for file in self._matrix({}).group_files(task):
-                (self.out / GROUPS).mkdir(exist_ok=True)
-                with replacing(self.out / GROUPS / f"{task.name}.csv") as temporary:
-                    shutil.copyfile(file, temporary)
+                copy = self.out / GROUPS / f"{task.name}.csv"
+                copy.parent.mkdir(exist_ok=True)
+                if file != copy:
+                    with replacing(copy) as temporary:
+                        shutil.copyfile(file, temporary)
         if not self.is_copy:
             with replacing(self.out / COPY) as temporary:
                 temporary.write_text(study_text(self.study), encoding="utf-8")

@@ -100,6 +100,10 @@ def test_the_plan_has_what_was_declared_and_the_files_of_groups(
     assert command.startswith("python tools/train_seg.py tiny --data ") and command.endswith("--arm mae --seed 1")
     assert json.loads((tmp_path / "out/study.json").read_text())["pretrain_seeds"] == "tied"
     assert parse_study(study_text(study.study), "x", TOOLS) == study.study
+    (tmp_path / "root/groups.csv").unlink()  # the study's folder is enough
+    made(TEXT).refuse()
+    made(TEXT).write_plan()
+    assert (tmp_path / "out/groups/cars.csv").read_text() == "a.png,one\n"
 
 
 def test_the_copy_in_a_studys_folder_is_kept_as_it_is_and_a_file_of_ones_own_is_not_taken_for_one(
