@@ -129,7 +129,7 @@ class Pretraining(_Calling):
 
     @classmethod
     def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
-        return _flags_of(tools[PRETRAIN], values.get("recipe")), PRETRAIN
+        return _flags_of(tools[PRETRAIN], values.get("recipe"), {LR_FLAG}), PRETRAIN
 
     @field_validator("recipe")
     @classmethod
@@ -216,7 +216,9 @@ class TransferTask(_Calling):
     def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
         tool = values.get("tool")
         found = transfer_tools(tools).get(tool) if isinstance(tool, str) else None
-        return (None if found is None else _flags_of(found, values.get("recipe"))), str(tool)
+        # a learning rate that is searched is set by the study
+        own = set() if "search" in values else {LR_FLAG}
+        return (None if found is None else _flags_of(found, values.get("recipe"), own)), str(tool)
 
     @field_validator("tool")
     @classmethod
@@ -384,11 +386,11 @@ def _tools(info: ValidationInfo) -> Tools:
     return info.context
 
 
-def _flags_of(tool: Tool, recipe: Any) -> Types | None:
-    """Return the types of the flags that a study may give, None where the recipe is none."""
+def _flags_of(tool: Tool, recipe: Any, own: set[str]) -> Types | None:
+    """Return the types of the flags that a study may give, `own` among them; None where the recipe is none."""
     if not isinstance(recipe, str) or recipe not in tool.recipes:
         return None
-    return {name: hint for name, hint in tool.types(recipe).items() if name not in SET}
+    return {name: hint for name, hint in tool.types(recipe).items() if name not in SET - own}
 
 
 def _split(values: Mapping[Any, Any], cls: type[Part]) -> tuple[dict[Any, Any], dict[Any, Any]]:

@@ -155,6 +155,14 @@ def test_a_negative_number_is_a_value() -> None:
     assert parse(GOOD.replace("steps: 20", "workers: -1")).tasks[0].options == {"workers": -1}
 
 
+def test_a_learning_rate_is_a_flag_where_none_is_searched() -> None:
+    study = parse(GOOD.replace("hours: 0.5", "base_lr: 1e-3").replace("photos, steps: 10", "photos, base_lr: 2e-3"))
+    assert study.tasks[1].options == {"base_lr": 1e-3}
+    assert study.arms[2].pretrain is not None and study.arms[2].pretrain.options == {"base_lr": 2e-3}
+    with pytest.raises(ValueError, match=r"tasks\.cars\.base_lr: train_seg has no such flag, nor has this section"):
+        parse(GOOD.replace("steps: 20", "base_lr: 1e-3"))  # which is searched
+
+
 def test_one_arm_is_no_comparison() -> None:
     text = GOOD.replace("  theirs: {init: w.pth, init_source: mae, trust_pickle: true}\n", "")
     with pytest.raises(ValueError, match="arms: 1 arm; a comparison needs two or more"):
