@@ -17,7 +17,7 @@ from engine.training.resume import load_model
 def known_by(run: Path, asked: Asked, *, resized: bool, say: Callable[[str], None]) -> Known:
     """Return the model of the last checkpoint of a run with its evaluation transform.
 
-    `resized` False crops the centre alone; `say` is told what is read by the word of the record. Raises as
+    `resized` False crops the centre alone; `say` is told what is read as the record says. Raises as
     `engine.runs.reopen.rebuild`.
     """
     rebuilt = rebuild(run, {CLASSIFICATION.name: CLASSIFICATION}, asked, say=say)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass, replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -99,7 +100,7 @@ def parse_with_config(
         shown = [leaf for leaf in flags if asked or strange or leaf.name in given]
     about = f"{(doc or '').strip()}\n\n{name}: {(recipes[name].__doc__ or '-').strip()}"
     if len(shown) < len(flags):
-        about += f"\n\n{len(flags) - len(shown)} more flags: {name} {HELP_ALL}"
+        about += f"\n\n{len(flags) - len(shown)} more flags: {Path(sys.argv[0]).name} {name} {HELP_ALL}"
     made = _joined(cls, shown)
     # the recipe is of the command's name, since tyro leaves what was given out of its usage line
     parsed = tyro.cli(made, args=argv, description=about, prog=f"{sys.argv[0]} {name}")

@@ -33,7 +33,7 @@ class TrainArgs(InitFlags):
     """Flags shared by the training tools."""
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
-    """Name of a recipe, from the list above."""
+    """Name of a recipe; --help lists them."""
     data: Path
     """Folder of the data set."""
     out: Path

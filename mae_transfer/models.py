@@ -93,7 +93,7 @@ class Run:
     task: Predicts
     fabric: Fabric
     notes: tuple[str, ...]
-    """What was read by the word of the record alone."""
+    """What was read as the record says alone."""
 
     @classmethod
     def load(cls, folder: Path, *, data: Path | None) -> "Run":

@@ -148,7 +148,10 @@ def _size(folder: Path) -> float:
 
 def _time(seconds: float, unknown: int) -> str:
     known = f"about {clock(seconds)}"
-    return known if not unknown else f"unknown of {unknown} runs (the file may state `hours`), {known} for the others"
+    if not unknown:
+        return known
+    others = f", {known} for the others" if seconds else ""
+    return f"unknown of {unknown} runs (the file may state `hours` of a task or a pre-training){others}"
 
 
 def _grid_lines(runs: Sequence[Run]) -> list[str]:

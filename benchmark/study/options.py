@@ -85,7 +85,7 @@ class Errors:
 def one_of(value: T, options: Collection[Any]) -> T:
     """Return a value that is one of the options. Raises ValidationError that lists them."""
     if value not in options:
-        raise wrong(f"{shown(value)} is not there; it is one of {', '.join(map(str, options))}{_like(value, options)}")
+        raise wrong(f"{shown(value)} is not there; it is one of {', '.join(map(str, options))}{like(value, options)}")
     return value
 
 
@@ -93,7 +93,7 @@ def known_recipe(name: str, recipes: Collection[str]) -> str:
     """Return the name of a recipe. Raises ValidationError that lists the recipes."""
     if name not in recipes:
         listed = ", ".join(sorted(recipes))
-        raise wrong(f"no recipe is called {shown(name)}; there are: {listed}{_like(name, recipes)}")
+        raise wrong(f"no recipe is called {shown(name)}; there are: {listed}{like(name, recipes)}")
     return name
 
 
@@ -109,7 +109,7 @@ def read_options(given: Mapping[Any, Any], types: Types | None, whose: str, keys
         if name not in types:
             known = {*types, *keys}
             more = f"{whose} has no such flag, nor has this section such a key; there are: {', '.join(sorted(known))}"
-            errors.say(more + _like(name, known), str(name))
+            errors.say(more + like(name, known), str(name))
         else:
             found[name] = errors.kept(_read, value, types[name], at=(str(name),))
     errors.refuse()
@@ -123,7 +123,7 @@ def lines(error: ValidationError, file: str, keys: Callable[[tuple[Any, ...]], I
         place = tuple(part for part in line["loc"] if part != "[key]")
         text = _said(line, place, keys)
         at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
-        said.append(f"{file}: {at + ': ' if at else ''}{text}.")
+        said.append(f"{file}: {at + ': ' if at else ''}{text}{'' if text[-1] in '.?' else '.'}")
     rest = len(said) - MOST_SAID
     return said[:MOST_SAID] + ([f"{file}: and {rest} more."] if rest > 0 else [])
 
@@ -136,18 +136,19 @@ def _said(line: Any, place: tuple[Any, ...], keys: Callable[[tuple[Any, ...]], I
         return f"{value} {line['ctx']['error']}"
     if kind == "literal_error":
         options = [text.strip("'") for text in line["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-        return f"{value} is not there; it is one of {', '.join(options)}{_like(line['input'], options)}"
+        return f"{value} is not there; it is one of {', '.join(options)}{like(line['input'], options)}"
     if kind == "extra_forbidden":
         known = sorted(keys(place[:-1]))
-        return f"{WORDS[kind]}; there are: {', '.join(known)}{_like(place[-1], known)}"
+        return f"{WORDS[kind]}; there are: {', '.join(known)}{like(place[-1], known)}"
     if kind in WORDS:
         return WORDS[kind].format(value=value)
     return f"{value}: {line['msg'][:1].lower()}{line['msg'][1:]}"
 
 
-def _like(found: Any, options: Iterable[Any]) -> str:
+def like(found: Any, options: Iterable[Any]) -> str:
+    """Return the end of a sentence that has listed options: a question where one of them was nearly named."""
     near = difflib.get_close_matches(str(found), [str(option) for option in options], n=1)
-    return f". Did you mean {near[0]}?" if near else ""
+    return f". Did you mean {near[0]}?" if near else "."
 
 
 @cache

@@ -12,6 +12,7 @@ import yaml
 from benchmark.study.checks import budget, problems, refuse
 from benchmark.study.file import dumped, read_study, study_text
 from benchmark.study.matrix import GROUPS, Matrix
+from benchmark.study.options import like
 from benchmark.study.plan import NAME, write_plan
 from benchmark.study.run import Run
 from benchmark.study.spec import Study, Tools
@@ -92,8 +93,9 @@ def prepare(
     if path.suffix not in (".yaml", ".yml"):
         path = studies / name / COPY
         if not path.is_file():
-            there = ", ".join(sorted(other.parent.name for other in studies.glob(f"*/{COPY}")))
-            raise ValueError(f"no study is called {name!r}; there are: {there}. Or give a file, NAME.yaml.")
+            there = sorted(other.parent.name for other in studies.glob(f"*/{COPY}"))
+            listed = f"{', '.join(there)}{like(name, there)}"
+            raise ValueError(f"no study is called {name!r}; there are: {listed} Or give a file, NAME.yaml.")
     study = read_study(path, tools)
     folder = out or Path("runs") / study.name
     text = path.read_text(encoding="utf-8", errors="replace")

@@ -347,7 +347,8 @@ class Study(Part):
         ):
             value = getattr(self.compare, name)
             if name not in self.compare.model_fields_set and value not in others:
-                errors.say(f"missing; it is one of {', '.join(others)}", "compare", name)
+                said = f"missing; it is one of {', '.join(others)} (`compare: {{claim: ARM, against: ARM}}`)"
+                errors.say(said, "compare", name)
             else:
                 errors.kept(one_of, value, others, at=("compare", name))
         pretrained = [arm.label for arm in self.arms if arm.pretrain is not None]

@@ -86,7 +86,7 @@ def reevaluate(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str]
 def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], None]) -> Rebuilt:
     """Return the task of the run in folder `run`, on its own data and validation split or those that are asked for.
 
-    What is read by the word of the record alone is said.
+    What is read as the record says alone is said.
 
     The weights that the run started from are not read where the record states what pixels are normalised with; a
     checkpoint of the run takes their place.
@@ -120,9 +120,9 @@ def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], N
     if "\0" in f"{data}{record.val_split}":
         raise ValueError(f"{source}: the path of the data or the name of a split holds a zero byte.")
     if asked.data is None:
-        say(f"data: {record.data}, by the word of the record (--data gives another folder)")
+        say(f"data: {record.data}, as the record says (--data gives another folder)")
     if init is not None and init.normalisation is None:
-        say(f"weights: {init.path}, by the word of the record")
+        say(f"weights: {init.path}, as the record says")
     for line in named_files(config):
         say(line)
     trust = {"trust_tokenizer": asked.trust_tokenizer} if spec.reads_tokenizer else {}
@@ -161,7 +161,7 @@ def _on(config: Any, record: RunRecord, asked: Asked) -> Any:
 def named_files(config: Any) -> list[str]:
     """Return a line for every file beside the data that is read because the record's configuration names it."""
     named = {name: getattr(config, name, None) for name in ("train_json", "val_json", "train_list", "tokenizer")}
-    return [f"{name}: {path}, by the word of the record" for name, path in named.items() if path is not None]
+    return [f"{name}: {path}, as the record says" for name, path in named.items() if path is not None]
 
 
 def _evaluation_folder(run: Path, split: str) -> Path:

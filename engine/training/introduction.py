@@ -55,7 +55,7 @@ def doubts(ema: EMA | None, *, steps: int, warmup: int) -> list[str]:
     if ema is not None and (share := ema.initial_share(steps)) > 0.01:
         found.append(f"the EMA still holds {share:.0%} of the initial weights at the end.")
     if 0 < steps <= warmup:
-        found.append(f"the warm-up of {warmup} steps covers the whole run of {steps}.")
+        found.append(f"the warm-up of {warmup} steps covers the whole run of {steps}; --warmup shortens it.")
     return found
 
 

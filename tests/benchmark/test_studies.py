@@ -248,7 +248,10 @@ def test_dry_run_says_hours_and_disk(made: Callable[..., Prepared], record: Reco
     assert cars[1].disk_bytes == 2 * 12 * 12 * 6 * 192**2 and cars[1].disk_source == "at least"
     text = dry_run_text("mine", study.runs, tmp_path / "out")
     assert "Study mine: 26 runs, 4 of them done" in text
-    assert "unknown of 6 runs (the file may state `hours`), about 6:04:40 for the others" in text
+    assert (
+        "unknown of 6 runs (the file may state `hours` of a task or a pre-training), about 6:04:40 for the others"
+        in text
+    )
     assert "Learning rates of cars, searched for every arm alike with seed 100: 0.0001, 0.0002." in text
 
 

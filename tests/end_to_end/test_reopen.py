@@ -129,7 +129,7 @@ def test_a_record_writes_nothing_outside_of_its_folder(
     before = {*tmp_path.iterdir(), *run.iterdir()}
     assert evaluate.main([str(run)]) == 0
     assert {*tmp_path.iterdir(), *run.iterdir()} == before | {run / "evaluations"}
-    assert f"data: {record.data}, by the word of the record" in capsys.readouterr().out
+    assert f"data: {record.data}, as the record says" in capsys.readouterr().out
     assert [path.name for path in (run / "evaluations").iterdir()] == ["_imagenet_val"]
 
 
@@ -175,9 +175,9 @@ def test_what_is_read_by_the_word_of_the_record_is_said(
     with pytest.raises(pytest.fail.Exception, match="read too far"):
         main(flags(run, tmp_path / "out"))
     said = capsys.readouterr().out
-    assert f"data: {read_record(run).data}, by the word of the record" in said
-    assert f"weights: {tmp_path / 'weights.safetensors'}, by the word of the record" in said
-    assert f"train_list: {listed}, by the word of the record" in said
+    assert f"data: {read_record(run).data}, as the record says" in said
+    assert f"weights: {tmp_path / 'weights.safetensors'}, as the record says" in said
+    assert f"train_list: {listed}, as the record says" in said
 
 
 @pytest.mark.parametrize(
