@@ -12,7 +12,7 @@ from typing import Any
 from benchmark.runner.scheduler import Suite
 from benchmark.study.prepare import Prepared
 from benchmark.study.run import PHASES, Run
-from benchmark.study.spec import Cluster
+from benchmark.study.sections import Cluster
 
 FOLDER = "slurm"
 MOST_TIMEOUTS = 100  # how often a job that reaches its limit is queued again

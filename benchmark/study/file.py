@@ -8,7 +8,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from benchmark.study.options import Errors, lines, shown
-from benchmark.study.spec import Part, Study, Tools
+from benchmark.study.sections import Part
+from benchmark.study.spec import Study, Tools
 from engine.config import Duration
 from engine.flags import duration_text
 from files.parsing import parse_yaml

@@ -10,9 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationInfo,
@@ -20,10 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from benchmark.study.full_scale import FullScale, FullScaleRow
 from benchmark.study.options import Errors, Types, known_recipe, one_of, read_options, wrong
-from benchmark.study.plan import Match, PretrainSeeds
+from benchmark.study.plan import PretrainSeeds
 from benchmark.study.search import LR_FLAG
+from benchmark.study.sections import Budget, Cluster, Compare, Grouping, Part, Published
 from benchmark.study.tool import Tool
 from benchmark.study.values import (
     DIFFER,
@@ -32,7 +30,6 @@ from benchmark.study.values import (
     Fraction,
     Hours,
     Name,
-    Pattern,
     Positive,
     Recipe,
     Seeds,
@@ -70,17 +67,6 @@ def _named(cls: type["Part"], name: str = "name", *, least: int = 0) -> BeforeVa
         return tuple(part.model_copy(update={name: key}) for key, part in found.items())
 
     return BeforeValidator(read)
-
-
-class Part(BaseModel):
-    """A section of the file; a field that is excluded is no key of it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    @classmethod
-    def keys(cls) -> set[str]:
-        """Return the keys that it may have, flags apart."""
-        return {name for name, field in cls.model_fields.items() if not field.exclude}
 
 
 class _Calling(Part):
@@ -180,21 +166,6 @@ class Grid(Part):
     """Flags in place of the task's or beside them."""
 
 
-class Grouping(Part):
-    """Groups of test images, as the frames of a video."""
-
-    pattern: Pattern | None = None
-    """Regular expression; its one group is what images that belong together have in their names alike."""
-    file: Text | None = None
-    """A line `name,group` for every image."""
-
-    @model_validator(mode="after")
-    def _one(self) -> "Grouping":
-        if (self.pattern is None) == (self.file is None):
-            raise wrong("give a pattern or a file, one of them")
-        return self
-
-
 class TransferTask(_Calling):
     """A task that every arm is transferred to."""
 
@@ -249,62 +220,6 @@ class Scenes(_Calling):
     def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
         types = tools["make_scenes"].types(None)
         return {name: hint for name, hint in types.items() if name != "out"}, "make_scenes"
-
-
-class Cluster(Part):
-    """What a job of a run asks SLURM for; one node."""
-
-    partition: Recipe | None = None
-    account: Recipe | None = None
-    gpus: Whole = 0
-    cpus: Whole = 4
-    memory_gb: Whole = 16
-    hours: Hours = 24.0
-    """Limit of a job, which is queued again and resumed when it is reached."""
-    at_once: Whole = 16
-    """Jobs of an array that run at the same time."""
-
-
-class Compare(Part):
-    """What the verdicts are about."""
-
-    claim: str = "mae"
-    """Label of the arm whose advantage they are about."""
-    against: str = "supervised"
-    """Label of the other arm of the headline."""
-    pass_mark: Positive | None = None
-    """Percent top1 that a supervised pre-training must reach on its own held-out images to be no straw man."""
-
-
-class Budget(Part):
-    """What the pre-trainings share."""
-
-    match: Match = "samples"
-    """Samples seen, FLOPs, or nothing."""
-    arms: dict[Text, Match] = Field(default_factory=dict)
-    """What an arm shares with the claim's in place of that: a study may hold labels at equal samples and at equal
-    FLOPs."""
-
-
-class Row(Part):
-    """A row of a paper's table."""
-
-    variant: Text
-    arm: str | None = None
-    values: Annotated[dict[Text, Positive], Field(min_length=1)]
-
-
-class Published(Part):
-    """What a paper reports of the same question at full scale."""
-
-    source: Text
-    setting: Text
-    rows: Annotated[tuple[Row, ...], listed("[{arm: grid, variant: grid 75 %, values: {linear: 66.0}}]")]
-
-    def table(self) -> FullScale:
-        """Return it as the report takes it."""
-        rows = (FullScaleRow(variant=row.variant, arm=row.arm, values=dict(row.values)) for row in self.rows)
-        return FullScale(source=self.source, setting=self.setting, rows=tuple(rows))
 
 
 class Study(Part):

@@ -12,7 +12,7 @@ from benchmark.compare.comparison import compare
 from benchmark.compare.records import open_store
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
 from benchmark.study.prepare import Prepared, prepare
-from benchmark.study.spec import Budget
+from benchmark.study.sections import Budget
 from engine.records.record import RunRecord, write_record
 from mae_transfer.tasks import TASKS
 from tools.run_benchmark import TOOLS

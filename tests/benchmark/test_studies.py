@@ -19,7 +19,7 @@ from benchmark.runner.status import dry_run_text, outlooks, state_of, status_tex
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
 from benchmark.study.prepare import Prepared, prepare
 from benchmark.study.run import Run
-from benchmark.study.spec import Cluster
+from benchmark.study.sections import Cluster
 from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, read_record, write_record
 from tools import run_benchmark, study_job
