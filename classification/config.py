@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
 from backbones.weights.normalisation import Normalisation
-from engine.config import BASIC, COMPUTED, FILE, RunConfig
-from engine.subset import LabelFraction
+from engine.config import BASIC, COMPUTED, FILE, LabelFraction, RunConfig
 
 Protocol = Literal["finetune", "linear", "partial"]
 Pooling = Literal["mean", "class"]

@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
-from engine.config import BASIC, FILE, WITHOUT, RunConfig
-from engine.subset import LabelFraction
+from engine.config import BASIC, FILE, WITHOUT, LabelFraction, RunConfig
 
 Pyramid = Literal["sfp", "fpn"]
 Norm = Literal["layer", "batch"]

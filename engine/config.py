@@ -244,3 +244,21 @@ def differences(
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFraction:
+    """The part of the training images that a configuration uses; the task's configuration inherits it."""
+
+    label_fraction: Annotated[float | None, BASIC] = None
+    """Fraction of the training images that is used (0.01 is 1 %), of each class where an image has one, else with every
+    class present where it can be; None uses all."""
+    label_seed: int = 0
+    """Seed of that choice; it is not the run's, so that runs of several seeds may see the same labels."""
+
+    def check_fraction(self) -> None:
+        """Raise ValueError for a fraction that is none."""
+        if self.label_fraction is not None and not 0 < self.label_fraction <= 1:
+            raise ValueError(
+                f"label_fraction is {self.label_fraction:g}; it must be above 0 and at most 1 (1 % is 0.01)."
+            )

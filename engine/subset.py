@@ -11,30 +11,10 @@ Axis letters: I images, P pairs of an image and a class that it has.
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 
-from engine.config import BASIC
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelFraction:
-    """The part of the training images that a configuration uses; the task's configuration inherits it."""
-
-    label_fraction: Annotated[float | None, BASIC] = None
-    """Fraction of the training images that is used (0.01 is 1 %), of each class where an image has one, else with every
-    class present where it can be; None uses all."""
-    label_seed: int = 0
-    """Seed of that choice; it is not the run's, so that runs of several seeds may see the same labels."""
-
-    def check_fraction(self) -> None:
-        """Raise ValueError for a fraction that is none."""
-        if self.label_fraction is not None and not 0 < self.label_fraction <= 1:
-            raise ValueError(
-                f"label_fraction is {self.label_fraction:g}; it must be above 0 and at most 1 (1 % is 0.01)."
-            )
+from engine.config import LabelFraction
 
 
 def rank(name: str, seed: int) -> str:

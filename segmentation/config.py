@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
-from engine.config import BASIC, RunConfig
-from engine.subset import LabelFraction
+from engine.config import BASIC, LabelFraction, RunConfig
 
 LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
 

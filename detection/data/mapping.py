@@ -16,9 +16,10 @@ from detectron2.structures import BitMasks, Boxes
 
 from detection.data.coco import CocoSplit, Records
 from detection.data.repeat import repeat_factors, repeated
+from engine.config import LabelFraction
 from engine.images.file import ORIENTATION, opened
 from engine.images.reading import read_rgb
-from engine.subset import LabelFraction, part_of
+from engine.subset import part_of
 
 ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.config import LabelFraction
 from engine.images.reading import UnreadableImageError
-from engine.subset import LabelFraction, part_of
+from engine.subset import part_of
 from files.naming import SYSTEM
 from files.shared import shared_paths
 from segmentation.config import LayoutName

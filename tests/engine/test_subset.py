@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.subset import LabelFraction, covering_order, part_of, part_size, rank
+from engine.config import LabelFraction
+from engine.subset import covering_order, part_of, part_size, rank
 
 
 def test_the_images_that_cover_the_classes_come_first() -> None:
