@@ -9,7 +9,6 @@ from typing import Any
 
 from benchmark.compare.fairness import ARCHITECTURE
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
-from benchmark.study.matrix import Matrix
 from benchmark.study.run import Run
 from benchmark.study.spec import Study, pretraining_seeds
 from engine.config import differences
@@ -40,13 +39,13 @@ def refuse(file: str, found: Sequence[str]) -> None:
         raise ValueError("\n  ".join([f"{file}: nothing was run, since", *found[:MOST_SAID], *more]))
 
 
-def budget(study: Study, matrix: Matrix, out: Path) -> dict[str, dict[str, float]]:
+def budget(study: Study, runs: Sequence[Run], out: Path) -> dict[str, dict[str, float]]:
     """Return by arm the lengths that FLOPs ask for; empty for the other budgets.
 
     Raises ValueError where the pre-trainings of the arms do not see as much, or what they see is not known.
     """
     first = pretraining_seeds(study)[0]  # the others are as long
-    runs = [run for run in matrix.runs() if run.phase == "pretrain" and run.pretrain_seed == first]
+    runs = [run for run in runs if run.phase == "pretrain" and run.pretrain_seed == first]
     configs = {run.arm or "": run.settings for run in runs if run.settings is not None}
     if len(configs) < len(runs):  # what is wrong with a run is said by `problems`
         return {}

@@ -89,7 +89,7 @@ def _plain(value: Any) -> Any:
         found: dict[str, Any] = {}
         for name, field in type(value).model_fields.items():
             now = getattr(value, name)
-            if field.exclude or (now == field.get_default(call_default_factory=True) and name != "data"):
+            if field.exclude or now is None or now == () or now == {}:
                 continue
             label = LABELS.get(name) if isinstance(value, Study) else None
             found[name] = {getattr(item, label): _plain(item) for item in now} if label else _plain(now)

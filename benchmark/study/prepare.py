@@ -38,12 +38,11 @@ class Prepared:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """All runs. Raises ValueError for budgets that are not matched."""
-        return self._matrix(self._lengths).runs()
+        return self._matrix(self._lengths).runs() if self._lengths else self._as_stated
 
     def refuse(self) -> None:
         """Raise ValueError that lists what would fail."""
-        plain = self._matrix({}).runs()
-        refuse(self.file, problems(self.study, plain))
+        refuse(self.file, problems(self.study, self._as_stated))
         _ = self.runs
 
     def write_plan(self) -> None:
@@ -62,9 +61,14 @@ class Prepared:
                 temporary.write_text(study_text(self.study), encoding="utf-8")
 
     @cached_property
+    def _as_stated(self) -> tuple[Run, ...]:
+        """All runs with the lengths that the file states."""
+        return self._matrix({}).runs()
+
+    @cached_property
     def _lengths(self) -> dict[str, dict[str, float]]:
         try:
-            return budget(self.study, self._matrix({}), self.out)
+            return budget(self.study, self._as_stated, self.out)
         except ValueError as error:
             raise ValueError(f"{self.file}: nothing was run, since {error}") from error
 
