@@ -37,12 +37,18 @@ class Leaf:
     """Names of the fields that lead to it."""
     type: Any
     default: Any
-    doc: str
+    owner: type[Any]
+    """Class of the field."""
     marks: frozenset[str]
     name: str = ""
     """Of the flag, with underscores."""
     part: type[Any] | None = None
     """Of an optional part with a single field: the field's value stands for the part, None for its absence."""
+
+    @property
+    def doc(self) -> str:
+        """Docstring of the field; reading it takes time."""
+        return field_docs(self.owner).get(self.path[-1], "")
 
     @property
     def is_file(self) -> bool:
@@ -161,7 +167,7 @@ def _words(name: str, value: Any) -> list[str]:
 
 def _leaves(config: Any, path: tuple[str, ...]) -> Any:
     kind: Any = type(config)
-    hints, docs = _hints(kind), field_docs(kind)
+    hints = _hints(kind)
     for f in fields(config):
         hint, marks = hints[f.name], frozenset[str]()
         if get_origin(hint) is Annotated:
@@ -170,14 +176,14 @@ def _leaves(config: Any, path: tuple[str, ...]) -> Any:
         if COMPUTED in marks:
             continue
         now = getattr(config, f.name)
-        part = next((kind for kind in _kinds(hint) if is_dataclass(kind) and kind is not Duration), None)
+        part = next((each for each in _kinds(hint) if is_dataclass(each) and each is not Duration), None)
         here = (*path, f.name)
         if part is None:
-            yield Leaf(here, hint, now, docs.get(f.name, ""), marks)
+            yield Leaf(here, hint, now, kind, marks)
         elif part is not hint and len(fields(part)) == 1:
             (only,) = fields(part)
             value = None if now is None else getattr(now, only.name)
-            yield Leaf(here, get_type_hints(part)[only.name] | None, value, docs.get(f.name, ""), marks, part=part)
+            yield Leaf(here, get_type_hints(part)[only.name] | None, value, kind, marks, part=part)
         elif now is not None:
             left_out = {name for extra in marks if extra.startswith(WITHOUT) for name in extra.split()[1:]}
             yield from (leaf for leaf in _leaves(now, here) if leaf.path[len(here)] not in left_out)

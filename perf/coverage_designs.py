@@ -19,7 +19,7 @@ from scipy import special
 from tabulate import tabulate
 
 from benchmark.compare.contrast import ArmValues, Contrast, contrast, decide
-from benchmark.compare.groups import alike_neighbours
+from benchmark.compare.frames import alike_neighbours
 from benchmark.compare.interval import ALPHA, quantile
 from benchmark.compare.resample import multiplicities
 from metrics.accuracy import TOP1, resampler

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.compare import RESAMPLES
-from benchmark.compare.groups import Grouping, alike_neighbours
+from benchmark.compare.frames import alike_neighbours
+from benchmark.compare.groups import Grouping
 from benchmark.compare.lines import Line
 from benchmark.compare.records import Stored
 from engine.records.own_files import own_file
@@ -118,7 +119,7 @@ def _check(item: Stored, resampler: Resampler, images: int) -> None:
 
 
 def _grouped(grouping: Grouping, names: Sequence[str]) -> np.ndarray:
-    groups_N = grouping.number(names)
+    groups_N = np.array(grouping.number(names), dtype=np.int64)
     if (count := int(groups_N.max()) + 1) < LEAST_GROUPS:
         raise ValueError(
             f"{grouping.source}: the {len(names)} images are of {count} group{'s' * (count > 1)}; a resample needs "

@@ -1,4 +1,4 @@
-"""Groups of test images: drawn whole for every metric, by a pattern or a file; frames that nobody grouped are named."""
+"""Groups of test images: drawn whole for every metric, by a pattern or a file."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmark.compare.comparison import Comparison, compare
-from benchmark.compare.groups import Grouping, alike_neighbours, read_groups
+from benchmark.compare.groups import Grouping, read_groups
 from benchmark.compare.records import open_store
 from benchmark.compare.resample import multiplicities
 from benchmark.report.about import about
@@ -18,7 +18,6 @@ from benchmark.report.verdict import task_verdict
 from benchmark.study.plan import Groups, Plan, Planned, write_plan
 from engine.records.results_file import read_results
 from mae_transfer.tasks import TASKS
-from metrics.accuracy import resampler
 
 HIT = {"objects": [[0, 1]], "detections": [[0, 0.9, 1023, 0]]}
 MISS = {"objects": [[0, 1]], "detections": []}
@@ -30,9 +29,9 @@ def grouping(tmp_path: Path, **given: Any) -> Grouping:
 
 def test_groups_by_pattern_and_by_file(tmp_path: Path) -> None:
     names = ["a/0001TP_1.png", "a/0006R0_2.png", "a/0001TP_3.png"]
-    assert grouping(tmp_path, pattern="([^/]*)_").number(names).tolist() == [0, 1, 0]
+    assert grouping(tmp_path, pattern="([^/]*)_").number(names) == [0, 1, 0]
     (tmp_path / "groups.csv").write_text('a/0001TP_1.png,x\na/0006R0_2.png,"y,z"\n\na/0001TP_3.png,x\nother.png,w\n')
-    assert grouping(tmp_path, file="groups.csv").number(names).tolist() == [0, 1, 0]
+    assert grouping(tmp_path, file="groups.csv").number(names) == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -149,40 +148,3 @@ def test_one_group_is_no_sample_of_groups(study: Any, record: Any) -> None:
     comparison = compare(open_store(study.root, TASKS))
     (said,) = comparison.not_resampled
     assert said == f"{study.root}/study.json: groups: '(w)' finds no group in the image 'v0_0.png' (4 runs)"
-
-
-def hits(values: np.ndarray) -> list[dict[str, Any]]:
-    return [{"label": 1, "top5": [int(value), 0]} for value in values]
-
-
-def test_frames_of_a_video_are_told_from_images_that_are_numbered() -> None:
-    rng = np.random.default_rng(0)
-    frames = (np.repeat(rng.random(40), 5) < 0.5).astype(int)  # five frames of a scene have one answer
-    names = [f"0016E5_{30 * n:05d}.png" for n in range(200)]
-    found = alike_neighbours(names, resampler(hits(frames)), "top1")
-    assert found is not None and found > 0.5
-    order = rng.permutation(200)  # in whatever order the results file has them
-    shuffled = alike_neighbours([names[n] for n in order], resampler(hits(frames[order])), "top1")
-    assert shuffled == pytest.approx(found)
-    assert alike_neighbours(names, resampler(hits(rng.integers(0, 2, 200))), "top1") is None
-    # classes of unequal difficulty, numbered within their folders, are no video
-    classes = np.array([rng.random() < 0.1 + 0.8 * (n // 50 % 2) for n in range(200)], dtype=int)
-    folders = [f"class{n // 50}/{n:04d}.png" for n in range(200)]
-    assert alike_neighbours(folders, resampler(hits(classes)), "top1") is None
-    assert alike_neighbours([f"{'abc'[n % 3]}.png" for n in range(200)], resampler(hits(frames)), "top1") is None
-    assert alike_neighbours(names[:10], resampler(hits(frames[:10])), "top1") is None
-
-
-def test_a_study_is_warned_of_frames(study: Any, record: Any) -> None:
-    rng = np.random.default_rng(1)
-    scenes = (np.repeat(rng.random(15), 4) < 0.5).astype(int)
-    for arm, answers in (("mae", scenes), ("labels", rng.integers(0, 2, 60))):
-        for seed in (0, 1):
-            folder = study.add(f"{arm}{seed}", record("classification", arm, seed, {"top1": 100 * answers.mean()}))
-            rows = [{"image_id": f"v_{n}.png", **line} for n, line in enumerate(hits(answers))]
-            (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    comparison = compare(open_store(study.root, TASKS))
-    assert not comparison.not_resampled and len(comparison.alike) == 1
-    assert any(
-        line.startswith("WARNING, classification: test images with consecutive names") for line in about(comparison)
-    )
