@@ -1,6 +1,7 @@
 """What the folder of a run says: whether it is finished, and whether with the settings that are wanted now."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.weights.checksum import check_stamp
@@ -9,7 +10,7 @@ from benchmark.study.run import Run
 from benchmark.study.search import is_settled
 from engine.config import differences
 from engine.records.own_files import own_file
-from engine.records.record import RunRecord, read_record
+from engine.records.record import RECORD_NAME, RunRecord, read_record
 from files.digest import file_sha256
 from files.parsing import parse_json
 
@@ -22,13 +23,25 @@ def record_of(run: Run) -> RunRecord | None:
         return None
 
 
-def is_finished(run: Run, record: RunRecord | None) -> bool:
-    """Return whether a run has said all that it will; in a search that is also a loss that became infinite."""
+def is_finished(run: Run, record: RunRecord | None, runs: Sequence[Run]) -> bool:
+    """Return whether a run of `runs` has said all that it will; in a search that is also a loss that became infinite.
+
+    A pre-training may be without its weights once every run that starts from them is finished.
+    """
     if record is None:
         return False
     if run.phase == "search":
         return is_settled(record)
-    return record.status == "completed" and not spoilt_outputs(run, record)
+    return record.status == "completed" and (not spoilt_outputs(run, record) or is_without_weights(run, record, runs))
+
+
+def is_without_weights(run: Run, record: RunRecord, runs: Sequence[Run]) -> bool:
+    """Return whether the weights of a completed run are gone, and no run that is left starts from them."""
+    names = [name for name in record.outputs if name.endswith(".safetensors")]
+    if not names or any((run.records[-1] / name).exists() or name not in record.files_sha256 for name in names):
+        return False
+    users = [other for other in runs if run.name in other.needs]
+    return bool(users) and all(is_finished(user, record_of(user), runs) for user in users)
 
 
 def spoilt_outputs(run: Run, record: RunRecord) -> list[str]:
@@ -63,13 +76,22 @@ def other_settings(run: Run, record: RunRecord, later: Later | None = None) -> l
         found = [line for line in found if not line.startswith("backbone.") or line.startswith("backbone.image_size")]
     if run.data is not None and Path(record.data).resolve() != run.data.resolve():
         found.append(f"data: {record.data} -> {run.data}")
-    weights = file_sha256(run.init) if run.init is not None else None
+    weights = None if run.init is None else _weights_sha256(run.init)
     if record.weights_sha256 != weights:
         found.append(
             f"weights_sha256: {_short(record.weights_sha256)} -> {_short(weights)}"
             + ("" if run.init is None else f", which is {run.init} now; with the file of before the run stays valid")
         )
     return found
+
+
+def _weights_sha256(path: Path) -> str:
+    """Return the digest of weights; where they are gone, what the record of the run that made them says."""
+    if not path.exists() and (path.parent / RECORD_NAME).is_file():
+        wanted = read_record(path.parent).files_sha256.get(path.name)
+        if wanted is not None:
+            return wanted
+    return file_sha256(path)
 
 
 def _is_whole(path: Path) -> bool:

@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmark.runner.attempt import Attempt, Outcome
 from benchmark.runner.process import INTERRUPTED, STOPS, blocked_stops
 from benchmark.runner.progress import Estimate, Screen, clock
-from benchmark.runner.recorded import is_finished, other_settings, record_of, spoilt_outputs
+from benchmark.runner.recorded import is_finished, is_without_weights, other_settings, record_of, spoilt_outputs
 from benchmark.study.run import Run, with_lr
 from benchmark.study.search import Choice, choose
 from benchmark.study.tool import Tool
@@ -24,6 +24,7 @@ REDONE = (
     "is therefore done again, from its last checkpoint where it has one. Keep the transfers that started from the file "
     "of before: they count as recorded if the same weights come out."
 )
+GONE = "its weights are gone, and no run that is left needs them"
 STOPPED_BEFORE = "stopped before"
 
 
@@ -47,6 +48,7 @@ class Suite:
         self._at_work: list[Attempt] = []
         self._chosen: list[Choice] = []
         self._preloaded: set[str] = set()
+        self._runs: Sequence[Run] = ()
 
     def carry_out(self, runs: Sequence[Run]) -> list[Outcome]:
         """Return how each run ended, in order; after a stop request the rest is `not run`.
@@ -55,9 +57,10 @@ class Suite:
         left is still saving. Call with `folder` locked.
         """
         _see_none_left(runs)
+        self._runs = runs
         estimate = Estimate(runs, at_once=len(self._free))
         for run in runs:
-            if is_finished(run, record_of(run)):
+            if is_finished(run, record_of(run), runs):
                 estimate.leave_out(run)
         waiting = dict(enumerate(runs, start=1))
         outcomes: dict[str, Outcome] = {}
@@ -85,8 +88,8 @@ class Suite:
         Signals are left to who started the job. Raises ValueError where a suite or another job of this run is at work.
         """
         by_name = {run.name: run for run in runs}
-        run = by_name[name]
-        lacking = [need for need in run.needs if not self.is_there(by_name[need])]
+        run, self._runs = by_name[name], runs
+        lacking = [need for need in run.needs if not self.is_there(by_name[need], runs)]
         if lacking:
             return Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
         estimate = Estimate([run])
@@ -111,11 +114,11 @@ class Suite:
         for attempt in self._at_work:
             attempt.wait()
 
-    def is_there(self, run: Run) -> bool:
-        """Return whether a run has left its result, as far as its folder tells."""
+    def is_there(self, run: Run, runs: Sequence[Run]) -> bool:
+        """Return whether a run of `runs` has left its result, as far as its folder tells."""
         if self.tools[run.tool].settings is None:
             return run.out.is_dir()
-        return is_finished(run, record_of(run))
+        return is_finished(run, record_of(run), runs)
 
     def _start(
         self, number: int, run: Run, outcomes: Mapping[str, Outcome], screen: Screen, estimate: Estimate
@@ -139,14 +142,15 @@ class Suite:
             return Outcome(run=run, status="not run", error=str(error))
         try:
             record = record_of(run)
-            if tool.settings is not None and record is not None and is_finished(run, record):
+            if tool.settings is not None and record is not None and is_finished(run, record, self._runs):
                 if other := other_settings(run, record, tool.later):
                     why = (
                         f"{run.out}: holds a finished run of other settings ({'; '.join(other)}). "
                         "Remove that folder to run it anew, or give another --out."
                     )
                     return Outcome(run=run, status="failed", error=why)
-                return Outcome(run=run, status="recorded", seconds=record.cost.total_seconds, error=record.error)
+                said = GONE if run.phase != "search" and is_without_weights(run, record, self._runs) else record.error
+                return Outcome(run=run, status="recorded", seconds=record.cost.total_seconds, error=said)
             if run.tool not in self._preloaded:
                 tool.preload()
                 self._preloaded.add(run.tool)
@@ -246,4 +250,7 @@ def _said(outcome: Outcome) -> str:
 
 
 def _remark(outcome: Outcome) -> str:
-    return f"; this learning rate is out of the question: {outcome.error}" if outcome.error else ""
+    if not outcome.error:
+        return ""
+    why = "this learning rate is out of the question: " if outcome.run.phase == "search" else ""
+    return f"; {why}{outcome.error}"

@@ -29,7 +29,7 @@ def submit(made: Prepared, suite: Suite, job: Any, *, executor: Callable[[Path],
     before: str | None = None
     lines = []
     for phase in PHASES:
-        todo = [run for run in made.runs if run.phase == phase and not suite.is_there(run)]
+        todo = [run for run in made.runs if run.phase == phase and not suite.is_there(run, made.runs)]
         if not todo:
             continue
         submitter.update_parameters(**parameters(made.study.cluster, f"{made.study.name}-{phase}", after=before))

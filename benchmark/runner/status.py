@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmark.runner.progress import clock
-from benchmark.runner.recorded import record_of, spoilt_outputs
+from benchmark.runner.recorded import is_without_weights, record_of, spoilt_outputs
 from benchmark.study.run import Run
 from benchmark.study.search import is_settled
 from engine.records.record import standing
@@ -46,7 +46,7 @@ def outlooks(runs: Sequence[Run]) -> list[Outlook]:
     kinds: dict[str, list[Run]] = {}
     for run in runs:
         kinds.setdefault(run.kind, []).append(run)
-    return [_outlook(mine) for mine in kinds.values()]
+    return [_outlook(mine, runs) for mine in kinds.values()]
 
 
 def dry_run_text(name: str, runs: Sequence[Run], out: Path) -> str:
@@ -87,20 +87,22 @@ def dry_run_text(name: str, runs: Sequence[Run], out: Path) -> str:
 
 def status_text(name: str, runs: Sequence[Run]) -> str:
     """Return a line per run: completed, interrupted at a step, failed with its error, or not started."""
-    states = [state_of(run) for run in runs]
+    states = [state_of(run, runs) for run in runs]
     counts = Counter(next(word for word in STATES if state.startswith(word)) for state in states)
     head = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     lines = [(run.phase, run.name, state) for run, state in zip(runs, states, strict=True)]
     return f"Study {name}: {len(runs)} runs: {head}\n\n{tabulate(lines, ('phase', 'run', 'state'), tablefmt='simple')}"
 
 
-def state_of(run: Run) -> str:
-    """Return what the records say of a run."""
+def state_of(run: Run, runs: Sequence[Run]) -> str:
+    """Return what the records say of a run of `runs`."""
     if run.phase == "data":
         return "completed" if run.out.is_dir() else "not started"
     record = record_of(run)
     if record is None:
         return "not started" if not run.log.is_file() else f"failed before its first step, see {run.log}"
+    if record.status == "completed" and is_without_weights(run, record, runs):
+        return "completed; its weights are gone"
     if spoilt := spoilt_outputs(run, record) if record.status == "completed" else []:
         return f"failed: {spoilt[0].rstrip('.')}; it is run again"
     if record.status == "completed":
@@ -112,9 +114,9 @@ def state_of(run: Run) -> str:
     return f"{standing(run.out, record)} {step}" + (f": {record.error}" if record.error else "")
 
 
-def _outlook(mine: Sequence[Run]) -> Outlook:
+def _outlook(mine: Sequence[Run], runs: Sequence[Run]) -> Outlook:
     first = mine[0]
-    done = [run for run in mine if state_of(run).startswith("completed")]
+    done = [run for run in mine if state_of(run, runs).startswith("completed")]
     took = [record.cost.total_seconds for run in done if (record := record_of(run)) is not None]
     sizes = [_size(run.out) for run in done]
     least = _checkpoint_bytes(first)

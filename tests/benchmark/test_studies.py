@@ -220,7 +220,7 @@ def half_done(made: Prepared, record: Record) -> dict[str, Run]:
 def test_states_from_records_alone(made: Callable[..., Prepared], record: Record) -> None:
     study = made()
     runs = half_done(study, record)
-    states = {name: state_of(run) for name, run in runs.items()}
+    states = {name: state_of(run, [*runs.values()]) for name, run in runs.items()}
     assert states["hold-out-cars"] == "completed" and states["pretrain-mae"] == "completed: val_loss 0.4321"
     assert states["search-cars-random-lr0.0001"] == "completed: miou 12.35"
     assert states["search-cars-random-lr0.0002"] == "completed: the loss became infinite at this learning rate"

@@ -11,7 +11,8 @@ import pytest
 
 from benchmark.report.closing import closing_report
 from benchmark.runner.progress import Estimate
-from engine.records.record import read_record
+from benchmark.runner.status import status_text
+from engine.records.record import read_record, write_record
 from engine.share import all_threads
 from engine.training.stop import StopRequest
 from files.locking import locked
@@ -245,17 +246,39 @@ def test_finished_runs_of_other_settings_are_not_taken(tools: FakeTools, tmp_pat
         assert again.of(f"{task}-supervised-seed0").status == "recorded"
 
 
-def test_a_pretraining_without_its_weights_is_run_again(tools: FakeTools, tmp_path: Path) -> None:
+def test_a_pretraining_without_its_weights_is_run_again_where_a_run_needs_them(
+    tools: FakeTools, tmp_path: Path
+) -> None:
     runs, out = demo(tmp_path), tmp_path / "demo"
     Passed(tools, runs, out)
     tools.called()
     (out / "pretrain-mae/backbone.safetensors").unlink()
+    (out / "detection-mae-seed0/record.json").unlink()
     file = out / "pretrain-supervised/backbone.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     again = Passed(tools, runs, out)
     assert again.code == 0  # the same weights came out, so the transfers stay
-    assert tools.called() == [*SCENES, "pretrain-supervised resumed", "pretrain-mae resumed"]
-    assert again.of("detection-mae-seed0").status == "recorded"
+    called = ["pretrain-supervised resumed", "pretrain-mae resumed", "detection-mae-seed0"]
+    assert tools.called() == [*SCENES, *called]
+    assert again.of("detection-supervised-seed0").status == "recorded"
+
+
+def test_records_are_enough_where_no_run_needs_the_weights(tools: FakeTools, tmp_path: Path) -> None:
+    """A study's folder may be carried elsewhere without them."""
+    runs, out = demo(tmp_path), tmp_path / "demo"
+    Passed(tools, runs, out)
+    tools.called()
+    for file in out.glob("pretrain-*/*.safetensors"):
+        file.unlink()
+    again = Passed(tools, runs, out)
+    assert again.code == 0 and tools.called() == SCENES
+    assert {outcome.status for outcome in again.outcomes[2:]} == {"recorded"}
+    assert "recorded already, skipped; its weights are gone, and no run that is left needs them" in again.screen
+    assert "completed; its weights are gone" in status_text("demo", runs)
+    record = read_record(out / "pretrain-mae")
+    write_record(out / "pretrain-mae", replace(record, files_sha256={"backbone.safetensors": "0" * 64}))
+    # the transfers started from other weights than it says
+    assert "weights_sha256: " in (Passed(tools, runs, out).of("detection-mae-seed0").error or "")
 
 
 def test_two_suites_in_one_folder_are_refused_before_anything_is_written(

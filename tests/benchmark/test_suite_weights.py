@@ -21,7 +21,7 @@ def test_a_pretraining_whose_weights_changed_is_done_again_before_its_transfers(
     damaged = whole.replace(b"weights of", b"weights_of")
     file.write_bytes(damaged)
     run = next(run for run in runs if run.name == "pretrain-mae")
-    assert state_of(run).startswith(f"failed: {file}: is not the file that its record speaks of")
+    assert state_of(run, runs).startswith(f"failed: {file}: is not the file that its record speaks of")
     tools.behaviour["pretrain-mae"] = lambda stop: 1
     failed = Passed(tools, runs, out)
     names = [f"{task}-mae-seed0" for task in ("classification", "detection", "segmentation")]

@@ -117,7 +117,7 @@ def test_a_study_counts_a_run_of_before_as_finished(before: Path) -> None:
         records=(before,),
     )
     record = read_record(before)
-    assert is_finished(run, record) and other_settings(run, record) == []
+    assert is_finished(run, record, [run]) and other_settings(run, record) == []
     other = replace(run, job=job(before, crop_pct=0.9))
     assert other_settings(other, record) == ["crop_pct: 0.8 -> 0.9"]
 
