@@ -6,8 +6,8 @@ from pathlib import Path
 
 from backbones.weights.checksum import check_stamp
 from benchmark.compare.fairness import Later
-from benchmark.study.run import Run
-from benchmark.study.search import is_settled
+from benchmark.study.run import SEARCHES, Run
+from benchmark.study.search import has_diverged
 from engine.config import differences
 from engine.records.own_files import own_file
 from engine.records.record import RECORD_NAME, RunRecord, read_record
@@ -17,8 +17,13 @@ from files.parsing import parse_json
 
 def record_of(run: Run) -> RunRecord | None:
     """Return the record that a run has left, the last of several; None where there is none that can be read."""
+    return recorded_in(run.records[-1])
+
+
+def recorded_in(folder: Path) -> RunRecord | None:
+    """Return the record in a folder, None where there is none that can be read."""
     try:
-        return read_record(run.records[-1])
+        return read_record(folder)
     except (FileNotFoundError, ValueError):  # an unreadable record is written anew by the resumed run
         return None
 
@@ -30,9 +35,18 @@ def is_finished(run: Run, record: RunRecord | None, runs: Sequence[Run]) -> bool
     """
     if record is None:
         return False
-    if run.phase == "search":
-        return is_settled(record)
+    if run.phase in SEARCHES and has_diverged(record):
+        return True
     return record.status == "completed" and (not spoilt_outputs(run, record) or is_without_weights(run, record, runs))
+
+
+def nothing_to_judge(run: Run) -> str | None:
+    """Return why the probe of a short pre-training has nothing to probe: its loss became infinite; None where it did
+    not."""
+    if run.phase != "pretrain-probe" or run.init is None:
+        return None
+    record = recorded_in(run.init.parent)
+    return record.error if record is not None and has_diverged(record) else None
 
 
 def is_without_weights(run: Run, record: RunRecord, runs: Sequence[Run]) -> bool:

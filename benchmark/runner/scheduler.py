@@ -12,8 +12,15 @@ from rich.console import Console
 from benchmark.runner.attempt import Attempt, Outcome
 from benchmark.runner.process import INTERRUPTED, STOPS, blocked_stops
 from benchmark.runner.progress import Estimate, Screen, clock
-from benchmark.runner.recorded import is_finished, is_without_weights, other_settings, record_of, spoilt_outputs
-from benchmark.study.run import Run, with_lr
+from benchmark.runner.recorded import (
+    is_finished,
+    is_without_weights,
+    nothing_to_judge,
+    other_settings,
+    record_of,
+    spoilt_outputs,
+)
+from benchmark.study.run import SEARCHES, Run, with_lr
 from benchmark.study.search import Choice, choose
 from benchmark.study.tool import Tool
 from engine.share import shares
@@ -136,6 +143,8 @@ class Suite:
     def _begin(self, number: int, run: Run, screen: Screen, estimate: Estimate) -> Outcome | None:
         """Begin a run; return its outcome where it has its record already, or cannot begin."""
         tool = self.tools[run.tool]
+        if (why := nothing_to_judge(run)) is not None:
+            return Outcome(run=run, status="recorded", error=why)
         try:
             run = self._with_lr(run)
         except (OSError, ValueError) as error:
@@ -149,7 +158,7 @@ class Suite:
                         "Remove that folder to run it anew, or give another --out."
                     )
                     return Outcome(run=run, status="failed", error=why)
-                said = GONE if run.phase != "search" and is_without_weights(run, record, self._runs) else record.error
+                said = GONE if is_without_weights(run, record, self._runs) else record.error
                 return Outcome(run=run, status="recorded", seconds=record.cost.total_seconds, error=said)
             if run.tool not in self._preloaded:
                 tool.preload()
@@ -170,7 +179,7 @@ class Suite:
         """Return the run with the learning rate that its search has chosen, where it has one."""
         if run.search is None:
             return run
-        metric = self.tools[run.tool].metric
+        metric = self.tools[run.search.judge or run.tool].metric
         assert metric is not None  # of every tool that is searched
         choice = choose(run.search, metric)
         if choice not in self._chosen:
@@ -252,5 +261,5 @@ def _said(outcome: Outcome) -> str:
 def _remark(outcome: Outcome) -> str:
     if not outcome.error:
         return ""
-    why = "this learning rate is out of the question: " if outcome.run.phase == "search" else ""
+    why = "this learning rate is out of the question: " if outcome.run.phase in SEARCHES else ""
     return f"; {why}{outcome.error}"

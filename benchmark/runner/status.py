@@ -11,9 +11,9 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmark.runner.progress import clock
-from benchmark.runner.recorded import is_without_weights, record_of, spoilt_outputs
-from benchmark.study.run import Run
-from benchmark.study.search import is_settled
+from benchmark.runner.recorded import is_without_weights, nothing_to_judge, record_of, spoilt_outputs
+from benchmark.study.run import SEARCHES, Run
+from benchmark.study.search import has_diverged
 from engine.records.record import standing
 
 STATES = ("completed", "interrupted", "failed", "killed or still running", "killed", "running", "not started")
@@ -99,6 +99,8 @@ def state_of(run: Run, runs: Sequence[Run]) -> str:
     if run.phase == "data":
         return "completed" if run.out.is_dir() else "not started"
     record = record_of(run)
+    if nothing_to_judge(run) is not None:
+        return "completed: nothing to probe, the loss became infinite at this learning rate"
     if record is None:
         return "not started" if not run.log.is_file() else f"failed before its first step, see {run.log}"
     if record.status == "completed" and is_without_weights(run, record, runs):
@@ -108,7 +110,7 @@ def state_of(run: Run, runs: Sequence[Run]) -> str:
     if record.status == "completed":
         primary = record.metrics.get(record.primary_metric)
         return "completed" + ("" if primary is None else f": {record.primary_metric} {primary:.4g}")
-    if run.phase == "search" and is_settled(record):
+    if run.phase in SEARCHES and has_diverged(record):
         return "completed: the loss became infinite at this learning rate"
     step = f"at step {record.steps} of {record.total_steps}"
     return f"{standing(run.out, record)} {step}" + (f": {record.error}" if record.error else "")

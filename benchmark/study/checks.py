@@ -144,6 +144,10 @@ def _place(run: Run) -> str:
         return f"tokenizers.{run.name}"
     if run.phase == "data":
         return run.name
+    if run.phase == "pretrain-search":
+        return f"arms.{run.arm}.pretrain, searched"
+    if run.phase == "pretrain-probe":
+        return "pretrain_search.probe"
     return f"tasks.{run.task}" if run.phase == "transfer" else f"tasks.{run.task}.search"
 
 

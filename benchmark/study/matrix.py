@@ -2,19 +2,19 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.compare.lines import CHECKPOINT_NAME
+from benchmark.study.calls import Options
 from benchmark.study.plan import Groups, Phase, Plan, Planned
-from benchmark.study.run import Run, with_lr
+from benchmark.study.pretrainings import LENGTH_FLAGS, Pretrainings, pretrain_name, seconds, without
+from benchmark.study.run import Run, checked
 from benchmark.study.search import LR_FLAG, Search
-from benchmark.study.spec import FRACTION_FLAG, Arm, Grid, Pretraining, Study, Tools, TransferTask, pretraining_seeds
+from benchmark.study.spec import FRACTION_FLAG, Arm, Grid, Study, Tools, TransferTask, pretraining_seeds
 
-Options = Mapping[str, Any]  # flags by name
 GROUPS = "groups"  # folder of the files that say which images belong together
-LENGTH_FLAGS = {"steps", "epochs", "length"}
 # flags of which a held-out part of the training images takes the place
 SPLIT_FLAGS = {"train_split", "val_split", "train_json", "val_json", "layout"}
 
@@ -36,13 +36,12 @@ class Cell:
         return self.task.options if self.fraction == 1 else {**self.task.options, FRACTION_FLAG: self.fraction}
 
 
-class Matrix:
-    """A study in its folder."""
+class Matrix(Pretrainings):
+    """The runs of a study in its folder."""
 
     def __init__(self, study: Study, *, out: Path, root: Path, tools: Tools, lengths: Mapping[str, Options]) -> None:
-        """`root`: where relative paths start; `lengths`: of pre-trainings, by arm, where they are scaled."""
-        self.study, self.out, self.root, self.tools, self.lengths = study, out, root, tools, lengths
-        self.made = {item.name for item in study.scenes} | {item.name for item in study.tokenizers}
+        """As of Pretrainings."""
+        super().__init__(study, out=out, root=root, tools=tools, lengths=lengths)
         self.cells = [Cell(task, fraction) for task in study.tasks for fraction in task.label_fractions]
 
     def runs(self) -> tuple[Run, ...]:
@@ -51,13 +50,8 @@ class Matrix:
         return (
             *(self._scenes(item.name, item.options) for item in self.study.scenes),
             *(self._held_out(task) for task in held_out),
-            *(self._pretrained(item.name, item, item.options, phase="tokenizer") for item in self.study.tokenizers),
-            *(
-                self._pretrain(arm, seed)
-                for seed in pretraining_seeds(self.study)
-                for arm in self.study.arms
-                if arm.pretrain is not None
-            ),
+            *(self.pretrained(item.name, item, item.options, phase="tokenizer") for item in self.study.tokenizers),
+            *self.pretrainings(),
             *(
                 self._searched(cell, arm, lr)
                 for cell in self.cells
@@ -112,21 +106,17 @@ class Matrix:
         file, copy = self.place(task.groups.file), self.out / GROUPS / f"{task.name}.csv"
         return (copy if copy.is_file() and not file.exists() else file,)
 
-    def place(self, path: str) -> Path:
-        """Return a path of the study file: below the study's folder for what it makes itself, else below the root."""
-        return (self.out if {*Path(path).parts[:1]} & self.made else self.root) / path
-
     def _scenes(self, name: str, options: Options) -> Run:
         out = self.out / name
         kind = f"make_scenes {name}"
-        return self._run(name, "make_scenes", None, options, out=out, phase="data", kind=kind, seconds=10.0)
+        return self.call(name, "make_scenes", None, options, out=out, phase="data", kind=kind, seconds=10.0)
 
     def _held_out(self, task: TransferTask) -> Run:
         assert task.search is not None
         out, data = self._held_out_folder(task), self.place(task.data)
         given = {name: task.options[name] for name in task.options if name in SPLIT_FLAGS - {"val_split", "val_json"}}
-        placed, files = self._placed(task.tool, task.recipe, given)
-        return self._run(
+        placed, files = self.placed(task.tool, task.recipe, given)
+        return self.call(
             f"hold-out-{task.name}",
             "hold_out",
             None,
@@ -134,8 +124,8 @@ class Matrix:
             out=out,
             phase="data",
             kind="hold_out",
-            inputs=self._not_made(data, *files),
-            needs=self._made_by(data),
+            inputs=self.not_made(data, *files),
+            needs=self.made_by(data),
             seconds=5.0,
         )
 
@@ -154,51 +144,18 @@ class Matrix:
             return Groups(pattern=task.groups.pattern)
         return Groups(file=f"{GROUPS}/{task.name}.csv")  # a copy, so that the study's folder is enough
 
-    def _pretrain(self, arm: Arm, seed: int | None) -> Run:
-        assert arm.pretrain is not None
-        options: Options = arm.pretrain.options
-        if arm.label in self.lengths:
-            options = _without(options, LENGTH_FLAGS) | {**self.lengths[arm.label]}
-        if seed is not None:
-            options = {**options, "seed": seed}
-        name = _pretrain_name(arm, seed)
-        run = self._pretrained(name, arm.pretrain, options, phase="pretrain", arm=arm)
-        return replace(run, pretrain_seed=seed)
-
-    def _pretrained(
-        self, name: str, given: Pretraining, options: Options, *, phase: Phase, arm: Arm | None = None
-    ) -> Run:
-        """Return a run of tools/pretrain.py."""
-        data, out = self.place(given.data), self.out / name
-        placed, files = self._placed("pretrain", given.recipe, options)
-        label = {} if arm is None else {"arm": arm.label}
-        return self._run(
-            name,
-            "pretrain",
-            given.recipe,
-            {"data": data, **label, **placed},
-            out=out,
-            phase=phase,
-            kind=f"pretrain {arm.label}" if arm is not None else f"{phase} {name}",
-            arm=None if arm is None else arm.label,
-            data=data,
-            inputs=self._not_made(data, *files),
-            needs=self._made_by(data, *files),
-            seconds=_seconds(given.hours),
-        )
-
     def _searched(self, cell: Cell, arm: Arm, lr: float) -> Run:
         grid = cell.task.search
         assert grid is not None
         data = self.place(grid.data or cell.task.data)
-        needs = self._made_by(data)
+        needs = self.made_by(data)
         options = cell.options()
         if grid.hold_out is not None:
             data, needs = self._held_out_folder(cell.task), (f"hold-out-{cell.task.name}",)
             # what was held out lies under the usual names of the layout
-            options = _without(options, SPLIT_FLAGS - {"layout"})
+            options = without(options, SPLIT_FLAGS - {"layout"})
         if LENGTH_FLAGS & grid.options.keys():  # a length of its own takes the place of the task's, in whatever unit
-            options = _without(options, LENGTH_FLAGS)
+            options = without(options, LENGTH_FLAGS)
         return self._trained(
             cell,
             arm,
@@ -223,7 +180,7 @@ class Matrix:
             self.out / name,
             {**cell.options(), "seed": seed},
             data=self.place(cell.task.data),
-            needs=self._made_by(self.place(cell.task.data)),
+            needs=self.made_by(self.place(cell.task.data)),
             phase="transfer",
             pretrain_seed=start,
             search=search,
@@ -258,11 +215,11 @@ class Matrix:
     ) -> Run:
         """Return a run of a task, started from the weights of an arm."""
         task = cell.task
-        placed, files = self._placed(task.tool, task.recipe, options)
+        placed, files = self.placed(task.tool, task.recipe, options)
         start: dict[str, Any] = {}
         weights: tuple[Path, ...] = ()
         if arm.pretrain is not None:
-            name_of_start = _pretrain_name(arm, pretrain_seed)
+            name_of_start = pretrain_name(arm, pretrain_seed)
             start = {"init": self.out / name_of_start / CHECKPOINT_NAME}
             needs = (*needs, name_of_start)
         elif arm.init is not None:
@@ -274,7 +231,7 @@ class Matrix:
             start["cache"] = self.out / "features"
         if "arm" in own:
             start["arm"] = arm.label
-        run = self._run(
+        run = self.call(
             name,
             task.tool,
             task.recipe,
@@ -287,71 +244,14 @@ class Matrix:
             pretrain_seed=pretrain_seed,
             data=data,
             init=start.get("init"),
-            inputs=self._not_made(data, *weights, *files, *self.group_files(task)),
+            inputs=self.not_made(data, *weights, *files, *self.group_files(task)),
             needs=needs,
             search=search,
             records=(out / "knn", out / "linear_features") if task.tool == "probe" else (out,),
-            seconds=_seconds(task.hours),
+            seconds=seconds(task.hours),
         )
-        if search is not None and run.fault is None:  # which rate it gets is not known, whether it takes one is
-            try:
-                with_lr(run, search.grid[0][0])
-            except ValueError as error:
-                return replace(run, fault=str(error).rstrip("."))
-        return run
-
-    def _run(
-        self,
-        name: str,
-        tool: str,
-        recipe: str | None,
-        given: Options,
-        *,
-        out: Path,
-        records: tuple[Path, ...] = (),
-        **more: Any,
-    ) -> Run:
-        job, fault = None, None
-        try:
-            job = self.tools[tool].job(recipe, {"out": out, **given})
-        except (ValueError, OSError) as error:
-            fault = str(error).rstrip(".")
-        return Run(
-            name=name, tool=tool, recipe=recipe, job=job, fault=fault, out=out, logs=self.out / "logs",
-            records=records or (out,), **more,
-        )  # fmt: skip
-
-    def _placed(self, tool: str, recipe: str, options: Options) -> tuple[dict[str, Any], list[Path]]:
-        """Return flags with their paths in place, and the files that they name."""
-        named = self.tools[tool].files(recipe)
-        placed, files = {}, []
-        for name, value in options.items():
-            if name in named and value is not None:
-                path = self.place(str(value))
-                files.append(path)
-                value = type(value)(path)
-            placed[name] = value
-        return placed, files
-
-    def _made_by(self, *paths: Path) -> tuple[str, ...]:
-        """Return the names of the runs that make these files and folders."""
-        return tuple(sorted(name for name in self.made if any(path.is_relative_to(self.out / name) for path in paths)))
-
-    def _not_made(self, *paths: Path) -> tuple[Path, ...]:
-        return tuple(path for path in paths if not path.is_relative_to(self.out))
-
-
-def _without(options: Options, names: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in names}
-
-
-def _pretrain_name(arm: Arm, seed: int | None) -> str:
-    return f"pretrain-{arm.label}" + ("" if seed is None else f"-seed{seed}")
+        return checked(run)
 
 
 def _search_name(cell: Cell, arm: Arm, lr: float) -> str:
     return f"search-{cell.name}-{arm.label}-lr{lr!r}"
-
-
-def _seconds(hours: float | None) -> float | None:
-    return None if hours is None else 3600 * hours

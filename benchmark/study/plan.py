@@ -24,7 +24,7 @@ from files.typed import from_json
 from files.writing import replacing
 
 NAME = "study.json"
-Phase = Literal["data", "tokenizer", "pretrain", "search", "transfer"]
+Phase = Literal["data", "tokenizer", "pretrain-search", "pretrain-probe", "pretrain", "search", "transfer"]
 Match = Literal["samples", "flops", "none"]
 PretrainSeeds = Literal["one", "tied", "crossed"]
 
@@ -42,7 +42,7 @@ class Planned:
     """Name of a transfer's or a search's task."""
     arm: str | None = None
     choice: str | None = None
-    """Folder of the search that chose a transfer's learning rate, relative to the plan's."""
+    """Folder of the search that chose its learning rate, relative to the plan's."""
     pretrain_seed: int | None = None
     """Of a pre-training, and of the pre-training that a transfer starts from; None where the arm has one alone."""
     added: bool = False

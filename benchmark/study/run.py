@@ -8,7 +8,12 @@ from benchmark.study.plan import Phase
 from benchmark.study.search import LR_FLAG, Search
 from benchmark.study.tool import Job
 
-PHASES: tuple[Phase, ...] = ("data", "tokenizer", "pretrain", "search", "transfer")
+PHASES: tuple[Phase, ...] = (
+    "data", "tokenizer", "pretrain-search", "pretrain-probe", "pretrain", "search", "transfer",
+)  # fmt: skip
+
+SEARCHES: tuple[Phase, ...] = ("pretrain-search", "search")
+"""Of runs that tell all that they will by a loss that becomes infinite too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,17 @@ class Run:
     def command(self) -> tuple[str, ...]:
         """The words of its command line, behind the tool's name."""
         return () if self.job is None else tuple(self.job.command())
+
+
+def checked(run: Run) -> Run:
+    """Return the run, with a fault where it cannot have a learning rate that its search may choose."""
+    if run.search is None or run.fault is not None:
+        return run
+    try:
+        with_lr(run, run.search.grid[0][0])
+    except ValueError as error:
+        return replace(run, fault=str(error).rstrip("."))
+    return run
 
 
 def with_lr(run: Run, lr: float) -> Run:

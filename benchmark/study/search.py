@@ -1,4 +1,4 @@
-"""The learning rate of an arm in a task: the best of a grid on images that no result is taken from.
+"""The learning rate of an arm in a task or its pre-training: the best of a grid, on images of no result.
 
 Every arm has the same grid, seed, images and length. The winner is the one with the best primary metric, of equal
 ones the smallest; a learning rate at which the loss became infinite is worse than any other.
@@ -37,6 +37,10 @@ class Search:
     """Their names."""
     out: Path
     """Folder of the choice."""
+    judge: str | None = None
+    """Tool whose metric decides; None for that of the runs themselves."""
+    judged: tuple[Path, ...] = ()
+    """Folder of the record with that metric for each run of the grid; none where it is the run's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +97,10 @@ def choose(search: Search, metric: Metric) -> Choice:
     infinite at every learning rate.
     """
     tried, records = [], []
-    for lr, folder in sorted(search.grid):
-        try:
-            record = read_record(folder)
-        except (FileNotFoundError, ValueError) as error:
-            raise ValueError(f"needs the search run {folder.name}, which has no record") from error
-        if not is_settled(record):
-            why = f" ({record.error})" if record.error else ""
-            raise ValueError(f"needs the search run {folder.name}, which is {standing(folder, record)}{why}")
+    for (lr, run), judged in sorted(zip(search.grid, search.judged or [run for _, run in search.grid], strict=True)):
+        folder, record = run, _settled(run)
+        if judged != run and not has_diverged(record):
+            folder, record = judged, _settled(judged)
         value = record.metrics.get(metric.name)
         if value is not None and (fault := metric.fault(value)) is not None:
             raise ValueError(
@@ -131,6 +131,18 @@ def choose(search: Search, metric: Metric) -> Choice:
     return choice
 
 
+def _settled(folder: Path) -> RunRecord:
+    """Return the record of a run of a search. Raises ValueError while it has no result."""
+    try:
+        record = read_record(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"needs the search run {folder.name}, which has no record") from error
+    if not is_settled(record):
+        why = f" ({record.error})" if record.error else ""
+        raise ValueError(f"needs the search run {folder.name}, which is {standing(folder, record)}{why}")
+    return record
+
+
 def write_choice(folder: Path, choice: Choice) -> None:
     """Write `folder/choice.json`."""
     with replacing(folder / NAME) as temporary:
@@ -141,7 +153,7 @@ def is_settled(record: RunRecord | None) -> bool:
     """Return whether a run of a search says all that it will: it is completed, or its loss became infinite."""
     if record is None:
         return False
-    return record.status == "completed" or _diverged(record)
+    return record.status == "completed" or has_diverged(record)
 
 
 def read_choice(folder: Path) -> Choice | None:
@@ -156,10 +168,11 @@ def read_choice(folder: Path) -> Choice | None:
         raise ValueError(f"{path}: not a readable choice ({error}); remove it, the study writes it anew.") from error
 
 
-def _diverged(record: RunRecord) -> bool:
+def has_diverged(record: RunRecord) -> bool:
+    """Return whether the loss or a gradient became infinite."""
     return record.status == "failed" and (record.error or "").startswith(DIVERGED)
 
 
 def _value(record: RunRecord, metric: Metric) -> float | None:
     value = record.metrics.get(metric.name)
-    return None if _diverged(record) or metric.is_missing(value) else value
+    return None if has_diverged(record) or metric.is_missing(value) else value

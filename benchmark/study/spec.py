@@ -42,7 +42,9 @@ from benchmark.study.values import (
 from engine.init_flags import InitFlags
 
 FRACTION_FLAG = "label_fraction"
+SHORT = ("steps", "epochs", "warmup")  # flags of a short pre-training
 SEARCH_SEED = 100
+PROBE = "probe"  # the tool that judges the learning rates of pre-trainings
 PRETRAIN = "pretrain"  # the tool that makes weights; the others that take some transfer them
 # what a study sets itself
 SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", LR_FLAG, FRACTION_FLAG, "cache"}
@@ -112,10 +114,14 @@ class Pretraining(_Calling):
     """About how long it takes; what is recorded goes before it."""
     flops_per_image: Positive | None = None
     """MACs of one forward pass, as a record has them; goes before what is recorded."""
+    base_lrs: Annotated[tuple[Positive, ...], AfterValidator(distinct), listed("[7.5e-4, 1.5e-3, 3e-3]")] = ()
+    """Learning rates of which the study's `pretrain_search` chooses one."""
 
     @classmethod
     def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
-        return _flags_of(tools[PRETRAIN], values.get("recipe"), {LR_FLAG}), PRETRAIN
+        # a learning rate that is searched is set by the study
+        own = set() if "base_lrs" in values else {LR_FLAG}
+        return _flags_of(tools[PRETRAIN], values.get("recipe"), own), PRETRAIN
 
     @field_validator("recipe")
     @classmethod
@@ -164,6 +170,39 @@ class Grid(Part):
     """In place of the task's."""
     options: dict[str, Any] = Field(default_factory=dict, exclude=True)
     """Flags in place of the task's or beside them."""
+
+
+class Judge(_Calling):
+    """The probe that judges short pre-trainings; its flags."""
+
+    recipe: Recipe
+    """Name of a ViT, whose image_size is that of the features."""
+
+    @classmethod
+    def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
+        return _flags_of(tools[PROBE], values.get("recipe"), set()), PROBE
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        return known_recipe(value, _tools(info)[PROBE].recipes)
+
+
+class PretrainSearch(_Calling):
+    """The search of the learning rates of pre-trainings, the same for every arm: short ones, probed on held-out images.
+
+    `options` are its length, and a warm-up that fits it.
+    """
+
+    hold_out: Between
+    """Fraction of the pre-training images that is held out for the probe, of each class alike."""
+    seed: Whole = SEARCH_SEED
+    probe: Judge
+
+    @classmethod
+    def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
+        known = tools[PRETRAIN].types(next(iter(tools[PRETRAIN].recipes)))
+        return {name: known[name] for name in SHORT if name in known}, "the search of pre-trainings"
 
 
 class TransferTask(_Calling):
@@ -240,6 +279,7 @@ class Study(Part):
     margins: dict[Text, Positive] = Field(default_factory=dict)
     """Task or metric -> difference below which two arms are called equivalent, in units of the metric."""
     budget: Budget = Budget()
+    pretrain_search: PretrainSearch | None = None
     differ: Annotated[tuple[Differing, ...], listed(f"[{DIFFER[1]}]")] = ()
     """Parts of the architecture in which the arms differ by intention: `architecture`, or `architecture.FIELD`."""
     published: Published | None = None
@@ -277,12 +317,31 @@ class Study(Part):
                 errors.say("the study's folder has something of this name itself; give another", name)
         if (self.pretraining_seeds is not None) != (self.pretrain_seeds == "crossed"):
             errors.say("goes with `pretrain_seeds: crossed`, which needs it; tied takes `seeds`", "pretraining_seeds")
+        self._together_in_search(errors)
         for task in self.tasks:
             if task.search is not None and task.search.seed in self.seeds:
                 said = f"{task.search.seed} is a seed of the study; the search takes another"
                 errors.say(said, "tasks", task.name, "search", "seed")
         errors.refuse()
         return self
+
+    def _together_in_search(self, errors: Errors) -> None:
+        """Keep what makes the search of pre-trainings none that is alike for every arm."""
+        search, key = self.pretrain_search, "base_lrs"
+        for item in self.tokenizers:
+            if item.base_lrs:
+                errors.say("only the pre-training of an arm is searched; give base_lr", "tokenizers", item.name, key)
+        arms = [(arm.label, arm.pretrain) for arm in self.arms if arm.pretrain is not None]
+        for label, pretrain in arms:
+            place = ("arms", label, "pretrain", key)
+            if search is None and pretrain.base_lrs:
+                errors.say("goes with `pretrain_search: {hold_out: ..., steps: ..., probe: ...}` of the study", *place)
+            elif search is not None and len(pretrain.base_lrs) != len(arms[0][1].base_lrs or (0,)):
+                said = f"{len(pretrain.base_lrs)} learning rates, {len(arms[0][1].base_lrs)} in {arms[0][0]}"
+                errors.say(f"{said}; give every arm as many, so that none is tuned more", *place)
+        if search is not None and search.seed in pretraining_seeds(self):
+            said = f"{search.seed} is a seed of the pre-trainings; the search takes another"
+            errors.say(said, "pretrain_search", "seed")
 
 
 def pretraining_seeds(study: Study) -> tuple[int | None, ...]:
