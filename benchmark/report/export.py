@@ -19,6 +19,7 @@ from benchmark.report import Format, escape
 from benchmark.report.about import about
 from benchmark.report.escape import markdown, markdown_line, plain
 from benchmark.report.html import to_html
+from benchmark.report.protocols import PROTOCOLS_TITLE, protocol_grid
 from benchmark.report.scaling import scaling_grid, scaling_points, write_scaling
 from benchmark.report.tables import (
     DASH,
@@ -194,6 +195,8 @@ def _grids(comparison: Comparison) -> dict[str, Grid]:
     }
     if (ranks := rank_grid(comparison)) is not None:
         grids["Ranks"] = ranks
+    if (protocols := protocol_grid(comparison)) is not None:
+        grids[PROTOCOLS_TITLE] = protocols
     if (tuning := tuning_grid(comparison)) is not None:
         grids[TUNING_TITLE] = tuning
     if (published := published_grid(comparison)).rows:

@@ -20,6 +20,7 @@ from benchmark.report.figures import (
     embedded,
     same_pictures,
 )
+from benchmark.report.protocols import protocol_grid
 from benchmark.report.scaling import scaling_grid, scaling_picture
 from benchmark.report.tables import (
     DASH,
@@ -84,6 +85,7 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
         differences=difference_grid(comparison),
         differences_picture=differences_picture(comparison),
         ranks=rank_grid(comparison),
+        protocols=protocol_grid(comparison),
         published=published,
         full_scale=full_scale,
         full_scale_title=FULL_SCALE_TITLE,

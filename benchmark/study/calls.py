@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmark.study.calling import Tools
 from benchmark.study.run import Run
-from benchmark.study.spec import Study, Tools
+from benchmark.study.spec import Study
 
 Options = Mapping[str, Any]  # flags by name
 

@@ -113,7 +113,7 @@ def _architectures(study: Study, runs: Sequence[Run]) -> Iterator[str]:
 def _searches(study: Study, runs: Sequence[Run]) -> Iterator[str]:
     """Yield what makes a search see the images of the results."""
     results = {run.task: run for run in runs if run.phase == "transfer"}
-    for task in study.tasks:
+    for task in study.transfers:
         if task.search is not None and task.search.hold_out is not None:
             if "train_list" in task.options:
                 yield f"tasks.{task.name}.search.hold_out: train_list names images too; give the search `data` instead"

@@ -7,14 +7,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from benchmark.study.calling import Tools
 from benchmark.study.options import Errors, lines, shown
 from benchmark.study.sections import Part
-from benchmark.study.spec import Study, Tools
+from benchmark.study.spec import Study
 from engine.config import Duration
 from engine.flags import duration_text
 from files.parsing import parse_yaml
 
-LABELS = {"arms": "label", "tasks": "name", "scenes": "name", "tokenizers": "name"}  # sections by names
+LABELS = {"arms": "label", "tasks": "name", "protocols": "name", "scenes": "name", "tokenizers": "name"}  # by names
 
 
 def read_study(file: Path, tools: Tools) -> Study:
@@ -91,7 +92,7 @@ def _plain(value: Any) -> Any:
             now = getattr(value, name)
             if field.exclude or now is None or now == () or now == {}:
                 continue
-            label = LABELS.get(name) if isinstance(value, Study) else None
+            label = LABELS.get(name) if isinstance(now, tuple) else None
             found[name] = {getattr(item, label): _plain(item) for item in now} if label else _plain(now)
         return found | {name: _plain(option) for name, option in getattr(value, "options", {}).items()}
     if isinstance(value, Duration):

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.compare.lines import CHECKPOINT_NAME
+from benchmark.study.arms import Arm
+from benchmark.study.calling import FRACTION_FLAG, LENGTH_FLAGS, Grid, Tools
 from benchmark.study.calls import Options
 from benchmark.study.plan import Groups, Phase, Plan, Planned
-from benchmark.study.pretrainings import LENGTH_FLAGS, Pretrainings, pretrain_name, seconds, without
+from benchmark.study.pretrainings import Pretrainings, pretrain_name, seconds, without
 from benchmark.study.run import Run, checked
 from benchmark.study.search import LR_FLAG, Search
-from benchmark.study.spec import FRACTION_FLAG, Arm, Grid, Study, Tools, TransferTask, pretraining_seeds
+from benchmark.study.spec import Study, pretraining_seeds
+from benchmark.study.transfer import TransferTask
 
 GROUPS = "groups"  # folder of the files that say which images belong together
 # flags of which a held-out part of the training images takes the place
@@ -42,11 +45,13 @@ class Matrix(Pretrainings):
     def __init__(self, study: Study, *, out: Path, root: Path, tools: Tools, lengths: Mapping[str, Options]) -> None:
         """As of Pretrainings."""
         super().__init__(study, out=out, root=root, tools=tools, lengths=lengths)
-        self.cells = [Cell(task, fraction) for task in study.tasks for fraction in task.label_fractions]
+        self.cells = [Cell(task, fraction) for task in study.transfers for fraction in task.label_fractions]
 
     def runs(self) -> tuple[Run, ...]:
         """Return all runs; the transfers go seed by seed, so that a stop leaves whole comparisons."""
-        held_out = [task for task in self.study.tasks if task.search is not None and task.search.hold_out is not None]
+        held_out = [
+            task for task in self.study.transfers if task.search is not None and task.search.hold_out is not None
+        ]
         return (
             *(self._scenes(item.name, item.options) for item in self.study.scenes),
             *(self._held_out(task) for task in held_out),
@@ -79,9 +84,16 @@ class Matrix(Pretrainings):
             match_by_arm=dict(self.study.budget.arms),
             differ=self.study.differ,
             pretrain_seeds=self.study.pretrain_seeds,
-            margins=dict(self.study.margins),
+            margins=self._margins(),
             looks=self.study.looks,
-            groups={task.name: self._groups(task) for task in self.study.tasks if task.groups is not None},
+            protocols={
+                task.name: {
+                    protocol.name: made.name for protocol, made in zip(task.protocols, task.tasks(), strict=True)
+                }
+                for task in self.study.tasks
+                if task.protocols
+            },
+            groups={task.name: self._groups(task) for task in self.study.transfers if task.groups is not None},
             published=None if self.study.published is None else self.study.published.table(),
             arms=tuple(arm.label for arm in self.study.arms),
             runs=tuple(
@@ -98,6 +110,14 @@ class Matrix(Pretrainings):
                 for run in runs
             ),
         )
+
+    def _margins(self) -> dict[str, float]:
+        """Return the margins; what is said of a task holds for its protocols."""
+        given, found = self.study.margins, dict(self.study.margins)
+        for task in self.study.tasks:
+            if task.name in given:
+                found |= {made.name: given[task.name] for made in task.tasks() if made.name not in given}
+        return found
 
     def group_files(self, task: TransferTask) -> tuple[Path, ...]:
         """Return the file of a task's groups, where it has one: the study's copy where the file itself is gone."""

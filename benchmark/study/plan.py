@@ -117,6 +117,8 @@ class Plan:
     before a metric."""
     looks: tuple[int, ...] = ()
     """Numbers of seeds (pre-trainings, where crossed) at which verdicts are read; none: once, at all seeds."""
+    protocols: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What a study calls a task -> protocol -> task of the runs, where it has several."""
     groups: dict[str, Groups] = field(default_factory=dict)
     """Task -> which of its test images belong together."""
     published: FullScale | None = None
@@ -153,7 +155,8 @@ class Plan:
 
 
 CLAIMED = (
-    "claim", "against", "pass_mark", "match", "differ", "pretrain_seeds", "margins", "looks", "groups",
+    "claim", "against", "pass_mark", "match", "differ", "pretrain_seeds", "margins", "looks", "protocols",
+    "groups",
 )  # fmt: skip
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import yaml
 
+from benchmark.study.calling import Tools
 from benchmark.study.checks import budget, problems, refuse
 from benchmark.study.file import dumped, read_study, study_text
 from benchmark.study.matrix import GROUPS, Matrix
 from benchmark.study.options import like
 from benchmark.study.plan import NAME, write_plan
 from benchmark.study.run import Run
-from benchmark.study.spec import Study, Tools
+from benchmark.study.spec import Study
 from files.naming import refuse_overwriting
 from files.writing import replacing
 
@@ -49,7 +50,7 @@ class Prepared:
         """Write what the report needs to know, and a copy of the study, to the folder, which is locked."""
         self.out.mkdir(parents=True, exist_ok=True)
         write_plan(self.out, self._matrix(self._lengths).plan(self.runs))
-        for task in self.study.tasks:
+        for task in self.study.transfers:
             for file in self._matrix({}).group_files(task):
                 copy = self.out / GROUPS / f"{task.name}.csv"
                 copy.parent.mkdir(exist_ok=True)
@@ -122,8 +123,8 @@ def _options(study: Study) -> dict[str, Any]:
     places = {f"arms.{arm.label}": arm.options for arm in study.arms}
     places |= {f"arms.{arm.label}.pretrain": arm.pretrain.options for arm in study.arms if arm.pretrain is not None}
     places |= {f"tokenizers.{tokenizer.name}": tokenizer.options for tokenizer in study.tokenizers}
-    places |= {f"tasks.{task.name}": task.options for task in study.tasks}
-    places |= {f"tasks.{task.name}.search": task.search.options for task in study.tasks if task.search is not None}
+    places |= {f"tasks.{task.name}": task.options for task in study.transfers}
+    places |= {f"tasks.{task.name}.search": task.search.options for task in study.transfers if task.search is not None}
     return {f"{place}.{name}": value for place, options in places.items() for name, value in options.items()}
 
 
@@ -151,6 +152,6 @@ def _check_seeds(study: Study, seeds: tuple[int, ...]) -> None:
     given = " ".join(map(str, seeds))
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError(f"--seeds {given}: give one or more different seeds, none below 0.")
-    for task in study.tasks:
+    for task in study.transfers:
         if task.search is not None and task.search.seed in seeds:
             raise ValueError(f"--seeds {given}: the search of {task.name} takes {task.search.seed}; give others.")

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.compare.lines import CHECKPOINT_NAME
+from benchmark.study.arms import PROBE, Arm, Pretraining
+from benchmark.study.calling import LENGTH_FLAGS, Tools
 from benchmark.study.calls import Calls, Options
 from benchmark.study.plan import Phase
 from benchmark.study.run import Run, checked
 from benchmark.study.search import LR_FLAG, Search
-from benchmark.study.spec import PROBE, Arm, Pretraining, Study, Tools, pretraining_seeds
+from benchmark.study.spec import Study, pretraining_seeds
 
-LENGTH_FLAGS = {"steps", "epochs", "length"}
 PROBED = "linear_features"  # folder of the record of a probe that judges a pre-training
 
 

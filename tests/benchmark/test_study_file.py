@@ -7,8 +7,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmark.study.arms import Arm
+from benchmark.study.calling import Grid
 from benchmark.study.file import parse_study, read_study, study_text
-from benchmark.study.spec import Arm, Grid, Study
+from benchmark.study.spec import Study
 from engine.config import Duration
 from tools.run_benchmark import TOOLS
 
