@@ -29,9 +29,10 @@ class Pretrainings(Calls):
         """Yield the searches of their learning rates, then the pre-trainings, seed by seed."""
         arms = [arm for arm in self.study.arms if arm.pretrain is not None]
         if self.study.pretrain_search is not None:
-            yield from (self._held_out_images(arm) for arm in arms)
-            yield from (self._short(arm, lr) for arm in arms for lr in _grid(arm))
-            yield from (self._judged(arm, lr) for arm in arms for lr in _grid(arm))
+            searched = [arm for arm in arms if self._searched_with(arm) is arm]
+            yield from (self._held_out_images(arm) for arm in searched)
+            yield from (self._short(arm, lr) for arm in searched for lr in _grid(arm))
+            yield from (self._judged(arm, lr) for arm in searched for lr in _grid(arm))
         yield from (self._pretrain(arm, seed) for seed in pretraining_seeds(self.study) for arm in arms)
 
     def _pretrain(self, arm: Arm, seed: int | None) -> Run:
@@ -131,9 +132,14 @@ class Pretrainings(Calls):
     def _search_out(self, arm: Arm) -> Path:
         return self.out / "search" / f"pretrain-{arm.label}"
 
+    def _searched_with(self, arm: Arm) -> Arm:
+        """Return the first arm whose pre-training differs from this one's in nothing but its length."""
+        return next(other for other in self.study.arms if _but_length(other.pretrain) == _but_length(arm.pretrain))
+
     def _choice(self, arm: Arm) -> Search | None:
         if self.study.pretrain_search is None:
             return None
+        arm = self._searched_with(arm)
         out = self._search_out(arm)
         return Search(
             task="pre-training",
@@ -164,6 +170,12 @@ def seconds(hours: float | None) -> float | None:
 
 def _grid(arm: Arm) -> tuple[float, ...]:
     return () if arm.pretrain is None else arm.pretrain.base_lrs
+
+
+def _but_length(pretrain: Pretraining | None) -> Any:
+    if pretrain is None:
+        return None
+    return pretrain.recipe, pretrain.data, pretrain.base_lrs, without(pretrain.options, LENGTH_FLAGS)
 
 
 def _short_name(arm: Arm, lr: float) -> str:

@@ -212,7 +212,7 @@ def test_a_killed_run_is_told_from_one_at_work_wherever_its_status_is(runs: Path
         cells = Page(to_html(comparison)).cells
         (row,) = frame([item for item in store.stored if item.folder == folder]).status
         run = next(r for r in demo(tmp_path) if r.name == "detection-mae-seed0")
-        states = {state_of(replace(run, out=folder, records=(folder,))).partition(" at ")[0]}
+        states = {state_of(replace(run, out=folder, records=(folder,)), []).partition(" at ")[0]}
         return states | {line.partition("Left out, ")[2].partition(" at ")[0], row, cells[cells.index(folder.name) + 1]}
 
     assert told() == {"killed or still running"}  # of a run of before there were locks

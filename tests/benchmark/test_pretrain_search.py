@@ -50,9 +50,9 @@ def made(tmp_path: Path) -> Callable[..., Prepared]:
     for name in ("photos", "birds"):
         (tmp_path / name).mkdir()
 
-    def make(tools: dict[str, Tool] = TOOLS) -> Prepared:
+    def make(tools: dict[str, Tool] = TOOLS, text: str = SEARCHED) -> Prepared:
         file = tmp_path / "mine.yaml"
-        file.write_text(SEARCHED)
+        file.write_text(text)
         return prepare(str(file), tools, studies=tmp_path, out=tmp_path / "out", root=tmp_path)
 
     return make
@@ -82,6 +82,18 @@ def test_short_pretrainings_and_their_probes_come_first(made: Callable[..., Prep
     study.write_plan()
     (plan,) = read_plans(tmp_path / "out").values()
     assert {run.choice for run in plan.runs if run.phase == "pretrain" and run.arm == "mae"} == {"search/pretrain-mae"}
+
+
+def test_arms_that_differ_in_length_alone_share_a_search(made: Callable[..., Prepared], tmp_path: Path) -> None:
+    mae = next(line for line in SEARCHED.splitlines() if line.startswith("  mae:"))
+    more = mae.replace("mae:", "longer:").replace("steps: 40", "steps: 80")
+    study = made(
+        text=SEARCHED.replace(mae, f"{mae}\n{more}").replace("seeds: [0, 1]", "budget: {match: none}\nseeds: [0, 1]")
+    )
+    study.refuse()
+    runs = {run.name: run for run in study.runs}
+    assert sum(run.phase == "pretrain-search" for run in study.runs) == 4
+    assert runs["pretrain-longer-seed0"].search == runs["pretrain-mae-seed1"].search
 
 
 def fake_tools(record: Record, top1: dict[tuple[str, float], float]) -> dict[str, Tool]:
