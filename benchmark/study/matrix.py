@@ -42,9 +42,19 @@ class Cell:
 class Matrix(Pretrainings):
     """The runs of a study in its folder."""
 
-    def __init__(self, study: Study, *, out: Path, root: Path, tools: Tools, lengths: Mapping[str, Options]) -> None:
-        """As of Pretrainings."""
+    def __init__(
+        self,
+        study: Study,
+        *,
+        out: Path,
+        root: Path,
+        tools: Tools,
+        lengths: Mapping[str, Options],
+        beside: Path | None = None,
+    ) -> None:
+        """As of Pretrainings; `beside`: folder of the study's file."""
         super().__init__(study, out=out, root=root, tools=tools, lengths=lengths)
+        self.beside = beside
         self.cells = [Cell(task, fraction) for task in study.transfers for fraction in task.label_fractions]
 
     def runs(self) -> tuple[Run, ...]:
@@ -120,11 +130,16 @@ class Matrix(Pretrainings):
         return found
 
     def group_files(self, task: TransferTask) -> tuple[Path, ...]:
-        """Return the file of a task's groups, where it has one: the study's copy where the file itself is gone."""
+        """Return the file of a task's groups, where it has one.
+
+        It lies beside the study's file or below the root; where it is gone the study's copy stands for it.
+        """
         if task.groups is None or task.groups.file is None:
             return ()
-        file, copy = self.place(task.groups.file), self.out / GROUPS / f"{task.name}.csv"
-        return (copy if copy.is_file() and not file.exists() else file,)
+        file = self.place(task.groups.file)
+        there = [self.beside / task.groups.file] if self.beside is not None else []
+        there += [file, self.out / GROUPS / f"{task.name}.csv"]
+        return (next((path for path in there if path.is_file()), file),)
 
     def _scenes(self, name: str, options: Options) -> Run:
         out = self.out / name

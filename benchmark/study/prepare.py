@@ -33,6 +33,8 @@ class Prepared:
     out: Path
     root: Path
     tools: Tools
+    folder: Path | None = None
+    """Of the file."""
     is_copy: bool = False
     """Whether it was read from the copy in its folder, and is as that says."""
 
@@ -74,7 +76,7 @@ class Prepared:
             raise ValueError(f"{self.file}: nothing was run, since {error}") from error
 
     def _matrix(self, lengths: Mapping[str, dict[str, float]]) -> Matrix:
-        return Matrix(self.study, out=self.out, root=self.root, tools=self.tools, lengths=lengths)
+        return Matrix(self.study, out=self.out, root=self.root, tools=self.tools, lengths=lengths, beside=self.folder)
 
 
 def prepare(
@@ -115,7 +117,7 @@ def prepare(
     if seeds is not None:
         _check_seeds(study, seeds)
         study = study.model_copy(update={"seeds": seeds})
-    return Prepared(study, path.name, folder, root or Path(study.data), tools, is_copy)
+    return Prepared(study, path.name, folder, root or Path(study.data), tools, path.parent, is_copy)
 
 
 def _options(study: Study) -> dict[str, Any]:

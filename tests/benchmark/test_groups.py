@@ -16,8 +16,10 @@ from benchmark.report.about import about
 from benchmark.report.tables import difference_grid
 from benchmark.report.verdict import task_verdict
 from benchmark.study.plan import Groups, Plan, Planned, write_plan
+from benchmark.study.prepare import prepare
 from engine.records.results_file import read_results
 from mae_transfer.tasks import TASKS
+from tools.run_benchmark import TOOLS
 
 HIT = {"objects": [[0, 1]], "detections": [[0, 0.9, 1023, 0]]}
 MISS = {"objects": [[0, 1]], "detections": []}
@@ -73,6 +75,31 @@ def test_a_file_outside_of_the_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must lie in its folder"):
         Grouping(Groups(file="../groups.csv"), tmp_path / "in", tmp_path / "in/study.json").number(["a.png"])
     assert read_groups(tmp_path / "groups.csv") == {"a.png": "x"}
+
+
+def test_a_file_may_lie_beside_the_study_or_in_the_data(tmp_path: Path) -> None:
+    for folder in ("studies", "data/cars", "data/w"):
+        (tmp_path / folder).mkdir(parents=True)
+    study = "name: x\nseeds: [0]\narms: {a: random, b: {init: w, init_source: mae}}\ncompare: {claim: b, against: a}\n"
+    study += "tasks: {cars: {tool: train_seg, recipe: tiny, data: cars, groups: {file: g.csv}}}\n"
+    (tmp_path / "studies/x.yaml").write_text(study)
+
+    def copied() -> str:
+        file = str(tmp_path / "studies/x.yaml")
+        made = prepare(file, TOOLS, studies=tmp_path, out=tmp_path / "out", root=tmp_path / "data")
+        made.refuse()
+        made.write_plan()
+        return (tmp_path / "out/groups/cars.csv").read_text()
+
+    with pytest.raises(ValueError, match=r"data/g\.csv is not there"):
+        copied()
+    (tmp_path / "data/g.csv").write_text("a.png,data\n")
+    assert copied() == "a.png,data\n"
+    (tmp_path / "studies/g.csv").write_text("a.png,beside\n")
+    assert copied() == "a.png,beside\n"
+    for name in ("data/g.csv", "studies/g.csv"):
+        (tmp_path / name).unlink()
+    assert copied() == "a.png,beside\n"  # the study's own copy
 
 
 def add(study: Any, record: Any, task: str, lines: dict[str, list[dict[str, Any]]], groups: Groups | None) -> None:
