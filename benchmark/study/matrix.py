@@ -1,7 +1,7 @@
 """The runs that make up a study, in the order in which they run: data, tokenizers, pre-training, search, transfer."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,20 @@ class Matrix(Pretrainings):
         self.cells = [Cell(task, fraction) for task in study.transfers for fraction in task.label_fractions]
 
     def runs(self) -> tuple[Run, ...]:
-        """Return all runs; the transfers go seed by seed, so that a stop leaves whole comparisons."""
-        held_out = [
-            task for task in self.study.transfers if task.search is not None and task.search.hold_out is not None
-        ]
+        """Return all runs; the transfers go seed by seed, so that a stop leaves whole comparisons.
+
+        Where pre-training and transfer seeds are tied, a pre-training comes right before the transfers of its seed.
+        """
+        held_out = [task for task in self.study.transfers if task.search and task.search.hold_out is not None]
+        first, *others = pretraining_seeds(self.study)
+        tied = self.study.pretrain_seeds == "tied"
         return (
             *(self._scenes(item.name, item.options) for item in self.study.scenes),
             *(self._held_out(task) for task in held_out),
             *(self.pretrained(item.name, item, item.options, phase="tokenizer") for item in self.study.tokenizers),
-            *self.pretrainings(),
+            *self.short_pretrainings(),
+            *self.pretrainings(first),
+            *(run for seed in others if not tied for run in self.pretrainings(seed)),
             *(
                 self._searched(cell, arm, lr)
                 for cell in self.cells
@@ -74,14 +79,16 @@ class Matrix(Pretrainings):
                 if cell.task.search is not None
                 for lr in cell.task.search.base_lrs
             ),
-            *(
-                self._transfer(cell, arm, seed, start)
-                for seed in self.study.seeds
-                for cell in self.cells
-                for arm in self.study.arms
-                for start in self._starts(arm, seed)
-            ),
+            *(run for seed in self.study.seeds for run in self._of_seed(seed, pretrain=tied and seed != first)),
         )
+
+    def _of_seed(self, seed: int, *, pretrain: bool) -> Iterator[Run]:
+        """Yield the transfers of a seed, and before them its pre-trainings where these are still to come."""
+        if pretrain:
+            yield from self.pretrainings(seed)
+        for cell in self.cells:
+            for arm in self.study.arms:
+                yield from (self._transfer(cell, arm, seed, start) for start in self._starts(arm, seed))
 
     def plan(self, runs: Sequence[Run]) -> Plan:
         """Return what the report needs to know of the study."""

@@ -12,7 +12,7 @@ from benchmark.study.calls import Calls, Options
 from benchmark.study.plan import Phase
 from benchmark.study.run import Run, checked
 from benchmark.study.search import LR_FLAG, Search
-from benchmark.study.spec import Study, pretraining_seeds
+from benchmark.study.spec import Study
 
 PROBED = "linear_features"  # folder of the record of a probe that judges a pre-training
 
@@ -25,15 +25,18 @@ class Pretrainings(Calls):
         super().__init__(study, out=out, root=root, tools=tools)
         self.lengths = lengths
 
-    def pretrainings(self) -> Iterator[Run]:
-        """Yield the searches of their learning rates, then the pre-trainings, seed by seed."""
+    def short_pretrainings(self) -> Iterator[Run]:
+        """Yield what chooses the learning rates of pre-trainings."""
         arms = [arm for arm in self.study.arms if arm.pretrain is not None]
         if self.study.pretrain_search is not None:
             searched = [arm for arm in arms if self._searched_with(arm) is arm]
             yield from (self._held_out_images(arm) for arm in searched)
             yield from (self._short(arm, lr) for arm in searched for lr in _grid(arm))
             yield from (self._judged(arm, lr) for arm in searched for lr in _grid(arm))
-        yield from (self._pretrain(arm, seed) for seed in pretraining_seeds(self.study) for arm in arms)
+
+    def pretrainings(self, seed: int | None) -> Iterator[Run]:
+        """Yield the pre-trainings of one seed; None where each arm has one alone."""
+        yield from (self._pretrain(arm, seed) for arm in self.study.arms if arm.pretrain is not None)
 
     def _pretrain(self, arm: Arm, seed: int | None) -> Run:
         assert arm.pretrain is not None
