@@ -165,5 +165,6 @@ def _grid_lines(runs: Sequence[Run]) -> list[str]:
         if run.search is not None:
             rates = ", ".join(f"{lr:g}" for lr, _ in run.search.grid)
             task, seed = run.search.task, run.search.seed
-            found[task] = f"Learning rates of {task}, searched for every arm alike with seed {seed}: {rates}."
+            whose = f"for {run.search.arm}" if run.phase == "pretrain" else "for every arm alike"
+            found[task, whose] = f"Learning rates of {task}, searched {whose} with seed {seed}: {rates}."
     return [*found.values()]
