@@ -85,13 +85,17 @@ class Tool:
 
     def files(self, recipe: str | None) -> set[str]:
         """Return the names of its flags that are files or folders."""
-        own = {name for name, hint in self.own().items() if Path in (hint, *typing.get_args(hint))}
-        return own | {name for name, leaf in self._flags(recipe).items() if leaf.is_file}
+        return self._paths() | {name for name, leaf in self._flags(recipe).items() if leaf.is_file}
 
     def job(self, recipe: str | None, given: Mapping[str, Any]) -> Job:
         """Return the call with these flags, by name. Raises ValueError for values that make no configuration."""
         own = self.own()
-        flags = {name: value for name, value in given.items() if name in own}
+        paths = self._paths()  # of a configuration a file is a text
+        flags = {
+            name: Path(value) if name in paths and isinstance(value, str) else value
+            for name, value in given.items()
+            if name in own
+        }
         if self.recipes and recipe:
             flags[positional(self.args)] = recipe
         args, base, config = self.args(**flags), None, None
@@ -101,6 +105,10 @@ class Tool:
             config = rebuilt(base, {known[name].path: known[name].value(value) for name, value in values.items()})
         settings = None if self.settings is None else self.settings(args, config)
         return Job(args=args, config=config, recipe=base, settings=settings, record=self.settings)
+
+    def _paths(self) -> set[str]:
+        """Return the names of its own flags that are files or folders."""
+        return {name for name, hint in self.own().items() if Path in (hint, *typing.get_args(hint))}
 
     def _flags(self, recipe: str | None) -> dict[str, Leaf]:
         return _recipe(self.recipes[recipe or ""])[1] if self.recipes else {}
