@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from backbones.layers import LAYER_NORM_EPS
 from backbones.vit import ViT
 from classification.config import Pooling
-from classification.protocols import frozen_modules
+from engine.cost import frozen_modules
 
 
 class Classifier(nn.Module):
@@ -64,7 +64,7 @@ class Classifier(nn.Module):
     def train(self, mode: bool = True) -> "Classifier":
         """Put what learns in training mode and leave what is frozen in eval mode: no stochastic depth there."""
         super().train(mode)
-        for module in frozen_modules(self.backbone):
+        for _, module in frozen_modules(self.backbone):
             module.eval()
         return self
 

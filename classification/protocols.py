@@ -4,8 +4,6 @@ A frozen parameter asks for no gradient, so it is in no group of the optimiser, 
 before the first one that learns.
 """
 
-from collections.abc import Iterator
-
 from torch import nn
 
 from backbones.vit import ViT
@@ -36,13 +34,3 @@ def freeze_but_last(vit: ViT, blocks: float) -> None:
         return
     for block in vit.blocks[len(vit.blocks) - int(blocks) :]:
         block.requires_grad_(True)
-
-
-def frozen_modules(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the largest submodules that have parameters of which none learns, itself among them."""
-    parameters = [parameter.requires_grad for parameter in module.parameters()]
-    if parameters and not any(parameters):
-        yield module
-        return
-    for child in module.children():
-        yield from frozen_modules(child)

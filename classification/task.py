@@ -194,7 +194,7 @@ def assemble(
         init=init,
         normalisation=asdict(normalisation),
         data_notes=(*train_notes, *val_notes),
-        **cost_of(backbone, torch.zeros(1, config.backbone.in_chans, *size), frozen=config.protocol == "linear"),
+        **cost_of(backbone, torch.zeros(1, config.backbone.in_chans, *size)),
         extra={"classes": train.classes},
     )
     return ClassificationTask(

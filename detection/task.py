@@ -115,7 +115,7 @@ class DetectionTask:
             init=init,
             normalisation=asdict(normalisation),
             data_notes=(*train.notes, *unused, *val.notes, *_mask_note(train, val)),
-            **cost_of(vit, torch.zeros(1, config.backbone.in_chans, side, side), frozen=config.freeze_backbone),
+            **cost_of(vit, torch.zeros(1, config.backbone.in_chans, side, side)),
             extra={"categories": [[c.id, c.name] for c in val.categories], "masks": self.masks},
         )
 

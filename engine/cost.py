@@ -1,7 +1,7 @@
 """What a model costs, counted by fvcore."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,21 +28,39 @@ def count_flops(model: nn.Module | Callable[..., Any], *inputs: Any) -> int:
 
     Matmuls, convolutions and norms are counted; elementwise operations are not. A function's weights are frozen.
     """
-    module = model if isinstance(model, nn.Module) else _Called(model)
+    return _by_module(model if isinstance(model, nn.Module) else _Called(model), *inputs)[""]
+
+
+def _by_module(module: nn.Module, *inputs: Any) -> dict[str, int]:
+    """Return the MACs of a forward pass within each submodule, by its name; "" is the module itself."""
     training = module.training
     module.eval()
     analysis = FlopCountAnalysis(module, inputs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with torch.no_grad():
-        total = int(analysis.total())
+        found = {name: int(count) for name, count in analysis.by_module().items()}
     module.train(training)
-    return total
+    return found
 
 
-def cost_of(backbone: nn.Module, *inputs: Any, frozen: bool) -> dict[str, Any]:
-    """Return the MACs of a backbone's forward pass as the facts of a run take them; a frozen one has no backward."""
-    total = count_flops(backbone, *inputs)
-    return {"flops_per_image": 0 if frozen else total, "frozen_flops_per_image": total if frozen else 0}
+def cost_of(backbone: nn.Module, *inputs: Any) -> dict[str, Any]:
+    """Return the MACs of a backbone's forward pass as the facts of a run take them; what is frozen has no backward.
+
+    Nothing that learns stands before what is frozen.
+    """
+    by_module = _by_module(backbone, *inputs)
+    frozen = sum(by_module[name] for name, _ in frozen_modules(backbone))
+    return {"flops_per_image": by_module[""] - frozen, "frozen_flops_per_image": frozen}
+
+
+def frozen_modules(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield the largest submodules that have parameters of which none learns, itself among them, with their names."""
+    parameters = [parameter.requires_grad for parameter in module.parameters()]
+    if parameters and not any(parameters):
+        yield name, module
+        return
+    for key, child in module.named_children():
+        yield from frozen_modules(child, f"{name}.{key}" if name else key)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -290,7 +290,7 @@ def _facts(
         weights=report,
         init=init,
         data_notes=folder.notes,
-        **cost_of(model.backbone.vit, image, frozen=config.freeze_backbone),
+        **cost_of(model.backbone.vit, image),
         extra={"classes": list(folder.classes.names)},
     )
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,3 +127,21 @@ def test_optimizer_takes_the_groups(config: ClassificationConfig, data: Path) ->
     task = build_task(replace(config, protocol="linear"), data=data, init=None)
     optimizer = build_optimizer(task.param_groups(config.run.optim), config.run.optim, peak_lr=0.1)
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
+
+
+def test_what_is_frozen_costs_no_backward_pass(config: ClassificationConfig, data: Path) -> None:
+    def cost(**changes: Any) -> tuple[int, int]:
+        facts = build_task(replace(config, **changes), data=data, init=None).facts
+        return facts.flops_per_image, facts.frozen_flops_per_image
+
+    whole, nothing = cost(pooling="class")
+    assert nothing == 0
+    assert cost(protocol="linear", pooling="class") == (0, whole)
+    # 4 x 4 patches of 8 px and a class token, width 16
+    vit = config.backbone
+    tokens, width, hidden = 17, vit.embed_dim, int(vit.mlp_ratio * vit.embed_dim)
+    mlp, norm = 2 * tokens * width * hidden, 5 * tokens * width  # fvcore counts five operations a number of a norm
+    learning, frozen = cost(protocol="partial", tuned_blocks=0.5, pooling="class")
+    assert (learning, learning + frozen) == (mlp + 2 * norm, whole)
+    block = mlp + 2 * norm + 4 * tokens * width * width + 2 * tokens * tokens * width
+    assert cost(protocol="partial", tuned_blocks=1, pooling="class") == (block + norm, whole - block - norm)
