@@ -180,7 +180,7 @@ def crossed_table(draws: int = 20_000) -> str:
     rng = np.random.default_rng(0)
     parts = (0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1)
     rows = []
-    for seeds, count in ((2, 2), (3, 2), (3, 3), (5, 2), (5, 3), (5, 5), (10, 3)):
+    for seeds, count in ((2, 2), (2, 5), (3, 3), (3, 5), (5, 5), (10, 10), (3, 2), (5, 2), (5, 3), (10, 3)):
         row_D, column_D, cell_D = (
             rng.chisquare(freedom, draws) / freedom for freedom in (seeds - 1, count - 1, (seeds - 1) * (count - 1))
         )

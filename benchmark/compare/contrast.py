@@ -87,6 +87,11 @@ class Contrast:
         return None if self.components is None else self.components.images
 
     @property
+    def lacks_transfers(self) -> bool:
+        """Whether crossed pre-trainings outnumber their transfers: the interval then holds less than it says."""
+        return self.transfers is not None and self.transfers < self.n
+
+    @property
     def within_margin(self) -> bool:
         """Whether the difference is below the margin, at the level of the verdicts."""
         return self.adjusted_p_equivalence is not None and self.adjusted_p_equivalence <= ALPHA
@@ -190,7 +195,9 @@ def looked(item: Contrast, kind: str) -> float | None:
 def _decided(item: Contrast, number: int, by_test: dict[tuple[int, str], float]) -> Contrast:
     p, equivalence = by_test[number, "difference"], by_test.get((number, "equivalence"))
     verdict: Verdict = "inconclusive"
-    if p <= ALPHA:
+    if item.lacks_transfers:
+        pass
+    elif p <= ALPHA:
         verdict = "supported" if item.metric.gain(item.mean) > 0 else "contradicted"
     elif equivalence is not None and equivalence <= ALPHA:
         verdict = "equivalent"

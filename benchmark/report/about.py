@@ -13,7 +13,13 @@ def about(comparison: Comparison) -> list[str]:
     judged = [item for row in comparison.rows if row.primary for item in row.contrasts]
     if not judged:
         return []
-    return [_weights(comparison), *_looks(comparison, judged), *_margins(comparison), *_images(comparison, judged)]
+    return [
+        _weights(comparison),
+        *_transfers(judged),
+        *_looks(comparison, judged),
+        *_margins(comparison),
+        *_images(comparison, judged),
+    ]
 
 
 def _weights(comparison: Comparison) -> str:
@@ -44,6 +50,15 @@ def _weights(comparison: Comparison) -> str:
         f"About methods of pre-training as they are set here: {each}; {how}, and over test images. A verdict says what "
         f"another pre-training, transfer and set of such images would give.{rest}"
     )
+
+
+def _transfers(judged: list[Contrast]) -> Iterator[str]:
+    if few := [item for item in judged if item.lacks_transfers]:
+        shapes = listed([*dict.fromkeys(f"{item.n} x {item.transfers}" for item in few)])
+        yield (
+            f"WARNING: {shapes} pre-trainings and transfers of each: where pre-trainings outnumber transfers, a 95 % "
+            "interval may hold as little as 89 % (docs/statistics.md), so there is no verdict. Add transfer seeds."
+        )
 
 
 def _origin(comparison: Comparison, arm: str) -> str:

@@ -102,6 +102,10 @@ class Study(Part):
                 errors.say("the study's folder has something of this name itself; give another", name)
         if (self.pretraining_seeds is not None) != (self.pretrain_seeds == "crossed"):
             errors.say("goes with `pretrain_seeds: crossed`, which needs it; tied takes `seeds`", "pretraining_seeds")
+        if self.pretraining_seeds is not None and len(self.pretraining_seeds) > len(self.seeds):
+            counts = f"{len(self.pretraining_seeds)} pre-trainings and {len(self.seeds)} transfer seeds"
+            said = f"{counts}; give as many `seeds` or more"
+            errors.say(f"{said}, else the intervals hold less than they say", "pretraining_seeds")
         self._together_in_search(errors)
         for task in self.transfers:
             if task.search is not None and task.search.seed in self.seeds:

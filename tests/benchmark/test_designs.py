@@ -75,11 +75,11 @@ def test_tied_seeds_start_from_pre_trainings_of_their_own(made: Callable[[str], 
 
 
 def test_crossed_seeds_start_from_every_pre_training(made: Callable[[str], Prepared]) -> None:
-    study = made(TEXT.replace("pretrain_seeds: tied", "pretrain_seeds: crossed\npretraining_seeds: [5, 6, 7]"))
+    study = made(TEXT.replace("pretrain_seeds: tied", "pretrain_seeds: crossed\npretraining_seeds: [5, 6]"))
     study.refuse()
-    assert sum(run.phase == "pretrain" for run in study.runs) == 2 * 3
+    assert sum(run.phase == "pretrain" for run in study.runs) == 2 * 2
     assert starts(study, "cars-mae") == {
-        f"cars-mae-pretrain{start}-seed{seed}": f"pretrain-mae-seed{start}" for seed in (0, 1) for start in (5, 6, 7)
+        f"cars-mae-pretrain{start}-seed{seed}": f"pretrain-mae-seed{start}" for seed in (0, 1) for start in (5, 6)
     }
     assert [*starts(study, "cars-random")] == ["cars-random-seed0", "cars-random-seed1"]
 
@@ -173,6 +173,11 @@ def test_each_arm_is_held_to_its_own_budget(study: Any, record: Any) -> None:
     ("old", "new", "message"),
     [
         ("pretrain_seeds: tied", "pretrain_seeds: crossed", "pretraining_seeds: goes with `pretrain_seeds: crossed`"),
+        (
+            "pretrain_seeds: tied",
+            "pretrain_seeds: crossed\npretraining_seeds: [5, 6, 7]",
+            "pretraining_seeds: 3 pre-trainings and 2 transfer seeds; give as many `seeds` or more",
+        ),
         ("looks: [2", "pretraining_seeds: [4]\nlooks: [2", "pretraining_seeds: goes with `pretrain_seeds: crossed`"),
         ("pretrain_seeds: tied", "pretrain_seeds: tide", r"pretrain_seeds: 'tide' is not there; .*Did you mean tied"),
         ("[2, 3]", "[3, 2]", r"looks: \[3, 2\] must rise, from two seeds on"),

@@ -187,8 +187,10 @@ def test_a_crossed_study_from_its_records(study: Any, record: Record) -> None:
     assert row.headline.components is not None
     assert row.headline.components.of_seeds == pytest.approx(0.09 / 3)
     assert row.headline.components.of_transfers == pytest.approx(0.005 / 2)
-    assert row.headline.verdict == "supported"
     assert variance_text(row.headline) == "pre-training 92 %, transfer 8 %"
+    # a spread of two transfers tells too little of what all pre-trainings share
+    assert row.headline.verdict == "inconclusive"
+    assert about(comparison)[1].startswith("WARNING: 3 x 2 pre-trainings and transfers of each: where pre-trainings")
     against_random = next(item for item in row.contrasts if item.reference == "random")
     assert (against_random.n, against_random.transfers) == (3, 2)
     assert len(row.values["random"]) == 2 and comparison.seeds == (0, 1)
@@ -204,6 +206,14 @@ def test_a_crossed_study_from_its_records(study: Any, record: Record) -> None:
     assert text.index("About methods") < text.index("## Transfer") and '"0/1": 65.1' in to_json(comparison)
     page = to_html(comparison, images=False)
     assert page.index("About methods") < page.index("Overall:")
+
+
+def test_as_many_transfers_as_pretrainings_have_a_verdict(study: Any, record: Record) -> None:
+    seeded(study, record, "crossed", [(s, t) for s in (0, 1, 2) for t in (0, 1, 2)])
+    comparison = compared(study)
+    row = next(row for row in comparison.rows if row.primary)
+    assert row.headline is not None and (row.headline.n, row.headline.transfers) == (3, 3)
+    assert row.headline.verdict == "supported" and not [line for line in about(comparison) if "WARNING" in line]
 
 
 def test_a_gap_leaves_the_whole_grid_and_is_said(study: Any, record: Record) -> None:
