@@ -119,6 +119,14 @@ class WritesStart(Protocol):
 
 
 @runtime_checkable
+class Watches(Protocol):
+    """What a task has besides where its model gives numbers to watch that cost a wait for the device."""
+
+    def watch(self, due: bool) -> None:
+        """Say whether the next step's numbers are logged."""
+
+
+@runtime_checkable
 class ActsAfterSteps(Protocol):
     """What a task has besides where its model changes otherwise than by the optimiser: a momentum encoder follows."""
 

@@ -11,7 +11,8 @@ Axis letters: A arms, S pre-trainings or seeds, T transfers of each, N images, R
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import combinations
+from typing import Literal, get_args
 
 import numpy as np
 import tyro
@@ -21,11 +22,12 @@ from tabulate import tabulate
 from benchmark.compare.contrast import ArmValues, Contrast, contrast, decide
 from benchmark.compare.frames import alike_neighbours
 from benchmark.compare.interval import ALPHA, quantile
+from benchmark.compare.ranks import rank_intervals
 from benchmark.compare.resample import multiplicities
 from metrics.accuracy import TOP1, resampler
 from perf.coverage import RESAMPLES, STUDIES, covered
 
-Part = Literal["pretraining", "equivalence", "looks", "groups", "frames"]
+Part = Literal["pretraining", "equivalence", "looks", "crossed_looks", "groups", "unequal", "frames", "ranks"]
 LOOKS = (3, 5, 8)
 TASKS = 3  # of a synthetic study
 NO = "inconclusive"
@@ -65,13 +67,13 @@ class Args:
 
     studies: int = 2000
     """Synthetic studies per setting."""
-    only: tuple[Part, ...] = ("pretraining", "equivalence", "looks", "groups", "frames")
+    only: tuple[Part, ...] = get_args(Part)
     """Which tables."""
 
 
 def study(
     regime: Regime,
-    shares: tuple[float, float],
+    shares: tuple[float, ...],
     shape: tuple[int, int],
     times_RN: np.ndarray,
     rng: np.random.Generator,
@@ -80,17 +82,17 @@ def study(
     metric: str = "top1",
 ) -> np.ndarray:
     """Return a metric in percent, (A, S, T, R), on resamples of the images."""
-    seeds, count = shape
-    latent = np.array([regime.level(share) for share in shares]).reshape(2, 1, 1, 1)
-    latent = latent + regime.pretrain * rng.standard_normal((2, seeds, 1, 1))
-    latent = latent + regime.transfer * rng.standard_normal((2, 1, count, 1))
-    latent = latent + regime.cell * rng.standard_normal((2, seeds, count, 1))
-    latent = latent + regime.image * rng.standard_normal((2, 1, 1, regime.images))
+    arms, (seeds, count) = len(shares), shape
+    latent = np.array([regime.level(share) for share in shares]).reshape(arms, 1, 1, 1)
+    latent = latent + regime.pretrain * rng.standard_normal((arms, seeds, 1, 1))
+    latent = latent + regime.transfer * rng.standard_normal((arms, 1, count, 1))
+    latent = latent + regime.cell * rng.standard_normal((arms, seeds, count, 1))
+    latent = latent + regime.image * rng.standard_normal((arms, 1, 1, regime.images))
     latent = latent + regime.common_image * rng.standard_normal(regime.images)
     if groups_N is not None:
-        latent = latent + regime.group * rng.standard_normal((2, 1, 1, int(groups_N.max()) + 1))[..., groups_N]
-    flat_ASN = latent.reshape(2, seeds * count, regime.images)
-    return STUDIES[metric](flat_ASN, times_RN, rng).reshape(2, seeds, count, -1)
+        latent = latent + regime.group * rng.standard_normal((arms, 1, 1, int(groups_N.max()) + 1))[..., groups_N]
+    flat_ASN = latent.reshape(arms, seeds * count, regime.images)
+    return STUDIES[metric](flat_ASN, times_RN, rng).reshape(arms, seeds, count, -1)
 
 
 def drawn(units: int, groups_N: np.ndarray | None = None) -> np.ndarray:
@@ -312,6 +314,93 @@ def groups_table(studies: int) -> str:
     return tabulate(rows, ["groups", "images", "seeds", *names], tablefmt="pipe", disable_numparse=True)
 
 
+def unequal_table(studies: int) -> str:
+    """Return coverage where groups differ in size, the k-th being 1 / k of the first, drawn whole and as images."""
+    rows = []
+    for groups in (5, 10, 20, 40):
+        sizes = np.maximum(np.round(10 * groups / np.arange(1, groups + 1) / np.sum(1 / np.arange(1, groups + 1))), 1)
+        groups_N = np.repeat(np.arange(groups), sizes.astype(int))
+        regime = Regime(name="groups", pretrain=0.05, group=0.3, image=0.3, images=len(groups_N))
+        for seeds in (3, 5):
+            cells = []
+            for times_RN, units in ((drawn(groups, groups_N), groups), (drawn(regime.images), regime.images)):
+                rng = np.random.default_rng([groups, seeds, 11])
+                # of the images that are drawn, as a resampled top-1 is; their number differs
+                per_R = times_RN.sum(axis=1) / times_RN.shape[1]
+                values = (
+                    study(regime, (0.6, 0.6), (seeds, 1), times_RN, rng, groups_N=groups_N) / per_R
+                    for _ in range(studies)
+                )
+                cells.append(rate([covered(compared(one, units), 0.0) for one in values]))
+            rows.append([groups, regime.images, int(sizes[0]), seeds, *cells])
+            print(rows[-1], flush=True)
+    head = ["groups", "images", "in the largest", "seeds", "groups drawn", "images drawn"]
+    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
+
+
+def crossed_looks_table(studies: int) -> str:
+    """Return the false verdicts of crossed studies of one task that are read at 3, 5 and 8 pre-trainings."""
+    rows = []
+    for regime in PRETRAINING:
+        times_RN = drawn(regime.images)
+        rng = np.random.default_rng([PRETRAINING.index(regime), 13])
+        found: dict[str, list[bool]] = {"without": [], "spent": []}
+        for _ in range(studies):
+            whole = study(regime, (0.6, 0.6), (LOOKS[-1], LOOKS[-1]), times_RN, rng)
+            for name, looks in (("without", ()), ("spent", LOOKS)):
+                at = [
+                    decide([compared(whole[:, :count, :count], regime.images, crossed=True, looks=looks)])
+                    for count in LOOKS
+                ]
+                found[name].append(any(item.verdict != NO for (item,) in at))
+        rows.append([regime.name, *(rate(values) for values in found.values())])
+        print(rows[-1], flush=True)
+    head = ["variance", "3, 5 and 8 of each, not spent", "3, 5 and 8 of each, spent"]
+    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
+
+
+ARMS = {
+    "all alike": (0.6, 0.6, 0.6, 0.6),
+    "one better": (0.7, 0.6, 0.6, 0.6),
+    "two and two": (0.7, 0.7, 0.6, 0.6),
+    "all apart": (0.75, 0.7, 0.65, 0.6),
+}
+
+
+def ranks_table(studies: int) -> str:
+    """Return how often the rank intervals of four arms hold the true ranks of all, and how wide they are.
+
+    Arms that are alike share ranks: each must lie in the interval of every one of them.
+    """
+    rows = []
+    for regime in SEEDS:
+        times_RN = drawn(regime.images)
+        for seeds in (3, 5, 10):
+            cells = []
+            for name, shares in ARMS.items():
+                rng = np.random.default_rng([SEEDS.index(regime), seeds, [*ARMS].index(name), 17])
+                held, width = [], []
+                for _ in range(studies):
+                    values_ASTR = study(regime, shares, (seeds, 1), times_RN, rng)
+                    pairs = {
+                        (f"{a}", f"{b}"): compared(values_ASTR[[a, b]], regime.images)
+                        for a, b in combinations(range(4), 2)
+                    }
+                    ranks = rank_intervals(pairs, [f"{arm}" for arm in range(4)])
+                    inside = [
+                        best <= 1 + sum(other > share for other in shares)
+                        and worst >= sum(other >= share for other in shares)
+                        for (best, worst), share in zip(ranks.values(), shares, strict=True)
+                    ]
+                    held.append(all(inside))
+                    width += [worst - best + 1 for best, worst in ranks.values()]
+                cells.append(f"{rate(held)} ({np.mean(width):.1f})")
+            rows.append([regime.name, seeds, *cells])
+            print(rows[-1], flush=True)
+    head = ["variance", "seeds", *ARMS]
+    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
+
+
 def frames_table(studies: int) -> str:
     """Return how often images with running numbers are taken for frames: single images, and scenes of five."""
     rows = []
@@ -334,8 +423,11 @@ TABLES: dict[Part, Callable[[int], str]] = {
     "pretraining": pretraining_table,
     "equivalence": equivalence_table,
     "looks": looks_table,
+    "crossed_looks": crossed_looks_table,
     "groups": groups_table,
+    "unequal": unequal_table,
     "frames": frames_table,
+    "ranks": ranks_table,
 }
 
 

@@ -135,6 +135,21 @@ class _Collate:
         )
 
 
+def add_unreadable(known: dict[str, str], found: dict[str, str], *, limit: int, say: Callable[[str], None]) -> None:
+    """Add unreadable images to those that are known, path -> reason, and say each. Raises ValueError above `limit`."""
+    for path, reason in found.items():
+        if path not in known:
+            known[path] = reason
+            say(f"warning: {path}: unreadable image ({reason}); left out, {len(known)} so far.")
+    if len(known) > limit:
+        raise ValueError(
+            f"{len(known)} images cannot be read, more than max_unreadable = {limit}; the last: "
+            f"{next(reversed(known))}. "
+            "Mend or remove them, or raise the limit by --max-unreadable (with --resume the run goes on from its last "
+            "checkpoint)."
+        )
+
+
 def check_readable(task: Task, *, seed: int, most: int, workers: int) -> None:
     """Raise ValueError where none of the images of a split can be read, or none of the first `most` + 1 that are drawn.
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
@@ -26,21 +26,22 @@ from engine.records.metrics_file import CSV_NAME, Mark, MetricsFile
 from engine.records.record import PICTURES, RunRecord, Status, write_record
 from engine.records.recording import Named, Recorder, now, relative
 from engine.records.results_file import write_results
-from engine.task import ActsAfterSteps, Task
+from engine.task import ActsAfterSteps, Task, Watches
 from engine.training import resume as checkpointing
 from engine.training.block_modes import checkpoint_activations, compile_blocks
-from engine.training.data import Batch, Shard, check_readable, train_batches
+from engine.training.data import Batch, Shard, add_unreadable, check_readable, train_batches
 from engine.training.ema import EMA, with_ema
 from engine.training.evaluation import Evaluated, evaluate
 from engine.training.introduction import conclusion, doubts, introduction
 from engine.training.log import Meter, RunLog
+from engine.training.numbers import Fault, MicroBatch, Numbers
 from engine.training.occupation import begin, occupied
 from engine.training.optim import build_optimizer, set_lr
 from engine.training.processes import from_all, on_any
 from engine.training.resume import Progress, Trained
 from engine.training.schedule import lr_factor
 from engine.training.seeding import derive, seed_all
-from engine.training.sharding import gathered, unshard_for_good, whole
+from engine.training.sharding import gathered, unshard_for_good
 from engine.training.stop import NonFiniteError, StopRequest, non_finite, stop_requests
 from engine.training.trackers import check_tracker, open_tracker
 
@@ -104,6 +105,8 @@ class _Session:
             checkpoint_activations(task.model)
         if run.compile:
             compile_blocks(task.model, fabric.device)
+        self.norm = 0.0
+        """Of the gradient, at the latest step whose numbers were read."""
         self.recorder = Recorder(
             task=task,
             config=config,
@@ -212,33 +215,40 @@ class _Session:
 
     def _take(self, steps: range, batches: Iterator[Batch], module: Any, optimizer: Any, stop: StopRequest) -> bool:
         run, progress = self.run_config, self.progress
+        # float16 scaling overflows now and then by design: its scaler skips the step
+        numbers = Numbers(self.fabric, checks_norm=run.precision != "16-mixed", refuse=self._refuse)
         meter = Meter()
         saved = progress.step
         for step in steps:
             if on_any(self.fabric, bool(stop)):
                 if saved != progress.step:
+                    self._settle(numbers)
                     self._save()
                 return False
             meter.begin()
             lr = self.peak_lr * lr_factor(run.schedule, step, total_steps=self.total, warmup_steps=self.warmup)
             set_lr(optimizer, lr)
-            losses, norm, waited = self._step(module, optimizer, batches, step, lr)
+            due = (step + 1) % run.log_every == 0 or step + 1 in (1, self.total)
+            if isinstance(self.task, Watches):
+                self.task.watch(due)
+            waited = self._guarded_step(module, optimizer, batches, step, lr, numbers)
             if self.trained.ema is not None:
                 self.trained.ema.update()
             progress.step = step + 1
             if isinstance(self.task, ActsAfterSteps):
                 self.task.after_step(progress.step, self.total)
-            progress.losses = losses
+            saves = progress.step % self.save_every == 0 or progress.step == self.total
+            if due or saves or self._evaluation_due():
+                self._settle(numbers)
             meter.end(waited)
             progress.train_seconds += meter.seconds
             progress.wait_seconds += waited
             rates = meter.rates(run.batch_size * self.task.facts.views_per_image)
-            values = {**losses, "lr": lr, "grad_norm": norm, **rates}
-            if self.trained.scaler is not None:
+            values = {**progress.losses, "lr": lr, "grad_norm": self.norm, **rates}
+            if due and self.trained.scaler is not None:
                 values["loss_scale"] = self.trained.scaler.get_scale()  # falls at every step that overflows
-            due = progress.step % run.log_every == 0 or progress.step in (1, self.total)
             self.log.step(progress.step, values, write=due)
-            if progress.step % self.save_every == 0 or progress.step == self.total:
+            if saves:
                 self._save()
                 saved = progress.step
             if self._evaluation_due():
@@ -249,12 +259,24 @@ class _Session:
                 module.train()
         return True
 
-    def _step(
-        self, module: Any, optimizer: Any, batches: Any, step: int, lr: float
-    ) -> tuple[dict[str, float], float, float]:
-        """One optimiser step; return named losses with their sum `loss`, the gradient norm and the seconds waited."""
+    def _settle(self, numbers: Numbers) -> None:
+        """Take over the numbers of the latest step; on a device this waits for it. Raises where one of them is none."""
+        if (latest := numbers.read()) is not None:
+            self.progress.losses, self.norm = latest.losses, latest.norm
+
+    def _guarded_step(self, module: Any, optimizer: Any, batches: Any, step: int, lr: float, numbers: Numbers) -> float:
+        """One optimiser step; return the seconds waited for data. Raises where numbers of the step before are none."""
+        try:
+            return self._step(module, optimizer, batches, step, lr, numbers)
+        except NonFiniteError:
+            raise
+        except (ArithmeticError, RuntimeError, ValueError):  # which the weights after a step that was none may cause
+            numbers.read()
+            raise
+
+    def _step(self, module: Any, optimizer: Any, batches: Any, step: int, lr: float, numbers: Numbers) -> float:
         run, fabric = self.run_config, self.fabric
-        sums: dict[str, float] = {}
+        micros: list[MicroBatch] = []
         waited = 0.0
         for micro in range(run.accumulate):
             start = time.monotonic()
@@ -269,25 +291,18 @@ class _Session:
                 losses: dict[str, Tensor] = module(data)
                 # what needs no gradient is a number to watch, not a loss
                 loss = torch.stack([value.float() for value in losses.values() if value.requires_grad]).sum()
-                bad = not bool(torch.isfinite(loss))
-                if on_any(fabric, bad):
-                    culprits = from_all(fabric, batch.ids if bad else ())
-                    raise self._non_finite("the loss", step, culprits, losses, lr)
                 fabric.backward(loss / run.accumulate)
-            for name, value in {**losses, "loss": loss}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / run.accumulate
+            named = {name: value.detach() for name, value in {**losses, "loss": loss}.items()}
+            micros.append(MicroBatch(ids=tuple(batch.ids), losses=named))
         if run.optim.clip_norm is not None:
             norm = fabric.clip_gradients(module, optimizer, max_norm=run.optim.clip_norm, error_if_nonfinite=False)
         else:
             fabric._precision.unscale_gradients(self.trained.optimizer)
             norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-        norm_value = float(whole(norm)) if norm is not None else 0.0
-        # float16 scaling overflows now and then by design: its scaler skips the step
-        if run.precision != "16-mixed" and not torch.isfinite(torch.tensor(norm_value)):
-            raise self._non_finite("the gradient", step, from_all(fabric, batch.ids), losses, lr)
+        numbers.send(step, lr, micros, norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return sums, norm_value, waited
+        return waited
 
     def _evaluation_due(self) -> bool:
         step = self.progress.step
@@ -358,23 +373,12 @@ class _Session:
 
     def _count_unreadable(self, found: dict[str, str]) -> None:
         """Say and count unreadable images; raise ValueError above the limit."""
-        known, limit = self.progress.unreadable, self.run_config.max_unreadable
-        for path, reason in found.items():
-            if path not in known:
-                known[path] = reason
-                self.log.say(f"warning: {path}: unreadable image ({reason}); left out, {len(known)} so far.")
-        if len(known) > limit:
-            raise ValueError(
-                f"{len(known)} images cannot be read, more than max_unreadable = {limit}; the last: "
-                f"{next(reversed(known))}. Mend or remove them, or raise the limit by --max-unreadable (with --resume "
-                "the run goes on from its last checkpoint)."
-            )
+        add_unreadable(self.progress.unreadable, found, limit=self.run_config.max_unreadable, say=self.log.say)
 
-    def _non_finite(
-        self, what: str, step: int, images: list[str], losses: dict[str, Tensor], lr: float
-    ) -> NonFiniteError:
-        where = f"on process {self.fabric.global_rank}; lr {lr:.3g}"
-        return non_finite(what, step, losses, where=where, images=images, saved=checkpointing.checkpoints(self.out))
+    def _refuse(self, fault: Fault) -> NoReturn:
+        where = f"on process {self.fabric.global_rank}; lr {fault.lr:.3g}"
+        saved = checkpointing.checkpoints(self.out)
+        raise non_finite(fault.what, fault.step, fault.losses, where=where, images=fault.images, saved=saved)
 
     def _warn(self, problem: str) -> None:
         """Say what went wrong, and keep it for the record."""

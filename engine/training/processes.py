@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -20,8 +21,8 @@ def on_any(fabric: Fabric, flag: bool) -> bool:
     """True on every process where it is true on one, so that all leave together."""
     if fabric.world_size == 1:
         return flag
-    total = torch.tensor(float(flag), device=fabric.device)
-    dist.all_reduce(total)
+    total = torch.tensor(float(flag))
+    dist.all_reduce(total, group=_host_group())
     return bool(total > 0)
 
 
@@ -30,8 +31,21 @@ def from_each(fabric: Fabric, value: T) -> list[T]:
     if fabric.world_size == 1:
         return [value]
     parts: list[T] = [value] * fabric.world_size
-    dist.all_gather_object(parts, value)
+    dist.all_gather_object(parts, value, group=_host_group())
     return parts
+
+
+_groups: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def _host_group() -> Any:
+    """Return a group of all processes that talk without their devices, so that no word waits for what these compute."""
+    world = dist.group.WORLD
+    if "gloo" in dist.get_backend(world):
+        return world
+    if world not in _groups:
+        _groups[world] = dist.new_group(backend="gloo")
+    return _groups[world]
 
 
 def from_all(fabric: Fabric, items: Iterable[T]) -> list[T]:

@@ -5,12 +5,10 @@ infinite is an error that says what to look at.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-
-from torch import Tensor
 
 
 class StopRequest:
@@ -45,10 +43,10 @@ class NonFiniteError(ArithmeticError):
 
 
 def non_finite(
-    what: str, step: int, losses: dict[str, Tensor], *, where: str, images: Sequence[str], saved: Sequence[Path]
+    what: str, step: int, losses: Mapping[str, float], *, where: str, images: Sequence[str], saved: Sequence[Path]
 ) -> NonFiniteError:
     """Return the error that says what to look at; `where` is of the losses, `saved` are the run's checkpoints."""
-    named = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
+    named = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
     return NonFiniteError(
         f"{what} is not finite at step {step} ({named} {where}); images of the batch: {', '.join(images)}. Last good "
         f"checkpoint: {saved[-1] if saved else 'none yet'}. Lower the learning rate, clip the gradient (clip_norm), or "

@@ -94,18 +94,22 @@ class MoCoV3(nn.Module):
         self.momentum = _copied(self.base).requires_grad_(False)
         self.predictor = mlp(width, hidden, width)
         self.temperature = temperature
+        self.watched = True
+        """Whether the rank of the features is computed in training, for which a device is waited for."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return {"contrast": scalar} of (first views, second views, ids).
 
-        In training feature_spread and feature_rank of the class tokens of this process's first views stand beside the
-        loss, without a gradient: numbers that fall when features collapse.
+        In training feature_spread and, where it is watched, feature_rank of the class tokens of this process's first
+        views stand beside the loss, without a gradient: numbers that fall when features collapse.
         """
         first, second, _ = batch
         if not self.training:
             return {"contrast": self.compare(first, second, everywhere=True).loss_B.mean()}
         made = self.compare(first, second, everywhere=True)
-        signs = {"feature_spread": feature_spread(made.class_BD), "feature_rank": effective_rank(made.class_BD)}
+        signs = {"feature_spread": feature_spread(made.class_BD)}
+        if self.watched:
+            signs["feature_rank"] = effective_rank(made.class_BD)
         return {"contrast": made.loss_B.mean(), **signs}
 
     def compare(self, first_BCHW: Tensor, second_BCHW: Tensor, *, everywhere: bool) -> Contrasted:

@@ -68,6 +68,10 @@ class MoCoTask:
             exempt=exempt_nothing,
         )
 
+    def watch(self, due: bool) -> None:
+        """Have the rank of the features computed where it is logged."""
+        self.model.watched = due
+
     def after_step(self, step: int, total: int) -> None:
         """Let the momentum encoder follow; its share is that of the step to come."""
         self.model.follow(momentum_at(step, total=total, first=self.config.momentum))
