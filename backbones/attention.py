@@ -21,6 +21,7 @@ from backbones.window import partition, unpartition
 # from 1,024 on in float32; with a bias, which leaves the fused kernel to PyTorch's plain one, it is never slower. In
 # bfloat16, and with decomposed relative positions, long attention is fastest in pieces (docs/performance.md).
 CPU_MATMUL_TOKENS = 512
+EIGHT = 8  # channels; of the kernels in PyTorch's sdp_utils.cpp
 _GPU_KERNELS: ContextVar[bool] = ContextVar("gpu_kernels", default=False)
 
 
@@ -52,10 +53,20 @@ def matmul_attention(
 def fused_attention(
     q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, bias: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
-    """Return the same as `matmul_attention` by PyTorch's fused kernels."""
+    """Return the same as `matmul_attention` by PyTorch's fused kernels.
+
+    Those of a GPU want as many channels of values as of queries (flash), in eights (memory-efficient, cuDNN); zeros
+    fill up what is missing, which changes no score and adds values that are left out again.
+    """
     if bias is not None:
         bias = bias.to(q_BHTd.dtype)
-    return F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, attn_mask=bias, scale=scale)
+    channels, wanted = v_BHTd.shape[-1], q_BHTd.shape[-1]
+    if channels == wanted or _on_cpu(q_BHTd):
+        return F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, attn_mask=bias, scale=scale)
+    scale = wanted**-0.5 if scale is None else scale
+    whole = -(-max(channels, wanted) // EIGHT) * EIGHT
+    q_BHTd, k_BHTd, v_BHTd = (F.pad(x, (0, whole - x.shape[-1])) for x in (q_BHTd, k_BHTd, v_BHTd))
+    return F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, attn_mask=bias, scale=scale)[..., :channels]
 
 
 def attention(

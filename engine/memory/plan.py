@@ -13,12 +13,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from engine.config import RunConfig
 from engine.memory.live import LiveMemory
 from engine.training.ema import EMA
 from engine.training.sharding import blocks
+
+# the CPU's fused attention, which stands in for a GPU's and which FlopCounterMode does not know
+FUSED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda dy, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(dy, q, k, v)
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +122,7 @@ def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> t
             return forward, both
 
         # two steps, as the counter of operations holds on to what is computed again; the first makes the moments
-        with FlopCounterMode(display=False) as work:
+        with FlopCounterMode(display=False, custom_mapping=FUSED) as work:
             forward, training = step(work.get_total_flops)
         moments = [value for state in optimizer.state.values() for value in state.values()]
         memory.hold([*held, *beside, *ema_values, *moments])

@@ -2,14 +2,25 @@
 
 import math
 import re
-from typing import Literal
+from typing import Any, Literal
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
 
 import backbones.attention
-from backbones.attention import CPU_MATMUL_TOKENS, Attention, TableBias, attention, fused_attention, matmul_attention
+from backbones.attention import (
+    CPU_MATMUL_TOKENS,
+    Attention,
+    TableBias,
+    attention,
+    fused_attention,
+    gpu_kernels,
+    matmul_attention,
+)
 
 SHAPE = (2, 3, 20, 8)  # B, H, T, d
 
@@ -114,6 +125,44 @@ def test_decomposed_positions_by_their_definition(d: int) -> None:
             scores[i, j] = q[i] @ k[j] / d**0.5 + q[i] @ position
     expected = module.proj(scores.softmax(dim=1) @ v)
     torch.testing.assert_close(module(x, (h, w))[0], expected, rtol=0, atol=1e-12)  # float64, another order of sums
+
+
+@pytest.mark.parametrize("scale", [None, 1.0])
+@pytest.mark.parametrize(("channels", "values"), [(92, 64), (108, 80), (24, 24), (20, 64)])
+def test_channels_filled_up_for_a_gpu_change_nothing(channels: int, values: int, scale: float | None) -> None:
+    q, k = (torch.randn(2, 3, 9, channels, requires_grad=True) for _ in range(2))
+    v = torch.randn(2, 3, 9, values, requires_grad=True)
+    expected = matmul_attention(q, k, v, scale=scale)
+    gradients = torch.autograd.grad(expected.square().sum(), (q, k, v))
+    with gpu_kernels():
+        made = fused_attention(q, k, v, scale=scale)
+    # float32, sums in another order
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(made.square().sum(), (q, k, v)), gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [768, 1280])
+def test_windows_of_vitdet_suit_flash_attention(width: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """PyTorch itself is asked; without a GPU its rules end at the hardware, which comes after those on channels."""
+    heads = {768: 12, 1280: 16}[width]
+    asked: list[tuple[Tensor, ...]] = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def kept(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        assert options["attn_mask"] is None
+        asked.append((q, k, v))
+        return kernel(q, k, v, **options)
+
+    with FakeTensorMode(), patch("torch.nn.functional.scaled_dot_product_attention", kept):
+        module = Attention(width, num_heads=heads, relative="decomposed", made_for=(14, 14))
+        with gpu_kernels():
+            module(torch.zeros(1, 16 * 16, width), (16, 16), window_size=14)
+        (shapes,) = [[tuple(x.shape) for x in each] for each in asked]
+        q, k, v = (torch.zeros(shape, dtype=torch.bfloat16, device="cuda:0") for shape in shapes)
+    assert len(set(shapes)) == 1 and shapes[0][-1] % 8 == 0  # in eights: memory-efficient attention's and cuDNN's rule
+    suits = can_use_flash_attention(SDPAParams(q, k, v, None, 0.0, False, False), debug=True)
+    said = capfd.readouterr().err
+    assert suits or "flash attention requires a CUDA device" in said, said
 
 
 def test_shared_table_is_the_blocks_own() -> None:

@@ -113,6 +113,10 @@ def test_kernels_of_a_gpu_keep_no_scores(monkeypatch: pytest.MonkeyPatch) -> Non
     with gpu_kernels():
         on_gpu = footprint(_vit(), images=8, precision="32-true").activations
     assert on_gpu < on_cpu
+    works = [footprint(_vit(), images=8, precision="32-true").forward]
+    with gpu_kernels():
+        works.append(footprint(_vit(), images=8, precision="32-true").forward)
+    assert works[0] == works[1]  # the fused kernel's products are counted too
     q = torch.randn(1, 2, 17, 16)
     with gpu_kernels():  # the same numbers
         model = ViT(TINY)
