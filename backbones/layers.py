@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from backbones.attention import Attention
 from backbones.config import Grid
@@ -85,6 +86,20 @@ class Block(nn.Module):
         attended_BTD = self.attn(self.norm1(x_BTD), grid, shared_HTT, window_size=self.window_size)
         x_BTD = x_BTD + self.drop_path(_scaled(attended_BTD, self.gamma_1))
         return x_BTD + self.drop_path(_scaled(self.mlp(self.norm2(x_BTD)), self.gamma_2))
+
+
+def carried_out(
+    block: nn.Module, x_BTD: Tensor, grid: Grid | None = None, shared_HTT: Tensor | None = None, *, saving: bool
+) -> Tensor:
+    """Return what a Block makes of (B, T, D); `saving` keeps its input alone for the backward pass.
+
+    The rest is computed again there: the same numbers with less memory (arXiv 1604.06174).
+    """
+    if saving and torch.is_grad_enabled():
+        saved: Tensor = checkpoint(block, x_BTD, grid, shared_HTT, use_reentrant=False)
+        return saved
+    made: Tensor = block(x_BTD, grid, shared_HTT)
+    return made
 
 
 def _scaled(branch_BTD: Tensor, gamma_D: Tensor | None) -> Tensor:

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from backbones.attention import Attention, TableBias
 from backbones.config import Grid, ViTConfig
-from backbones.layers import LAYER_NORM_EPS, Block, PatchEmbed, initialise
+from backbones.layers import LAYER_NORM_EPS, Block, PatchEmbed, carried_out, initialise
 from backbones.position import resize_position, sincos_table
 
 
@@ -147,10 +146,7 @@ class ViT(nn.Module):
         last = out_indices[-1] if out_indices else len(self.blocks) - 1
         for number, block in enumerate(self.blocks[: last + 1]):
             shared_HTT = within_HTT if self.architecture.windowed(number) else whole_HTT
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x_BTD = checkpoint(block, x_BTD, grid, shared_HTT, use_reentrant=False)
-            else:
-                x_BTD = block(x_BTD, grid, shared_HTT)
+            x_BTD = carried_out(block, x_BTD, grid, shared_HTT, saving=self.activation_checkpointing)
             if number in out_indices:
                 found.append(x_BTD)
         return x_BTD, found

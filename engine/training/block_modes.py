@@ -9,7 +9,7 @@ PER_BLOCK = 4  # variants that a block may be compiled in: training and evaluati
 
 
 def compile_blocks(model: nn.Module, device: torch.device) -> None:
-    """Compile every block of every ViT in the model, in place; names of weights stay as they are.
+    """Compile every transformer block of the model, in place; names of weights stay as they are.
 
     Sums are in another order then, so the numbers are those of the uncompiled model up to rounding. Raises ValueError
     for a model without blocks, and where PyTorch cannot compile for this device.
@@ -32,7 +32,7 @@ def compile_blocks(model: nn.Module, device: torch.device) -> None:
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Switch activation checkpointing on. Raises ValueError for a model without a ViT that has the switch."""
+    """Switch activation checkpointing on. Raises ValueError for a model no part of which has the switch."""
     found = [module for module in model.modules() if hasattr(module, "activation_checkpointing")]
     if not found:
         raise ValueError("activation_checkpointing: the model has no part that can compute its activations again.")

@@ -16,6 +16,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from backbones.layers import Block
+
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Spread the model's parameters over the processes of `mesh`, in place, and return it."""
@@ -26,9 +28,8 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the transformer blocks of every ViT in the model."""
-    lists = [getattr(module, "blocks", None) for module in model.modules()]
-    return [block for found in lists if isinstance(found, nn.ModuleList) for block in found]
+    """Return the transformer blocks of the model, whatever holds them: ViTs, the decoder of MAE."""
+    return [module for module in model.modules() if isinstance(module, Block)]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from backbones.attention import Attention
 from backbones.config import Position
-from backbones.layers import LAYER_NORM_EPS, Block, initialise
+from backbones.layers import LAYER_NORM_EPS, Block, carried_out, initialise
 from backbones.position import sincos_table
 from backbones.vit import ViT
 from pretraining.mae.config import LossOn, MaskTokenIn
@@ -71,6 +71,7 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         a = encoder.architecture
         self.encoder = encoder
+        self.activation_checkpointing = False  # of the decoder; the encoder has a switch of its own
         self.variant = variant
         pixels = PixelTarget(width=a.patch_size**2 * a.in_chans, normalise=normalise_target)
         self.target: PixelTarget | PCATarget | TokenTarget = pixels if variant.target is None else variant.target
@@ -146,7 +147,7 @@ class MaskedAutoencoder(nn.Module):
         if self.decoder_pos_embed is not None:
             x_BTE = x_BTE + self.decoder_pos_embed
         for block in self.decoder_blocks:
-            x_BTE = block(x_BTE)
+            x_BTE = carried_out(block, x_BTE, saving=self.activation_checkpointing)
         return self.decoder_pred(self.decoder_norm(x_BTE))[:, self.encoder.num_prefix_tokens :]
 
 

@@ -6,13 +6,23 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.config import ViTConfig
+from backbones.vit import ViT
+from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
+from engine.memory.live import LiveMemory
 from engine.records.record import read_record
-from engine.training.block_modes import compile_blocks
+from engine.training.block_modes import checkpoint_activations, compile_blocks
 from engine.training.resume import checkpoints
+from engine.training.sharding import blocks
+from pretraining.mae.config import MAEConfig
+from pretraining.mae.task import autoencoder
 from scenes.layouts import ScenesIndex
 from tools import evaluate, pretrain
 
 CPU = torch.device("cpu")
+TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, patch_size=8, image_size=(32, 32))
+RUN = RunConfig(length=Duration(1), batch_size=2, optim=OptimConfig(base_lr=1e-3), schedule=ScheduleConfig())
+MAE = MAEConfig(backbone=TINY, run=RUN, decoder_dim=12, decoder_depth=3, decoder_heads=3)
 
 
 @pytest.mark.slow
@@ -41,8 +51,27 @@ def test_where_nothing_compiles_the_way_out_is_said(monkeypatch: pytest.MonkeyPa
     def failing(*_: object, **__: object) -> object:
         raise RuntimeError("no\nworking compiler")
 
-    model = nn.Module()
-    model.blocks = nn.ModuleList([nn.Linear(2, 2)])
     monkeypatch.setattr(torch, "compile", failing)
     with pytest.raises(ValueError, match=r"RuntimeError: no working compiler.*leave --compile out"):
-        compile_blocks(model, CPU)
+        compile_blocks(ViT(TINY), CPU)
+
+
+def test_the_decoder_of_mae_has_blocks_too() -> None:
+    """They are compiled, units of a sharded run, and computed again: the same numbers."""
+    models = [autoencoder(MAE, ViT(TINY)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    assert blocks(models[0]) == [*models[0].encoder.blocks, *models[0].decoder_blocks]
+    checkpoint_activations(models[1])
+    batch = torch.randn(2, 3, 32, 32), torch.rand(2, 16), ["a", "b"]
+    kept, gradients = [], []
+    for model in models:
+        memory = LiveMemory()
+        memory.hold(model.parameters())
+        with memory:
+            before = memory.live
+            loss = model(batch)["reconstruction"]
+            kept.append(memory.live - before)
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert kept[1] * 2 < kept[0]
