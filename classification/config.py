@@ -134,5 +134,7 @@ class ProbeConfig:
     """Seed of random weights, of the held-out images and of the order of the linear classifiers' batches."""
     batch_size: Annotated[int, BASIC] = 64
     """Images per forward pass."""
+    device: Annotated[str, BASIC] = "auto"
+    """Where it is computed: `auto` (a GPU where there is one), `cpu`, `cuda`, or `cuda:N`, GPU N."""
     workers: Annotated[int, BASIC] = 0
     """Processes that load images."""

@@ -9,7 +9,6 @@ from classification.data import eval_transform
 from classification.robustness import Known
 from classification.spec import CLASSIFICATION
 from classification.task import ClassificationTask
-from engine.device import make_fabric
 from engine.runs.reopen import Asked, rebuild
 from engine.training.resume import load_model
 
@@ -23,7 +22,7 @@ def known_by(run: Path, asked: Asked, *, resized: bool, say: Callable[[str], Non
     rebuilt = rebuild(run, {CLASSIFICATION.name: CLASSIFICATION}, asked, say=say)
     task = rebuilt.task
     assert isinstance(task, ClassificationTask)  # the only one that it builds
-    fabric = make_fabric(rebuilt.run.precision)
+    fabric = rebuilt.fabric()
     load_model(rebuilt.checkpoint, task.model)
     model = task.model.to(fabric.device).eval()
 

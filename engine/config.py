@@ -9,6 +9,8 @@ from collections.abc import Set
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, Protocol
 
+from typing_extensions import Doc
+
 # marks of a field, for the command line (engine.flags)
 BASIC = "basic"
 """A flag that a run usually needs: --help shows it."""
@@ -20,6 +22,14 @@ WITHOUT = "without "
 """Before the names of fields of a part that are no flags there, since others of the configuration take their place."""
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
+Device = Annotated[str, Doc("Where it runs: `auto` (a GPU where there is one), `cpu`, `cuda`, or `cuda:N`, GPU N.")]
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError for what names no device."""
+    if not DEVICES.fullmatch(name):
+        raise ValueError(f"device is {name!r}; it is auto, cpu, cuda, or cuda:N for GPU N.")
 
 
 @dataclass(frozen=True)
@@ -129,13 +139,19 @@ class RunConfig:
     """Decay per step of the exponential moving average of the weights, which is then evaluated, predicted with and
     exported in place of the last weights; None keeps none."""
     activation_checkpointing: Annotated[bool, BASIC] = False
-    """Keep one tensor per ViT block and compute the rest again in the backward pass: less memory, the same numbers."""
+    """Keep one tensor per transformer block and compute the rest again in the backward pass: less memory, the same
+    numbers."""
     compile: Annotated[bool, BASIC] = False
     """Compile the transformer blocks (torch.compile): the same numbers up to rounding, after a minute or more of
     compilation."""
     strategy: Annotated[Literal["ddp", "fsdp"], BASIC] = "ddp"
     """How several processes share the work: each holds the whole model (ddp), or a shard of its weights, gradients and
     moments (fsdp)."""
+    device: Annotated[str, BASIC] = "auto"
+    """Where the run is computed: `auto` (GPUs where there are some), `cpu`, `cuda`, or `cuda:N`, GPU N alone."""
+    deterministic: Annotated[bool, BASIC] = False
+    """Let a GPU repeat a run bit for bit where PyTorch has kernels that can, slower ones; docs/gpu.md says what stays
+    undetermined."""
     precision: Annotated[Precision, BASIC] = "auto"
     """`auto` is bfloat16 autocast where the device computes it natively, else float32."""
     eval_every: Duration | None = None
@@ -167,6 +183,7 @@ class RunConfig:
         for name in ("workers", "max_unreadable", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        check_device(self.device)
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
         if self.strategy == "fsdp" and self.precision == "16-mixed":
@@ -189,6 +206,7 @@ class TaskConfig(Protocol):
 NOT_IDENTITY = frozenset(
     {
         "activation_checkpointing",
+        "device",
         "eval_batch_size",
         "keep_last",
         "log_every",

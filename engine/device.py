@@ -4,21 +4,24 @@ import os
 import platform
 import resource
 import sys
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import ModelParallelStrategy
 
-from engine.config import Precision
+from engine.config import Precision, check_device
 from engine.share import THREADS
 from engine.training.sharding import shard
 
 
-def make_fabric(precision: Precision, strategy: Literal["ddp", "fsdp"] = "ddp") -> Fabric:
+def make_fabric(precision: Precision, *, device: str = "auto", strategy: Literal["ddp", "fsdp"] = "ddp") -> Fabric:
     """Return a launched Fabric: one device, or the processes that torchrun started, which share as `strategy` says.
 
-    On a CPU without AMX, float32 matmuls go to oneDNN, which is twice as fast at the same accuracy.
+    On a CPU without AMX, float32 matmuls go to oneDNN, which is twice as fast at the same accuracy. Raises ValueError
+    for a device that is not there, or is not for several processes, and float16 without a GPU.
     """
     if (threads := os.environ.get(THREADS, "")).isdigit() and int(threads) > 0:
         torch.set_num_threads(int(threads))  # of a run beside others: a fork of a process that has imported torch
@@ -27,21 +30,91 @@ def make_fabric(precision: Precision, strategy: Literal["ddp", "fsdp"] = "ddp") 
             "srun started several tasks, each of which would train alone; let srun start torchrun, one per node."
         )
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if precision == "16-mixed" and not torch.cuda.is_available():
-        raise ValueError("precision 16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true.")
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+    wanted = device_named(device, processes=world)
+    on_gpu = wanted.type == "cuda"
+    if precision == "16-mixed" and not on_gpu:
+        raise ValueError("precision 16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true.")
     fabric = Fabric(
-        accelerator="auto",
-        devices=local,
+        accelerator=wanted.type if wanted.type in ("cpu", "cuda") else "auto",
+        devices=local if wanted.index is None else [wanted.index],
         num_nodes=max(1, world // local),
         strategy=_strategy(strategy, world) if world > 1 else "auto",
-        precision=auto_precision() if precision == "auto" else precision,
+        precision=auto_precision(on_gpu=on_gpu) if precision == "auto" else precision,
     )
     fabric.launch()
     if fabric.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
         # with AMX this would mean bfloat16 products
         torch.set_float32_matmul_precision("medium")
     return fabric
+
+
+@contextmanager
+def determined(wanted: bool) -> Iterator[None]:
+    """Have PyTorch take kernels that repeat their results, where it has them and where that is wanted.
+
+    Where it has none it warns by name. To be entered before the first operation on a GPU: cuBLAS reads its variable
+    then. Memory that nothing was written to is not filled, as PyTorch would do besides.
+    """
+    if not wanted:
+        yield
+        return
+    cudnn, memory = torch.backends.cudnn, cast(Any, torch.utils.deterministic)
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        memory.fill_uninitialized_memory,
+        cudnn.deterministic,
+        cudnn.benchmark,
+    )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = before[2]
+        cudnn.deterministic, cudnn.benchmark = before[3:]
+
+
+@contextmanager
+def cuda_untouched() -> Iterator[None]:
+    """Have PyTorch count no GPU meanwhile where it would ask CUDA for the number.
+
+    A process that has asked cannot fork others that use CUDA, and mmengine and mmcv ask when they are imported. What
+    NVML answers asks nothing of CUDA, and is answered.
+    """
+    counted = getattr(torch._C, "_cuda_getDeviceCount", None)  # a build for CPUs has none
+    if counted is None:
+        yield
+        return
+    torch._C._cuda_getDeviceCount = lambda: 0
+    try:
+        yield
+    finally:
+        torch._C._cuda_getDeviceCount = counted
+
+
+def device_named(name: str, *, processes: int) -> torch.device:
+    """Return the device that `--device` names; without an index each of the processes takes a GPU.
+
+    Raises ValueError for one that is not there, or is one for several processes.
+    """
+    check_device(name)
+    gpus = torch.cuda.device_count() if name != "cpu" else 0
+    if name == "auto":
+        other = "cpu" if not torch.backends.mps.is_available() else "mps"
+        return torch.device("cuda" if gpus and torch.cuda.is_available() else other)
+    wanted = torch.device(name)
+    if wanted.type == "cuda" and (wanted.index or 0) >= gpus:
+        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(gpus))])
+        why = "" if torch.version.cuda else "; this PyTorch is a build for CPUs"
+        raise ValueError(f"device {name}: there is no such device here, but {there}{why} (`make doctor` tells more).")
+    if wanted.index is not None and processes > 1:
+        raise ValueError(f"device {name}: torchrun started {processes} processes, each for a GPU of its own; use cuda.")
+    return wanted
 
 
 def _strategy(name: Literal["ddp", "fsdp"], world: int) -> str | ModelParallelStrategy:
@@ -52,9 +125,9 @@ def _strategy(name: Literal["ddp", "fsdp"], world: int) -> str | ModelParallelSt
     )
 
 
-def auto_precision() -> Literal["bf16-mixed", "32-true"]:
-    """Return bf16-mixed where the device has native bfloat16, else 32-true."""
-    if torch.cuda.is_available():
+def auto_precision(*, on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:
+    """Return bf16-mixed where the GPU or the CPU has native bfloat16, else 32-true."""
+    if on_gpu:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if native else "32-true"

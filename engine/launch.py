@@ -120,12 +120,15 @@ def start(args: TrainArgs, config: Any, specs: Sequence[TaskSpec]) -> int:
 
 def carry_out(args: TrainArgs, config: Any, spec: TaskSpec) -> int:
     """Build the task, train it, and return the exit code; `config` has the flags in it."""
+    from engine.device import device_named
     from engine.images.file import allow_megapixels
     from engine.training.loop import EXIT_CODES, fit
+    from engine.training.processes import processes
     from engine.training.seeding import derive, seed_all
     from engine.training.stop import NonFiniteError
 
     try:
+        device_named(config.run.device, processes=processes())  # before anything is read
         init = args.weights()
         if spec.adopt is not None:
             config = spec.adopt(config, init=init, data=args.data, out=args.out, resume=args.resume)

@@ -21,7 +21,6 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.loader import LoadReport, load_checkpoint
 from backbones.weights.normalisation import Normalisation
 from backbones.weights.read import read_checkpoint
-from engine.device import make_fabric
 from engine.images.reading import read_rgb
 from engine.runs.predict import Predicts
 from engine.runs.reopen import Asked, rebuild
@@ -96,13 +95,13 @@ class Run:
     """What was read as the record says alone."""
 
     @classmethod
-    def load(cls, folder: Path, *, data: Path | None) -> "Run":
+    def load(cls, folder: Path, *, data: Path | None, device: str) -> "Run":
         """Return the model of a run; raises as `rebuild`, and ValueError for a run that makes no predictions."""
         notes: list[str] = []
-        rebuilt = rebuild(folder, TASKS, Asked(data=data), say=notes.append)
+        rebuilt = rebuild(folder, TASKS, Asked(data=data, device=device), say=notes.append)
         if not isinstance(rebuilt.task, Predicts):
             raise ValueError(f"{folder}: a run of task {rebuilt.task.name!r}, which makes no predictions on images.")
-        fabric = make_fabric(rebuilt.run.precision)
+        fabric = rebuilt.fabric()
         load_model(rebuilt.checkpoint, rebuilt.task.model)
         rebuilt.task.model.to(fabric.device).eval()
         return cls(rebuilt.task, fabric, tuple(notes))

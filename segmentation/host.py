@@ -54,6 +54,7 @@ try:
         )
         from mmseg.evaluation.metrics import IoUMetric
         from mmseg.models import EncoderDecoder
+        from mmseg.models.data_preprocessor import SegDataPreProcessor
         from mmseg.models.decode_heads import UPerHead
         from mmseg.models.decode_heads.decode_head import BaseDecodeHead
         from mmseg.models.necks import Feature2Pyramid
@@ -84,6 +85,7 @@ __all__ = [
     "RandomFlip",
     "RandomResize",
     "Resize",
+    "SegDataPreProcessor",
     "UPerHead",
     "build_model",
     "build_norm_layer",

@@ -17,6 +17,12 @@ from tests.weight_samples import Sample, weight_samples
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep tests to the CPU on a machine with GPUs, but where those marked `gpu` are asked for (`-m gpu`)."""
+    if (config.option.markexpr or "") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """Send what a test printed of names that are no UTF-8 to the process that collects the reports."""
@@ -52,7 +58,7 @@ def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> ScenesIndex:
 @pytest.fixture(autouse=True)
 def _own_generators() -> object:
     """Start every test from the same seed, and keep its seeding to itself: a test passes alone as in the suite."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # a GPU's would be made ready for work; a test that uses one seeds it
         torch.manual_seed(0)
         random.seed(0)
         np.random.seed(0)

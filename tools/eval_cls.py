@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from backbones.weights.declaration import Heads, InitialWeights, TrustPickle
 from backbones.weights.normalisation import Normalisation
+from engine.config import Device
 from engine.launch import fail, parse
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Args:
     """The shorter side is resized to resolution / crop_pct before the centre crop."""
     batch_size: int = 32
     """Images per forward pass."""
+    device: Device = "auto"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +68,7 @@ def evaluate(args: Args, model: "Classifier", normalisation: Normalisation) -> t
     outputs = model.head.out_features
     if len(folder.classes) != outputs:
         raise ValueError(f"{folder.root}: {len(folder.classes)} class folders for a head of {outputs} outputs.")
-    fabric = make_fabric("32-true")
+    fabric = make_fabric("32-true", device=args.device)
     model.to(fabric.device)
     transform = eval_transform(model.backbone.architecture.image_size, args.crop_pct, normalisation)
     results, unreadable = top_predictions(

@@ -16,6 +16,7 @@ from typing import Annotated
 import tyro
 
 from backbones.weights.declaration import TrustStart
+from engine.config import Device
 from engine.images.file import allow_megapixels
 from engine.launch import fail, parse
 from engine.records.record import read_record
@@ -36,6 +37,7 @@ class Args:
     """Read images of up to so many megapixels; the run's limit unless given."""
     trust_tokenizer_pickle: bool = False
     """Of a run that predicts the tokens of DALL-E: read its pickles, which can run any code while they are read."""
+    device: Device = "auto"
     trust_pickle: TrustStart = False
 
 
@@ -63,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         asked = Asked(
             data=args.data,
             split=args.split,
+            device=args.device,
             trust_pickle=args.trust_pickle,
             trust_tokenizer=args.trust_tokenizer_pickle,
         )

@@ -16,6 +16,7 @@ from typing import Annotated
 import tyro
 
 from backbones.weights.declaration import TrustStart
+from engine.config import Device
 from engine.images.file import allow_megapixels
 from engine.launch import fail, parse
 from engine.records.record import read_record
@@ -36,6 +37,7 @@ class Args:
     """Folder of the data set; the run's own unless given."""
     max_megapixels: int | None = None
     """Read images of up to so many megapixels; the run's limit unless given."""
+    device: Device = "auto"
     trust_pickle: TrustStart = False
 
 
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         from engine.runs.reopen import Asked
 
         allow_megapixels(args.max_megapixels)
-        asked = Asked(data=args.data, trust_pickle=args.trust_pickle)
+        asked = Asked(data=args.data, device=args.device, trust_pickle=args.trust_pickle)
         done = predict_images(args.run, TASKS, images_named(args.images), asked, out=args.out, say=print)
     except (ValueError, OSError) as error:
         return fail(error)

@@ -70,7 +70,7 @@ def run_probes(
             raise ValueError(f"{data}: {nothing}")
     for line in report.lines() or ["RANDOM (no --init was given)"]:
         say(f"weights: {line}")
-    fabric = make_fabric("auto")
+    fabric = make_fabric("auto", device=config.device)
     vit.to(fabric.device)
     transform = eval_transform(config.backbone.image_size, config.crop_pct, normalisation)
     text = describe(config.backbone, config.crop_pct, normalisation)

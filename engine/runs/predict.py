@@ -10,7 +10,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from engine.device import make_fabric
 from engine.images.reading import UnreadableImageError, find_images
 from engine.runs.reopen import Asked, files_of, rebuild
 from engine.spec import TaskTable
@@ -94,7 +93,7 @@ def predict_images(
     task = rebuilt.task
     if not isinstance(task, Predicts):
         raise ValueError(f"{run}: a run of task {task.name!r}, which makes no predictions on images without labels.")
-    fabric = make_fabric(rebuilt.run.precision)
+    fabric = rebuilt.fabric()
     load_model(rebuilt.checkpoint, task.model)
     task.model.to(fabric.device).eval()
     entries: list[dict[str, Any]] = []

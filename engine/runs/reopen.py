@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lightning_fabric import Fabric
+
 from backbones.weights.declaration import InitialWeights, TrustStart
-from engine.config import RunConfig, differences
-from engine.device import make_fabric
+from engine.config import RunConfig, check_device, differences
+from engine.device import determined, make_fabric
 from engine.drawing import drawn
 from engine.images.file import allow_megapixels
 from engine.records.metrics_file import CSV_NAME
@@ -34,6 +36,8 @@ class Asked:
     """Folder of the data set; the run's own unless given."""
     split: str | None = None
     """Validation split; the run's own unless given."""
+    device: str = "auto"
+    """Where it is computed, as RunConfig.device; the run's own is not asked, which may have been of another machine."""
     trust_pickle: TrustStart = False
     trust_tokenizer: bool = False
     """Read the tokenizer of the run where it is a pickle, which can run any code."""
@@ -47,6 +51,12 @@ class Rebuilt:
     run: RunConfig
     checkpoint: Path
     """The last one."""
+    device: str
+    """Where it is to be computed."""
+
+    def fabric(self) -> Fabric:
+        """Return a launched Fabric with the precision that the run was trained in."""
+        return make_fabric(self.run.precision, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -68,10 +78,11 @@ def reevaluate(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str]
     rebuilt = rebuild(run, tasks, asked, say=say)
     task = rebuilt.task
     folder = _evaluation_folder(run, task.facts.val_split)
-    fabric = make_fabric(rebuilt.run.precision)
+    fabric = rebuilt.fabric()
     step = load_model(rebuilt.checkpoint, task.model)
     task.model.to(fabric.device)
-    evaluated = evaluate(task, rebuilt.run, fabric, stop=lambda: False, progress=evaluation_lines(task.name, say))
+    with determined(rebuilt.run.deterministic):
+        evaluated = evaluate(task, rebuilt.run, fabric, stop=lambda: False, progress=evaluation_lines(task.name, say))
     if evaluated is None:
         raise AssertionError("nothing asked the evaluation to stop")
     with replacing(folder / "metrics.json") as temporary:
@@ -95,6 +106,7 @@ def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], N
     the normalisation where the weights that the run started from are gone or are others now; for a model that the
     checkpoint cannot hold, before it is built.
     """
+    check_device(asked.device)
     record = read_record(run)
     source = run / RECORD_NAME
     spec = tasks.get(record.task)
@@ -133,7 +145,7 @@ def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], N
             f"{task.facts.data}: its classes are not those that {source} names as trained on: "
             f"{'; '.join(differences(record.extra, classes))}."
         )
-    return Rebuilt(task, config.run, saved[-1])
+    return Rebuilt(task, config.run, saved[-1], asked.device)
 
 
 def files_of(run: Path) -> list[Path]:

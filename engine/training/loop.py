@@ -19,7 +19,7 @@ from torch.amp import GradScaler
 from engine.config import RunConfig, as_json
 from engine.cost import count_parameters
 from engine.curves import CURVES_NAME, draw_curves
-from engine.device import make_fabric
+from engine.device import determined, make_fabric
 from engine.drawing import drawn
 from engine.records.identity import check_folder, identity_of, run_id
 from engine.records.metrics_file import CSV_NAME, Mark, MetricsFile
@@ -69,17 +69,18 @@ def fit(
     facts = task.facts
     identity = identity_of(recipe, as_json(config), facts)
     check_folder(out, identity, resume=resume, config=config)
-    fabric = make_fabric(run.precision, run.strategy)
-    named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
-    session = _Session(task, config, named, out, fabric, resume=resume)
-    check_readable(task, seed=run.seed, most=run.max_unreadable, workers=run.workers)
-    # after all that may refuse the run, so that a refusal leaves nothing; the folder may have changed since
-    with occupied(out, fabric, lambda: check_folder(out, identity, resume=resume, config=config)) as problems:
-        if fabric.is_global_zero:
-            begin(out, task, identity)
-        fabric.barrier()
-        with stop_requests() as stop:
-            return session.run(stop, problems)
+    with determined(run.deterministic):
+        fabric = make_fabric(run.precision, device=run.device, strategy=run.strategy)
+        named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
+        session = _Session(task, config, named, out, fabric, resume=resume)
+        check_readable(task, seed=run.seed, most=run.max_unreadable, workers=run.workers)
+        # after all that may refuse the run, so that a refusal leaves nothing; the folder may have changed since
+        with occupied(out, fabric, lambda: check_folder(out, identity, resume=resume, config=config)) as problems:
+            if fabric.is_global_zero:
+                begin(out, task, identity)
+            fabric.barrier()
+            with stop_requests() as stop:
+                return session.run(stop, problems)
 
 
 class _Session:

@@ -1,18 +1,30 @@
-"""Batch norm over the images of all processes on a CPU, where PyTorch's SyncBatchNorm does not run."""
+"""Batch norm over the images of all processes, on a CPU too, where PyTorch's SyncBatchNorm does not run."""
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class CpuSyncBatchNorm(_BatchNorm):
-    """Statistics over the batches of all processes, weighed by size; with one process plain batch norm."""
+class SyncBatchNorm(_BatchNorm):
+    """Statistics over the batches of all processes, weighed by size; with one process plain batch norm.
+
+    Where the input is decides how, since a model is built before it is known where it will be: PyTorch's kernels on a
+    GPU, sums that are exchanged elsewhere. It is no `nn.SyncBatchNorm`, which DDP refuses on a CPU.
+    """
+
+    process_group = None
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
     def forward(self, input: Tensor) -> Tensor:
         """Return `input` (B, C, ...), normalised; in training the running statistics take part of its own."""
-        return self._by_sums(input) if self.training and dist.is_initialized() else super().forward(input)
+        if not (self.training and dist.is_initialized()):
+            return super().forward(input)
+        if input.device.type == "cuda":
+            normalised: Tensor = nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
+            return normalised
+        return self._by_sums(input)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Take any number of dimensions after the channels."""

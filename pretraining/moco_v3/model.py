@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from backbones.vit import ViT
-from engine.training.sync_norm import CpuSyncBatchNorm
+from engine.training.sync_norm import SyncBatchNorm
 from pretraining.collapse import effective_rank, feature_spread
 
 Batch = tuple[Tensor, Tensor, list[str]]  # first view, second view, ids
@@ -156,7 +156,7 @@ def mlp(*widths: int) -> nn.Sequential:
     parts: list[nn.Module] = []
     for number, (inner, outer) in enumerate(pairwise(widths)):
         last = number == len(widths) - 2
-        parts += [nn.Linear(inner, outer, bias=False), _batch_norm(outer, affine=not last)]
+        parts += [nn.Linear(inner, outer, bias=False), SyncBatchNorm(outer, affine=not last)]
         parts += [] if last else [nn.ReLU(inplace=True)]
     return nn.Sequential(*parts)
 
@@ -166,8 +166,3 @@ def _copied(branch: Branch) -> Branch:
     tensors: dict[int, Tensor] = {id(p): nn.Parameter(p.detach().clone()) for p in branch.parameters()}
     tensors |= {id(buffer): buffer.clone() for buffer in branch.buffers()}
     return copy.deepcopy(branch, tensors)
-
-
-def _batch_norm(width: int, *, affine: bool) -> nn.Module:
-    norm = nn.SyncBatchNorm if torch.cuda.is_available() else CpuSyncBatchNorm
-    return norm(width, affine=affine)

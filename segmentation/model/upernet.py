@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import torch
-
 from backbones.weights.normalisation import Normalisation
 from engine.config import as_json
 from engine.training.processes import processes
-from engine.training.sync_norm import CpuSyncBatchNorm
+from engine.training.sync_norm import SyncBatchNorm
 from segmentation.config import SegmentationConfig
 from segmentation.host import MODELS, ConfigDict
+from segmentation.model.preprocessor import PlacedPreprocessor
 
-MODELS.register_module(name="CpuSyncBN", module=CpuSyncBatchNorm)
+MODELS.register_module(name="PlacedSyncBN", module=SyncBatchNorm)
 
 
 def upernet(config: SegmentationConfig, *, num_classes: int, normalisation: Normalisation) -> ConfigDict:
@@ -63,7 +62,7 @@ def around_heads(config: SegmentationConfig, normalisation: Normalisation) -> di
     return {
         "type": "EncoderDecoder",
         "data_preprocessor": {
-            "type": "mmseg.SegDataPreProcessor",
+            "type": f"mmseg.{PlacedPreprocessor.__name__}",
             "mean": [255 * value for value in normalisation.mean],
             "std": [255 * value for value in normalisation.std],
             "bgr_to_rgb": True,
@@ -101,6 +100,4 @@ def cross_entropy(weight: float) -> dict[str, Any]:
 
 def _norm() -> str:
     """Return the batch norm over all processes."""
-    if processes() == 1:
-        return "BN"
-    return "SyncBN" if torch.cuda.is_available() else "mmseg.CpuSyncBN"
+    return "BN" if processes() == 1 else "mmseg.PlacedSyncBN"

@@ -129,7 +129,7 @@ def test_decay_out_of_range_is_refused(decay, toy_config) -> None:
 def float16_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for a GPU, which float16 training needs: PyTorch's own loss scale runs on a CPU too."""
 
-    def make(*_: object) -> Fabric:
+    def make(*_: object, **__: object) -> Fabric:
         return Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", device="cpu")])
 
     monkeypatch.setattr(loop, "make_fabric", make)

@@ -4,24 +4,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from engine.training.sync_norm import CpuSyncBatchNorm
+from engine.training.sync_norm import SyncBatchNorm
+from tests.pretend_cuda import pretended
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import sys
 import torch
 import torch.distributed as dist
-from engine.training.sync_norm import CpuSyncBatchNorm
+from engine.training.sync_norm import SyncBatchNorm
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 given = torch.load(sys.argv[1])
-norm = CpuSyncBatchNorm(3)
+norm = SyncBatchNorm(3)
 norm.load_state_dict(given["state"])
 x = given["x"][:3] if rank == 0 else given["x"][3:]  # three images and one
 x = x.clone().requires_grad_()
@@ -66,5 +68,19 @@ def test_two_processes_normalise_as_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_alone_it_is_batch_norm(training: bool) -> None:
     x = torch.randn(4, 3, 5, 2)
-    ours, plain = CpuSyncBatchNorm(3).train(training), nn.BatchNorm2d(3).train(training)
+    ours, plain = SyncBatchNorm(3).train(training), nn.BatchNorm2d(3).train(training)
     assert torch.equal(ours(x), plain(x)) and torch.equal(ours.running_var, plain.running_var)
+
+
+def test_on_a_gpu_it_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one process, whose statistics are its own; DDP takes it for no nn.SyncBatchNorm, which it refuses on CPUs."""
+    ours, plain = SyncBatchNorm(3), nn.BatchNorm2d(3)
+    assert not isinstance(ours, nn.SyncBatchNorm)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda group: 1)
+    monkeypatch.setattr("torch.distributed.group", SimpleNamespace(WORLD=None))
+    x = torch.randn(4, 3, 5, 2)
+    with pretended() as device:
+        made = ours.to(device)(x.to(device))
+        assert made.device == device
+        torch.testing.assert_close(made.cpu(), plain(x))
