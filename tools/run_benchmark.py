@@ -78,11 +78,7 @@ def trainer(specs: Sequence[TaskSpec], later: Later) -> Tool:
             return fail(error)
         return start(args, config, specs)
 
-    def preload() -> None:
-        for spec in specs:
-            assert spec.module is not None
-            import_module(spec.module)
-        import_module("engine.training.loop")
+    modules = [spec.module for spec in specs if spec.module is not None]
 
     return Tool(
         args=TrainArgs,
@@ -91,8 +87,17 @@ def trainer(specs: Sequence[TaskSpec], later: Later) -> Tool:
         settings=lambda args, config: as_json(with_length(args, config)),
         later=later,
         metric=specs[0].primary,
-        preload=preload,
+        preload=partial(preload, *modules, "engine.training.loop"),
     )
+
+
+def preload(*modules: str) -> None:
+    """Import what runs need before they are forked, and leave CUDA to them."""
+    from engine.device import cuda_untouched
+
+    with cuda_untouched():
+        for module in modules:
+            import_module(module)
 
 
 def _probe(args: probe.Args, config: ProbeConfig) -> int:
@@ -132,7 +137,7 @@ def tools_for(tasks: TaskTable) -> dict[str, Tool]:
             settings=_probe_settings,
             later=later,
             metric=TOP1,
-            preload=partial(import_module, "classification.probe.run"),
+            preload=partial(preload, "classification.probe.run"),
         ),
     }
 

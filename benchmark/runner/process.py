@@ -1,6 +1,8 @@
 """A run in a forked process: it has the parent's imports at once, and its death is not the suite's.
 
-The parent must not have used threads or torch operations before: neither survives a fork.
+The parent must not have used threads or torch operations before: neither survives a fork. Nor may it have asked CUDA
+for anything, the number of GPUs included: a fork could not use CUDA then. So it imports tools where CUDA is not counted
+(`engine.device.cuda_untouched`), and decides by the driver's files who gets which GPU (`engine.share`).
 """
 
 import ctypes
