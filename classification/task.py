@@ -73,7 +73,8 @@ class ClassificationTask:
         self.facts = facts
         self.classes = train_data.folder.classes
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> Batch:
         """Return images (B, C, H, W), labels (B) and ids."""
         images, labels, ids = zip(*samples, strict=True)
         return torch.stack(images), torch.tensor(labels), list(ids)

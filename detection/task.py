@@ -119,7 +119,8 @@ class DetectionTask:
             extra={"categories": [[c.id, c.name] for c in val.categories], "masks": self.masks},
         )
 
-    def collate(self, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    @staticmethod
+    def collate(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the samples as a list: detectron2's models pad and batch by themselves."""
         return list(samples)
 

@@ -91,8 +91,12 @@ class Task(Protocol):
     def facts(self) -> Facts:
         """What the record says of the task."""
 
-    def collate(self, samples: Sequence[Any]) -> Any:
-        """A batch from samples; the loop moves its tensors to the device."""
+    @staticmethod
+    def collate(samples: Sequence[Any]) -> Any:
+        """A batch from samples; the loop moves its tensors to the device.
+
+        Without `self`: loader processes get this function, and with it whatever it holds.
+        """
 
     def param_groups(self, optim: OptimConfig) -> Sequence[ParamGroup]:
         """Every trainable parameter in exactly one group."""

@@ -112,7 +112,8 @@ class SegmentationTask:
         self.facts = facts
         self.classes: list[str] = val_data.metainfo["classes"]
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> Batch:
         """Return mmseg's batch of lists."""
         return collate(samples)
 

@@ -12,7 +12,7 @@ from engine.config import RunConfig
 from engine.records.results_file import ImageResult
 from engine.task import Task
 from engine.training.data import Shard, eval_batches
-from engine.training.processes import from_each
+from engine.training.processes import from_each, from_first
 from engine.training.seeding import derive, seed_all
 
 
@@ -68,7 +68,8 @@ def evaluate(
     parts = from_each(fabric, (results, unreadable))
     results = _interleave([part for part, _ in parts])
     unreadable = {path: reason for _, part in parts for path, reason in part.items()}
-    return Evaluated(metrics=task.score(results), results=tuple(results), unreadable=unreadable)
+    metrics = from_first(fabric, lambda: task.score(results))
+    return Evaluated(metrics=metrics, results=tuple(results), unreadable=unreadable)
 
 
 def _interleave(parts: list[list[ImageResult]]) -> list[ImageResult]:

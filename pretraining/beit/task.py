@@ -57,7 +57,8 @@ class BEiTTask:
         self.facts = facts
         self.normalisation = normalisation
 
-    def collate(self, samples: Sequence[tuple[Views, str]]) -> Batch:
+    @staticmethod
+    def collate(samples: Sequence[tuple[Views, str]]) -> Batch:
         """Return images and pixels (B, C, H, W), masks (B, N) and ids."""
         views, ids = zip(*samples, strict=True)
         images, pixels, masks = zip(*views, strict=True)

@@ -59,7 +59,8 @@ class MAETask:
         self.facts = facts
         self.normalisation = normalisation
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> Batch:
         """Return images (B, C, H, W), noise (B, N) and ids, the views of an image one after another."""
         images, noise, ids = zip(*samples, strict=True)
         return torch.cat(images), torch.cat(noise), list(ids)

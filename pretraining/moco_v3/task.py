@@ -52,7 +52,8 @@ class MoCoTask:
         self.facts = facts
         self.normalisation = normalisation
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> Batch:
         """Return first views and second views (B, C, H, W) and ids."""
         first, second, ids = zip(*samples, strict=True)
         return torch.stack(first), torch.stack(second), list(ids)

@@ -50,7 +50,8 @@ class DVAETask:
         self.val_data = val_data
         self.facts = facts
 
-    def collate(self, samples: Sequence[tuple[Tensor, str]]) -> Batch:
+    @staticmethod
+    def collate(samples: Sequence[tuple[Tensor, str]]) -> Batch:
         """Return pixels (B, C, H, W), 0 to 1, and ids."""
         images, ids = zip(*samples, strict=True)
         return torch.stack(images), list(ids)

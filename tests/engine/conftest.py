@@ -79,7 +79,8 @@ class ToyTask:
             weights=RANDOM, init=None,
         )  # fmt: skip
 
-    def collate(self, samples: Sequence[tuple[Tensor, str]]) -> Any:
+    @staticmethod
+    def collate(samples: Sequence[tuple[Tensor, str]]) -> Any:
         points, ids = zip(*samples, strict=True)
         return torch.stack(points), list(ids)
 

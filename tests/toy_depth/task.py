@@ -77,7 +77,8 @@ class DepthTask:
         self.model, self.facts, self._depth = model, facts, depth
         self.train_data, self.val_data = data
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> Batch:
         images, depths, ids = zip(*samples, strict=True)
         return torch.stack(images), torch.tensor(depths), list(ids)
 
