@@ -199,6 +199,16 @@ class _Moves(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class _Event:
+    """A mark in the stream, which is passed at once."""
+
+    def record(self) -> None:
+        """Set it."""
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+
+
 @contextmanager
 def pretended() -> Iterator[torch.device]:
     """Give the device, and let tensors be moved to it meanwhile."""
@@ -206,7 +216,12 @@ def pretended() -> Iterator[torch.device]:
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) moves what it made, in sight of the modes
     try:
-        with patch("torch.cuda._lazy_init", lambda: None), _Moves(), _Operations():
+        with (
+            patch("torch.cuda._lazy_init", lambda: None),
+            patch("torch.cuda.Event", _Event),
+            _Moves(),
+            _Operations(),
+        ):
             yield DEVICE
     finally:
         torch.__future__.set_overwrite_module_params_on_conversion(before[0])
