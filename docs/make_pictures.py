@@ -36,7 +36,7 @@ from pretraining.augment import validation_view
 from pretraining.gallery import open_run
 from pretraining.mae.masking import draw_noise
 from pretraining.mae.pictures import pasted, pixels
-from scenes.classes import SEMANTIC_NAMES
+from scenes.classes import WORLDS
 from scenes.sheet import class_colours
 from segmentation.evaluation.predictions import from_values
 
@@ -80,18 +80,20 @@ def draw_scene(path: Path, args: Args) -> Path:
     with Image.open(args.scenes / "ade20k/annotations/validation" / f"{args.scene}.png") as file:
         labels_HW = np.asarray(file)
 
+    world = WORLDS["outdoor"]
+    colours = class_colours(world)
     show(cells[0, 0], masked, "MAE sees a quarter of the patches")
     show(cells[0, 1], reconstructed, "MAE reconstructs the rest")
     cells[0, 2].set_title("detection: boxes and masks", fontsize=9)
     draw_objects(cells[0, 2], image_HW3, [item for item in found if item["score"] >= MIN_SCORE], names=names)
-    show(cells[0, 3], class_colours()[classes_HW], "segmentation: classes")
+    show(cells[0, 3], colours[classes_HW], "segmentation: classes")
     cells[1, 0].axis("off")
     show(cells[1, 1], image_HW3, "the image")
     cells[1, 2].set_title("annotated objects", fontsize=9)
     draw_objects(cells[1, 2], image_HW3, truth, names=names)
-    show(cells[1, 3], class_colours()[labels_HW], "annotated classes")
+    show(cells[1, 3], colours[labels_HW], "annotated classes")
     seen = sorted({*np.unique(classes_HW), *np.unique(labels_HW)} - {0})
-    patches = [Patch(facecolor=class_colours()[number] / 255, label=SEMANTIC_NAMES[number - 1]) for number in seen]
+    patches = [Patch(facecolor=colours[number] / 255, label=world.semantic_names[number - 1]) for number in seen]
     patches += [Patch(facecolor="black", label="not labelled")] * bool((labels_HW == 0).any())
     cells[1, 0].legend(handles=patches, loc="center", fontsize=9, frameon=False, title="classes")
     with replacing(path) as temporary:

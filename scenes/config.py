@@ -1,11 +1,14 @@
-"""Which scenes a data set is made of: seed, image size, and the number of images of each split and layout."""
+"""Which scenes a data set is made of: world, seed, image size, and the number of images of each split and layout."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 VERSION = 1
 """Of the generator: raised when a seed gives other pictures, so that old folders are not taken for new."""
 
 IDS_PER_SPLIT = 10_000_000
+
+WorldName = Literal["outdoor", "indoor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,9 @@ class SceneCounts:
 class ScenesConfig:
     """All that the files depend on."""
 
+    world: WorldName = "outdoor"
+    """Which classes there are: 8 kinds of thing on 8 kinds of region outdoors, 12 on 12 indoors. The worlds share no
+    shape, texture or class, so that one can be pre-trained on and the other transferred to."""
     seed: int = 0
     """Any number from 0 on; each split of each seed has a stream of its own."""
     image_size: tuple[int, int] = (64, 64)

@@ -5,7 +5,7 @@
     coco/annotations/instances_{train2017,val2017,test2017}.json
     ade20k/images/{training,validation,test}/<image id>.jpg
     ade20k/annotations/{training,validation,test}/<image id>.png
-    ade20k/objectInfo16.txt
+    ade20k/objectInfo<number of classes>.txt
     scenes.json
 
 Each split is one list of scenes from a seed of its own: the classification layout takes the first of them
@@ -20,7 +20,7 @@ import secrets
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
@@ -28,13 +28,12 @@ from PIL import Image
 from files.parsing import read_json
 from files.typed import from_json
 from files.writing import READABLE
-from scenes.classes import IGNORE, SEMANTIC_NAMES, STUFF, THINGS
-from scenes.config import IDS_PER_SPLIT, SPLITS, VERSION, ScenesConfig, Split, image_id, split_seed
+from scenes.classes import IGNORE, WORLDS, World
+from scenes.config import IDS_PER_SPLIT, SPLITS, VERSION, ScenesConfig, Split, WorldName, image_id, split_seed
 from scenes.polygons import mask_to_polygons
 from scenes.scene import Instance, canvas_size, render_scene
 
 JPEG_QUALITY = 95
-_IDS = len(SEMANTIC_NAMES) + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ def write_scenes(out: Path, config: ScenesConfig) -> ScenesIndex:
     Raises ValueError for counts, sizes or seeds that make no data set, and FileExistsError when `out` holds
     anything else: scenes of another config, or files that are not scenes.
     """
-    _check(config)
+    world = _checked(config)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _open_same(out, config)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -88,15 +87,15 @@ def write_scenes(out: Path, config: ScenesConfig) -> ScenesIndex:
     partial.mkdir()
     try:
         files = _Files(partial)
-        train, val, _ = [_write_split(files, split, config) for split in SPLITS]
-        files.add(f"ade20k/objectInfo{len(SEMANTIC_NAMES)}.txt", _object_info(train, val).encode())
+        train, val, _ = [_write_split(files, split, config, world) for split in SPLITS]
+        files.add(_object_info_path(world), _object_info(train, val, world).encode())
         digest = files.digest()
         record: dict[str, Any] = {
             "version": VERSION,
             "config": asdict(config),
             "digest": digest,
-            "stuff": [kind.name for kind in STUFF],
-            "things": [kind.name for kind in THINGS],
+            "stuff": [kind.name for kind in world.stuff],
+            "things": [kind.name for kind in world.things],
         }
         files.add("scenes.json", _json_bytes(record))
         if out.exists():
@@ -126,19 +125,25 @@ class _Files:
         return self._hash.hexdigest()
 
 
-def _check(config: ScenesConfig) -> None:
+def _checked(config: ScenesConfig) -> World:
+    """Return the world that is named; ValueError for what makes no data set."""
     canvas_size(config.image_size)
+    if config.world not in WORLDS:
+        raise ValueError(f"no world of scenes is called {config.world!r}; there are {', '.join(get_args(WorldName))}.")
+    world = WORLDS[config.world]
+    least = len(world.things)
     if config.seed < 0:
         raise ValueError(f"seed {config.seed}: scenes are numbered from seed 0 on; pass 0 or more.")
     for split in SPLITS:
         classify, dense = config.counts.classify(split), config.counts.dense(split)
-        if not len(THINGS) <= classify <= IDS_PER_SPLIT:
+        if not least <= classify <= IDS_PER_SPLIT:
             raise ValueError(
-                f"classify_{split.name}={classify}: needs {len(THINGS)} (one image per category, or "
+                f"classify_{split.name}={classify}: needs {least} (one image per category, or "
                 f"ImageFolder would number the classes differently in each split) to {IDS_PER_SPLIT} images."
             )
         if not 1 <= dense <= IDS_PER_SPLIT:
             raise ValueError(f"dense_{split.name}={dense}: needs 1 to {IDS_PER_SPLIT} images.")
+    return world
 
 
 def _open_same(out: Path, config: ScenesConfig) -> ScenesIndex:
@@ -156,7 +161,8 @@ def _open_same(out: Path, config: ScenesConfig) -> ScenesIndex:
             f"{path}: not the note of a folder of scenes ({error}); remove {out}, and the scenes are made anew."
         ) from error
     wanted = json.loads(_json_bytes({"version": VERSION, "config": asdict(config)}))
-    found = {"version": note.version, "config": note.config}
+    # a note from before there were worlds names none
+    found = {"version": note.version, "config": {"world": ScenesConfig().world, **note.config}}
     if found != wanted:
         raise FileExistsError(
             f"{out} holds other scenes: found {json.dumps(found)}, asked for {json.dumps(wanted)}; "
@@ -185,7 +191,7 @@ def _digest(out: Path, config: ScenesConfig) -> str:
                 _take(found, out, out / f"ade20k/images/{split.ade20k}/{stem}.jpg")
                 _take(found, out, out / f"ade20k/annotations/{split.ade20k}/{stem}.png")
         _take(found, out, out / f"coco/annotations/instances_{split.coco}.json")
-    _take(found, out, out / f"ade20k/objectInfo{len(SEMANTIC_NAMES)}.txt")
+    _take(found, out, out / _object_info_path(WORLDS[config.world]))
     return found.hexdigest()
 
 
@@ -197,19 +203,20 @@ def _take(found: Any, out: Path, path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Presence:
-    """How often each semantic id 0..16 occurs in the dense images of a split."""
+    """How often each semantic id 0, 1, 2, ... occurs in the dense images of a split."""
 
     images: np.ndarray
     pixels: np.ndarray
 
 
-def _write_split(files: _Files, split: Split, config: ScenesConfig) -> _Presence:
+def _write_split(files: _Files, split: Split, config: ScenesConfig, world: World) -> _Presence:
     classify, dense = config.counts.classify(split), config.counts.dense(split)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    presence = _Presence(images=np.zeros(_IDS, dtype=np.int64), pixels=np.zeros(_IDS, dtype=np.int64))
+    ids = 1 + len(world.semantic_names)
+    presence = _Presence(images=np.zeros(ids, dtype=np.int64), pixels=np.zeros(ids, dtype=np.int64))
     for index in range(max(classify, dense)):
-        scene = render_scene(split_seed(config.seed, split), index, config.image_size)
+        scene = render_scene(world, split_seed(config.seed, split), index, config.image_size)
         number = image_id(split, index)
         stem, jpeg = f"{number:012d}", _jpeg_bytes(scene.image_HW3)
         if index < classify:
@@ -222,7 +229,7 @@ def _write_split(files: _Files, split: Split, config: ScenesConfig) -> _Presence
             for instance in scene.instances:
                 identifier = split.number * IDS_PER_SPLIT + len(annotations) + 1
                 annotations.append(_coco_annotation(identifier, number, instance))
-            pixels = np.bincount(scene.semantic_HW.ravel(), minlength=_IDS)
+            pixels = np.bincount(scene.semantic_HW.ravel(), minlength=ids)
             presence.images[:] += pixels > 0
             presence.pixels[:] += pixels
     content = {
@@ -230,7 +237,7 @@ def _write_split(files: _Files, split: Split, config: ScenesConfig) -> _Presence
         "licenses": [{"id": 1, "name": "Generated by this project, under its licence", "url": ""}],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": kind.coco_id, "name": kind.name, "supercategory": "thing"} for kind in THINGS],
+        "categories": [{"id": kind.coco_id, "name": kind.name, "supercategory": "thing"} for kind in world.things],
     }
     files.add(f"coco/annotations/instances_{split.coco}.json", _json_bytes(content))
     return presence
@@ -252,12 +259,16 @@ def _coco_annotation(identifier: int, image: int, instance: Instance) -> dict[st
     }
 
 
-def _object_info(train: _Presence, val: _Presence) -> str:
+def _object_info_path(world: World) -> str:
+    return f"ade20k/objectInfo{len(world.semantic_names)}.txt"
+
+
+def _object_info(train: _Presence, val: _Presence, world: World) -> str:
     """Return ADE20K's table of classes: share of labelled pixels, images of train and val with the class."""
     pixels = train.pixels + val.pixels
     ratios = pixels / pixels[IGNORE + 1 :].sum()
     rows = ["Idx\tRatio\tTrain\tVal\tName"]
-    for number, name in enumerate(SEMANTIC_NAMES, start=1):
+    for number, name in enumerate(world.semantic_names, start=1):
         rows.append(f"{number}\t{ratios[number]:.4f}\t{train.images[number]}\t{val.images[number]}\t{name}")
     return "\n".join(rows) + "\n"
 

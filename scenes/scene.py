@@ -1,6 +1,6 @@
 """One scene: two or more regions of stuff with one to five things on them, and its exact labels.
 
-`render_scene(seed, index, size)` is a pure function. The largest thing, the main object, gives the image its
+`render_scene(world, seed, index, size)` is a pure function. The largest thing, the main object, gives the image its
 class: it is drawn several times larger than the others and stays mostly visible, so the label is never in
 doubt. Its category is `index` modulo the number of categories, hence every run of scenes is balanced.
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scenes.classes import IGNORE, ODD_HUE_SHARE, STUFF, THINGS, Stuff, Thing, draw_tones
+from scenes.classes import IGNORE, ODD_HUE_SHARE, Stuff, Thing, World, draw_tones
 from scenes.shapes import OUTLINES, unit_area
 from scenes.textures import STUFF_TEXTURES, THING_TEXTURES, smooth_noise
 
@@ -59,7 +59,7 @@ class Scene:
     image_HW3: np.ndarray
     """uint8 RGB."""
     semantic_HW: np.ndarray
-    """uint8: 0 = ignore (the seam between regions), 1..16 = stuff and things."""
+    """uint8: 0 = ignore (the seam between regions), 1, 2, ... = stuff and things."""
     instances: tuple[Instance, ...]
 
     @property
@@ -95,12 +95,12 @@ def canvas_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def render_scene(seed: int, index: int, size: int | tuple[int, int]) -> Scene:
+def render_scene(world: World, seed: int, index: int, size: int | tuple[int, int]) -> Scene:
     """Return scene number `index` of the stream `seed`; `size` is one side or (height, width) in pixels."""
     height, width = canvas_size(size)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
-    image_HW3, semantic_HW = _paint_stuff(height, width, rng)
-    placed = _place_things(THINGS[index % len(THINGS)], height, width, rng)
+    image_HW3, semantic_HW = _paint_stuff(world.stuff, height, width, rng)
+    placed = _place_things(world.things, index % len(world.things), height, width, rng)
     for thing in placed:
         _paint_thing(image_HW3, thing, rng)
     instances = tuple(
@@ -115,12 +115,14 @@ def render_scene(seed: int, index: int, size: int | tuple[int, int]) -> Scene:
     return Scene(image_HW3=pixels_HW3, semantic_HW=semantic_HW, instances=instances)
 
 
-def _paint_stuff(height: int, width: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _paint_stuff(
+    stuff: tuple[Stuff, ...], height: int, width: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the background (H, W, 3) in 0..1 and its semantic map: two or three regions."""
     unit = min(height, width) / 64.0
     x_1W = ((np.arange(width, dtype=np.float32) + 0.5) / unit)[None, :]
     y_H1 = ((np.arange(height, dtype=np.float32) + 0.5) / unit)[:, None]
-    kinds = _draw_stuff(rng)
+    kinds = _draw_stuff(stuff, rng)
     image_HW3 = _stuff_colours(kinds[0], x_1W, y_H1, rng)
     semantic_HW = np.full((height, width), kinds[0].semantic_id, dtype=np.uint8)
     # Sky stays on top of a horizon; without it the regions may also stand side by side.
@@ -142,10 +144,10 @@ def _paint_stuff(height: int, width: int, rng: np.random.Generator) -> tuple[np.
     return image_HW3, semantic_HW
 
 
-def _draw_stuff(rng: np.random.Generator) -> list[Stuff]:
+def _draw_stuff(stuff: tuple[Stuff, ...], rng: np.random.Generator) -> list[Stuff]:
     """Return two or three different kinds of stuff, sky first."""
     count = int(rng.choice([2, 3], p=[0.55, 0.45]))
-    kinds = [STUFF[number] for number in rng.permutation(len(STUFF))[:count]]
+    kinds = [stuff[number] for number in rng.permutation(len(stuff))[:count]]
     return sorted(kinds, key=lambda kind: kind.name != "sky")
 
 
@@ -156,13 +158,15 @@ def _stuff_colours(kind: Stuff, x_1W: np.ndarray, y_H1: np.ndarray, rng: np.rand
     return tones_23[0] + blend_HW[..., None] * (tones_23[1] - tones_23[0])
 
 
-def _place_things(main: Thing, height: int, width: int, rng: np.random.Generator) -> list[_Placed]:
-    """Return one to five things from back to front, each visible enough to count."""
-    placed = [_draw_place(main, height, width, rng, is_main=True)]
+def _place_things(
+    things: tuple[Thing, ...], main: int, height: int, width: int, rng: np.random.Generator
+) -> list[_Placed]:
+    """Return one to five things from back to front, each visible enough to count; number `main` is the largest."""
+    placed = [_draw_place(things[main], height, width, rng, is_main=True)]
     while not _visible_enough(placed):
-        placed = [_draw_place(main, height, width, rng, is_main=True)]
+        placed = [_draw_place(things[main], height, width, rng, is_main=True)]
     for _ in range(int(rng.integers(0, 5))):
-        category = THINGS[int(rng.integers(len(THINGS)))]
+        category = things[int(rng.integers(len(things)))]
         for _ in range(PLACING_ATTEMPTS):
             depth = int(rng.integers(len(placed) + 1))
             other = _draw_place(category, height, width, rng, is_main=False)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from engine.images.file import opened
 from engine.images.reading import read_rgb
-from scenes.classes import IGNORE, SEMANTIC_NAMES, THINGS
+from scenes.classes import IGNORE, WORLDS, World
 from scenes.config import SPLITS
 from scenes.layouts import ScenesIndex
 
@@ -25,12 +25,12 @@ PANEL = 256
 TITLE, GAP = 18, 8
 
 
-def class_colours() -> np.ndarray:
-    """Return a colour for each semantic id 0..16, (17, 3) uint8; 0 is black, the rest differ in hue."""
+def class_colours(world: World) -> np.ndarray:
+    """Return a colour for each semantic id 0, 1, 2, ..., (ids, 3) uint8; 0 is black, the rest differ in hue."""
     colours = [(0.0, 0.0, 0.0)]
-    count = len(SEMANTIC_NAMES)
+    count = len(world.semantic_names)
     for number in range(count):
-        # Seven is coprime to sixteen: neighbouring ids get distant hues.
+        # Seven is coprime to sixteen and twenty-four: neighbouring ids get distant hues.
         colours.append(colorsys.hsv_to_rgb(number * 7 % count / count, 0.75, (1.0, 0.65)[number % 2]))
     return np.rint(255.0 * np.array(colours)).astype(np.uint8)
 
@@ -42,6 +42,7 @@ def write_contact_sheet(index: ScenesIndex, path: Path, *, split: str = "train",
     annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:
         annotations[annotation["image_id"]].append(annotation)
+    world = WORLDS[index.config.world]
     panels = []
     for image in content["images"][: 3 * rows]:
         name = image["file_name"]
@@ -53,13 +54,14 @@ def write_contact_sheet(index: ScenesIndex, path: Path, *, split: str = "train",
                 index.coco / names.coco / name,
                 label_map,
                 annotations[image["id"]],
+                world,
                 title=f"{Path(name).stem}: {label}",
             )
         )
     width, height = panels[0].size
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    legend = _legend(columns * (width + GAP))
+    legend = _legend(world, columns * (width + GAP))
     sheet = Image.new("RGB", (columns * (width + GAP), lines * (height + GAP) + legend.height), "white")
     for number, panel in enumerate(panels):
         sheet.paste(panel, (number % columns * (width + GAP), number // columns * (height + GAP)))
@@ -69,15 +71,17 @@ def write_contact_sheet(index: ScenesIndex, path: Path, *, split: str = "train",
     return path
 
 
-def _panel(image_path: Path, map_path: Path, annotations: list[dict[str, Any]], *, title: str) -> Image.Image:
+def _panel(
+    image_path: Path, map_path: Path, annotations: list[dict[str, Any]], world: World, *, title: str
+) -> Image.Image:
     image = read_rgb(image_path)
     with opened(map_path, str(map_path)) as map_file:
         labels_HW = np.asarray(map_file)
     scale = -(-PANEL // max(image.size))
     size = (image.width * scale, image.height * scale)
     picture = image.resize(size, Image.Resampling.NEAREST)
-    _draw_instances(ImageDraw.Draw(picture), annotations, scale)
-    colours = Image.fromarray(class_colours()[labels_HW])
+    _draw_instances(ImageDraw.Draw(picture), annotations, world, scale)
+    colours = Image.fromarray(class_colours(world)[labels_HW])
     panel = Image.new("RGB", (2 * size[0] + 2, size[1] + TITLE), "white")
     ImageDraw.Draw(panel).text((2, 2), title, fill="black", font=ImageFont.load_default(13))
     panel.paste(picture, (0, TITLE))
@@ -85,11 +89,11 @@ def _panel(image_path: Path, map_path: Path, annotations: list[dict[str, Any]], 
     return panel
 
 
-def _draw_instances(draw: ImageDraw.ImageDraw, annotations: list[dict[str, Any]], scale: int) -> None:
+def _draw_instances(draw: ImageDraw.ImageDraw, annotations: list[dict[str, Any]], world: World, scale: int) -> None:
     """Draw outlines and boxes in the class's colour, then the names on top of all of them."""
     font = ImageFont.load_default(12)
-    things = {thing.coco_id: thing for thing in THINGS}
-    colours = class_colours()
+    things = {thing.coco_id: thing for thing in world.things}
+    colours = class_colours(world)
     for annotation in annotations:
         colour = tuple(colours[things[annotation["category_id"]].semantic_id].tolist())
         for polygon in annotation["segmentation"]:
@@ -103,18 +107,18 @@ def _draw_instances(draw: ImageDraw.ImageDraw, annotations: list[dict[str, Any]]
         draw.text((left + 1, top), name, fill="white", font=font)
 
 
-def _legend(width: int) -> Image.Image:
+def _legend(world: World, width: int) -> Image.Image:
     """Return the colour, id and name of each class, and how the picture is to be read."""
     line, cell = 22, 96
     per_line = max(1, width // cell)
-    entries = [(IGNORE, "ignore"), *enumerate(SEMANTIC_NAMES, start=1)]
+    entries = [(IGNORE, "ignore"), *enumerate(world.semantic_names, start=1)]
     legend = Image.new("RGB", (width, line * (1 - (-len(entries) // per_line))), "white")
     draw, font = ImageDraw.Draw(legend), ImageFont.load_default(13)
     note = "left: COCO boxes (white), polygons, names; right: ADE20K label map; title: ImageFolder class"
     draw.text((4, 2), note, fill="black", font=font)
     for number, (identifier, name) in enumerate(entries):
         left, top = number % per_line * cell + 4, line * (1 + number // per_line)
-        colour = tuple(class_colours()[identifier].tolist())
+        colour = tuple(class_colours(world)[identifier].tolist())
         draw.rectangle((left, top + 2, left + 14, top + 16), fill=colour)
         draw.text((left + 19, top + 1), f"{identifier} {name}", fill="black", font=font)
     return legend

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,19 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from scenes.classes import SEMANTIC_NAMES, THINGS
+from scenes.classes import WORLDS
 from scenes.config import SPLITS, SceneCounts, ScenesConfig, Split, image_id, split_seed
 from scenes.layouts import ScenesIndex, write_scenes
 from scenes.scene import render_scene
 from scenes.sheet import write_contact_sheet
 
 COUNTS = SceneCounts(classify_train=40, classify_val=16, classify_test=8, dense_train=16, dense_val=24, dense_test=3)
+WORLD = WORLDS["outdoor"]
 CONFIG = ScenesConfig(seed=5, image_size=(48, 72), counts=COUNTS)
+
+INDOOR = replace(
+    CONFIG, world="indoor", counts=replace(COUNTS, classify_train=24, classify_val=12, classify_test=12, dense_val=60)
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,43 @@ def test_a_flip_of_any_file_is_seen(index: ScenesIndex) -> None:
     assert write_scenes(index.root, CONFIG) == index
 
 
+def test_the_default_world_keeps_its_bytes(tmp_path: Path) -> None:
+    """Digest of the pictures, maps and annotations from before there were two worlds."""
+    counts = SceneCounts(classify_train=8, classify_val=8, classify_test=8, dense_train=2, dense_val=2, dense_test=2)
+    assert (
+        write_scenes(tmp_path / "s", ScenesConfig(seed=5, counts=counts)).digest
+        == "f10d629f3c5adcb20d60496ad9d510cbefacf63ac41b8100a72fc41d214b6352"
+    )
+
+
+def test_a_folder_from_before_there_were_worlds_is_the_default_world(index: ScenesIndex, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(index.root, old)
+    note = json.loads((old / "scenes.json").read_text())
+    assert note["config"].pop("world") == "outdoor"
+    (old / "scenes.json").write_text(json.dumps(note))
+    assert write_scenes(old, CONFIG).digest == index.digest
+    with pytest.raises(FileExistsError, match=r'found .*"world": "outdoor".*asked for .*"world": "indoor"'):
+        write_scenes(old, INDOOR)
+
+
+def test_the_other_world_in_all_layouts(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "a", INDOOR).root
+    assert contents(root) == contents(write_scenes(tmp_path / "b", INDOOR).root)
+    world = WORLDS["indoor"]
+    assert sorted(path.name for path in (root / "imagenet/train").iterdir()) == [kind.name for kind in world.things]
+    coco = COCO(root / "coco/annotations/instances_val2017.json")
+    assert coco.getCatIds() == [kind.coco_id for kind in world.things]
+    info = [line.split("\t")[4] for line in (root / "ade20k/objectInfo24.txt").read_text().splitlines()[1:]]
+    assert tuple(info) == world.semantic_names
+    seen = {
+        int(value) for path in (root / "ade20k/annotations/validation").iterdir() for value in np.unique(read(path))
+    }
+    assert seen == set(range(25))
+    sheet = write_contact_sheet(ScenesIndex(root=root, config=INDOOR, digest=""), tmp_path / "sheet.png", rows=1)
+    assert sheet.is_file()
+
+
 def test_another_seed_gives_another_digest(index: ScenesIndex, tmp_path: Path) -> None:
     assert write_scenes(tmp_path / "c", replace(CONFIG, seed=6)).digest != index.digest
 
@@ -72,7 +115,7 @@ def test_another_seed_gives_another_digest(index: ScenesIndex, tmp_path: Path) -
 def test_counts_on_disk(index: ScenesIndex) -> None:
     for split in SPLITS:
         folders = sorted((index.imagenet / split.name).iterdir())
-        assert [folder.name for folder in folders] == [thing.name for thing in THINGS]
+        assert [folder.name for folder in folders] == [thing.name for thing in WORLD.things]
         assert sum(len(list(folder.iterdir())) for folder in folders) == COUNTS.classify(split)
         for folder in (
             index.coco / split.coco,
@@ -104,7 +147,7 @@ def test_one_image_in_all_layouts(index: ScenesIndex) -> None:
         index.ade20k / "images" / "training" / f"{stem}.jpg",
     ]
     assert len({path.read_bytes() for path in paths}) == 1
-    drawn = render_scene(split_seed(5, SPLITS[0]), 2, (48, 72)).image_HW3.astype(float)
+    drawn = render_scene(WORLD, split_seed(5, SPLITS[0]), 2, (48, 72)).image_HW3.astype(float)
     # JPEG at quality 95 moves the grain by about three levels of 255; another scene differs by about fifty.
     assert np.abs(read(paths[0]).astype(float) - drawn).mean() < 5.0
 
@@ -113,9 +156,9 @@ def test_one_image_in_all_layouts(index: ScenesIndex) -> None:
 def test_coco_reads_back_exactly(index: ScenesIndex, split: Split) -> None:
     coco = COCO(index.coco / "annotations" / f"instances_{split.coco}.json")
     assert sorted(coco.imgs) == [image_id(split, number) for number in range(COUNTS.dense(split))]
-    assert coco.getCatIds() == [thing.coco_id for thing in THINGS] == [1, 2, 4, 5, 7, 10, 11, 13]
+    assert coco.getCatIds() == [thing.coco_id for thing in WORLD.things] == [1, 2, 4, 5, 7, 10, 11, 13]
     for number in range(COUNTS.dense(split)):
-        scene = render_scene(split_seed(5, split), number, (48, 72))
+        scene = render_scene(WORLD, split_seed(5, split), number, (48, 72))
         annotations = coco.imgToAnns[image_id(split, number)]
         assert len(annotations) == len(scene.instances)
         image = coco.imgs[image_id(split, number)]
@@ -132,7 +175,7 @@ def test_coco_reads_back_exactly(index: ScenesIndex, split: Split) -> None:
 
 def test_label_maps_agree_with_coco(index: ScenesIndex) -> None:
     coco = COCO(index.coco / "annotations" / "instances_val2017.json")
-    semantic_ids = {thing.coco_id: thing.semantic_id for thing in THINGS}
+    semantic_ids = {thing.coco_id: thing.semantic_id for thing in WORLD.things}
     seen: set[int] = set()
     for identifier in coco.imgs:
         labels_HW = read(index.ade20k / "annotations" / "validation" / f"{identifier:012d}.png")
@@ -151,7 +194,7 @@ def test_object_info_counts(index: ScenesIndex) -> None:
     assert lines[0].split("\t") == ["Idx", "Ratio", "Train", "Val", "Name"]
     rows = [line.split("\t") for line in lines[1:]]
     assert [row[0] for row in rows] == [str(number) for number in range(1, 17)]
-    assert tuple(row[4] for row in rows) == SEMANTIC_NAMES
+    assert tuple(row[4] for row in rows) == WORLD.semantic_names
     # Sixteen ratios rounded to four digits.
     assert sum(float(row[1]) for row in rows) == pytest.approx(1.0, abs=16 * 5e-5)
     maps = [read(path) for path in (index.ade20k / "annotations" / "training").iterdir()]
@@ -183,6 +226,8 @@ def test_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
     ("config", "message"),
     [
         (replace(CONFIG, seed=-1), "seed -1: scenes are numbered from seed 0"),
+        (replace(CONFIG, world="moon"), "no world of scenes is called 'moon'; there are outdoor, indoor."),  # type: ignore[arg-type]
+        (replace(INDOOR, counts=replace(COUNTS, classify_val=11)), "classify_val=11: needs 12"),
         (replace(CONFIG, image_size=(64, 16)), "image size 64x16: scenes need 32 pixels"),
         (replace(CONFIG, counts=replace(COUNTS, classify_val=7)), "classify_val=7: needs 8"),
         (replace(CONFIG, counts=replace(COUNTS, dense_train=0)), "dense_train=0: needs 1 to"),
@@ -225,4 +270,4 @@ def test_scenes_json_names_all(index: ScenesIndex) -> None:
     assert record["config"]["seed"] == 5
     assert record["config"]["counts"]["dense_val"] == 24
     assert record["digest"] == index.digest
-    assert record["stuff"] + record["things"] == list(SEMANTIC_NAMES)
+    assert record["stuff"] + record["things"] == list(WORLD.semantic_names)

@@ -1,5 +1,6 @@
 """tools/make_scenes.py from the command line to the files."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,17 @@ def test_folder_of_other_scenes_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert make_scenes.main(["--out", str(tmp_path / "s"), *counts]) == 0
     assert make_scenes.main(["--out", str(tmp_path / "s"), "--seed", "3", *counts]) == 1
     assert "error: " in capsys.readouterr().err
+
+
+def test_the_world_is_a_flag_and_a_wrong_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = ["--classify-train", "12", "--classify-val", "12", "--classify-test", "12"]
+    counts += ["--dense-train", "1", "--dense-val", "1", "--dense-test", "1"]
+    assert make_scenes.main(["--out", str(tmp_path / "s"), "--world", "indoor", *counts]) == 0
+    assert (tmp_path / "s/imagenet/train/heart").is_dir()
+    assert json.loads((tmp_path / "s/scenes.json").read_text())["config"]["world"] == "indoor"
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        make_scenes.main(["--out", str(tmp_path / "t"), "--world", "indor", *counts])
+    said = capsys.readouterr().err
+    assert "indor" in said and "indoor" in said and "outdoor" in said
+    assert not (tmp_path / "t").exists()
