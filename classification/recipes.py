@@ -22,6 +22,9 @@ LINEAR = (
 def tiny() -> ClassificationConfig:
     """Some hundred labelled scenes of 64 px: the demo's transfer, a quarter of a minute on two CPU cores.
 
+    Of the learning rates 1e-3 and 3e-3 the second was better by 19 points of top-1 from MAE, and by 1.5 from random
+    weights (one seed, studies/demo).
+
     `python tools/train_cls.py tiny --data runs/demo/scenes-transfer/imagenet --out runs/cls`
     """
     return ClassificationConfig(
@@ -30,7 +33,7 @@ def tiny() -> ClassificationConfig:
         run=RunConfig(
             length=Duration(60),
             batch_size=32,
-            optim=OptimConfig(base_lr=1e-3, base_batch_size=32, weight_decay=0.05, layer_decay=0.75),
+            optim=OptimConfig(base_lr=3e-3, base_batch_size=32, weight_decay=0.05, layer_decay=0.75),
             schedule=ScheduleConfig(kind="cosine", warmup=Duration(6), final=1e-3),
         ),
     )

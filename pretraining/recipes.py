@@ -11,7 +11,7 @@ from pretraining.beit.recipes import BEIT_RECIPES
 from pretraining.mae.config import MAEConfig
 from pretraining.moco_v3.recipes import MOCO_RECIPES
 
-TINY_LENGTH = Duration(500)  # both arms of the demo see the same number of images
+TINY_LENGTH = Duration(500)  # both arms see the same number of images; the demo overrides it
 TINY_BATCH = 64
 FROM_LABELS = (
     "the sin-cos positions stay fixed, as in MAE's pre-training",
@@ -22,7 +22,7 @@ FROM_LABELS = (
 
 
 def tiny() -> MAEConfig:
-    """MAE on scenes of 64 px: the demo's MAE arm, about two minutes on two CPU cores.
+    """MAE on scenes of 64 px, about two minutes on two CPU cores. The demo's MAE arm is longer, in smaller batches.
 
     `python tools/pretrain.py tiny --data runs/demo/scenes-pretrain/imagenet --out runs/mae`
     """
@@ -42,7 +42,7 @@ def tiny() -> MAEConfig:
 
 
 def tiny_supervised() -> ClassificationConfig:
-    """The same ViT from labels on the same scenes and as many samples: the demo's supervised arm.
+    """The same ViT from labels on the same scenes and as many samples. The demo's supervised arm has smaller batches.
 
     `python tools/pretrain.py tiny_supervised --data runs/demo/scenes-pretrain/imagenet --out runs/supervised`
     """

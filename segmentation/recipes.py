@@ -34,7 +34,10 @@ UNSTATED = (
 
 
 def tiny() -> SegmentationConfig:
-    """UPerNet for the embedded scenes (64 px), for the demo and for tests.
+    """UPerNet for the embedded scenes (64 px).
+
+    Of the learning rates 1e-3 and 4e-3 the second was better by 13 to 16 mIoU, from MAE and from random weights
+    (one seed, studies/demo).
 
     python tools/train_seg.py tiny --data scenes/ade20k --init runs/mae/backbone.safetensors --out runs/seg
     """
@@ -48,7 +51,7 @@ def tiny() -> SegmentationConfig:
         run=RunConfig(
             length=Duration(120),
             batch_size=8,
-            optim=OptimConfig(base_lr=1e-3, base_batch_size=8, layer_decay=0.75),
+            optim=OptimConfig(base_lr=4e-3, base_batch_size=8, layer_decay=0.75),
             schedule=ScheduleConfig(kind="poly", warmup=Duration(12)),
         ),
     )

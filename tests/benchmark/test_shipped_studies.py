@@ -27,7 +27,7 @@ def test_training_runs_of_several_gpus_are_started_by_torchrun(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("name", "folders", "runs"),
     [
-        ("demo", (), 22),
+        ("demo", (), 31),
         ("real_small", ("cifar10", "seg_camvid", "det_bccd"), 3 + 2 + 3 * 3 * 4 + 3 * 4 * 3),
         ("methods", ("cifar10", "seg_camvid", "det_bccd"), 3 + 1 + 4 + 3 * 5 * 2 + 5 * 4 * 2),
         ("imagenet_coco_ade", ("imagenet", "coco", "ADEChallengeData2016"), 4 + 6 * 3 * 3 + 3 * 7 * 3),

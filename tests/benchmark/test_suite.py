@@ -41,8 +41,17 @@ def test_matrix_of_the_demo(tmp_path: Path) -> None:
             assert without[0] == without[1] == without[2]
     data = {run.data for run in runs if run.tool == "pretrain"}
     assert data == {tmp_path / "demo/scenes-pretrain/imagenet"}
-    seeds = {run.job.config.seed for run in runs if run.tool == "make_scenes" and run.job is not None}
-    assert len(seeds) == 2  # no image of pre-training is an image of transfer
+    drawn = [run.job.config for run in runs if run.tool == "make_scenes" and run.job is not None]
+    # no image of pre-training is an image of transfer, and no class either
+    assert [(scenes.world, scenes.seed) for scenes in drawn] == [("indoor", 0), ("outdoor", 1)]
+    labels, mae = (by_name[f"pretrain-{arm}"].job for arm in ("supervised", "mae"))
+    assert labels is not None and mae is not None
+    assert (labels.config.run.batch_size, labels.config.run.schedule) == (
+        mae.config.run.batch_size,
+        mae.config.run.schedule,
+    )
+    # as many steps as cost the same
+    assert (labels.args.steps, mae.args.steps) == (641, 1800)
 
 
 def test_a_whole_pass_then_nothing_is_repeated(tools: FakeTools, tmp_path: Path) -> None:

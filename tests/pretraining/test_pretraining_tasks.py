@@ -320,7 +320,7 @@ def test_decoder_heads_must_divide_its_width(mae_config: MAEConfig) -> None:
         replace(mae_config, decoder_heads=5)
 
 
-def test_arms_of_the_demo_are_alike() -> None:
+def test_tiny_recipes_are_alike() -> None:
     mae, supervised = RECIPES["tiny"](), RECIPES["tiny_supervised"]()
     assert isinstance(mae, MAEConfig) and isinstance(supervised, ClassificationConfig)
     assert mae.backbone == supervised.backbone
