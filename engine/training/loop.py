@@ -239,7 +239,7 @@ class _Session:
             if isinstance(self.task, ActsAfterSteps):
                 self.task.after_step(progress.step, self.total)
             saves = progress.step % self.save_every == 0 or progress.step == self.total
-            if due or saves or self._evaluation_due():
+            if due or saves or self._evaluation_due() or not progress.losses:
                 self._settle(numbers)
             meter.end(waited)
             progress.train_seconds += meter.seconds
