@@ -42,7 +42,7 @@ from engine.training.resume import Progress, Trained
 from engine.training.schedule import lr_factor
 from engine.training.seeding import derive, seed_all
 from engine.training.sharding import gathered, unshard_for_good
-from engine.training.stop import NonFiniteError, StopRequest, non_finite, stop_requests
+from engine.training.stop import StopRequest, non_finite, stop_requests
 from engine.training.trackers import check_tracker, open_tracker
 
 EXIT_CODES: dict[Status, int] = {"completed": 0, "failed": 1, "running": 1, "interrupted": 130}
@@ -106,8 +106,6 @@ class _Session:
             checkpoint_activations(task.model)
         if run.compile:
             compile_blocks(task.model, fabric.device)
-        self.norm = 0.0
-        """Of the gradient, at the latest step whose numbers were read."""
         self.recorder = Recorder(
             task=task,
             config=config,
@@ -223,7 +221,8 @@ class _Session:
         for step in steps:
             if on_any(self.fabric, bool(stop)):
                 if saved != progress.step:
-                    self._settle(numbers)
+                    numbers.read()
+                    progress.losses = numbers.latest.losses if numbers.latest else {}
                     self._save()
                 return False
             meter.begin()
@@ -239,13 +238,16 @@ class _Session:
             if isinstance(self.task, ActsAfterSteps):
                 self.task.after_step(progress.step, self.total)
             saves = progress.step % self.save_every == 0 or progress.step == self.total
-            if due or saves or self._evaluation_due() or not progress.losses:
-                self._settle(numbers)
+            if due or saves or self._evaluation_due() or numbers.latest is None:
+                numbers.read()
+            latest = numbers.latest  # elsewhere of the step before
+            assert latest is not None
+            progress.losses = latest.losses
             meter.end(waited)
             progress.train_seconds += meter.seconds
             progress.wait_seconds += waited
             rates = meter.rates(run.batch_size * self.task.facts.views_per_image)
-            values = {**progress.losses, "lr": lr, "grad_norm": self.norm, **rates}
+            values = {**latest.losses, "lr": lr, "grad_norm": latest.norm, **rates}
             if due and self.trained.scaler is not None:
                 values["loss_scale"] = self.trained.scaler.get_scale()  # falls at every step that overflows
             self.log.step(progress.step, values, write=due)
@@ -260,17 +262,10 @@ class _Session:
                 module.train()
         return True
 
-    def _settle(self, numbers: Numbers) -> None:
-        """Take over the numbers of the latest step; on a device this waits for it. Raises where one of them is none."""
-        if (latest := numbers.read()) is not None:
-            self.progress.losses, self.norm = latest.losses, latest.norm
-
     def _guarded_step(self, module: Any, optimizer: Any, batches: Any, step: int, lr: float, numbers: Numbers) -> float:
         """One optimiser step; return the seconds waited for data. Raises where numbers of the step before are none."""
         try:
             return self._step(module, optimizer, batches, step, lr, numbers)
-        except NonFiniteError:
-            raise
         except (ArithmeticError, RuntimeError, ValueError):  # which the weights after a step that was none may cause
             numbers.read()
             raise

@@ -32,8 +32,6 @@ class MicroBatch:
 class StepNumbers:
     """The numbers of a step, on the host."""
 
-    step: int
-    """Steps done before it."""
     losses: dict[str, float]
     """Means over the micro-batches."""
     norm: float
@@ -45,6 +43,7 @@ class Fault:
     """Numbers that are NaN or infinite."""
 
     step: int
+    """Steps done before it."""
     what: str
     """The loss or the gradient."""
     losses: dict[str, float]
@@ -72,7 +71,8 @@ class Numbers:
         """Raise by `refuse` what is none; without `checks_norm` the norm may be, as float16 has it now and then."""
         self._fabric, self._checks_norm, self._refuse = fabric, checks_norm, refuse
         self._sent: _Sent | None = None
-        self._read: StepNumbers | None = None
+        self.latest: StepNumbers | None = None
+        """Of the latest step whose numbers were read; None before the first."""
 
     def send(self, step: int, lr: float, micros: Sequence[MicroBatch], norm: Tensor | None) -> None:
         """Let the numbers of a step go to the host, and read those of the step before."""
@@ -99,11 +99,11 @@ class Numbers:
             arrived=arrived,
         )
 
-    def read(self) -> StepNumbers | None:
-        """Return the numbers of the latest step that has sent them; None before the first. Raises where one is none."""
+    def read(self) -> None:
+        """Read the numbers of the latest step that has sent them. Raises where one is none."""
         sent, self._sent = self._sent, None
         if sent is None:
-            return self._read
+            return
         if sent.arrived is not None:
             sent.arrived.synchronize()
         *losses, norm, bad = sent.host.tolist()
@@ -115,8 +115,7 @@ class Numbers:
         for found in by_micro:
             for name, value in found.items():
                 means[name] = means.get(name, 0.0) + value / len(by_micro)
-        self._read = StepNumbers(step=sent.step, losses=means, norm=norm)
-        return self._read
+        self.latest = StepNumbers(losses=means, norm=norm)
 
     def _fault(self, sent: _Sent, by_micro: list[dict[str, float]], *, of_loss: bool) -> Fault:
         guilty = [number for number, found in enumerate(by_micro) if not math.isfinite(found["loss"])]

@@ -98,18 +98,6 @@ def test_matrix_of_a_small_study(made: Callable[..., Prepared], tmp_path: Path) 
     )  # fmt: skip
 
 
-def test_images_are_held_out_of_the_annotations_that_a_task_names(
-    made: Callable[..., Prepared], tmp_path: Path
-) -> None:
-    task = "  cells: {tool: train_det, recipe: tiny, data: cars, train_json: cars/some.json, val_json: cars/val.json,"
-    task += " search: {base_lrs: [1e-4], hold_out: 0.2}}\n"
-    runs = named(made(SMALL.replace("compare:", f"{task}compare:")))
-    job = runs["hold-out-cells"].job
-    assert job is not None and job.args.train_json == tmp_path / "root/cars/some.json"
-    found = runs["cells-random-seed0"].settings
-    assert found is not None and found["train_json"] == str(tmp_path / "root/cars/some.json")
-
-
 def test_plan_of_a_small_study(made: Callable[..., Prepared], tmp_path: Path) -> None:
     made().write_plan()
     plan = json.loads((tmp_path / "out/study.json").read_text())

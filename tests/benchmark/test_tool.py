@@ -49,6 +49,11 @@ def test_a_probe_and_scenes_too() -> None:
     assert scenes.settings is None and scenes.config.counts.classify_train == 7
 
 
+def test_a_file_that_a_task_names_as_text_is_a_path_of_the_tool_that_holds_out() -> None:
+    given = {"tool": "train_det", "data": Path("d"), "out": Path("o"), "train_json": "d/some.json"}
+    assert TOOLS["hold_out"].job(None, given).args.train_json == Path("d/some.json")
+
+
 def test_a_value_that_makes_no_configuration_is_refused() -> None:
     with pytest.raises(ValueError, match="batch"):
         TOOLS["train_cls"].job("tiny", {**PLACES, "batch_size": 0})
