@@ -5,15 +5,27 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from typing_extensions import Doc
+
 from backbones.config import ViTConfig
 from backbones.weights.normalisation import Normalisation
-from engine.config import BASIC, COMPUTED, FILE, LabelFraction, RunConfig
+from engine.config import BASIC, COMPUTED, FILE, LabelFraction, RunConfig, Workers
 
 Protocol = Literal["finetune", "linear", "partial"]
 Pooling = Literal["mean", "class"]
 Resize = Literal["pillow", "tensor"]
 # timm's text without a choice of operations
 RANDAUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*")
+
+
+Decode = Annotated[
+    Literal["full", "reduced"],
+    Doc(
+        "How JPEGs of training images are decoded: whole, or at 1/2, 1/4 or 1/8 of their sides where the smallest crop "
+        "is still as large as the model's image. Photographs of some megapixels are read several times as fast; the "
+        "pixels are other ones (docs/performance.md says how far), so compare runs of one choice."
+    ),
+]
 
 
 def check_crop_scale(scale: tuple[float, float]) -> None:
@@ -48,6 +60,7 @@ class Augmentation:
     """What resizes training crops: Pillow, as the published recipes, or torch's kernel for bytes, which makes a loader
     process 1.5 times as fast. Its pixels are 0.04 of 255 levels off Pillow's on average, and off by more than one level
     in 0.02 % of them (there by up to 15), so compare runs of one choice (perf/image_loader.py measures it)."""
+    decode: Annotated[Decode, BASIC] = "full"
 
     def __post_init__(self) -> None:
         """Raise ValueError for what makes no augmentation."""
@@ -136,5 +149,5 @@ class ProbeConfig:
     """Images per forward pass."""
     device: Annotated[str, BASIC] = "auto"
     """Where it is computed: `auto` (a GPU where there is one), `cpu`, `cuda`, or `cuda:N`, GPU N."""
-    workers: Annotated[int, BASIC] = 0
-    """Processes that load images."""
+    workers: Annotated[Workers, BASIC] = "auto"
+    """Processes that load images; `auto` is 0 on a CPU and for a GPU the cores, 16 at most."""

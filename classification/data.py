@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,23 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
+from backbones.normalise import Normalise, View
 from backbones.weights.normalisation import Normalisation
 from classification.config import Augmentation
-from engine.images.reading import read_rgb
+from engine.images.reading import WHOLE, read_rgb
 from files.naming import SYSTEM, nearest, system_part
 from files.shared import shared_paths
 
 MOST_SIDES = 64  # of a long image, in shorter sides, that evaluation looks at
-Sample = tuple[Tensor, int, str]  # image_CHW, label, image id
-Transform = Callable[[Image.Image], Tensor]
+Sample = tuple[Tensor, int, str]  # pixels_CHW, label, image id
 
 
 class LabelledImages:
-    """One split of an ImageFolder; samples are (image_CHW normalised, label, image id)."""
+    """One split of an ImageFolder; samples are (pixels_CHW of the view, label, image id)."""
 
-    def __init__(self, folder: ImageFolder, transform: Transform) -> None:
+    def __init__(self, folder: ImageFolder, view: View) -> None:
         self.folder = folder
-        self.transform = transform
+        self.view = view
         self.root = Path(folder.root)
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class LabelledImages:
 
     def __getitem__(self, index: int) -> Sample:
         path, label = self.folder.samples[index]
-        return self.transform(read_rgb(path)), label, self.image_id(index)
+        return self.view.pixels(read_rgb(path, least_area=self.view.least_area)), label, self.image_id(index)
 
     def image_id(self, index: int) -> str:
         """The path below the split's folder."""
@@ -51,6 +51,12 @@ class LabelledImages:
     def path(self, index: int) -> Path:
         """The file of an image."""
         return Path(self.folder.samples[index][0])
+
+
+def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Return pixels (B, C, H, W) and labels (B)."""
+    pixels, labels, _ = zip(*samples, strict=True)
+    return torch.stack(pixels), torch.tensor(labels)
 
 
 def open_split(data: Path, split: str) -> tuple[ImageFolder, list[str]]:
@@ -170,9 +176,12 @@ def _one_class(folder: ImageFolder, only: str) -> str:
     )
 
 
-def train_transform(size: tuple[int, int], augment: Augmentation, normalisation: Normalisation) -> Transform:
-    """Return RandomResizedCrop (bicubic), flip, RandAugment and erasing as configured, then normalisation."""
-    crop = v2.RandomResizedCrop if augment.resize == "pillow" else _TensorCrop
+def train_transform(size: tuple[int, int], augment: Augmentation, normalisation: Normalisation) -> View:
+    """Return RandomResizedCrop (bicubic), flip and RandAugment as configured.
+
+    Erasing fills with noise of normalised pixels, so with it the view's pixels are normalised floats.
+    """
+    crop = _Crop if augment.resize == "pillow" else _TensorCrop
     steps: list[Any] = [crop(size, scale=augment.crop_scale, interpolation=v2.InterpolationMode.BICUBIC)]
     if augment.flip:
         steps.append(v2.RandomHorizontalFlip())
@@ -188,25 +197,41 @@ def train_transform(size: tuple[int, int], augment: Augmentation, normalisation:
         steps.append(rand_augment_transform(augment.randaugment, hparams))
     if augment.randaugment or augment.resize == "pillow":
         steps.append(v2.PILToTensor())
-    steps.append(_Normalise(normalisation))
+    normalise = Normalise(normalisation)
     if augment.erase:
-        steps.append(RandomErasing(augment.erase, mode="pixel", device="cpu"))
-    return v2.Compose(steps)
+        steps += [normalise, RandomErasing(augment.erase, mode="pixel", device="cpu")]
+    least = least_area(size, augment.crop_scale[0]) if augment.decode == "reduced" else None
+    return View(v2.Compose(steps), normalise, least_area=least)
 
 
-def eval_transform(size: tuple[int, int], crop_pct: float, normalisation: Normalisation) -> Transform:
-    """Return resize (bicubic, shorter side to size / crop_pct) and centre crop, then normalisation."""
+def least_area(size: tuple[int, int], scale: float) -> float:
+    """Return the pixels of an image of which no crop is smaller than `size` (height, width).
+
+    `scale` is the least share of the area. A crop of share s and aspect a has sides of sqrt(s * area * a) and
+    sqrt(s * area / a), with a from 3/4 to 4/3.
+    """
+    return max(size) ** 2 / (0.75 * scale)
+
+
+def eval_transform(size: tuple[int, int], crop_pct: float, normalisation: Normalisation) -> View:
+    """Return resize (bicubic, shorter side to size / crop_pct) and centre crop."""
     resized = [math.floor(side / crop_pct) for side in size]  # down, as MAE's code and timm do
     shorter = resized[0] if size[0] == size[1] else resized
-    return v2.Compose(
-        [
-            *([_NearCentre()] if isinstance(shorter, int) else []),
-            v2.Resize(shorter, interpolation=v2.InterpolationMode.BICUBIC),
-            v2.CenterCrop(size),
-            v2.PILToTensor(),
-            _Normalise(normalisation),
-        ]
-    )
+    steps = [
+        *([_NearCentre()] if isinstance(shorter, int) else []),
+        v2.Resize(shorter, interpolation=v2.InterpolationMode.BICUBIC),
+        v2.CenterCrop(size),
+        v2.PILToTensor(),
+    ]
+    return View(v2.Compose(steps), Normalise(normalisation))
+
+
+def _box(image: Image.Image, params: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom in pixels of the image as it was decoded."""
+    width, height = image.info.get(WHOLE, image.size)
+    across, down = image.width / width, image.height / height
+    left, top = params["left"] * across, params["top"] * down
+    return left, top, left + params["width"] * across, top + params["height"] * down
 
 
 class _NearCentre:
@@ -222,26 +247,33 @@ class _NearCentre:
         return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
-class _TensorCrop(v2.RandomResizedCrop):
+class _Crop(v2.RandomResizedCrop):
+    """Random crops that are placed in the whole image, also where it was decoded at a fraction of its sides."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Return top, left, height and width in pixels of the whole image; as many numbers are drawn as of one."""
+        (image,) = flat_inputs
+        if WHOLE not in image.info:
+            return super().make_params(flat_inputs)
+        width, height = image.info[WHOLE]
+        return super().make_params([torch.empty(3, height, width, device="meta")])
+
+    def transform(self, image: Image.Image, params: dict[str, Any]) -> Any:
+        """Return the crop that `params` place, resized."""
+        if WHOLE not in image.info:
+            return super().transform(image, params)
+        return image.resize((self.size[1], self.size[0]), Image.Resampling.BICUBIC, box=_box(image, params))
+
+
+class _TensorCrop(_Crop):
     """The same random crops, resized by torch's kernel for bytes; gives uint8 (C, H, W)."""
 
     def transform(self, image: Image.Image, params: dict[str, Any]) -> Tensor:
         """Return the crop that `params` place, resized."""
-        left, top = params["left"], params["top"]
-        crop = image.crop((left, top, left + params["width"], top + params["height"]))
+        left, top, right, bottom = map(round, _box(image, params))
+        crop = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
         image_CHW = torch.from_numpy(np.array(crop)).permute(2, 0, 1)  # channels last in memory: the fast kernel
         return F.interpolate(image_CHW[None], self.size, mode="bicubic", antialias=True)[0]
-
-
-class _Normalise:
-    """uint8 (C, H, W) to float32 with zero mean and unit variance of the pre-training data."""
-
-    def __init__(self, normalisation: Normalisation) -> None:
-        self.mean = torch.tensor(normalisation.mean).view(-1, 1, 1) * 255
-        self.std = torch.tensor(normalisation.std).view(-1, 1, 1) * 255
-
-    def __call__(self, image_CHW: Tensor) -> Tensor:
-        return image_CHW.float().sub_(self.mean).div_(self.std)  # in place: a third of the time
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -5,6 +5,7 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
 from backbones.layers import LAYER_NORM_EPS
+from backbones.normalise import Normalise
 from backbones.vit import ViT
 from classification.config import Pooling
 from engine.cost import frozen_modules
@@ -26,12 +27,14 @@ class Classifier(nn.Module):
         mixup: Mixup | None = None,
         pooling: Pooling = "mean",
         norm: nn.Module | None = None,
+        normalise: Normalise | None = None,
     ) -> None:
         """`backbone` has no final norm of its own where `norm` is the default, a layer norm on the pooled tokens.
 
-        `mixup` replaces the smoothing of the loss.
+        `mixup` replaces the smoothing of the loss. Without `normalise` images are given normalised.
         """
         super().__init__()
+        self.normalise = normalise or nn.Identity()
         width = backbone.architecture.embed_dim
         self.backbone = backbone
         self.pooling = pooling
@@ -51,15 +54,16 @@ class Classifier(nn.Module):
                     f"a micro-batch of {len(label_B)} images cannot be mixed in pairs; make batch_size / accumulate / "
                     "processes even, or set mixup and cutmix to 0."
                 )
-            image_BCHW, target_BK = self.mixup(image_BCHW, label_B)
+            image_BCHW, target_BK = self.mixup(self.normalise(image_BCHW), label_B)
             logits_BK = self.logits(image_BCHW).float()
             return {"cross_entropy": F.cross_entropy(logits_BK, target_BK)}
         logits_BK = self.logits(image_BCHW).float()
         return {"cross_entropy": F.cross_entropy(logits_BK, label_B, label_smoothing=self.label_smoothing)}
 
     def logits(self, image_BCHW: Tensor) -> Tensor:
-        """Return (B, K)."""
-        return self.head(self.fc_norm(pool(self.backbone(image_BCHW), self.backbone.num_prefix_tokens, self.pooling)))
+        """Return (B, K) of the bytes of images, or of normalised ones."""
+        tokens_BTD = self.backbone(self.normalise(image_BCHW))
+        return self.head(self.fc_norm(pool(tokens_BTD, self.backbone.num_prefix_tokens, self.pooling)))
 
     def train(self, mode: bool = True) -> "Classifier":
         """Put what learns in training mode and leave what is frozen in eval mode: no stochastic depth there."""

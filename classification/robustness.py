@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 
-from classification.data import LabelledImages, Transform, open_classes
+from backbones.normalise import View
+from classification.data import LabelledImages, open_classes
 from classification.with_head import class_positions, top_predictions, top_scores
+from engine.config import Workers
 from files.naming import system_part
 
 SEVERITIES = ("1", "2", "3", "4", "5")
@@ -53,8 +56,10 @@ class Known:
 
     logits: Callable[[torch.Tensor], torch.Tensor]
     classes: list[str]
-    transform: Transform
+    view: View
+    fabric: Fabric
     batch_size: int
+    workers: Workers
 
 
 def score_folder(root: Path, known: Known) -> Scored:
@@ -66,8 +71,10 @@ def score_folder(root: Path, known: Known) -> Scored:
         raise FileNotFoundError(f"{root}: no such folder; looked for <class>/<image> in it.")
     folder, notes = open_classes(root)
     kept = class_positions(folder, known.classes)
-    data = LabelledImages(folder, known.transform)
-    results, unreadable = top_predictions(known.logits, data, batch_size=known.batch_size, kept=kept)
+    data = LabelledImages(folder, known.view)
+    results, unreadable = top_predictions(
+        known.logits, data, fabric=known.fabric, batch_size=known.batch_size, workers=known.workers, kept=kept
+    )
     score = top_scores(results)["top1"]
     return Scored(top1=score, images=len(results), classes=len(kept), unreadable=tuple(unreadable), notes=tuple(notes))
 

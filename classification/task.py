@@ -11,6 +11,7 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 
+from backbones.normalise import Normalise
 from backbones.param_groups import ParamGroup, head_groups, param_groups
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
@@ -117,7 +118,7 @@ class ClassificationTask:
 
         Raises UnreadableImageError.
         """
-        image_CHW = self.val_data.transform(read_rgb(path)).to(self.model.head.weight.device)
+        image_CHW = self.val_data.view(read_rgb(path)).to(self.model.head.weight.device)
         top = self.model.logits(image_CHW[None]).float().softmax(dim=1)[0].topk(min(5, len(self.classes)))
         return {"classes": [self.classes[i] for i in top.indices.tolist()], "probabilities": top.values.tolist()}
 
@@ -183,7 +184,7 @@ def assemble(
     val_notes += shared_note(train, val)
     train_notes += _use_part(train, config)
     size = config.backbone.image_size
-    model = classifier(config, backbone, num_classes=len(train.classes))
+    model = classifier(config, backbone, num_classes=len(train.classes), normalise=Normalise(normalisation))
     facts = Facts(
         data=str(data),
         train_split="train",
@@ -209,7 +210,9 @@ def assemble(
     )
 
 
-def classifier(config: ClassificationConfig, backbone: ViT, *, num_classes: int) -> Classifier:
+def classifier(
+    config: ClassificationConfig, backbone: ViT, *, num_classes: int, normalise: Normalise | None = None
+) -> Classifier:
     """Return the backbone with the head and the mixing of images that the configuration asks for."""
     augment, mixup = config.augment, None
     if augment.mixup or augment.cutmix:
@@ -227,6 +230,7 @@ def classifier(config: ClassificationConfig, backbone: ViT, *, num_classes: int)
         mixup=mixup,
         pooling=config.pooling,
         norm=_head_norm(config),
+        normalise=normalise,
     )
 
 

@@ -1,21 +1,26 @@
 """A fine-tuned checkpoint of any family, head included, scored without training: what timm's `validate` does."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 from torchvision.datasets import ImageFolder
 
+from backbones.normalise import Normalise
 from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
 from backbones.weights.read import read_checkpoint
-from classification.data import LabelledImages
+from classification.data import LabelledImages, collate
 from classification.heads import Classifier
-from engine.images.reading import UnreadableImageError
+from engine.config import Workers
 from engine.records.results_file import ImageResult
+from engine.training.ahead import on_device
+from engine.training.data import eval_batches, loading_for
 
 
 def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:
@@ -37,6 +42,7 @@ def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:
         label_smoothing=0.0,
         pooling="mean" if pooled else "class",
         norm=None if pooled else nn.Identity(),
+        normalise=Normalise(normalisation),
     )
     for part, module in (("head", model.head), ("fc_norm", model.fc_norm)):
         module.load_state_dict({name: state[f"{part}.{name}"] for name in module.state_dict()})
@@ -44,32 +50,37 @@ def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:
 
 
 def top_predictions(
-    logits: Callable[[torch.Tensor], torch.Tensor], data: LabelledImages, *, batch_size: int, kept: list[int]
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    data: LabelledImages,
+    *,
+    fabric: Fabric,
+    batch_size: int,
+    workers: Workers,
+    kept: list[int],
 ) -> tuple[list[ImageResult], list[str]]:
     """Return label and five likeliest classes per image, and one line per image that cannot be read.
 
-    `kept` are the logits that compete, by class of `data`: those of a subset of the classes that a model knows. Raises
-    ValueError where no image can be read.
+    `logits` is given the images as the view makes them, on the device, and `workers` processes read them. `kept` are
+    the logits that compete, by class of `data`: those of a subset of the classes that a model knows. Raises ValueError
+    where no image can be read.
     """
     results: list[ImageResult] = []
     unreadable: list[str] = []
     index = torch.tensor(kept)
-    for start in range(0, len(data), batch_size):
-        samples = []
-        for i in range(start, min(start + batch_size, len(data))):
-            try:
-                samples.append(data[i])
-            except UnreadableImageError as error:
-                unreadable.append(str(error))
-        if not samples:
-            continue
-        with torch.no_grad():
-            logits_BK = logits(torch.stack([image for image, _, _ in samples])).float().cpu()[:, index]
-        order = logits_BK.topk(min(5, len(kept)), dim=1).indices.tolist()
-        results += [
-            ImageResult(image_id, {"label": label, "top5": top})
-            for (_, label, image_id), top in zip(samples, order, strict=True)
-        ]
+    loaded = eval_batches(data, collate, batch_size=batch_size, loading=loading_for(workers, fabric.device))
+    with closing(on_device(loaded, fabric)) as batches:
+        for batch in batches:
+            unreadable += [str(error) for error in batch.unreadable]
+            if not batch.ids:
+                continue
+            pixels_BCHW, label_B = batch.data
+            with torch.no_grad():
+                logits_BK = logits(pixels_BCHW).float().cpu()[:, index]
+            order = logits_BK.topk(min(5, len(kept)), dim=1).indices.tolist()
+            results += [
+                ImageResult(image_id, {"label": label, "top5": top})
+                for image_id, label, top in zip(batch.ids, label_B.tolist(), order, strict=True)
+            ]
     if not results:
         raise ValueError(f"{data.root}: none of its {len(data)} images can be read; the first: {unreadable[0]}")
     return results, unreadable

@@ -23,6 +23,10 @@ WITHOUT = "without "
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
+Workers = int | Literal["auto"]
+ReadingWorkers = Annotated[
+    Workers, Doc("Processes that read images; `auto` is 0 on a CPU and for a GPU the cores, 16 at most.")
+]
 Device = Annotated[str, Doc("Where it runs: `auto` (a GPU where there is one), `cpu`, `cuda`, or `cuda:N`, GPU N.")]
 
 
@@ -165,8 +169,9 @@ class RunConfig:
     tracker: Annotated[str, BASIC] = "none"
     """Where numbers go besides metrics.csv and TensorBoard: `none`, `wandb`, `mlflow`, or `module:Class` of a logger
     with Lightning Fabric's interface."""
-    workers: Annotated[int, BASIC] = 0
-    """Processes per device that load data; 0 loads in the training process."""
+    workers: Annotated[Workers, BASIC] = "auto"
+    """Processes per device that load data; 0 loads in the training process. `auto` is 0 on a CPU and for a GPU its
+    share of the cores, 16 at most."""
     eval_batch_size: int = 32
     """Images per evaluation batch on each device."""
     max_unreadable: Annotated[int, BASIC] = 10
@@ -181,8 +186,9 @@ class RunConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("workers", "max_unreadable", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+            value = getattr(self, name)
+            if value != "auto" and value < 0:
+                raise ValueError(f"{name} is {value}; it must not be negative.")
         check_device(self.device)
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")

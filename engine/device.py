@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import ModelParallelStrategy
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 
 from engine.config import Precision, check_device
 from engine.share import THREADS
@@ -35,12 +35,13 @@ def make_fabric(precision: Precision, *, device: str = "auto", strategy: Literal
     on_gpu = wanted.type == "cuda"
     if precision == "16-mixed" and not on_gpu:
         raise ValueError("precision 16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true.")
+    computed = auto_precision(on_gpu=on_gpu) if precision == "auto" else precision
     fabric = Fabric(
         accelerator=wanted.type if wanted.type in ("cpu", "cuda") else "auto",
         devices=local if wanted.index is None else [wanted.index],
         num_nodes=max(1, world // local),
-        strategy=_strategy(strategy, world) if world > 1 else "auto",
-        precision=auto_precision(on_gpu=on_gpu) if precision == "auto" else precision,
+        strategy=_strategy(strategy, world, computed) if world > 1 else "auto",
+        precision=computed,
     )
     fabric.launch()
     if fabric.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
@@ -117,11 +118,15 @@ def device_named(name: str, *, processes: int) -> torch.device:
     return wanted
 
 
-def _strategy(name: Literal["ddp", "fsdp"], world: int) -> str | ModelParallelStrategy:
+def _strategy(name: Literal["ddp", "fsdp"], world: int, precision: str) -> DDPStrategy | ModelParallelStrategy:
     if name == "ddp":
-        return "ddp"
+        # gradients live in what is exchanged; buffers are those of the first process, which an evaluation spreads
+        return DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False)
+    gathers = torch.bfloat16 if precision == "bf16-mixed" else None
     return ModelParallelStrategy(
-        lambda model, mesh: shard(model, mesh["data_parallel"]), data_parallel_size=world, tensor_parallel_size=1
+        lambda model, mesh: shard(model, mesh["data_parallel"], gathers=gathers),
+        data_parallel_size=world,
+        tensor_parallel_size=1,
     )
 
 

@@ -1,13 +1,14 @@
-"""Images per second of one core: the official MAE loader's transform against this project's.
+"""Images per second of one core: the official MAE loader's transform against what a loader process does here.
 
     python perf/image_loader.py FOLDER
 
 The official one is main_pretrain.py's: Pillow decodes, torchvision's v1 RandomResizedCrop (0.2 to 1, bicubic) and flip,
-ToTensor, Normalize. Ours read by `read_rgb`, which adds orientation, greyscale, CMYK and 16-bit photographs, and resize
-with Pillow (as the recipes do) or with torch (`Augmentation.resize = "tensor"`). All see the same crops. Prints
-images/s (median of the rounds, which alternate), ratios, the share of decoding, which no transform can save, and how
-far the pixels are from the official ones in 8-bit levels. EXIF-rotated photographs are left out of both
-(their names are printed): the official loader does not turn them.
+ToTensor, Normalize. Ours read by `read_rgb`, which adds orientation, greyscale, CMYK and 16-bit photographs, resize
+with Pillow (as the recipes do) or with torch (`--resize tensor`), and leave bytes, which the model normalises;
+`reduced` decodes photographs at a fraction of their sides where crops stay large enough (`--decode reduced`). All see
+the same crops. Prints images/s (median of the rounds, which alternate), ratios, the share of decoding, which no
+transform can save, and how far the pixels are from the official ones in 8-bit levels. EXIF-rotated photographs are left
+out (their names are printed): the official loader does not turn them.
 """
 
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -23,6 +24,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision import transforms
 
+from backbones.normalise import View
 from backbones.weights.normalisation import IMAGENET
 from classification.config import Augmentation
 from classification.data import train_transform
@@ -55,10 +57,14 @@ def official(size: int) -> Callable[[Path], Tensor]:
     return lambda path: transform(_decoded(path))
 
 
-def ours(size: int, augment: Augmentation) -> Callable[[Path], Tensor]:
-    """Return this project's loader of one file."""
-    transform = train_transform((size, size), augment, IMAGENET)
-    return lambda path: transform(read_rgb(path))
+def ours(size: int, **choice: Any) -> View:
+    """Return this project's view of an image."""
+    return train_transform((size, size), Augmentation(crop_scale=(0.2, 1.0), **choice), IMAGENET)
+
+
+def loader(view: View) -> Callable[[Path], Tensor]:
+    """Return what a loader process does with one file."""
+    return lambda path: view.pixels(read_rgb(path, least_area=view.least_area))
 
 
 def rate(load: Callable[[Path], object], files: list[Path]) -> float:
@@ -89,26 +95,41 @@ def main() -> None:
     files = [path for path in found if not _turned(path)]
     for path in sorted(set(found) - set(files)):
         print(f"{path}: left out, it is EXIF-rotated")
-    loaders = {
-        "official": official(args.image_size),
-        "pillow": ours(args.image_size, Augmentation(crop_scale=(0.2, 1.0))),
-        "tensor": ours(args.image_size, Augmentation(crop_scale=(0.2, 1.0), resize="tensor")),
+    views = {
+        "pillow": ours(args.image_size),
+        "tensor": ours(args.image_size, resize="tensor"),
+        "reduced": ours(args.image_size, resize="tensor", decode="reduced"),
     }
-    timed: dict[str, Callable[[Path], object]] = {**loaders, "decode": _decoded}
+    reduced = views["reduced"].least_area
+    assert reduced is not None
+    fewer = sum(_area(path) >= 4 * reduced for path in files)
+    print(f"{len(files)} photographs, {fewer} of them large enough to be decoded at half their sides or less")
+    loads = {"official": official(args.image_size), **{name: loader(view) for name, view in views.items()}}
+    timed: dict[str, Callable[[Path], object]] = {**loads, "decode": _decoded}
     rates: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(args.rounds):
         for name, load in timed.items():
             rates[name].append(rate(load, files))
     middle = {name: median(values) for name, values in rates.items()}
-    reference = levels(loaders["official"], files)
-    for name, load in loaders.items():
-        difference = (levels(load, files) - reference).abs()
+    reference = levels(loads["official"], files)
+    for name, load in loads.items():
+        normalised = load if name == "official" else _normalised(load, views[name])
+        difference = (levels(normalised, files) - reference).abs()
         print(
             f"{name}: {middle[name]:.0f} images/s, {middle[name] / middle['official']:.2f}x; pixels differ by "
             f"{float(difference.mean()):.4f} levels on average, at most {float(difference.max()):.2f}, by over 1.5 "
             f"in {float((difference > 1.5).double().mean()):.5%}"
         )
     print(f"decoding alone takes {middle['official'] / middle['decode']:.0%} of the official loader's time")
+
+
+def _normalised(load: Callable[[Path], Tensor], view: View) -> Callable[[Path], Tensor]:
+    return lambda path: view.normalise(load(path))
+
+
+def _area(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.width * image.height
 
 
 def _decoded(path: Path) -> Image.Image:

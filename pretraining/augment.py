@@ -1,20 +1,18 @@
-"""Training and validation views of an unlabelled image (MAE, table 1e): PIL image -> normalised (C, H, W)."""
+"""Training and validation views of an unlabelled image (MAE, table 1e)."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms import v2
 
+from backbones.normalise import Normalise, View
 from backbones.weights.normalisation import Normalisation
-from classification.config import Augmentation
+from classification.config import Augmentation, Decode, Resize
 from classification.data import MOST_SIDES, eval_transform, train_transform
 from pretraining.mae.config import Views
 
-View = Callable[[Image.Image], Tensor]
 CROP_PCT = 224 / 256  # a crop of fixed scale takes this share of the shorter side
 JITTER = 0.4  # brightness, contrast and saturation; the paper does not state its own
 
@@ -25,13 +23,24 @@ def validation_view(size: tuple[int, int], normalisation: Normalisation) -> View
 
 
 def training_view(
-    kind: Views, size: tuple[int, int], normalisation: Normalisation, *, scale: tuple[float, float], flip: bool
+    kind: Views,
+    size: tuple[int, int],
+    normalisation: Normalisation,
+    *,
+    scale: tuple[float, float],
+    flip: bool,
+    decode: Decode = "full",
+    resize: Resize = "pillow",
 ) -> View:
-    """Return the view of a kind; `scale` is of the kinds of random scale, `flip` of all but `none`."""
+    """Return the view of a kind; `scale` is of the kinds of random scale, `flip` of all but `none`.
+
+    `decode` and `resize` are of `random_crop`.
+    """
     if kind == "none":
         return validation_view(size, normalisation)
     if kind == "random_crop":
-        return train_transform(size, Augmentation(crop_scale=scale, flip=flip), normalisation)
+        augment = Augmentation(crop_scale=scale, flip=flip, decode=decode, resize=resize)
+        return train_transform(size, augment, normalisation)
     bicubic = v2.InterpolationMode.BICUBIC
     steps: list[Any]
     if kind == "fixed_crop":
@@ -40,7 +49,10 @@ def training_view(
         steps = [_FixedCrop(shorter, size)]
     else:
         steps = [v2.RandomResizedCrop(size, scale=scale, interpolation=bicubic), v2.ColorJitter(JITTER, JITTER, JITTER)]
-    return v2.Compose([*steps, *([v2.RandomHorizontalFlip()] if flip else []), *normalised(normalisation)])
+    normalise = Normalise(normalisation, scaled=True)
+    # float32: the validation view of these kinds differs from them in the last bit, and a model normalises in one way
+    flips = [v2.RandomHorizontalFlip()] if flip else []
+    return View(v2.Compose([*steps, *flips, v2.PILToTensor(), normalise]), normalise)
 
 
 class _FixedCrop:
@@ -90,12 +102,3 @@ def resized_part(image: Image.Image, size: tuple[int, int], box: tuple[int, int,
     part = image.crop((left, top, right, bottom))
     within = (place[0] - left, place[1] - top, min(place[2] - left, part.width), min(place[3] - top, part.height))
     return part.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.BICUBIC, box=within)
-
-
-def normalised(normalisation: Normalisation) -> list[Any]:
-    """Return the last steps of a view: a PIL image to float32 (C, H, W) of zero mean and unit std."""
-    return [
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(normalisation.mean), list(normalisation.std)),
-    ]

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from backbones.normalise import View
 from engine.images.reading import open_images
-from pretraining.augment import View
 
-Sample = tuple[Tensor, Tensor, str]  # image_RCHW, noise_RN, image id; R views
+Sample = tuple[Tensor, Tensor, str]  # pixels_RCHW, noise_RN, image id; R views
 
 
 class MaskedImages:
@@ -27,12 +27,12 @@ class MaskedImages:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        image = self.images.read(index)
-        views = [(self.view(image), self.noise()) for _ in range(self.repeats)]
+        image = self.images.read(index, least_area=self.view.least_area)
+        views = [(self.view.pixels(image), self.noise()) for _ in range(self.repeats)]
         return torch.stack([v for v, _ in views]), torch.stack([n for _, n in views]), self.image_id(index)
 
     def view_of(self, index: int) -> Tensor:
-        """One view of an image, (C, H, W)."""
+        """One view of an image, normalised, (C, H, W)."""
         return self.view(self.images.read(index))
 
     def image_id(self, index: int) -> str:

@@ -207,7 +207,6 @@ def _published(backbone: str, *, epochs: int, accumulate: int) -> MAEConfig:
             schedule=ScheduleConfig(kind="cosine", warmup=Duration(40, "epochs")),
             eval_every=Duration(20, "epochs"),
             save_every=Duration(1, "epochs"),
-            workers=10,
         ),
     )
 
@@ -261,7 +260,6 @@ def _from_labels(backbone: str, *, epochs: int, drop_path: float, accumulate: in
             schedule=ScheduleConfig(kind="cosine", warmup=Duration(20, "epochs")),
             eval_every=Duration(1, "epochs"),
             save_every=Duration(1, "epochs"),
-            workers=10,
         ),
     )
 

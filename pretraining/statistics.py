@@ -27,9 +27,11 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.normalisation import Normalisation
 from classification.config import ClassificationConfig
 from classification.data import MOST_SIDES
+from engine.device import device_named
 from engine.images.reading import ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.records.identity import check_folder, read_identity
 from engine.records.record import IDENTITY_NAME as NAME
+from engine.training.data import loading_for
 from engine.training.log import evaluation_lines
 from files.typed import from_json
 from pretraining.augment import CROP_PCT, is_long, resized_part, resized_size
@@ -79,7 +81,7 @@ def with_statistics(config: C, *, data: Path, out: Path, resume: bool, init: Ini
     made = measure(
         open_images(data / "train"),
         config.backbone.image_size,
-        workers=config.run.workers,
+        workers=loading_for(config.run.workers, device_named(config.run.device, processes=1)).workers,
         progress=evaluation_lines("statistics:", say),
     )
     for line in made.lines():

@@ -217,7 +217,6 @@ def _ade20k(vit: ViTConfig, *, length: Duration, lr: float, layer_decay: float, 
             schedule=ScheduleConfig(kind="poly", warmup=Duration(1500), warmup_start=1e-6),
             eval_every=Duration(16_000),
             save_every=Duration(4_000),
-            workers=4,
             eval_batch_size=4,
         ),
     )

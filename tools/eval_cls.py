@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from backbones.weights.declaration import Heads, InitialWeights, TrustPickle
 from backbones.weights.normalisation import Normalisation
-from engine.config import Device
+from engine.config import Device, ReadingWorkers
 from engine.launch import fail, parse
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Args:
     """The shorter side is resized to resolution / crop_pct before the centre crop."""
     batch_size: int = 32
     """Images per forward pass."""
+    workers: ReadingWorkers = "auto"
     device: Device = "auto"
 
 
@@ -70,11 +71,13 @@ def evaluate(args: Args, model: "Classifier", normalisation: Normalisation) -> t
         raise ValueError(f"{folder.root}: {len(folder.classes)} class folders for a head of {outputs} outputs.")
     fabric = make_fabric("32-true", device=args.device)
     model.to(fabric.device)
-    transform = eval_transform(model.backbone.architecture.image_size, args.crop_pct, normalisation)
+    view = eval_transform(model.backbone.architecture.image_size, args.crop_pct, normalisation)
     results, unreadable = top_predictions(
-        lambda images: model.logits(images.to(fabric.device)),
-        LabelledImages(folder, transform),
+        model.logits,
+        LabelledImages(folder, view),
+        fabric=fabric,
         batch_size=args.batch_size,
+        workers=args.workers,
         kept=list(range(outputs)),
     )
     return top_scores(results), [*notes, *unreadable]

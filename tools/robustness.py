@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from backbones.weights.declaration import TrustStart
-from engine.config import Device
+from engine.config import Device, ReadingWorkers
 from engine.launch import fail, parse
 from engine.records.record import read_record
 from files.naming import inside, refuse_within
@@ -35,6 +35,7 @@ class Args:
     """Folder of the images."""
     data: Path | None = None
     """Folder of the data set that the run was trained on; the run's own unless given."""
+    workers: ReadingWorkers = "auto"
     device: Device = "auto"
     trust_pickle: TrustStart = False
 
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         out = inside(args.run, f"robustness/{args.images.resolve().name}.json", source=args.run)
         refuse_within(out, [args.images])
         asked = Asked(data=args.data, device=args.device, trust_pickle=args.trust_pickle)
-        known = known_by(args.run, asked, resized=args.layout == "folders", say=print)
+        known = known_by(args.run, asked, resized=args.layout == "folders", workers=args.workers, say=print)
         if args.layout == "folders":
             scored = score_folder(args.images, known)
             values, top1 = asdict(scored), scored.top1

@@ -198,7 +198,7 @@ def _handed_in(made: Prepared, trust_pickle: bool) -> str:
     from tools.study_job import StudyJob  # which imports this module where SLURM runs it
 
     job = StudyJob(
-        out=made.out.resolve(), root=made.root.resolve(), gpus=made.study.cluster.gpus, trust_pickle=trust_pickle
+        out=made.out.resolve(), root=made.root.resolve(), cluster=made.study.cluster, trust_pickle=trust_pickle
     )
     # beside the jobs of an earlier call, which hold the folder in the same way, but beside no other such command
     with locked(made.out, shared=True) as note, locked(made.out / SLURM_FOLDER):

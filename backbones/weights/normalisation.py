@@ -41,3 +41,4 @@ class Normalisation:
 
 IMAGENET = Normalisation()
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # Inception's: AugReg, BEiT's ImageNet-22K weights
+ZERO_TO_ONE = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

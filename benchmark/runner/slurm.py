@@ -52,6 +52,9 @@ def parameters(cluster: Cluster, name: str, *, after: str | None) -> dict[str, A
         "mem_gb": cluster.memory_gb,
         "slurm_array_parallelism": cluster.at_once,
     }
+    if cluster.nodes > 1:
+        # the job is one task, on the first node; the tool that trains is started on all of them (tools/study_job.py)
+        found |= {"nodes": cluster.nodes, "tasks_per_node": 1, "slurm_srun_args": ["--nodes=1", "--ntasks=1"]}
     if cluster.gpus:
         found["gpus_per_node"] = cluster.gpus
     for key, value in (("slurm_partition", cluster.partition), ("slurm_account", cluster.account)):

@@ -37,10 +37,12 @@ class Grouping(Part):
 
 
 class Cluster(Part):
-    """What a job of a run asks SLURM for; one node."""
+    """What a job of a run asks SLURM for."""
 
     partition: Recipe | None = None
     account: Recipe | None = None
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Nodes of a training run, each with as many GPUs, cores and as much memory as follows."""
     gpus: Whole = 0
     cpus: Whole = 4
     memory_gb: Whole = 16

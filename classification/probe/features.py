@@ -5,11 +5,12 @@ mean of its patch tokens are kept, so the last depth is what a linear probe read
 error is at most 2 ** -11. Axis letters: N images, E depths, B batch, T tokens, D width.
 """
 
+import copy
 import hashlib
 import json
 import warnings
 import zlib
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.normalisation import Normalisation
 from classification.config import Pooling
-from classification.data import LabelledImages
+from classification.data import LabelledImages, collate
 from classification.heads import pool
-from engine.images.reading import UnreadableImageError
+from engine.config import Workers
+from engine.training.ahead import on_device
+from engine.training.data import eval_batches, loading_for
 from files.locking import locked
 from files.parsing import read_json
 from files.writing import replacing
@@ -65,7 +67,7 @@ def cache_key(weights: str, data: LabelledImages, transform: str, precision: str
 
 
 def cached_features(
-    folder: Path, vit: ViT, data: LabelledImages, *, fabric: Fabric, batch_size: int, workers: int
+    folder: Path, vit: ViT, data: LabelledImages, *, fabric: Fabric, batch_size: int, workers: Workers
 ) -> Features:
     """Return the features in `folder`, extracted first where they are not there yet.
 
@@ -101,48 +103,30 @@ def every_depth(vit: ViT, image_BCHW: Tensor) -> Tensor:
     return torch.stack(pooled, dim=1)
 
 
-@dataclass(frozen=True)
-class _Read:
-    """An image, or why there is none."""
-
-    image: Tensor | None
-    label: int
-    image_id: str
-    error: str
-
-
-class _Readable(Dataset[_Read]):
-    def __init__(self, data: LabelledImages) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> _Read:
-        try:
-            return _Read(*self.data[index], error="")
-        except UnreadableImageError as error:
-            return _Read(None, -1, self.data.image_id(index), str(error))
-
-
-def _extract(folder: Path, vit: ViT, data: LabelledImages, *, fabric: Fabric, batch_size: int, workers: int) -> None:
+def _extract(
+    folder: Path, vit: ViT, data: LabelledImages, *, fabric: Fabric, batch_size: int, workers: Workers
+) -> None:
     shape = _shape(vit, data)
     labels: list[int] = []
     image_ids: list[str] = []
     unreadable: list[str] = []
+    loaded = eval_batches(data, collate, batch_size=batch_size, loading=loading_for(workers, fabric.device))
     with replacing(folder / FEATURES) as temporary:
         file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        for images, read, errors in _batches(data, batch_size, workers):
-            unreadable += errors
-            if not read:
-                continue
-            with torch.no_grad(), fabric.autocast():
-                made = every_depth(vit, images.to(fabric.device)).cpu()
-            if float(made.abs().max()) > torch.finfo(torch.float16).max:
-                raise ValueError(f"{read[0].image_id} and what follows: features beyond the range of float16.")
-            file[:, :, len(labels) : len(labels) + len(read)] = made.half().numpy()
-            labels += [item.label for item in read]
-            image_ids += [item.image_id for item in read]
+        normalise = copy.deepcopy(data.view.normalise).to(fabric.device)
+        with closing(on_device(loaded, fabric)) as batches:
+            for batch in batches:
+                unreadable += [str(error) for error in batch.unreadable]
+                if not batch.ids:
+                    continue
+                pixels_BCHW, label_B = batch.data
+                with torch.no_grad(), fabric.autocast():
+                    made = every_depth(vit, normalise(pixels_BCHW)).cpu()
+                if float(made.abs().max()) > torch.finfo(torch.float16).max:
+                    raise ValueError(f"{batch.ids[0]} and what follows: features beyond the range of float16.")
+                file[:, :, len(labels) : len(labels) + len(batch.ids)] = made.half().numpy()
+                labels += label_B.tolist()
+                image_ids += batch.ids
         file.flush()
     with replacing(folder / IMAGES) as temporary:
         values = {
@@ -210,14 +194,6 @@ def _file_crc32(path: Path) -> int:
         while block := file.read(2**24):
             crc = zlib.crc32(block, crc)
     return crc
-
-
-def _batches(data: LabelledImages, batch_size: int, workers: int) -> Iterator[tuple[Tensor, list[_Read], list[str]]]:
-    loader: DataLoader[_Read] = DataLoader(_Readable(data), batch_size, num_workers=workers, collate_fn=list)
-    for items in loader:
-        read = [item for item in items if item.image is not None]
-        images = [item.image for item in read if item.image is not None]
-        yield torch.stack(images) if images else torch.empty(0), read, [item.error for item in items if item.error]
 
 
 def describe(architecture: ViTConfig, crop_pct: float, normalisation: Normalisation) -> str:

@@ -23,20 +23,25 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", 
 
 
 PHOTOMETRIC = 262  # TIFF's tag PhotometricInterpretation
+WHOLE = "whole"
+SAME_SIDES = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
 MOST_DRAWN = 2000  # pixels of the longer side of an image in a picture
 T = TypeVar("T")
 _warned: list[str] = []  # the image that this process has warned of
 
 
-def read_rgb(path: str | Path) -> Image.Image:
+def read_rgb(path: str | Path, *, least_area: float | None = None) -> Image.Image:
     """Return the whole image, upright (EXIF orientation applied), as 8-bit RGB.
+
+    With `least_area` a JPEG is decoded at 1/2, 1/4 or 1/8 of its sides where it keeps as many pixels. That is
+    much less work. Its `info` then has its width and height before that as WHOLE.
 
     Palette, CMYK and alpha are converted, colours of 16 bits lose their lower 8, and greyscale of more than 8 bits is
     scaled by the rule of `engine.images.grey_levels`. A 16-bit image that is nearly black by it is warned of once per
     process. Raises UnreadableImageError for a missing, empty, truncated or undecodable file, for one of more than
     `most_megapixels`, and for one that does not say which of its numbers is white.
     """
-    return _decoded(path, str(path))
+    return _decoded(path, str(path), least_area=least_area)
 
 
 def read_reduced(path: str | Path, most: int = MOST_DRAWN) -> tuple[Image.Image, tuple[int, int]]:
@@ -79,7 +84,7 @@ class ImageSource(Protocol):
     def image_id(self, index: int) -> str:
         """The name of an image below the folder."""
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int, *, least_area: float | None = None) -> Image.Image:
         """The image as `read_rgb` gives it. Raises UnreadableImageError."""
 
 
@@ -96,9 +101,9 @@ class ImageFiles:
         """The path below the folder."""
         return str(self.files[index].relative_to(self.root))
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int, *, least_area: float | None = None) -> Image.Image:
         """The image. Raises UnreadableImageError."""
-        return read_rgb(self.files[index])
+        return read_rgb(self.files[index], least_area=least_area)
 
 
 class PackedImages:
@@ -115,14 +120,14 @@ class PackedImages:
         shard, name = self.shards.place(index)
         return f"{shard.relative_to(self.root)}/{name}"
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int, *, least_area: float | None = None) -> Image.Image:
         """The image. Raises UnreadableImageError."""
         shard, name = self.shards.place(index)
         try:
             content = self.shards.read(index)
         except OSError as error:
             raise UnreadableImageError(f"{shard}/{name}", str(error)) from error
-        return _decoded(io.BytesIO(content), f"{shard}/{name}")
+        return _decoded(io.BytesIO(content), f"{shard}/{name}", least_area=least_area)
 
 
 def open_images(folder: Path) -> ImageSource:
@@ -235,20 +240,27 @@ def _files_below(folder: Path) -> tuple[list[Path], list[Path]]:
     return sorted(found), sorted(hidden)
 
 
-def _decoded(file: str | Path | BinaryIO, name: str, *, most: int | None = None) -> Image.Image:
-    """Return the image; with `most`, a JPEG is decoded at 1/2, 1/4 or 1/8 where its sides stay that long."""
+def _decoded(
+    file: str | Path | BinaryIO, name: str, *, most: int | None = None, least_area: float | None = None
+) -> Image.Image:
+    """Return the image; a JPEG is decoded at 1/2, 1/4 or 1/8 where its sides stay `most` long, or its area so large."""
     with opened(file, name) as image:
+        whole = image.size
         if most is not None and max(image.size) > most:
             image.draft(None, (most, most))
+        if least_area is not None:
+            factor = next((k for k in (8, 4, 2) if image.width * image.height >= least_area * k**2), 1)
+            image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
         stored = raw_mode(image)
         image.load()
         rgb, turn = _as_rgb(image, stored, name), turn_of(image)
-    if turn is None:
-        return rgb
-    upright = rgb.transpose(turn)
-    for key in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):  # they would have it rotated once more
-        upright.info.pop(key, None)
-    return upright
+    if turn is not None:
+        rgb, whole = rgb.transpose(turn), whole if turn in SAME_SIDES else whole[::-1]
+        for key in ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"):  # they would have it rotated again
+            rgb.info.pop(key, None)
+    if rgb.size != whole:
+        rgb.info[WHOLE] = whole
+    return rgb
 
 
 def _as_rgb(image: Image.Image, stored: str, name: str) -> Image.Image:

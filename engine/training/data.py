@@ -6,20 +6,25 @@ Augmentation of the sample at position p draws from generators seeded by p alone
 """
 
 import functools
+import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data._utils.pin_memory import pin_memory
 
+from engine.config import Workers
 from engine.images.reading import UnreadableImageError
 from engine.task import ImageData, Task
 from engine.training.seeding import derive, seeded
 
 MOST_TRIES = 50  # replacements for one unreadable image before giving up
+MOST_WORKERS = 16  # of a device that chooses their number by itself
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,35 @@ class Batch:
     data: Any
     ids: tuple[str, ...]
     unreadable: tuple[UnreadableImageError, ...]
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in memory that a GPU copies from by itself; the loader asks for it."""
+        return replace(self, data=pin_memory(self.data))
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are made."""
+
+    workers: int = 0
+    """Processes that load; 0 loads in the process that asks."""
+    pinned: bool = False
+    """Whether in memory that a GPU copies from by itself."""
+
+
+def loading_for(workers: Workers, device: torch.device) -> Loading:
+    """Return how a run on `device` loads.
+
+    `auto` workers are none on a CPU, which they would take from training, and for a GPU the cores that this process may
+    use, shared with the other processes of torchrun on this machine, but for one, and MOST_WORKERS at most.
+    """
+    on_gpu = device.type == "cuda"
+    count = workers if workers != "auto" else 0
+    if workers == "auto" and on_gpu:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        count = min(MOST_WORKERS, max(1, share - 1))
+    return Loading(workers=count, pinned=on_gpu and torch.cuda.is_available())
 
 
 @dataclass(frozen=True)
@@ -150,7 +184,7 @@ def add_unreadable(known: dict[str, str], found: dict[str, str], *, limit: int, 
         )
 
 
-def check_readable(task: Task, *, seed: int, most: int, workers: int) -> None:
+def check_readable(task: Task, *, seed: int, most: int, loading: Loading) -> None:
     """Raise ValueError where none of the images of a split can be read, or none of the first `most` + 1 that are drawn.
 
     `most` is what the run bears (max_unreadable): it would stop at these images, of validation after training alone.
@@ -165,7 +199,8 @@ def check_readable(task: Task, *, seed: int, most: int, workers: int) -> None:
         if not indices:
             raise ValueError(f"{facts.data}: the {kind} split {split} holds no image.")
         unreadable: list[UnreadableImageError] = []
-        one_by_one = _loader(_EvalSamples(data, seed), [[index] for index in indices], list, min(workers, 1))
+        one = Loading(workers=min(loading.workers, 1))
+        one_by_one = _loader(_EvalSamples(data, seed), [[index] for index in indices], list, one)
         with closing(_stream(one_by_one)) as batches:
             for batch in batches:
                 if batch.ids:
@@ -186,18 +221,27 @@ def _none_readable(data: str, split: str, unreadable: Sequence[UnreadableImageEr
 
 
 def train_batches(
-    task: Task, *, seed: int, steps: range, batch_size: int, shard: Shard, workers: int
+    task: Task, *, seed: int, steps: range, batch_size: int, shard: Shard, loading: Loading
 ) -> Generator[Batch]:
     """Return this rank's micro-batches for every step of `steps`, in order; to close it ends its processes."""
     positions = _Positions(steps, batch_size, shard)
-    return _stream(_loader(_TrainSamples(task.train_data, seed), positions, task.collate, workers))
+    return _stream(_loader(_TrainSamples(task.train_data, seed), positions, task.collate, loading))
 
 
-def eval_batches(task: Task, *, seed: int, batch_size: int, shard: Shard, workers: int) -> Generator[Batch]:
-    """Return this rank's share of the validation images in order, each once; to close it ends its processes."""
-    mine = range(shard.rank, len(task.val_data), shard.world)
+def eval_batches(
+    data: ImageData,
+    collate: Callable[[Sequence[Any]], Any],
+    *,
+    batch_size: int,
+    loading: Loading,
+    seed: int = 0,
+    shard: Shard | None = None,
+) -> Generator[Batch]:
+    """Return this rank's share of the images in order, each once; to close it ends its processes."""
+    shard = shard or Shard()
+    mine = range(shard.rank, len(data), shard.world)
     batches = [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
-    return _stream(_loader(_EvalSamples(task.val_data, seed), batches, task.collate, workers))
+    return _stream(_loader(_EvalSamples(data, seed), batches, collate, loading))
 
 
 def _stream(loader: "DataLoader[_Drawn]") -> Generator[Batch]:
@@ -210,12 +254,13 @@ def _loader(
     samples: Dataset[_Drawn],
     batches: Sampler[list[int]] | list[list[int]],
     collate: Callable[[Sequence[Any]], Any],
-    workers: int,
+    loading: Loading,
 ) -> DataLoader[_Drawn]:
     return DataLoader(
         samples,
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=loading.workers,
+        pin_memory=loading.pinned,
         collate_fn=_Collate(collate),
         worker_init_fn=_ignore_signals,
     )

@@ -1,5 +1,6 @@
 """Evaluating a task on its validation images, over all processes."""
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from lightning_fabric import Fabric
 from engine.config import RunConfig
 from engine.records.results_file import ImageResult
 from engine.task import Task
-from engine.training.data import Shard, eval_batches
-from engine.training.processes import from_each, from_first
+from engine.training.ahead import on_device
+from engine.training.data import Shard, eval_batches, loading_for
+from engine.training.processes import from_each, from_first, on_any
 from engine.training.seeding import derive, seed_all
+
+ASKED_EVERY = 10  # batches, whether one of several processes is to stop
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ def evaluate(
     stop: Callable[[], bool],
     progress: Callable[[int, int], None],
 ) -> Evaluated | None:
-    """Return the evaluation of `task.model` as it is, or None where `stop` said so between two batches.
+    """Return the evaluation of `task.model` as it is, or None where `stop` said so between two batches, on any process.
 
     The model is put in eval mode and back. Every process gets the whole result. `progress` is told how many of how many
     images of this process are done.
@@ -45,21 +49,35 @@ def evaluate(
     training = task.model.training
     task.model.eval()
     shard = Shard(fabric.global_rank, fabric.world_size)
-    batches = eval_batches(task, seed=run.seed, batch_size=run.eval_batch_size, shard=shard, workers=run.workers)
+    loaded = eval_batches(
+        task.val_data,
+        task.collate,
+        seed=run.seed,
+        batch_size=run.eval_batch_size,
+        shard=shard,
+        loading=loading_for(run.workers, fabric.device),
+    )
+    batches = on_device(loaded, fabric)
     mine = len(range(shard.rank, len(task.val_data), shard.world))
+    fewest = math.ceil(len(task.val_data) // shard.world / run.eval_batch_size)
     results: list[ImageResult] = []
     unreadable: dict[str, str] = {}
     progress(0, mine)
     with closing(batches), torch.no_grad(), fabric.autocast():
         for number, batch in enumerate(batches):
-            if fabric.world_size == 1 and stop():  # with more processes a lone stop would leave the others waiting
+            # all ask alike, the last time before any of them has seen its last batch
+            if (
+                number < fewest
+                and number % (ASKED_EVERY if fabric.world_size > 1 else 1) == 0
+                and on_any(fabric, stop())
+            ):
                 task.model.train(training)
                 return None
             unreadable |= {error.path: error.reason for error in batch.unreadable}
             if batch.data is None:
                 continue
             seed_all(derive(run.seed, "evaluate", number))
-            predicted = task.predict(fabric.to_device(batch.data))
+            predicted = task.predict(batch.data)
             if len(predicted) != len(batch.ids):
                 raise AssertionError(f"{task.name}: {len(predicted)} results for {len(batch.ids)} images")
             results += predicted

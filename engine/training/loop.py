@@ -7,7 +7,7 @@ bit for bit (on one CPU; on CUDA up to its own nondeterminism).
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,8 +28,9 @@ from engine.records.recording import Named, Recorder, now, relative
 from engine.records.results_file import write_results
 from engine.task import ActsAfterSteps, Task, Watches
 from engine.training import resume as checkpointing
+from engine.training.ahead import on_device
 from engine.training.block_modes import checkpoint_activations, compile_blocks
-from engine.training.data import Batch, Shard, add_unreadable, check_readable, train_batches
+from engine.training.data import Batch, Shard, add_unreadable, check_readable, loading_for, train_batches
 from engine.training.ema import EMA, with_ema
 from engine.training.evaluation import Evaluated, evaluate
 from engine.training.introduction import conclusion, doubts, introduction
@@ -73,7 +74,7 @@ def fit(
         fabric = make_fabric(run.precision, device=run.device, strategy=run.strategy)
         named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
         session = _Session(task, config, named, out, fabric, resume=resume)
-        check_readable(task, seed=run.seed, most=run.max_unreadable, workers=run.workers)
+        check_readable(task, seed=run.seed, most=run.max_unreadable, loading=session.loading)
         # after all that may refuse the run, so that a refusal leaves nothing; the folder may have changed since
         with occupied(out, fabric, lambda: check_folder(out, identity, resume=resume, config=config)) as problems:
             if fabric.is_global_zero:
@@ -100,6 +101,8 @@ class _Session:
         self.peak_lr = run.optim.lr(run.batch_size)
         task.param_groups(run.optim)  # refuses what it must before anything is written
         check_tracker(run.tracker)
+        self.loading = loading_for(run.workers, fabric.device)
+        self.saver = checkpointing.Saver(out, keep_last=run.keep_last, behind=fabric.device.type != "cpu")
         self.shard = Shard(fabric.global_rank, fabric.world_size, run.accumulate)
         self.shard.positions(0, run.batch_size)  # refuses a batch that cannot be shared
         if run.activation_checkpointing:
@@ -139,7 +142,7 @@ class _Session:
             total_steps=self.total,
             first_step=self.progress.step,
             metrics=metrics,
-            workers=run.workers,
+            workers=self.loading.workers,
             tracker=open_tracker(run.tracker if metrics else "none", self.out, self.named.run_id, self.recorder.config),
         )
         self._introduce()
@@ -155,7 +158,9 @@ class _Session:
         self._write_record("running")
         try:
             self.log.start()
-            if self._train(module, optimizer, stop):
+            whole = self._train(module, optimizer, stop)
+            self.saver.finish()
+            if whole:
                 self._finish()
                 status = "completed"
             else:
@@ -164,6 +169,7 @@ class _Session:
             error = f"{type(exception).__name__}: {exception}"
             raise
         finally:
+            self.saver.close()
             self.log.close(status)
             record = self._write_record(status, error)
             for line in conclusion(record, self.out):
@@ -201,15 +207,10 @@ class _Session:
             return False
         module.train()
         steps = range(self.progress.step, self.total)
-        batches = train_batches(
-            self.task,
-            seed=run.seed,
-            steps=steps,
-            batch_size=run.batch_size,
-            shard=self.shard,
-            workers=run.workers,
+        loaded = train_batches(
+            self.task, seed=run.seed, steps=steps, batch_size=run.batch_size, shard=self.shard, loading=self.loading
         )
-        with closing(batches):
+        with closing(on_device(loaded, self.fabric)) as batches:
             return self._take(steps, batches, module, optimizer, stop)
 
     def _take(self, steps: range, batches: Iterator[Batch], module: Any, optimizer: Any, stop: StopRequest) -> bool:
@@ -277,14 +278,13 @@ class _Session:
         for micro in range(run.accumulate):
             start = time.monotonic()
             batch: Batch = next(batches)
-            data = fabric.to_device(batch.data)
             waited += time.monotonic() - start
             if on_any(fabric, bool(batch.unreadable)):  # counted alike everywhere: all stop at the limit together
                 found = [(error.path, error.reason) for error in batch.unreadable]
                 self._count_unreadable(dict(from_all(fabric, found)))
             seed_all(derive(run.seed, "step", step, micro, fabric.global_rank))
             with fabric.no_backward_sync(module, enabled=micro < run.accumulate - 1):
-                losses: dict[str, Tensor] = module(data)
+                losses: dict[str, Tensor] = module(batch.data)
                 # what needs no gradient is a number to watch, not a loss
                 loss = torch.stack([value.float() for value in losses.values() if value.requires_grad]).sum()
                 fabric.backward(loss / run.accumulate)
@@ -316,6 +316,7 @@ class _Session:
         # the last evaluation also makes the results file and the pictures, which no checkpoint holds
         if not self._evaluation_due() or (done and not final):
             return True
+        self.saver.finish()  # no thread is at work while processes that load are forked
         with self._final_weights():
             evaluated = evaluate(
                 self.task, self.run_config, self.fabric, stop=lambda: bool(stop), progress=self.log.evaluating
@@ -345,7 +346,9 @@ class _Session:
         if self.fabric.is_global_zero:
             written.results = write_results(self.out, evaluated.results)
         self._write_record("running")
-        with self._final_weights():
+        # shards of mixed precision are gathered in bfloat16, which autocast alone multiplies with float32
+        sharded = self.run_config.strategy == "fsdp"
+        with self._final_weights(), self.fabric.autocast() if sharded else nullcontext():
             if self.fabric.is_global_zero:
                 pictures = drawn("pictures", lambda: self.task.draw(evaluated.results, folder), self._warn)
                 curves = drawn(CURVES_NAME, lambda: draw_curves(self.out / CSV_NAME, folder / CURVES_NAME), self._warn)
@@ -362,9 +365,9 @@ class _Session:
         self.progress.total_seconds = self.recorder.seconds
         mark = self.log.mark()
         self.progress.metrics_size, self.progress.metrics_sha256 = mark.size, mark.sha256
-        state = self.trained.state()
+        state = self.trained.state(keep=self.fabric.is_global_zero)
         if self.fabric.is_global_zero:
-            checkpointing.save(self.out, state=state, progress=self.progress, keep_last=self.run_config.keep_last)
+            self.saver.save(state, self.progress)
         self.fabric.barrier()
 
     def _count_unreadable(self, found: dict[str, str]) -> None:
@@ -372,6 +375,7 @@ class _Session:
         add_unreadable(self.progress.unreadable, found, limit=self.run_config.max_unreadable, say=self.log.say)
 
     def _refuse(self, fault: Fault) -> NoReturn:
+        self.saver.finish()
         where = f"on process {self.fabric.global_rank}; lr {fault.lr:.3g}"
         saved = checkpointing.checkpoints(self.out)
         raise non_finite(fault.what, fault.step, fault.losses, where=where, images=fault.images, saved=saved)

@@ -17,21 +17,19 @@ def build_optimizer(
     """Return the optimiser over the groups; each torch group carries `lr_scale`, its share of the schedule's learning
     rate.
 
+    Groups of equal settings are one, so that a step launches as few kernels as can be.
+
     `scaled_loss` says that a gradient scaler (float16) must be able to unscale the gradients before the step.
     """
-    settings: list[dict[str, Any]] = [
-        {
-            "params": list(g.params),
-            "lr": peak_lr * g.lr_scale,
-            "lr_scale": g.lr_scale,
-            "weight_decay": g.weight_decay,
-        }
-        for g in groups
-    ]
-    if optim.kind == "lars":
-        for group in settings:
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for g in groups:
+        group = {"lr": peak_lr * g.lr_scale, "lr_scale": g.lr_scale, "weight_decay": g.weight_decay}
+        if optim.kind == "lars":
             # matrices alone are scaled, also without weight decay: MAE's util/lars.py
-            group["always_adapt"] = all(parameter.ndim > 1 for parameter in group["params"])
+            group["always_adapt"] = all(parameter.ndim > 1 for parameter in g.params)
+        merged.setdefault(tuple(group.values()), {"params": [], **group})["params"] += g.params
+    settings = list(merged.values())
+    if optim.kind == "lars":
         return Lars(settings, lr=peak_lr, momentum=optim.betas[0], trust_coeff=0.001)
     # fused: one kernel instead of a dozen elementwise passes, but it unscales gradients only within the step
     return AdamW(settings, lr=peak_lr, betas=optim.betas, fused=not scaled_loss)

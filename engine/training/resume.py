@@ -5,8 +5,10 @@ checkpoint holds whole tensors, however the run that wrote it was spread over pr
 every part of a file and does not look at it when it reads; `read_checkpoint` does.
 """
 
+import copy
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +18,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from engine.records.record import Evaluation
 from engine.training.ema import EMA
 from engine.training.processes import from_first
-from engine.training.sharding import shard_state, shards_like, whole_tensors
+from engine.training.sharding import moments_like, shards_like, whole_tensors
 from files.naming import inside
 from files.typed import from_json
 from files.writing import replacing
@@ -58,14 +61,17 @@ class Trained:
     scaler: GradScaler | None = None
     """Of float16 training."""
 
-    def state(self) -> dict[str, Any]:
-        """Return it as whole tensors on the CPU or the device; every process of a sharded run must ask."""
+    def state(self, *, keep: bool = True) -> dict[str, Any]:
+        """Return it as whole tensors on the CPU or the device.
+
+        Every process of a sharded run must ask; where `keep` is False it gets a part.
+        """
         state: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.ema is not None:
             state["average"] = self.ema.values
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
-        return whole_tensors(state)
+        return whole_tensors(state, keep=keep)
 
     def restore(self, state: dict[str, Any], path: Path) -> None:
         """Take over what a checkpoint holds. Raises ValueError where it does not fit or lacks a part."""
@@ -74,10 +80,12 @@ class Trained:
                 raise ValueError(f"{path}: holds no {name}, which this run needs; give another --out.")
         _fill(self.model, state["model"], path)
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(moments_like(state["optimizer"], self.optimizer))
         except (ValueError, KeyError) as error:
-            raise ValueError(f"{path}: its optimizer is of another model: {error}") from error
-        shard_state(self.optimizer)
+            raise ValueError(
+                f"{path}: its optimizer is of another model, or of a version that grouped parameters otherwise "
+                f"(CHANGELOG.md): {error}"
+            ) from error
         if self.ema is not None:
             self.ema.take(shards_like(state["average"], self.ema.values), path)
         if self.scaler is not None:
@@ -93,6 +101,40 @@ def checkpoints(out: Path) -> list[Path]:
     for path in found:
         inside(out, f"{FOLDER}/{path.name}", source=out)
     return found
+
+
+class Saver:
+    """Writes the checkpoints of a run, behind it where that is wanted: the state is copied, and a thread writes it.
+
+    One is written at a time. What fails behind the run is raised by the next call.
+    """
+
+    def __init__(self, out: Path, *, keep_last: int, behind: bool) -> None:
+        """`keep_last` is the number of checkpoints to keep."""
+        self.out, self.keep_last, self.behind = out, keep_last, behind
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def save(self, state: dict[str, Any], progress: Progress) -> None:
+        """Have the checkpoint written. Raises as `save`."""
+        self.finish()
+        if not self.behind:
+            save(self.out, state=state, progress=progress, keep_last=self.keep_last)
+            return
+        kept = tree_map(lambda v: v.detach().to("cpu", copy=True) if isinstance(v, Tensor) else copy.deepcopy(v), state)
+        self._writing = self._thread.submit(
+            save, self.out, state=kept, progress=copy.deepcopy(progress), keep_last=self.keep_last
+        )
+
+    def finish(self) -> None:
+        """Wait until what was saved is on the disk. Raises what its writing raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Wait as `finish`, for a run that has failed otherwise, and raise nothing."""
+        self._thread.shutdown(wait=True)
 
 
 def save(out: Path, *, state: dict[str, Any], progress: Progress, keep_last: int) -> Path:

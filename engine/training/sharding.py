@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
@@ -19,15 +19,22 @@ from torch.utils._pytree import tree_map
 from backbones.layers import Block
 
 
-def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Spread the model's parameters over the processes of `mesh`, in place, and return it."""
+def shard(model: nn.Module, mesh: DeviceMesh, *, gathers: torch.dtype | None = None) -> nn.Module:
+    """Spread the model's parameters over the processes of `mesh`, in place, and return it.
+
+    With `gathers` the weights of attention and MLP, nearly all there are, are gathered in that dtype, and their
+    gradients summed in float32. Norms, positions, tokens and heads are always gathered in float32.
+    """
+    policy = MixedPrecisionPolicy(param_dtype=gathers, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks(model):
+        for part in (block.attn, block.mlp) if gathers is not None else ():
+            fully_shard(part, mesh=mesh, mp_policy=policy)
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
+def blocks(model: nn.Module) -> list[Block]:
     """Return the transformer blocks of the model, whatever holds them: ViTs, the decoder of MAE."""
     return [module for module in model.modules() if isinstance(module, Block)]
 
@@ -59,9 +66,19 @@ def unshard_for_good(model: nn.Module) -> None:
                 module._parameters[name] = whole
 
 
-def whole_tensors(state: Any) -> Any:
-    """Return a nest of values with every shard gathered. Every process must ask."""
-    return tree_map(lambda value: value.full_tensor() if isinstance(value, DTensor) else value, state)
+def whole_tensors(state: Any, *, keep: bool) -> Any:
+    """Return a nest of values with every shard gathered, one at a time, in the memory of the CPU.
+
+    Every process must ask; where `keep` is False it gets None in place of what was spread.
+    """
+
+    def gather(value: Any) -> Any:
+        if not isinstance(value, DTensor):
+            return value
+        whole = value.full_tensor()
+        return whole.cpu() if keep else None
+
+    return tree_map(gather, state)
 
 
 def shards_like(values: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,12 +86,18 @@ def shards_like(values: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> 
     return {name: _cut(value, present.get(name)) for name, value in values.items()}
 
 
-def shard_state(optimizer: Optimizer) -> None:
-    """Cut the moments of an optimiser, loaded as whole tensors, as its parameters are."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and name != "step":
-                state[name] = _cut(value, parameter)
+def moments_like(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Return the state of an optimiser with its whole moments cut, one at a time, as the parameters of `optimizer`."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def cut(number: int, moments: Mapping[str, Any]) -> dict[str, Any]:
+        like = parameters[number] if number < len(parameters) else None
+        fits = {
+            name for name, value in moments.items() if like is not None and getattr(value, "shape", 0) == like.shape
+        }
+        return {name: _cut(value, like) if name in fits - {"step"} else value for name, value in moments.items()}
+
+    return {**state, "state": {number: cut(number, moments) for number, moments in state["state"].items()}}
 
 
 def whole(value: Tensor) -> Tensor:
@@ -87,4 +110,5 @@ def _cut(value: Tensor, like: Tensor | None) -> Tensor:
         return value
     value = value.to(like.device_mesh.device_type)
     with torch.no_grad():
-        return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+        # a copy: the part would hold on to the memory of the whole
+        return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None).clone()

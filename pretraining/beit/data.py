@@ -9,16 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop, v2
 
-from backbones.weights.normalisation import Normalisation
 from engine.images.reading import open_images
 
 S = TypeVar("S")
-Sample = tuple[Tensor, Tensor, Tensor, str]  # image_CHW normalised, pixel_CHW from 0 to 1, mask_N, image id
+Sample = tuple[Tensor, Tensor, Tensor, str]  # image_CHW and pixel_CHW, uint8, mask_N, image id
 Size = tuple[int, int]  # height, width in pixels
 CROP_PCT = 224 / 256  # evaluation takes this share of the shorter side
 ASPECTS = (3 / 4, 4 / 3)
@@ -43,7 +41,7 @@ class Images(Generic[S]):
 
 
 class MaskedViews:
-    """An image as (normalised for the ViT, pixels from 0 to 1 for the tokenizer, mask_N), drawn anew at every call."""
+    """An image as (pixels for the ViT, pixels for the tokenizer, mask_N), drawn anew at every call."""
 
     def __init__(
         self,
@@ -51,17 +49,14 @@ class MaskedViews:
         *,
         image_size: Size,
         token_size: Size,
-        normalisation: Normalisation,
         mask: Callable[[random.Random], Tensor],
     ) -> None:
         self.crop, self.mask = crop, mask
         self.image_size, self.token_size = image_size, token_size
-        self.normalisation = normalisation
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, Tensor, Tensor]:
         crop = self.crop(image)
-        seen = _pixels(crop, self.image_size, Image.Resampling.BICUBIC)
-        image_CHW = v2.functional.normalize(seen, list(self.normalisation.mean), list(self.normalisation.std))
+        image_CHW = _pixels(crop, self.image_size, Image.Resampling.BICUBIC)
         pixel_CHW = _pixels(crop, self.token_size, Image.Resampling.LANCZOS)
         mask_hw = self.mask(random.Random(random.getrandbits(64)))
         return image_CHW, pixel_CHW, mask_hw.flatten()
@@ -101,6 +96,5 @@ class CentreCrop:
 
 
 def _pixels(image: Image.Image, size: Size, resampling: Image.Resampling) -> Tensor:
-    """Return the image resized to `size`, (C, H, W) from 0 to 1."""
-    resized = image.resize((size[1], size[0]), resampling)
-    return v2.functional.to_dtype(v2.functional.pil_to_tensor(resized), torch.float32, scale=True)
+    """Return the image resized to `size`, uint8 (C, H, W)."""
+    return v2.functional.pil_to_tensor(image.resize((size[1], size[0]), resampling))

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.normalise import Normalise
 from backbones.vit import ViT
+from backbones.weights.normalisation import ZERO_TO_ONE
 from pretraining.tokenizer.opening import Tokenizer
 
 Batch = tuple[Tensor, Tensor, Tensor, list[str]]  # image_BCHW, pixel_BCHW, mask_BN, ids
@@ -43,9 +45,11 @@ class TokenPrediction:
 class MaskedImageModel(nn.Module):
     """Encoder, mask token, head and loss. The tokenizer is frozen, and no part of the model's parameters."""
 
-    def __init__(self, encoder: ViT, tokenizer: Tokenizer) -> None:
-        """`encoder` has a class token and a final norm."""
+    def __init__(self, encoder: ViT, tokenizer: Tokenizer, *, normalise: Normalise | None = None) -> None:
+        """`encoder` has a class token and a final norm. Without `normalise` images are given normalised."""
         super().__init__()
+        self.normalise = normalise or nn.Identity()
+        self.scale = Normalise(ZERO_TO_ONE, scaled=True)
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.architecture.embed_dim))
@@ -61,14 +65,16 @@ class MaskedImageModel(nn.Module):
 
     def predict(self, image_BCHW: Tensor, pixel_BCHW: Tensor, mask_BN: Tensor) -> TokenPrediction:
         """Return logits and tokens of the masked patches, of which every image has the same number."""
-        token_BN = self.tokenizer.tokens(pixel_BCHW).flatten(1)
+        token_BN = self.tokenizer.tokens(self.scale(pixel_BCHW)).flatten(1)
         B = mask_BN.shape[0]
         masked_BMD = self.encode(image_BCHW, mask_BN)[mask_BN].unflatten(0, (B, -1))
         return TokenPrediction(self.lm_head(masked_BMD), token_BN[mask_BN].unflatten(0, (B, -1)))
 
     def encode(self, image_BCHW: Tensor, mask_BN: Tensor) -> Tensor:
         """Return every patch after the final norm, (B, N, D), the mask token having stood in for the masked ones."""
-        return self.encoder.encode_masked(image_BCHW, mask_BN, self.mask_token)[:, self.encoder.num_prefix_tokens :]
+        return self.encoder.encode_masked(self.normalise(image_BCHW), mask_BN, self.mask_token)[
+            :, self.encoder.num_prefix_tokens :
+        ]
 
 
 def initialise_encoder(encoder: ViT) -> None:

@@ -130,7 +130,6 @@ def beit_base() -> BEiTConfig:
             ),
             eval_every=Duration(20, "epochs"),
             save_every=Duration(1, "epochs"),
-            workers=10,
         ),
     )
 

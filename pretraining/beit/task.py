@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backbones.normalise import Normalise
 from backbones.param_groups import ParamGroup, exempt_vectors_and_embeddings, param_groups
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
@@ -110,6 +111,7 @@ class BEiTTask:
                 samples.append(self.val_data[index])
         device = self.model.mask_token.device
         image_BCHW, pixel_BCHW, mask_BN = (part.to(device) for part in self.collate(samples)[:3])
+        pixel_BCHW = self.model.scale(pixel_BCHW)
         self.model.eval()
         return [draw_tokens(folder / "tokens.png", self.model, image_BCHW, pixel_BCHW, mask_BN)]
 
@@ -138,13 +140,12 @@ def build_task(
     views: dict[str, Any] = {
         "image_size": a.image_size,
         "token_size": config.token_size,
-        "normalisation": normalisation,
         "mask": partial(_mask, config),
     }
     random_crop = RandomCrop(scale=config.crop_scale, flip=config.flip, jitter=config.color_jitter)
     train_data = Images(data / "train", MaskedViews(random_crop, **views))
     val_data = Images(data / config.val_split, MaskedViews(CentreCrop(a.image_size), **views))
-    model = MaskedImageModel(encoder, tokenizer)
+    model = MaskedImageModel(encoder, tokenizer, normalise=Normalise(normalisation, scaled=True))
     pixel = torch.zeros(1, 3, *config.token_size)
     mask = torch.arange(a.grid[0] * a.grid[1])[None] < config.masked_patches
     frozen = count_flops(tokenizer.tokens, pixel)

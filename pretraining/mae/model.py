@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from backbones.attention import Attention
 from backbones.config import Position
 from backbones.layers import LAYER_NORM_EPS, Block, carried_out, initialise
+from backbones.normalise import Normalise
 from backbones.position import sincos_table
 from backbones.vit import ViT
 from pretraining.mae.config import LossOn, MaskTokenIn
@@ -66,9 +67,11 @@ class MaskedAutoencoder(nn.Module):
         decoder_heads: int,
         normalise_target: bool,
         variant: Variant = DEFAULT,
+        normalise: Normalise | None = None,
     ) -> None:
-        """`encoder` has a class token and a final norm, as in the paper."""
+        """`encoder` has a class token and a final norm, as in the paper; without `normalise` images are normalised."""
         super().__init__()
+        self.normalise = normalise or nn.Identity()
         a = encoder.architecture
         self.encoder = encoder
         self.activation_checkpointing = False  # of the decoder; the encoder has a switch of its own
@@ -96,7 +99,8 @@ class MaskedAutoencoder(nn.Module):
         return {"reconstruction": self.reconstruct(image_BCHW, noise_BN).loss_B.mean()}
 
     def reconstruct(self, image_BCHW: Tensor, noise_BN: Tensor) -> Reconstruction:
-        """Return prediction, mask and loss of each image."""
+        """Return prediction, mask and loss of each image, given as bytes or normalised."""
+        image_BCHW = self.normalise(image_BCHW)
         keep_BK, mask_BN = keep_lowest(noise_BN, self.kept)
         if self.variant.mask_token == "encoder":
             x_BTD = self.encoder.encode_masked(image_BCHW, mask_BN, self.mask_token)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from backbones.normalise import Normalise, View
 from backbones.param_groups import ParamGroup, exempt_vectors, param_groups
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
@@ -20,7 +21,7 @@ from engine.images.reading import UnreadableImageError, evenly_spaced
 from engine.records.results_file import ImageResult
 from engine.task import Facts
 from engine.training.seeding import derive, seeded
-from pretraining.augment import View, training_view, validation_view
+from pretraining.augment import training_view, validation_view
 from pretraining.data import MaskedImages, Sample
 from pretraining.mae.config import MAEConfig
 from pretraining.mae.masking import draw_noise, kept_count
@@ -61,7 +62,7 @@ class MAETask:
 
     @staticmethod
     def collate(samples: Sequence[Sample]) -> Batch:
-        """Return images (B, C, H, W), noise (B, N) and ids, the views of an image one after another."""
+        """Return pixels (B, C, H, W), noise (B, N) and ids, the views of an image one after another."""
         images, noise, ids = zip(*samples, strict=True)
         return torch.cat(images), torch.cat(noise), list(ids)
 
@@ -132,7 +133,15 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
     normalisation = config.normalisation or found
     patches = a.grid[0] * a.grid[1]
     noise = partial(draw_noise, a.grid, kept=kept_count(patches, config.mask_ratio), sampling=config.sampling)
-    view = training_view(config.augmentation, a.image_size, normalisation, scale=config.crop_scale, flip=config.flip)
+    view = training_view(
+        config.augmentation,
+        a.image_size,
+        normalisation,
+        scale=config.crop_scale,
+        flip=config.flip,
+        decode=config.decode,
+        resize=config.resize,
+    )
     centre = validation_view(a.image_size, normalisation)
     train_data = MaskedImages(data / "train", view, noise=noise, repeats=config.repeats)
     val_data = MaskedImages(data / config.val_split, centre, noise=noise)
@@ -145,7 +154,7 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
         notes.append(note)
     if config.repeats > 1:
         notes.append(f"{config.repeats} crops of every loaded image: a step trains on as many times its batch")
-    model = autoencoder(config, encoder, target)
+    model = autoencoder(config, encoder, target, Normalise(normalisation))
     if continued is not None:
         report = put_into(read_official(continued), model, config.run, images=len(train_data))
     example: Batch = (torch.zeros(1, a.in_chans, *a.image_size), torch.zeros(1, patches), [])
@@ -185,7 +194,12 @@ def token_target(config: MAEConfig, normalisation: Normalisation, *, trust_token
     return TokenTarget(tokenizer, normalisation, config.encoder.grid)
 
 
-def autoencoder(config: MAEConfig, encoder: ViT, target: PCATarget | TokenTarget | None = None) -> MaskedAutoencoder:
+def autoencoder(
+    config: MAEConfig,
+    encoder: ViT,
+    target: PCATarget | TokenTarget | None = None,
+    normalise: Normalise | None = None,
+) -> MaskedAutoencoder:
     """Return the model; `target` takes the place of pixels: PCA coefficients or tokens."""
     return MaskedAutoencoder(
         encoder,
@@ -200,6 +214,7 @@ def autoencoder(config: MAEConfig, encoder: ViT, target: PCATarget | TokenTarget
             loss_on=config.loss_on,
             target=target,
         ),
+        normalise=normalise,
     )
 
 

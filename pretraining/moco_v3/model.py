@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from backbones.normalise import Normalise
 from backbones.vit import ViT
 from engine.training.sync_norm import SyncBatchNorm
 from pretraining.collapse import effective_rank, feature_spread
@@ -85,9 +86,22 @@ class Branch(nn.Module):
 class MoCoV3(nn.Module):
     """Trained branch, momentum branch, predictor and loss."""
 
-    def __init__(self, encoder: ViT, *, hidden: int, width: int, temperature: float, freeze_patches: bool) -> None:
-        """`encoder` has a class token. `hidden` is the width inside the two MLPs, `width` that of keys."""
+    def __init__(
+        self,
+        encoder: ViT,
+        *,
+        hidden: int,
+        width: int,
+        temperature: float,
+        freeze_patches: bool,
+        normalise: Normalise | None = None,
+    ) -> None:
+        """`encoder` has a class token. `hidden` is the width inside the two MLPs, `width` that of keys.
+
+        Without `normalise` views are given normalised.
+        """
         super().__init__()
+        self.normalise = normalise or nn.Identity()
         for parameter in encoder.patch_embed.parameters():
             parameter.requires_grad = not freeze_patches
         self.base = Branch(encoder, hidden=hidden, width=width)
@@ -114,6 +128,7 @@ class MoCoV3(nn.Module):
 
     def compare(self, first_BCHW: Tensor, second_BCHW: Tensor, *, everywhere: bool) -> Contrasted:
         """Return each image's loss among the images of all processes, or of this one alone."""
+        first_BCHW, second_BCHW = self.normalise(first_BCHW), self.normalise(second_BCHW)
         (class_BD, one), (_, other) = self.base(first_BCHW), self.base(second_BCHW)
         with torch.no_grad():
             keys = [self.momentum(view)[1] for view in (first_BCHW, second_BCHW)]

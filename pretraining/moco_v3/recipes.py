@@ -73,7 +73,6 @@ def moco_v3_base() -> MoCoConfig:
             activation_checkpointing=True,
             eval_every=Duration(10, "epochs"),
             save_every=Duration(1, "epochs"),
-            workers=10,
         ),
     )
 

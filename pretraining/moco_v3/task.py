@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from backbones.normalise import Normalise
 from backbones.param_groups import ParamGroup, exempt_nothing, param_groups
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
@@ -137,6 +138,7 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
         width=config.width,
         temperature=config.temperature,
         freeze_patches=config.freeze_patches,
+        normalise=Normalise(normalisation, scaled=True),
     )
     image: Tensor = torch.zeros(1, a.in_chans, *a.image_size)
     frozen = 2 * count_flops(model.momentum, image)

@@ -11,12 +11,12 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms import v2
 
+from backbones.normalise import Normalise, View
 from backbones.weights.normalisation import Normalisation
 from engine.images.reading import open_images
-from pretraining.augment import View, normalised
 from pretraining.moco_v3.config import Changes
 
-Sample = tuple[Tensor, Tensor, str]  # first and second view (C, H, W), image id
+Sample = tuple[Tensor, Tensor, str]  # pixels of the first and the second view (C, H, W), image id
 JITTER = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
 
 
@@ -33,10 +33,10 @@ class TwoViews:
 
     def __getitem__(self, index: int) -> Sample:
         image = self.images.read(index)
-        return self.first(image), self.second(image), self.image_id(index)
+        return self.first.pixels(image), self.second.pixels(image), self.image_id(index)
 
     def view_of(self, index: int) -> Tensor:
-        """The centre of an image, (C, H, W)."""
+        """The centre of an image, normalised, (C, H, W)."""
         return self.centre(self.images.read(index))
 
     def image_id(self, index: int) -> str:
@@ -66,7 +66,8 @@ def views(
         ]
         crop = v2.RandomResizedCrop(size, scale=scale)
         changed = steps if changes == "byol" else []
-        return v2.Compose([crop, *changed, v2.RandomHorizontalFlip(), *normalised(normalisation)])
+        pixels = v2.Compose([crop, *changed, v2.RandomHorizontalFlip(), v2.PILToTensor()])
+        return View(pixels, Normalise(normalisation, scaled=True))
 
     return view(1.0, 0.0), view(0.1, 0.2)
 

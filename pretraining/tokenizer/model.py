@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.normalise import Normalise
+from backbones.weights.normalisation import ZERO_TO_ONE
 from pretraining.tokenizer.config import check_downsampling, check_size
 
-Batch = tuple[Tensor, list[str]]  # pixel_BCHW from 0 to 1, image ids
+Batch = tuple[Tensor, list[str]]  # pixel_BCHW, bytes or from 0 to 1, image ids
 
 
 def temperature(passed: Tensor, *, over: int, first: float, last: float) -> Tensor:
@@ -66,6 +68,7 @@ class DiscreteVAE(nn.Module):
     ) -> None:
         """`downsampling`, a power of two, is the side of a token in pixels. Raises ValueError for other numbers."""
         super().__init__()
+        self.scale = Normalise(ZERO_TO_ONE)
         levels = check_downsampling(downsampling)
         self.vocabulary, self.downsampling = vocabulary, downsampling
         self.kl_weight, self.temperatures, self.anneal_passes = kl_weight, temperatures, anneal_passes
@@ -80,8 +83,8 @@ class DiscreteVAE(nn.Module):
         self.register_buffer("passed", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return {"reconstruction", "kl"} of (pixels from 0 to 1, ids), the second already weighted."""
-        target_BCHW = mapped(batch[0])
+        """Return {"reconstruction", "kl"} of (pixels, ids), the second already weighted."""
+        target_BCHW = mapped(self.scale(batch[0]))
         first, last = self.temperatures
         tau = temperature(self.passed, over=self.anneal_passes, first=first, last=last)
         if self.training:

@@ -11,7 +11,7 @@ from torch import Tensor
 from backbones.param_groups import ParamGroup, exempt_vectors
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.loader import RANDOM
-from backbones.weights.normalisation import Normalisation
+from backbones.weights.normalisation import ZERO_TO_ONE
 from classification.config import Augmentation
 from classification.data import eval_transform, train_transform
 from engine.config import OptimConfig, as_json
@@ -26,7 +26,6 @@ from pretraining.tokenizer.file import TokenizerHeader, write_tokenizer
 from pretraining.tokenizer.model import Batch, DiscreteVAE
 from pretraining.tokenizer.pictures import draw_codebook, draw_reconstructions
 
-ZERO_TO_ONE = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 PICTURED = 8  # validation images in the reconstruction picture
 
 
@@ -52,7 +51,7 @@ class DVAETask:
 
     @staticmethod
     def collate(samples: Sequence[tuple[Tensor, str]]) -> Batch:
-        """Return pixels (B, C, H, W), 0 to 1, and ids."""
+        """Return pixels (B, C, H, W), uint8, and ids."""
         images, ids = zip(*samples, strict=True)
         return torch.stack(images), list(ids)
 
@@ -72,7 +71,7 @@ class DVAETask:
 
     def predict(self, batch: Batch) -> list[ImageResult]:
         """Return each image's tokens, and the squared error of what the decoder makes of them, of pixels 0 to 1."""
-        pixel_BCHW, ids = batch
+        pixel_BCHW, ids = self.model.scale(batch[0]), batch[1]
         token_Bhw = self.model.tokens(pixel_BCHW)
         errors = (self.model.decode(token_Bhw) - pixel_BCHW).square().mean(dim=(1, 2, 3)).tolist()
         tokens = token_Bhw.flatten(1).tolist()
@@ -100,7 +99,7 @@ class DVAETask:
         readable = {result.image_id for result in results}
         indices = [i for i in range(len(self.val_data)) if self.val_data.image_id(i) in readable]
         chosen = evenly_spaced(indices, PICTURED)
-        pixel_BCHW = torch.stack([self.val_data[i][0] for i in chosen]).to(self.model.codebook.device)
+        pixel_BCHW = self.model.scale(torch.stack([self.val_data[i][0] for i in chosen]).to(self.model.codebook.device))
         self.model.eval()
         metrics = self.score(results)
         return [
@@ -130,8 +129,8 @@ def build_task(config: DVAEConfig, *, data: Path, init: InitialWeights | None) -
     if init is not None:
         raise ValueError(f"{init.path}: a tokenizer starts from random weights; drop --init.")
     augment = Augmentation(crop_scale=config.crop_scale, flip=config.flip)
-    train_data = Images(data / "train", train_transform(config.image_size, augment, ZERO_TO_ONE))
-    val_data = Images(data / config.val_split, eval_transform(config.image_size, CROP_PCT, ZERO_TO_ONE))
+    train_data = Images(data / "train", train_transform(config.image_size, augment, ZERO_TO_ONE).pixels)
+    val_data = Images(data / config.val_split, eval_transform(config.image_size, CROP_PCT, ZERO_TO_ONE).pixels)
     run = config.run
     steps = run.length.steps(batch_size=run.batch_size, dataset_size=len(train_data))
     model = DiscreteVAE(

@@ -1,19 +1,28 @@
 """The studies that are shipped pass their checks, and their runs start as a cluster needs them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from benchmark.runner.slurm import parameters
 from benchmark.runner.status import dry_run_text
 from benchmark.study.prepare import prepare
+from benchmark.study.sections import Cluster
+from engine.records.record import read_record
+from scenes.layouts import ScenesIndex
 from tools import run_benchmark, study_job
 from tools.run_benchmark import TOOLS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_training_runs_of_several_gpus_are_started_by_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
-    monkeypatch.setattr(study_job.os, "execv", lambda path, command: called.append(command))
-    started = study_job._by_torchrun("train_seg", TOOLS["train_seg"], 8)
+    monkeypatch.setattr(study_job.os, "execvp", lambda path, command: called.append(command))
+    started = study_job._by_torchrun("train_seg", TOOLS["train_seg"], Cluster(gpus=8))
     job = started.job("tiny", {"data": Path("d"), "out": Path("x"), "steps": 3, "clip_norm": 0.5, "init": Path("w")})
     started.run(job.resumed().args, job.config)
     (command,) = called
@@ -21,7 +30,54 @@ def test_training_runs_of_several_gpus_are_started_by_torchrun(monkeypatch: pyte
     assert Path(command[5]).name == "train_seg.py" and Path(command[5]).is_file()
     words = ["tiny", "--data", "d", "--out", "x", "--init", "w", "--steps", "3", "--resume", "--clip-norm", "0.5"]
     assert command[6:] == words
-    assert study_job._by_torchrun("probe", TOOLS["probe"], 8) is TOOLS["probe"]
+    assert study_job._by_torchrun("probe", TOOLS["probe"], Cluster(gpus=8)) is TOOLS["probe"]
+
+
+def test_a_run_over_nodes_is_a_step_of_its_job_on_all_of_them() -> None:
+    command = study_job.launcher(Cluster(nodes=4, gpus=8, cpus=96), host="node17", job=1_234_567)
+    assert command[:8] == [
+        *("srun", "--nodes=4", "--ntasks=4", "--ntasks-per-node=1", "--cpus-per-task=96", "--gpus-per-node=8"),
+        *("--overlap", "--kill-on-bad-exit=1"),
+    ]
+    assert command[8:11] == [sys.executable, "-m", "torch.distributed.run"]
+    meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=node17:24567", "--rdzv-id=1234567"]
+    assert command[11:] == ["--nnodes=4", "--nproc-per-node=8", *meeting]
+    asked = parameters(Cluster(nodes=4, gpus=8), "study-transfer", after=None)
+    assert {key: asked[key] for key in ("nodes", "tasks_per_node", "gpus_per_node", "slurm_srun_args")} == {
+        **{"nodes": 4, "tasks_per_node": 1, "gpus_per_node": 8},
+        # the job itself is one task: what is recorded, resumed and logged is decided once
+        "slurm_srun_args": ["--nodes=1", "--ntasks=1"],
+    }
+    assert "nodes" not in parameters(Cluster(gpus=8), "study-transfer", after=None)
+
+
+SRUN = """#!/usr/bin/env bash
+# Stands in for SLURM's srun: starts the command once a node, on this machine.
+while [[ $1 == --* ]]; do
+    [[ $1 == --nodes=* ]] && nodes=${1#--nodes=}
+    shift
+done
+for ((node = 0; node < nodes; node++)); do
+    SLURM_NODEID=$node "$@" &
+    started+=($!)
+done
+for one in "${started[@]}"; do wait "$one" || exit 1; done
+"""
+
+
+@pytest.mark.slow
+def test_two_nodes_on_one_machine_train_together(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    command = study_job.launcher(Cluster(nodes=2), host="127.0.0.1", job=int.from_bytes(os.urandom(3)))
+    options = ["tiny", "--data", str(few_scenes.imagenet), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    subprocess.run(
+        [*command, "tools/train_cls.py", *options, "--steps", "2", "--batch-size", "4"],
+        **{"cwd": REPOSITORY, "check": True, "timeout": 300, "capture_output": True},
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
+    )
+    record = read_record(tmp_path / "run")
+    assert (record.status, record.world_size, record.steps) == ("completed", 2, 2)
 
 
 @pytest.mark.parametrize(

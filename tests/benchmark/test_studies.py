@@ -383,7 +383,9 @@ def test_a_job_reads_the_study_from_its_folder(
 ) -> None:
     monkeypatch.setattr(study_job, "TOOLS", fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0}))
     made().write_plan()
-    job = pickle.loads(pickle.dumps(study_job.StudyJob(out=tmp_path / "out", root=tmp_path / "root", gpus=0)))
+    job = pickle.loads(
+        pickle.dumps(study_job.StudyJob(out=tmp_path / "out", root=tmp_path / "root", cluster=Cluster()))
+    )
     assert job("hold-out-cars") == "hold-out-cars: completed"
     with pytest.raises(RuntimeError, match="birds-mae-seed0: not run: needs pretrain-mae"):
         job("birds-mae-seed0")

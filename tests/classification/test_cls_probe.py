@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from backbones.config import ViTConfig
+from backbones.normalise import View
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
 from backbones.weights.declaration import InitialWeights
@@ -55,7 +56,7 @@ def test_features_are_cached_and_followed(data: Path, tmp_path: Path) -> None:
     first = cached_features(tmp_path / key, vit, images, fabric=fabric, batch_size=4, workers=0)
     batch = torch.stack([images[i][0] for i in range(6)])
     with torch.no_grad():
-        expected = vit(batch)[:, 0]
+        expected = vit(images.view.normalise(batch))[:, 0]
     torch.testing.assert_close(first.of(2, "class"), expected, rtol=2**-11, atol=1e-4)  # float16
     assert first.label_N.tolist() == [0, 0, 1, 1, 2, 2]
     vit.norm.weight.data.zero_()  # a second extraction would be all zeros
@@ -91,12 +92,12 @@ def test_a_split_without_a_readable_image_is_refused_first(data: Path, tmp_path:
 
 def test_a_stopped_extraction_is_not_taken_for_whole(data: Path, tmp_path: Path) -> None:
     images, fabric, vit = images_of(data), make_fabric("32-true"), ViT(TINY).eval()
-    whole = images.transform
-    images.transform = lambda image: (_ for _ in ()).throw(KeyboardInterrupt())
+    whole = images.view
+    images.view = View(lambda image: (_ for _ in ()).throw(KeyboardInterrupt()), whole.normalise)
     with pytest.raises(KeyboardInterrupt):
         cached_features(tmp_path / "f", vit, images, fabric=fabric, batch_size=4, workers=0)
     assert [path.name for path in (tmp_path / "f").iterdir()] == [".lock"]
-    images.transform = whole
+    images.view = whole
     made = cached_features(tmp_path / "f", vit, images, fabric=fabric, batch_size=4, workers=0)
     assert len(made.label_N) == 6
 

@@ -78,8 +78,8 @@ def test_augmentation_that_is_none_is_refused(changes: dict[str, Any], message: 
 
 
 def test_an_empty_randaugment_is_none() -> None:
-    steps = train_transform((32, 32), Augmentation(randaugment=""), IMAGENET).transforms
-    assert [type(step).__name__ for step in steps[:3]] == ["RandomResizedCrop", "RandomHorizontalFlip", "PILToTensor"]
+    steps = train_transform((32, 32), Augmentation(randaugment=""), IMAGENET).pixels.transforms  # type: ignore[attr-defined]
+    assert [type(step).__name__ for step in steps[:3]] == ["_Crop", "RandomHorizontalFlip", "PILToTensor"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from backbones.weights.normalisation import Normalisation
 from classification.config import Augmentation, ClassificationConfig
 from classification.recipes import RECIPES
 from classification.task import ClassificationTask, build_task
+from engine.images.reading import read_rgb
 from engine.records.results_file import ImageResult
 
 
@@ -110,10 +111,11 @@ def test_normalisation_comes_with_the_checkpoint(config: ClassificationConfig, d
     write_checkpoint(path, ViT(config.backbone), source="mae", normalisation=halves)
     white = data / "val" / "ant" / "0.png"
     Image.new("RGB", (40, 40), (255, 255, 255)).save(white)
-    image, _, _ = build_task(config, data=data, init=InitialWeights(path=path)).val_data[0]
-    assert image.unique().tolist() == [1.0]  # (1 - 0.5) / 0.5
-    image, _, _ = build_task(config, data=data, init=None).val_data[0]
-    assert image[0].unique().tolist() == pytest.approx([(1 - 0.485) / 0.229])
+    task = build_task(config, data=data, init=InitialWeights(path=path))
+    for normalised in (task.model.normalise(task.val_data[0][0]), task.val_data.view(read_rgb(white))):
+        assert normalised.unique().tolist() == [1.0]  # (1 - 0.5) / 0.5
+    task = build_task(config, data=data, init=None)
+    assert task.model.normalise(task.val_data[0][0])[0].unique().tolist() == pytest.approx([(1 - 0.485) / 0.229])
 
 
 def test_val_classes_must_be_those_of_train(config: ClassificationConfig, data: Path) -> None:

@@ -16,6 +16,7 @@ from backbones.weights.normalisation import Normalisation
 from classification.data import eval_transform
 from classification.robustness import Known, mean_top1, score_corruptions, score_folder
 from classification.with_head import classifier_of, top_predictions, top_scores
+from engine.device import make_fabric
 from engine.images.reading import find_images
 from tools import eval_cls, robustness, train_cls
 
@@ -100,14 +101,20 @@ def test_what_has_no_head_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def bright(images: torch.Tensor) -> torch.Tensor:
-    """A classifier of four classes by brightness: 0 to 3 from dark to bright."""
-    level = images.mean(dim=(1, 2, 3)) * 3
+    """A classifier of four classes by brightness: 0 to 3 from dark to bright, of bytes."""
+    level = images.float().mean(dim=(1, 2, 3)) / 85
     return -(level[:, None] - torch.arange(4.0)).abs()
 
 
 IDENTITY = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+FABRIC = make_fabric("32-true", device="cpu")
 KNOWN = Known(
-    logits=bright, classes=["a", "b", "c", "d"], transform=eval_transform((8, 8), 1.0, IDENTITY), batch_size=2
+    logits=bright,
+    classes=["a", "b", "c", "d"],
+    view=eval_transform((8, 8), 1.0, IDENTITY),
+    fabric=FABRIC,
+    batch_size=2,
+    workers=0,
 )
 
 
@@ -186,7 +193,7 @@ def test_robustness_of_a_run(data: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_top_scores_by_hand() -> None:
-    results, _ = top_predictions(bright, _Four(), batch_size=3, kept=[0, 1, 2, 3])  # type: ignore[arg-type]
+    results, _ = top_predictions(bright, _Four(), fabric=FABRIC, batch_size=3, workers=0, kept=[0, 1, 2, 3])  # type: ignore[arg-type]
     assert top_scores(results) == {"top1": 75.0, "top5": 100.0}
 
 
@@ -197,4 +204,7 @@ class _Four:
         return 4
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, str]:
-        return torch.full((3, 2, 2), index / 3), index % 3, str(index)
+        return torch.full((3, 2, 2), 85 * index, dtype=torch.uint8), index % 3, str(index)
+
+    def image_id(self, index: int) -> str:
+        return str(index)

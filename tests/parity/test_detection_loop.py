@@ -12,7 +12,7 @@ from backbones.config import ViTConfig
 from detection.config import DetectionConfig, HeadsConfig
 from detection.task import build_task
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.training.data import Shard, train_batches
+from engine.training.data import Loading, Shard, train_batches
 from engine.training.loop import fit
 from engine.training.optim import build_optimizer
 from engine.training.seeding import derive, seed_all
@@ -82,7 +82,7 @@ def test_five_steps_equal_detectron2s_trainer(few_scenes: ScenesIndex, tmp_path:
     trained = copy.deepcopy(task.model.state_dict())
 
     task.model.load_state_dict(start)
-    batches = train_batches(task, seed=SEED, steps=range(STEPS), batch_size=BATCH, shard=Shard(), workers=0)
+    batches = train_batches(task, seed=SEED, steps=range(STEPS), batch_size=BATCH, shard=Shard(), loading=Loading())
     optim = CONFIG.run.optim
     optimizer = build_optimizer(task.param_groups(optim), optim, peak_lr=optim.lr(BATCH))
     task.model.train()

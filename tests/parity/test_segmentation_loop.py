@@ -12,7 +12,7 @@ from torch import nn
 from backbones.config import ViTConfig
 from backbones.weights.normalisation import Normalisation
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.training.data import Shard, train_batches
+from engine.training.data import Loading, Shard, train_batches
 from engine.training.loop import fit
 from engine.training.optim import build_optimizer
 from engine.training.seeding import derive, seed_all
@@ -90,7 +90,7 @@ def test_loop_equals_mmengine(config: SegmentationConfig, data: Path, tmp_path: 
         for group in other.param_groups(run.optim)
     ]
     wrapper = OptimWrapper(build_optimizer(groups, run.optim, peak_lr=run.optim.lr(run.batch_size)))
-    batches = train_batches(other, seed=run.seed, steps=range(STEPS), batch_size=4, shard=Shard(), workers=0)
+    batches = train_batches(other, seed=run.seed, steps=range(STEPS), batch_size=4, shard=Shard(), loading=Loading())
     theirs = []
     for step, batch in enumerate(batches):
         seed_all(derive(run.seed, "step", step, 0, 0))

@@ -84,8 +84,8 @@ def test_beit_by_hand(mae_config: MAEConfig, tokenizer: Path) -> None:
     # no positions; mask token, and a head with biases
     assert found.parameters == found.trained == VIT_WEIGHTS - T * D + D + D * 8 + 8
     model = DiscreteVAE(vocabulary=8, downsampling=8, code_dim=3, width=4)
-    step_number = 8  # a buffer of the temperature
-    assert found.frozen == 4 * sum(p.numel() for p in model.parameters()) + step_number
+    buffers = 8 + 4 * 6  # the temperature's step number, what pixels are scaled with
+    assert found.frozen == 4 * sum(p.numel() for p in model.parameters()) + buffers
     stand_in = planned(_beit(mae_config))
     assert stand_in.parameters == found.parameters + (8192 - 8) * (D + 1)  # of the usual vocabulary
     assert stand_in.frozen > 100 * found.frozen

@@ -14,8 +14,9 @@ import classification.task
 import pretraining.mae.task
 import pretraining.supervised
 from backbones.config import Position
+from backbones.normalise import Normalise, View
 from backbones.weights.declaration import InitialWeights
-from backbones.weights.normalisation import Normalisation
+from backbones.weights.normalisation import IMAGENET, Normalisation
 from backbones.weights.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.images.reading import UnreadableImageError
@@ -33,10 +34,8 @@ from pretraining.recipes import RECIPES
 from scenes.layouts import ScenesIndex
 from tools import pretrain
 
-
-def whole(image: Image.Image) -> torch.Tensor:
-    """The image as a tensor, nothing cropped."""
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+# nothing cropped
+whole = View(lambda image: torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1), Normalise(IMAGENET))
 
 
 def noise() -> torch.Tensor:

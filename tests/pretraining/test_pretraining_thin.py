@@ -8,7 +8,7 @@ from torchvision.transforms import v2
 
 from backbones.weights.normalisation import IMAGENET
 from engine.training.seeding import seeded
-from pretraining.augment import normalised, training_view
+from pretraining.augment import training_view
 
 SIZES = [(12, 2400), (2400, 12), (3, 1001), (1, 1), (1, 5000), (5000, 1), (40, 60)]  # height, width
 
@@ -22,7 +22,8 @@ def image(height: int, width: int) -> Image.Image:
 def test_a_fixed_crop_is_that_of_the_whole_image(size: tuple[int, int], flip: bool) -> None:
     """The resized image fits into memory at 28 pixels: 32 x 160,000."""
     steps = [v2.Resize([32], interpolation=v2.InterpolationMode.BICUBIC), v2.RandomCrop((28, 28))]
-    whole = v2.Compose([*steps, *([v2.RandomHorizontalFlip()] if flip else []), *normalised(IMAGENET)])
+    last = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET.mean, IMAGENET.std)]
+    whole = v2.Compose([*steps, *([v2.RandomHorizontalFlip()] if flip else []), *last])
     view = training_view("fixed_crop", (28, 28), IMAGENET, scale=(0.2, 1.0), flip=flip)
     for seed in range(20):
         with seeded(seed):

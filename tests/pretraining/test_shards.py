@@ -15,7 +15,7 @@ from engine.config import Duration
 from engine.records.record import read_record
 from engine.spec import spec_for
 from engine.task import Task
-from engine.training.data import Shard, train_batches
+from engine.training.data import Loading, Shard, train_batches
 from engine.training.loop import fit
 from engine.training.resume import checkpoints
 from mae_transfer.tasks import TASKS
@@ -62,7 +62,7 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 def batches(task: Task, workers: int = 0) -> list[tuple[tuple[str, ...], list[Tensor]]]:
-    drawn = train_batches(task, seed=3, steps=range(3), batch_size=4, shard=Shard(), workers=workers)
+    drawn = train_batches(task, seed=3, steps=range(3), batch_size=4, shard=Shard(), loading=Loading(workers))
     return [(batch.ids, tensors(batch.data)) for batch in drawn]
 
 

@@ -112,7 +112,7 @@ def test_they_travel(mae_config: MAEConfig, data: Path, tmp_path: Path, capsys: 
     assert "statistics of 6 of 6 training images: mean (0.4" in capsys.readouterr().out
     task = build_task(config, data=data, init=None)
     # views of training images have zero mean and unit std; of four crops of noise, up to their choice
-    views = np.stack([task.val_data[i][0].numpy() for i in range(4)])
+    views = np.stack([task.model.normalise(task.val_data[i][0]).numpy() for i in range(4)])
     assert abs(views.mean()) < 0.05 and abs(views.std() - 1) < 0.15
     fit(task, config, recipe="tiny", out=out)
     assert read_checkpoint(InitialWeights(path=out / "backbone.safetensors")).normalisation == config.normalisation
@@ -151,14 +151,11 @@ def test_the_supervised_arm_has_the_same(mae_config: MAEConfig, data: Path, tmp_
     task = build_supervised(config, data=data, init=None)
     plain = build_supervised(labels, data=data, init=None)
     assert config.normalisation is not None
-    scale, shift = (
-        torch.tensor(values)[:, None, None] for values in (config.normalisation.std, config.normalisation.mean)
-    )
-    default_scale, default_shift = (
-        torch.tensor(values)[:, None, None] for values in (Normalisation().std, Normalisation().mean)
-    )
-    pixels = task.val_data[0][0] * scale + shift
-    torch.testing.assert_close(pixels, plain.val_data[0][0] * default_scale + default_shift, rtol=0, atol=1e-6)
+    pixels = task.val_data[0][0]
+    assert torch.equal(pixels, plain.val_data[0][0])
+    for one, normalisation in ((task, config.normalisation), (plain, Normalisation())):
+        std, mean = (torch.tensor(values)[:, None, None] for values in (normalisation.std, normalisation.mean))
+        torch.testing.assert_close(one.model.normalise(pixels) * std + mean, pixels / 255, rtol=0, atol=1e-6)
     fit(task, config, recipe="tiny_supervised", out=out)
     assert read_checkpoint(InitialWeights(path=out / "backbone.safetensors")).normalisation == config.normalisation
     record = json.loads((out / "record.json").read_text())

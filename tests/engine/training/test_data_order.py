@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.training.data import Shard, eval_batches, image_at, train_batches
+from engine.training.data import Loading, Shard, eval_batches, image_at, train_batches
 
 
 @given(st.integers(1, 60), st.integers(0, 5), st.integers(0, 3))
@@ -32,16 +32,22 @@ def test_batch_that_cannot_be_shared_is_refused() -> None:
 
 
 def test_resumed_order_is_the_tail_of_the_whole(toy_task) -> None:
-    whole = [b.ids for b in train_batches(toy_task(), seed=1, steps=range(9), batch_size=8, shard=Shard(), workers=0)]
-    tail = [b.ids for b in train_batches(toy_task(), seed=1, steps=range(4, 9), batch_size=8, shard=Shard(), workers=0)]
+    whole = [
+        b.ids for b in train_batches(toy_task(), seed=1, steps=range(9), batch_size=8, shard=Shard(), loading=Loading())
+    ]
+    tail = [
+        b.ids
+        for b in train_batches(toy_task(), seed=1, steps=range(4, 9), batch_size=8, shard=Shard(), loading=Loading())
+    ]
     assert whole[4:] == tail
 
 
 def test_ranks_share_the_validation_images(toy_task) -> None:
+    task = toy_task()
     ids = [
         i
         for rank in range(3)
-        for b in eval_batches(toy_task(), seed=0, batch_size=2, shard=Shard(rank, 3), workers=0)
+        for b in eval_batches(task.val_data, task.collate, batch_size=2, shard=Shard(rank, 3), loading=Loading())
         for i in b.ids
     ]
     assert sorted(ids) == sorted(f"{i}.jpg" for i in range(8))
@@ -51,4 +57,4 @@ def test_all_unreadable_stops_with_the_last_name(toy_task) -> None:
     task = toy_task()
     task.train_data.unreadable = set(range(24))
     with pytest.raises(ValueError, match=r"50 images in a row cannot be read; the last: folder/\d+\.jpg"):
-        next(train_batches(task, seed=0, steps=range(1), batch_size=8, shard=Shard(), workers=0))
+        next(train_batches(task, seed=0, steps=range(1), batch_size=8, shard=Shard(), loading=Loading()))

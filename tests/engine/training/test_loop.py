@@ -11,7 +11,7 @@ import torch
 
 from engine.config import Duration
 from engine.records.record import read_record
-from engine.training.data import check_readable, image_at
+from engine.training.data import Loading, check_readable, image_at
 from engine.training.loop import fit
 from engine.training.resume import checkpoints
 from engine.training.seeding import derive, seed_all, seeded
@@ -229,7 +229,7 @@ def test_the_look_for_a_readable_image_reads_little(toy_task, toy_config, tmp_pa
     """What the run bears is still borne, and the first image that can be read ends the look."""
     task = toy_task()
     task.val_data.unreadable = {0, 1}
-    check_readable(task, seed=0, most=2, workers=0)
+    check_readable(task, seed=0, most=2, loading=Loading())
     assert (task.train_data.reads, task.val_data.reads) == (0, 2)
     assert fit(task, toy_config, recipe="toy", out=tmp_path).status == "completed"
 

@@ -138,12 +138,13 @@ def test_task(data: Path, tmp_path: Path) -> None:
     assert (task.model.anneal_passes, int(task.model.passed)) == (15, 0)  # 0.75 of ten steps of two micro-batches
     batch = task.collate([task.val_data[i] for i in range(4)])
     assert batch[0].shape == (4, 3, 16, 24) and batch[1][:2] == ["cat/0.png", "cat/1.png"]
-    assert batch[0].min() >= 0 and batch[0].max() <= 1 and 0.4 < batch[0].mean() < 0.6
+    pixels = task.model.scale(batch[0])
+    assert pixels.min() >= 0 and pixels.max() <= 1 and 0.4 < pixels.mean() < 0.6
     task.model.eval()
     with torch.no_grad():
         results = task.predict(batch)
     assert [len(r.values["tokens"]) for r in results] == [24] * 4
-    expected = (task.model.decode(task.model.tokens(batch[0])) - batch[0]).detach().square().mean()
+    expected = (task.model.decode(task.model.tokens(pixels)) - pixels).detach().square().mean()
     metrics = task.score(results)
     assert metrics["val_mse"] == pytest.approx(float(expected), rel=1e-5)
     paths = [*task.draw(results, tmp_path), *task.finish(tmp_path)]

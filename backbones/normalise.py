@@ -1,0 +1,57 @@
+"""Pixels as a ViT takes them: a model is given the bytes of images, and normalises them where it is.
+
+Bytes are a quarter of what floats are on their way to a device.
+"""
+
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from backbones.weights.normalisation import Normalisation
+
+
+class Normalise(nn.Module):
+    """uint8 (..., C, H, W) to float32 of zero mean and unit variance; floats are so already."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, normalisation: Normalisation, *, scaled: bool = False) -> None:
+        """`scaled` divides pixels by 255 first, as torchvision does; else the constants are multiplied by it.
+
+        The two differ in the last bit.
+        """
+        super().__init__()
+        self.scaled = scaled
+        unit = 1 if scaled else 255
+        for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1) * unit, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the image on its device, which must be the module's for bytes."""
+        if image.is_floating_point():
+            return image
+        pixel = image.float()
+        if self.scaled:
+            pixel.mul_(1 / 255)
+        return pixel.sub_(self.mean).div_(self.std)  # in place: a third of the time
+
+
+class View:
+    """What a model is given of an image: `pixels` draws it on the host, `normalise` follows where the model is."""
+
+    def __init__(
+        self, pixels: Callable[[Image.Image], Tensor], normalise: Normalise, *, least_area: float | None = None
+    ) -> None:
+        """`pixels` returns uint8 (C, H, W); or float32, normalised, where its last steps are of normalised images.
+
+        It may be given an image that was decoded at a fraction of its size and has `least_area` pixels or more.
+        """
+        self.pixels, self.normalise, self.least_area = pixels, normalise, least_area
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return the image normalised, float32 (C, H, W)."""
+        normalised: Tensor = self.normalise(self.pixels(image))
+        return normalised
