@@ -1,0 +1,305 @@
+"""Weights by name: a model of the Hugging Face hub, one of timm's, or a file at an address.
+
+    hf:OWNER/MODEL          the newest revision       hf:OWNER/MODEL@REVISION        that one (a commit, tag or branch)
+    hf:OWNER/MODEL/FILE     a file of several         timm:NAME.TAG[@REVISION]       hf:timm/NAME.TAG
+    https://HOST/FILE       as it is there
+
+Everything goes through huggingface_hub: its cache, its progress, its token. A file is compared with the digest that is
+published when it arrives. What was found is stated as a name with the commit, so that it can be had again. No code of a
+repository is run or downloaded: weights, `config.json` and `preprocessor_config.json` are all that is taken.
+"""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from files.digest import file_sha256
+
+NAMES = ("hf:", "timm:", "https://", "http://")
+BESIDE = ("config.json", "preprocessor_config.json")
+ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".pth.tar", ".npz", ".pkl")
+USUAL = ("model.safetensors", "backbone.safetensors", "pytorch_model.bin")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+TIMEOUT = 10.0  # seconds until the hub counts as absent
+ATTEMPTS = 4  # of a question to a busy hub
+LONGEST_WAIT = 60.0  # seconds between two
+T = TypeVar("T")
+_PART = re.compile(r"[\w.-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """A name of weights, as it was given."""
+
+    text: str
+    repository: str | None = None
+    """OWNER/MODEL on the hub; None of an address."""
+    revision: str | None = None
+    file: str | None = None
+    """The file of the repository, where it is named."""
+
+    @property
+    def page(self) -> str:
+        """Where people find it."""
+        return f"{_endpoint()}/{self.repository}" if self.repository else self.text
+
+    def at(self, commit: str, file: str) -> str:
+        """Return the name that states what was found."""
+        named = "" if file in USUAL and self.file is None else f"/{file}"
+        return f"hf:{self.repository}{named}@{commit}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A file of weights on this machine."""
+
+    path: Path
+    """In the cache; what the publisher keeps beside it, `config.json` for one, lies beside it."""
+    name: str
+    """How it can be had again: a name with its commit, or the address."""
+    sha256: str | None
+    """As published, or of what arrived from an address; None of a file that was in the cache already."""
+
+
+def is_remote(text: str) -> bool:
+    """Whether a text names weights elsewhere rather than a file here."""
+    return text.startswith(NAMES)
+
+
+def parse(text: str) -> Remote:
+    """Return the name that a text is. Raises ValueError for one that is none, with the form that it should have."""
+    if text.startswith(("https://", "http://")):
+        try:
+            host = urlsplit(text).netloc
+        except ValueError:
+            host = ""
+        if not host or not Path(urlsplit(text).path).name or text.endswith("/"):
+            raise ValueError(f"{text}: no address of a file; it should be https://HOST/PATH/FILE.")
+        return Remote(text=text)
+    kind, _, rest = text.partition(":")
+    rest, _, revision = rest.partition("@")
+    parts = [f"timm/{rest}"] if kind == "timm" else rest.split("/", 2)
+    parts = parts[0].split("/", 2) if kind == "timm" else parts
+    if kind not in ("hf", "timm") or len(parts) < 2 or not all(_PART.fullmatch(part) for part in parts[:2]):
+        raise ValueError(f"{text}: no name of a model; it should be hf:OWNER/MODEL[@REVISION] or timm:NAME.TAG.")
+    if "@" in text and not revision:
+        raise ValueError(f"{text}: nothing follows the @; it is a revision: a commit, a tag or a branch.")
+    file = parts[2] if len(parts) == 3 else None
+    if file is not None and (file.startswith("/") or ".." in file.split("/")):
+        raise ValueError(f"{text}: {file!r} is no file of a repository.")
+    return Remote(text=text, repository="/".join(parts[:2]), revision=revision or None, file=file)
+
+
+def find(remote: Remote) -> Found:
+    """Return the file on this machine, downloaded where it is not in the cache.
+
+    Raises ValueError that says what is missing and what to do: no such model, revision or file, a token that is wanted,
+    several files to choose from, no route to the hub, a download that is not what was published.
+    """
+    return _of_hub(remote) if remote.repository is not None else _of_address(remote.text)
+
+
+def _of_hub(remote: Remote) -> Found:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    repository, wanted = str(remote.repository), remote.revision or "main"
+    if COMMIT.fullmatch(wanted) and (cached := _cached(remote, wanted)) is not None:
+        return cached
+    with _explained(remote):
+        try:
+            info = _patiently(
+                lambda: HfApi(endpoint=_endpoint()).model_info(
+                    repository, revision=wanted, files_metadata=True, timeout=TIMEOUT
+                )
+            )
+        except Exception as error:
+            if _is_unreachable(error) and (cached := _cached(remote, wanted)) is not None:
+                return cached
+            raise
+        published = {item.rfilename: item.lfs.sha256 if item.lfs else None for item in info.siblings or ()}
+        commit = str(info.sha)
+        file = _chosen(remote, list(published))
+        here = _cached(remote, commit, file)
+        # by the revision that was asked for, so that it is found without the hub too
+        path = Path(hf_hub_download(repository, file, revision=wanted, endpoint=_endpoint()))
+        if _commit_of(path, file) != commit:  # it moved in this moment
+            path = Path(hf_hub_download(repository, file, revision=commit, endpoint=_endpoint()))
+        for name in BESIDE:
+            beside = str(Path(file).with_name(name))
+            if beside in published:
+                hf_hub_download(repository, beside, revision=commit, endpoint=_endpoint())
+    digest = published[file]
+    if here is None and digest is not None:
+        _compare(path, digest, remote)
+    return Found(path=path, name=remote.at(commit, file), sha256=digest)
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Return what `ask` returns, asked again where the hub is busy (429), after as long as it says."""
+    from huggingface_hub import errors
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return ask()
+        except errors.HfHubHTTPError as error:
+            if error.response.status_code != 429 or attempt == ATTEMPTS - 1:
+                raise
+            said = error.response.headers.get("Retry-After", "")
+            time.sleep(min(float(said) if said.isdigit() else 2.0**attempt, LONGEST_WAIT))
+    raise AssertionError("every attempt returns or raises")
+
+
+def _cached(remote: Remote, revision: str, file: str | None = None) -> Found | None:
+    """Return what the cache holds of a revision, None where it holds no weights of it."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=str(remote.repository), repo_type="model")
+    commit = revision
+    if not COMMIT.fullmatch(revision):
+        ref = folder / "refs" / revision
+        if not ref.is_file():
+            return None
+        commit = ref.read_text(encoding="utf-8").strip()
+    snapshot = folder / "snapshots" / commit
+    names = [str(path.relative_to(snapshot)) for path in sorted(snapshot.rglob("*")) if path.is_file()]
+    if not any(name.endswith(ENDINGS) for name in names) or (file is not None and file not in names):
+        return None
+    if remote.file is not None and remote.file not in names:
+        return None
+    chosen = file or _chosen(remote, names)
+    return Found(path=snapshot / chosen, name=remote.at(commit, chosen), sha256=None)
+
+
+def _chosen(remote: Remote, names: Sequence[str]) -> str:
+    """Return which file of a repository holds the weights."""
+    if remote.file is not None:
+        if remote.file not in names:
+            raise ValueError(f"{remote.text}: there is no such file in it; it has {_some(names)}.")
+        return remote.file
+    if usual := next((name for name in USUAL if name in names), None):
+        return usual
+    weights = [name for name in names if name.endswith(ENDINGS)]
+    if any(name.endswith(".index.json") for name in names) and weights:
+        raise ValueError(f"{remote.text}: its weights are in several parts, which are not read; convert them first.")
+    if len(weights) != 1:
+        many = "several files may be its weights" if weights else "it holds no file of weights"
+        raise ValueError(f"{remote.text}: {many} ({_some(weights or names)}); name one, as hf:OWNER/MODEL/FILE.")
+    return weights[0]
+
+
+def _commit_of(path: Path, file: str) -> str:
+    return path.parents[len(Path(file).parts) - 1].name
+
+
+def _compare(path: Path, sha256: str, remote: Remote) -> None:
+    """Raise ValueError, and take the file out of the cache, where it is not what was published."""
+    found = file_sha256(path)
+    if found != sha256:
+        with suppress(OSError):
+            path.resolve().unlink()
+        with suppress(OSError):
+            path.unlink()
+        raise ValueError(
+            f"{remote.text}: what arrived is not what was published (sha256 {found[:12]}, {sha256[:12]} is stated); it "
+            "was removed. Try again; if it stays so, the publisher's file is damaged."
+        )
+
+
+def _of_address(url: str) -> Found:
+    """Return the file at an address; a download that was cut off is continued."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import http_get
+
+    name = Path(urlsplit(url).path).name
+    path = Path(constants.HF_HOME) / "addresses" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{name}.part")
+        with _explained(Remote(text=url)):
+            if constants.HF_HUB_OFFLINE:
+                raise ConnectionError("HF_HUB_OFFLINE is set")
+            with part.open("ab") as file:
+                http_get(url, file, resume_size=file.tell(), displayed_filename=name)
+        os.replace(part, path)
+    return Found(path=path, name=url, sha256=file_sha256(path))
+
+
+@contextmanager
+def _explained(remote: Remote) -> Iterator[None]:
+    """Say of what the server answers what it means and what to do."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.HfHubHTTPError as error:
+        raise ValueError(f"{remote.text}: {_meaning(remote, error)}") from error
+    except Exception as error:
+        if not _is_unreachable(error):
+            raise
+        raise ValueError(f"{remote.text}: {_what_to_bring(remote, error)}") from error
+
+
+def _meaning(remote: Remote, error: Any) -> str:
+    """Return what an answer of the hub means, and what to do."""
+    from huggingface_hub import errors
+
+    if _is_unreachable(error):
+        return _what_to_bring(remote, error)
+    if remote.repository is not None and isinstance(error, errors.GatedRepoError):
+        return (
+            f"its publisher asks for consent. Accept the terms at {remote.page}, make a token at "
+            f"{_endpoint()}/settings/tokens, and give it as HF_TOKEN."
+        )
+    if remote.repository is not None and isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"the hub has no such model, or a private one. Look for the name at {_endpoint()}/models; of a private one "
+            "give a token that may read it as HF_TOKEN."
+        )
+    if remote.repository is not None and isinstance(error, errors.RevisionNotFoundError):
+        return f"the model has no revision {remote.revision}; see {remote.page}."
+    return f"the server answered {error.response.status_code} ({_line(error)})."
+
+
+def _what_to_bring(remote: Remote, error: BaseException) -> str:
+    return (
+        f"it is not in the cache, and the server is not reached ({_line(error)}). On a machine with a route, download "
+        f"the weights and what is beside them from {remote.page}; here give --init FILE and --init-source FAMILY."
+    )
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether an exception means that nothing answers, or that nothing may be asked."""
+    from huggingface_hub import errors
+
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, errors.HfHubHTTPError):
+        return error.response is not None and error.response.status_code in (500, 502, 503, 504)
+    unreachable = {
+        "OfflineModeIsEnabled",
+        "LocalEntryNotFoundError",
+        "TransportError",
+        "NetworkError",
+        "TimeoutException",
+    }
+    return isinstance(error, ConnectionError | TimeoutError) or bool(names & unreachable)
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def _line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    rest = f", and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) + rest) or "no file"
