@@ -8,7 +8,7 @@ THIS_PYTHON := $(if $(filter-out file default undefined,$(origin PYTHON)),--this
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $$(nproc 2>/dev/null || echo 2) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench doctor clean
+.PHONY: help setup demo test test-fast check format bench gpu wheels doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,12 @@ bench: setup ## speed and memory against timm, transformers, detectron2, mmseg a
 	@for name in weights_loading vit mae_step pretraining_steps vitdet vitdet_step upernet slide_inference attention plan_memory; do $(RUN) -W ignore perf/$$name.py || exit 1; done
 	@if [ -n "$(PHOTOS)" ]; then $(RUN) -W ignore perf/image_loader.py "$(PHOTOS)"; \
 		else echo "The loader of images is left out: make bench PHOTOS=FOLDER measures it on the photographs of a folder."; fi
+
+gpu: setup ## what a GPU does, in MINUTES=10: checks, and speed beside the peers, as a table (docs/gpu.md); short without one
+	@$(RUN) -m tools.gpu_kit --minutes $(or $(MINUTES),10) --out $(or $(OUT),runs/gpu)
+
+wheels: setup ## wheels/: what a GPU machine without internet lacks (docs/gpu.md)
+	@$(RUN) -W ignore -m bootstrap.wheels
 
 doctor: ## versions, devices, what is missing and how to mend it
 	@command -v "$(PYTHON)" >/dev/null || { \
