@@ -44,7 +44,7 @@ bench: setup ## speed and memory against timm, transformers, detectron2, mmseg a
 		else echo "The loader of images is left out: make bench PHOTOS=FOLDER measures it on the photographs of a folder."; fi
 
 gpu: setup ## what a GPU does, in MINUTES=10: checks, and speed beside the peers, as a table (docs/gpu.md); short without one
-	@$(RUN) -m tools.gpu_kit --minutes $(or $(MINUTES),10) --out $(or $(OUT),runs/gpu)
+	@$(RUN) tools/gpu_kit.py --minutes $(or $(MINUTES),10) --out $(or $(OUT),runs/gpu)
 
 wheels: setup ## wheels/: what a GPU machine without internet lacks (docs/gpu.md)
 	@$(RUN) -W ignore -m bootstrap.wheels

@@ -2,7 +2,8 @@
 
 A variant is one program doing one step of work; its peer does the same work by another library. Switches are what a
 user may turn on in either: `fp32` (PyTorch's default), `onednn` (float32 matmuls through oneDNN), `bf16` (autocast as
-well); an optimiser is fused in the latter two. A run ends in an error where a program's number is not the peer's.
+well); an optimiser is fused in the latter two. On a GPU `tf32` stands for `onednn`, and an optimiser is always fused
+(perf/gpu measures there, with the same programs). A run ends in an error where a program's number is not the peer's.
 
 Peak memory is the peak resident set of a fresh process that builds one program and takes one step, less what it had
 after its imports: PyTorch counts allocations on GPUs alone.
@@ -14,15 +15,20 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
-Switches = Literal["fp32", "onednn", "bf16"]
+CPU = torch.device("cpu")
+Switches = Literal["fp32", "onednn", "tf32", "bf16"]
 SETTINGS: tuple[Switches, ...] = ("fp32", "onednn", "bf16")
-TOLERANCE: dict[Switches, float] = {"fp32": 1e-4, "onednn": 1e-4, "bf16": 2e-2}  # relative; bfloat16 has 8 bits
+# relative; bfloat16 has 8 bits, TF32 11
+TOLERANCE: dict[Switches, float] = {"fp32": 1e-4, "onednn": 1e-4, "tf32": 5e-3, "bf16": 2e-2}
+MATMULS: dict[Switches, str] = {"fp32": "highest", "onednn": "medium", "tf32": "high", "bf16": "medium"}
 Step = Callable[[Switches], float]
 
 
@@ -41,6 +47,35 @@ class Variant:
     @property
     def title(self) -> str:
         return f"{self.name}, {self.switches}"
+
+
+@contextmanager
+def switched(switches: Switches, device: torch.device = CPU) -> Iterator[None]:
+    """Have matmuls and autocast as the switches say."""
+    torch.set_float32_matmul_precision(MATMULS[switches])
+    with torch.autocast(device.type, torch.bfloat16, enabled=switches == "bf16"):
+        yield
+
+
+def training_step(model: nn.Module, loss_of: Callable[[], Tensor], *, lr: float = 1e-6) -> Step:
+    """Return forward pass, backward pass and AdamW, whose number is the loss."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
+
+    def step(switches: Switches) -> float:
+        fuse(optimizer, switches)
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return step
+
+
+def fuse(optimizer: torch.optim.Optimizer, switches: Switches) -> None:
+    """Have AdamW fused, as our training loop has it, but for PyTorch's default on a CPU."""
+    on_gpu = optimizer.param_groups[0]["params"][0].is_cuda
+    optimizer.param_groups[0]["fused"] = on_gpu or switches != "fp32"
 
 
 def variants(name: str, build: Callable[[], Step], *, peer: bool) -> list[Variant]:
@@ -112,8 +147,7 @@ def _built(programs: Sequence[Variant]) -> list[Step]:
 
 
 def _timed(program: Variant, step: Step) -> tuple[float, float]:
-    torch.set_float32_matmul_precision("highest" if program.switches == "fp32" else "medium")
-    with torch.autocast("cpu", torch.bfloat16, enabled=program.switches == "bf16"):
+    with switched(program.switches):
         start = time.perf_counter()
         value = step(program.switches)
         return time.perf_counter() - start, value
@@ -156,7 +190,7 @@ def _peak_mib() -> float:
 def _matmul_rate(switches: Switches) -> float:
     """Return GFLOP/s of a matmul of ViT-B's MLP, what the best of programs could reach."""
     kind = torch.bfloat16 if switches == "bf16" else torch.float32
-    torch.set_float32_matmul_precision("highest" if switches == "fp32" else "medium")
+    torch.set_float32_matmul_precision(MATMULS[switches])
     x, weight = torch.randn(1576, 768).to(kind), torch.randn(3072, 768).to(kind)
     seconds = []
     for _ in range(12):

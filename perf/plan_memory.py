@@ -141,23 +141,33 @@ CASES = {
 def measured(case: Case) -> int:
     """Return the bytes that real steps added to this process at their peak."""
     before = _resident("VmRSS")
-    planned = case.build()
+    take_steps(case, case.images, torch.device("cpu"))
+    return _resident("VmHWM") - before
+
+
+def take_steps(case: Case, images: int, device: torch.device) -> None:
+    """Build the model and take two steps; the first makes the moments."""
+    with device:  # images and labels of the plans are made where the model is
+        planned = case.build()
     if planned.run.activation_checkpointing:
         for module in planned.model.modules():
             if hasattr(module, "activation_checkpointing"):
                 module.activation_checkpointing = True  # type: ignore[assignment]
-    planned.model.train()
+    planned.model.to(device).train()
     trained = [parameter for parameter in planned.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
     average = [parameter.detach().clone() for parameter in trained] if planned.run.ema_decay is not None else []
-    for _ in range(2):  # the first makes the moments
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=case.precision != "32-true"):
-            loss = case.real(planned, case.images) if case.real else planned.loss(case.images)
+    for _ in range(2):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=case.precision != "32-true"):
+            if case.real:
+                loss = case.real(planned, images)
+            else:
+                with device:
+                    loss = planned.loss(images)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     del average
-    return _resident("VmHWM") - before
 
 
 def _resident(name: str) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import torch
-from harness import SETTINGS, Step, Switches, Variant, run
+from harness import SETTINGS, Step, Switches, Variant, fuse, run
 from torch import Tensor, nn
 
 from pretraining.moco_v3.model import MoCoV3
@@ -89,7 +89,7 @@ def step_of(model: nn.Module, loss_of: Callable[[], Tensor], after: Callable[[],
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
 
     def step(switches: Switches) -> float:
-        optimizer.param_groups[0]["fused"] = switches != "fp32"  # as our training loop has it
+        fuse(optimizer, switches)
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of()
         if not torch.isfinite(loss):

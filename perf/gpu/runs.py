@@ -1,0 +1,89 @@
+"""Rows that start programs of the project: its tests, its tools on embedded scenes, a study."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from perf.gpu.row import Ask, NotRun
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDY = """\
+name: kit
+seeds: [0]
+scenes:
+  scenes: {{seed: 0, classify_train: 24, classify_val: 24, classify_test: 12, dense_train: 8, dense_val: 4,
+            dense_test: 1}}
+compare: {{claim: mae, against: random}}
+arms:
+  random: random
+  mae: {{pretrain: {{recipe: tiny, data: scenes/imagenet, steps: 2, batch_size: 8, warmup: 1, device: {device}}}}}
+tasks:
+  classification:
+    {{tool: train_cls, recipe: tiny, data: scenes/imagenet, steps: 2, batch_size: 8, warmup: 1, device: {device}}}
+"""
+
+
+def tests(ask: Ask) -> None:
+    """Say what `pytest -m gpu` says, of the files that have such tests: others may need what is not installed here."""
+    if importlib.util.find_spec("pytest") is None:
+        raise NotRun("pytest missing")
+    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
+    several = ["--numprocesses", "4", "--dist", "loadfile"] if importlib.util.find_spec("xdist") else []
+    words = ["-m", "pytest", "-m", "gpu", "-q", "--durations", "5", *several, *map(str, files)]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr)
+    summary = next((line for line in reversed(done.stdout.splitlines()) if re.search(r"\d+ (passed|failed)", line)), "")
+    for line in done.stdout.splitlines():
+        if line.startswith(("FAILED", "ERROR", "SKIPPED")):
+            ask.say(line.split()[0].lower(), line.partition(" ")[2][:300])
+    if not summary:
+        raise NotRun(f"pytest ended with code {done.returncode} and no summary; rows/tests.txt has its output")
+    counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", summary)}
+    ask.say("pytest -m gpu", summary.strip(" ="), **counts)
+
+
+def loader(ask: Ask) -> None:
+    """Say images/s and the share of waiting of pre-training runs, from their records."""
+    from engine.records.record import read_record
+
+    side, images = (64, 64) if ask.small else (256, 2048)
+    data = ask.folder / "scenes"
+    counts = ["--classify-train", f"{images}", "--classify-val", "24", "--classify-test", "12"]
+    few = ["--dense-train", "1", "--dense-val", "1", "--dense-test", "1"]
+    _tool("make_scenes", ["--out", str(data), "--image-size", f"{side}", f"{side}", *counts, *few])
+    recipe, steps = ("tiny", ["--steps", "3", "--batch-size", "8"]) if ask.small else ("mae_base", ["--steps", "30"])
+    if not ask.small:
+        steps += ["--batch-size", "256", "--accumulate", "1", "--base-lr", "1e-4"]
+    for workers in (2,) if ask.small else (0, 4, 8, 16):
+        out = ask.folder / f"workers{workers}"
+        flags = ["--data", str(data / "imagenet"), "--out", str(out), "--workers", str(workers), "--warmup", "1"]
+        _tool("pretrain", [recipe, *flags, *steps, "--device", ask.device])
+        cost = read_record(out).cost
+        rate, waited = cost.images_per_second or 0.0, cost.data_wait_share or 0.0
+        told = f"{rate:,.0f} images/s, {waited:.0%} of the time waiting for data"
+        ask.say(
+            f"pretrain {recipe}, {workers} workers, {os.cpu_count()} cores", told, images_per_second=rate, waited=waited
+        )
+
+
+def study(ask: Ask) -> None:
+    """Say whether a study of two arms came to its end, its runs forked from a process that imports all."""
+    file = ask.folder / "study.yaml"
+    file.write_text(STUDY.format(device=ask.device), encoding="utf-8")
+    out = ask.folder / "study"
+    said = _tool("run_benchmark", [str(file), "--out", str(out)])
+    ask.say("a study of two arms, runs forked", said.strip().splitlines()[-1])
+
+
+def _tool(name: str, flags: list[str]) -> str:
+    """Return what a tool prints. Raises RuntimeError with its last line where it fails."""
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tools" / f"{name}.py"), *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr)
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise RuntimeError(f"tools/{name}.py ended with code {done.returncode}: {last}")
+    return done.stdout
