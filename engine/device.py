@@ -44,10 +44,19 @@ def make_fabric(precision: Precision, *, device: str = "auto", strategy: Literal
         precision=computed,
     )
     fabric.launch()
-    if fabric.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
-        # with AMX this would mean bfloat16 products
-        torch.set_float32_matmul_precision("medium")
+    _choose_products(fabric.device)
     return fabric
+
+
+def _choose_products(device: torch.device) -> None:
+    """Have float32 matmuls by oneDNN on a CPU, and in float32 on a GPU, where oneDNN's setting means TF32.
+
+    So a run on a GPU does not depend on whether its process has had one on the CPU.
+    """
+    if device.type != "cpu":
+        torch.set_float32_matmul_precision("highest")
+    elif not torch.cpu._is_amx_tile_supported():  # with AMX it would mean bfloat16 products
+        torch.set_float32_matmul_precision("medium")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
+import pytest
 import torch
 from matplotlib.figure import Figure
 
@@ -22,18 +23,42 @@ from engine.training.seeding import derive, seed_all
 from mae_transfer.tasks import TASKS
 from scenes.layouts import ScenesIndex
 from tests.pretend_cuda import pretended, pretended_fabric
+from tests.same_draws import SameDraws
 from tests.smaller import small_vit
 
 Where = Literal["cpu", "cuda", "pretended"]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Have devices comparable: the same random numbers, and convolutions in float32, which cuDNN does in TF32 else."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with SameDraws():
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def need(where: str) -> None:
+    """Skip the test where it is for a GPU and there is none.
+
+    Called when the test runs, since a process that has asked cannot fork others that use it.
+    """
+    if where == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU, or not asked for by `pytest -m gpu`")
 
 
 @contextmanager
 def device(where: Where) -> Iterator[None]:
     """Have runs take the device that is not there, where that is asked for."""
-    if where != "pretended":
-        yield
-        return
     with ExitStack() as held:
+        held.enter_context(exact())
+        if where != "pretended":
+            yield
+            return
         held.enter_context(pretended())
         for module in ("engine.training.loop", "classification.probe.run"):
             held.enter_context(patch(f"{module}.make_fabric", lambda *_, **__: pretended_fabric()))

@@ -1,8 +1,10 @@
 """What is checked beside speed: memory against the plan, kernels of attention, repeated steps, groups of one."""
 
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -35,9 +37,8 @@ PLANNED = {  # of perf/plan_memory.py, and images that a GPU takes
 
 def planner(ask: Ask) -> None:
     """Say the planner's memory against what PyTorch allocated for two real steps."""
-    import plan_memory
-
     from engine.memory.plan import footprint
+    from perf import plan_memory
 
     torch.set_float32_matmul_precision("highest")
     for name, images in PLANNED.items():
@@ -192,15 +193,24 @@ def _seconds_of(step: Step, steps: int, device: str) -> float:
     return statistics.median(times[1:] or times)
 
 
-def fabric_of_one(strategy: str, *, device: str, precision: str = "32-true") -> Fabric:
-    """Return a launched Fabric of one process, which shares by `plain`, `ddp` or `fsdp` all the same.
+@contextmanager
+def group_of_one(strategy: str, *, device: str, precision: str = "32-true") -> Iterator[Fabric]:
+    """Give a launched Fabric of one process, which shares by `plain`, `ddp` or `fsdp` all the same.
 
-    Its group talks by NCCL on a GPU, by gloo on a CPU.
+    Its group talks by NCCL on a GPU, by gloo on a CPU. It is gone afterwards, with what the launch wrote to the
+    environment.
     """
+    before = dict(os.environ)
     chosen = "auto" if strategy == "plain" else _strategy(strategy, 1)  # type: ignore[arg-type]
     fabric = Fabric(accelerator=device, devices=1, strategy=chosen, precision=precision)  # type: ignore[arg-type]
-    fabric.launch()
-    return fabric
+    try:
+        fabric.launch()
+        yield fabric
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def processes(ask: Ask) -> None:
@@ -213,15 +223,15 @@ def processes(ask: Ask) -> None:
     steps = 3 if ask.small else 15
     losses = {}
     for strategy in ("plain", "ddp", "fsdp"):
-        fabric = fabric_of_one(strategy, device=ask.device, precision="32-true" if ask.small else "bf16-mixed")
-        losses[strategy], seconds = loss_and_time(fabric, a, images, steps)
-        backend = torch.distributed.get_backend() if torch.distributed.is_initialized() else "no group"
+        precision = "32-true" if ask.small else "bf16-mixed"
+        with group_of_one(strategy, device=ask.device, precision=precision) as fabric:
+            losses[strategy], seconds = loss_and_time(fabric, a, images, steps)
+            backend = torch.distributed.get_backend() if torch.distributed.is_initialized() else "no group"
         apart = abs(losses[strategy] - losses["plain"]) / losses["plain"]
         told = (
             f"loss {losses[strategy]:.6g} after {steps} steps, {apart:.1e} from plain; {1e3 * seconds:,.1f} ms a step"
         )
         ask.say(f"{strategy}, {backend}", told, loss=losses[strategy], ms=1e3 * seconds)
-    torch.distributed.destroy_process_group()
 
 
 def loss_and_time(fabric: Fabric, a: Any, images: int, steps: int) -> tuple[float, float]:

@@ -95,11 +95,11 @@ def run_row(row: Row, out: Path, *, device: str, limit: float) -> Result:
     shutil.rmtree(out / "rows" / row.name, ignore_errors=True)
     log = out / "rows" / f"{row.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    paths = [str(ROOT), str(ROOT / "perf"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "KIT_SECONDS": f"{limit:.0f}"}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, "-W", "ignore", "-m", "perf.gpu.table", row.name, device, str(out)]
+    command = [sys.executable, "-W", "ignore", "-m", "perf.gpu.table", row.name, row.run, device, str(out)]
     start = time.monotonic()
     code: int | None = None
     with log.open("w", encoding="utf-8") as file:

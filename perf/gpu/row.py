@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-DEVICES = ("cuda", "cpu")
-
 
 class NotRun(Exception):
     """A row cannot run here; the message says why."""
@@ -21,7 +19,7 @@ class Row:
     what: str
     """It measures or checks."""
     run: str
-    """Its function, `module:function` of perf/gpu, imported in its process alone."""
+    """Its function, `module:function`, imported in its process alone."""
     share: int
     """Of the minutes, against the shares of the others."""
     small: bool = True

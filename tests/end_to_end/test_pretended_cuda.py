@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from detection.config import TestConfig
 from engine.records.record import RunRecord
 from engine.spec import TaskSpec
 from mae_transfer.tasks import TASKS
 from scenes.layouts import ScenesIndex
-from tests.on_device import Where, probed, trained
+from tests.on_device import Where, need, probed, trained
 from tests.smaller import distinct, smaller
 
 RECIPES = distinct(TASKS)
@@ -41,13 +40,6 @@ CASES = {name: (spec, recipe, None) for name, (spec, recipe) in RECIPES.items()}
 # PyTorch's own kernels of attention stand in for those of the CPU: sums in another order, through two steps of AdamW,
 # whose first ones divide small gradients by themselves
 CLOSE = {"rel": 1e-3, "abs": 1e-4}
-
-
-@pytest.fixture
-def gpu() -> None:
-    """Skip where there is no GPU: when the test runs, since a process that has asked cannot fork others that use it."""
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU, or not asked for by `pytest -m gpu`")
 
 
 def config_of(name: str, folder: Path) -> tuple[TaskSpec, Any]:
@@ -81,10 +73,12 @@ def test_probes(few_scenes: ScenesIndex, tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CASES)
-def test_a_recipe_on_a_gpu(gpu: None, name: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+def test_a_recipe_on_a_gpu(name: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    need("cuda")
     compared(name, few_scenes, tmp_path, other="cuda")
 
 
 @pytest.mark.gpu
-def test_probes_on_a_gpu(gpu: None, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+def test_probes_on_a_gpu(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    need("cuda")
     probes_compared(few_scenes, tmp_path, other="cuda")

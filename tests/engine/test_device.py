@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.config import NOT_IDENTITY, Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.device import auto_precision, determined, device_named, make_fabric
+from engine.device import _choose_products, auto_precision, determined, device_named, make_fabric
 from engine.records.record import read_record
 from engine.training.loop import fit
 from scenes.layouts import ScenesIndex
@@ -57,6 +57,16 @@ def test_the_cpu_is_taken_on_a_machine_with_gpus(two_gpus: None) -> None:
     assert fabric._precision.precision == auto_precision(on_gpu=False)
     with pytest.raises(ValueError, match="16-mixed needs a GPU"):
         make_fabric("16-mixed", device="cpu")
+
+
+def test_a_gpu_multiplies_in_float32_after_a_run_on_the_cpu() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        make_fabric("32-true", device="cpu")
+        _choose_products(torch.device("cuda", 0))
+        assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_every_tool_has_the_switch(

@@ -17,6 +17,7 @@ from engine.training.sharding import blocks
 from pretraining.mae.config import MAEConfig
 from pretraining.mae.task import autoencoder
 from scenes.layouts import ScenesIndex
+from tests.on_device import DEVICES, need
 from tools import evaluate, pretrain
 
 CPU = torch.device("cpu")
@@ -26,9 +27,11 @@ MAE = MAEConfig(backbone=TINY, run=RUN, decoder_dim=12, decoder_depth=3, decoder
 
 
 @pytest.mark.slow
-def test_a_compiled_run_trains_as_one_that_is_not(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_compiled_run_trains_as_one_that_is_not(device: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    need(device)
     data = str(few_scenes.root / "imagenet")
-    flags = ["tiny", "--data", data, "--steps", "2", "--batch-size", "4", "--precision", "32-true"]
+    flags = ["tiny", "--data", data, "--steps", "2", "--batch-size", "4", "--precision", "32-true", "--device", device]
     assert pretrain.main([*flags, "--out", str(tmp_path / "eager")]) == 0
     assert pretrain.main([*flags, "--compile", "--out", str(tmp_path / "compiled")]) == 0
     records = [read_record(tmp_path / name) for name in ("eager", "compiled")]
