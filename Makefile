@@ -39,7 +39,7 @@ format: setup ## format the code and mend what the linter can
 	@$(RUN) -m ruff check --fix .
 
 bench: setup ## speed and memory against timm, transformers, detectron2, mmseg and torch.load (about an hour on two cores)
-	@for name in weights_loading vit mae_step pretraining_steps vitdet vitdet_step upernet slide_inference attention plan_memory; do $(RUN) -W ignore perf/$$name.py || exit 1; done
+	@for name in weights_loading vit classification_step mae_step pretraining_steps vitdet vitdet_step upernet slide_inference attention plan_memory; do $(RUN) -W ignore perf/$$name.py || exit 1; done
 	@if [ -n "$(PHOTOS)" ]; then $(RUN) -W ignore perf/image_loader.py "$(PHOTOS)"; \
 		else echo "The loader of images is left out: make bench PHOTOS=FOLDER measures it on the photographs of a folder."; fi
 
@@ -55,4 +55,4 @@ doctor: ## versions, devices, what is missing and how to mend it
 	@"$(PYTHON)" -m bootstrap doctor
 
 clean: ## remove .venv, caches and builds; runs and data stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist wheels *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -21,6 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep tests to the CPU on a machine with GPUs, but where those marked `gpu` are asked for (`-m gpu`)."""
     if (config.option.markexpr or "") != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:  # as --deterministic sets it; cuBLAS reads it once
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,6 +9,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from engine.memory.plan import FUSED
 from perf.gpu.row import Ask, NotRun
 
 MIB = 2**20
+OURS = "ours"
 KIND: dict[Switches, str] = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16"}
 Build = Callable[[], Step]
 
@@ -38,24 +40,25 @@ class Measured:
     """Bytes; None on a CPU."""
     value: float
     """Loss of the first step."""
-    flops: int
-    """Of a step: two for a multiply-add."""
 
 
-def interleaved(builds: dict[str, Build], switches: Switches, ask: Ask) -> list[Measured]:
-    """Return the programs' times, a step of each in turn, after five (small: none) that warm up."""
+def interleaved(builds: dict[str, Build], switches: Switches, ask: Ask) -> tuple[list[Measured], int]:
+    """Return the programs' times, a step of each in turn, after five (small: none) that warm up.
+
+    With them come the operations of a step of the program called `ours`, two for a multiply-add.
+    """
     device = torch.device(ask.device)
     warm_up, rounds = (0, 1) if ask.small else (5, 20)
     steps: dict[str, Step] = {}
     peaks: dict[str, int | None] = {}
-    values, flops = dict[str, float](), dict[str, int]()
+    values: dict[str, float] = {}
+    work = FlopCounterMode(display=False, custom_mapping=FUSED)
     with switched(switches, device):
         for name, build in builds.items():
             before = _start_peak(device)
             steps[name] = build()
-            with FlopCounterMode(display=False, custom_mapping=FUSED) as work:
+            with work if name == OURS else nullcontext():
                 values[name] = steps[name](switches)
-            flops[name] = work.get_total_flops()
             peaks[name] = None
             if before is not None:
                 steps[name](switches)  # beside the moments, which the first step makes
@@ -69,8 +72,11 @@ def interleaved(builds: dict[str, Build], switches: Switches, ask: Ask) -> list[
                 _wait(device)
                 if number >= warm_up:
                     times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(series) for name, series in times.items()}
-    return [Measured(name=n, seconds=medians[n], peak=peaks[n], value=values[n], flops=flops[n]) for n in builds]
+    found = [
+        Measured(name=name, seconds=statistics.median(times[name]), peak=peaks[name], value=values[name])
+        for name in builds
+    ]
+    return found, work.get_total_flops()
 
 
 def beside(ask: Ask, ours: Callable[[int], Build], theirs: Callable[[int], Build], *, peer: str, images: int) -> None:
@@ -78,7 +84,7 @@ def beside(ask: Ask, ours: Callable[[int], Build], theirs: Callable[[int], Build
     for switches in ("fp32",) if ask.small else ("bf16", "tf32", "fp32"):
         while True:
             try:
-                found = interleaved({peer: theirs(images), "ours": ours(images)}, switches, ask)
+                found, flops = interleaved({peer: theirs(images), OURS: ours(images)}, switches, ask)
                 break
             except torch.OutOfMemoryError:
                 if images == 1:
@@ -87,7 +93,7 @@ def beside(ask: Ask, ours: Callable[[int], Build], theirs: Callable[[int], Build
                 images //= 2
         _compare(ask, found, switches)
         for one in found:
-            say_step(ask, one, switches, images=images, flops=found[-1].flops, beside=found[0].seconds)
+            say_step(ask, one, switches, images=images, flops=flops, beside=found[0].seconds)
 
 
 def say_step(
@@ -104,7 +110,7 @@ def say_step(
     for name, of in (("tflops", "the measured rate"), ("nominal", "the nominal rate")):
         if name in rate:
             told.append(f"MFU {tflops / rate[name]:.0%} of {of}")
-    if beside is not None and one.name == "ours":
+    if beside is not None and one.name == OURS:
         told.append(f"{beside / one.seconds:.2f}x the peer")
         numbers["ratio"] = beside / one.seconds
     ask.say(f"{one.name}, {switches}, {images} images", ", ".join(told), **numbers)
@@ -210,10 +216,10 @@ def compiled(ask: Ask) -> None:
     with switched("bf16", at):
         build()("bf16")
     ask.say("compilation and first step", f"{time.perf_counter() - start:.1f} s")
-    eager, fast = interleaved({"eager": partial(alone, a, images, at), "compiled": build}, "bf16", ask)
+    (eager, fast), flops = interleaved({OURS: partial(alone, a, images, at), "compiled": build}, "bf16", ask)
     _compare(ask, [eager, fast], "bf16")
     for one in (eager, fast):
-        say_step(ask, one, "bf16", images=images, flops=eager.flops)
+        say_step(ask, one, "bf16", images=images, flops=flops)
     ask.say("gain", f"{eager.seconds / fast.seconds:.2f}x", ratio=eager.seconds / fast.seconds)
 
 
@@ -224,11 +230,11 @@ def batches(ask: Ask) -> None:
     for images in (2, 4) if ask.small else (16, 32, 64, 128, 256, 512, 1024):
         build = partial(alone, a, images, torch.device(ask.device))
         try:
-            (one,) = interleaved({"ours": build}, switches, ask)
+            (one,), flops = interleaved({OURS: build}, switches, ask)
         except torch.OutOfMemoryError:
             ask.say(f"ours, {switches}, {images} images", "out of memory")
             return
-        say_step(ask, one, switches, images=images, flops=one.flops)
+        say_step(ask, one, switches, images=images, flops=flops)
 
 
 def profile(ask: Ask) -> None:

@@ -14,7 +14,7 @@ from tools.run_benchmark import TOOLS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("studies/*/*.md")])
-MADE = {"runs", "data", "pictures", "build", "dist"}  # by those who use the project
+MADE = {"runs", "data", "pictures", "build", "dist", "wheels"}  # by those who use the project
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - MADE
 COMMAND = re.compile(r"python tools/(\w+)\.py((?: [^\n#`|]*(?:\\\n[^\n#`|]*)*)?)")
 FLAG = re.compile(r"(?<!\S)--([a-z][a-z0-9-]*)")

@@ -10,6 +10,7 @@ import pytest
 from perf.gpu import kit
 from perf.gpu.machine import sheet_of
 from perf.gpu.row import Row
+from perf.gpu.runs import gpu_tests
 from perf.gpu.table import ROWS
 from tools import gpu_kit
 
@@ -82,6 +83,24 @@ def test_a_gpu_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "device cuda: no CUDA device; `--device cpu` runs the small form" in capsys.readouterr().err
     assert gpu_kit.main(["--out", str(tmp_path / "out"), "--minutes", "0"]) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_files_with_tests_for_a_gpu() -> None:
+    found = {path.name for path in gpu_tests(kit.ROOT / "tests")}
+    assert found >= {
+        "test_pretended_cuda.py",
+        "test_numbers.py",
+        "test_runs.py",
+        "test_kernels.py",
+        "test_block_modes.py",
+    }
+    assert len(found) < 12
+
+
+def test_the_document_has_every_row() -> None:
+    text = (kit.ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+    named = [line.split("|")[1].strip() for line in text.splitlines() if line.count("|") == 5]
+    assert named[:1] + named[2:] == ["row", *(row.name for row in ROWS)]
 
 
 @pytest.mark.parametrize(
