@@ -54,72 +54,100 @@ def device_of(wanted: str) -> tuple[str, str]:
     return "cpu", why
 
 
-def carry_out(out: Path, *, minutes: float, device: str, rows: Sequence[Row] = ROWS) -> int:
+def carry_out(out: Path, *, minutes: float, device: str, rows: Sequence[Row] = ROWS, at_once: int | None = None) -> int:
     """Run the rows that are missing in `out` and return the exit code: 0 all ran, 1 not all, 130 interrupted.
 
-    Without a GPU the rows that need one do not count. Raises ValueError where `out` holds the rows of another device.
+    One after the other, in the small form two at once, as nothing is learned from its times. Without a GPU the rows
+    that need one do not count. Raises ValueError where `out` holds the rows of another device.
     """
     device, why = device_of(device)
+    at_once = at_once or (2 if device == "cpu" else 1)
     results = _kept(out, device)
     left = [row for row in rows if row.name not in results]
     if results:
         print(f"{out}: {len(results)} rows are kept, {len(left)} are run.")
     end = time.monotonic() + 60 * minutes
     before = signal.signal(signal.SIGTERM, _interrupt)
+    running: list[Running] = []
     try:
-        for number, row in enumerate(left):
-            able = [later.share for later in left[number:] if device == "cuda" or later.small]
-            limit = row.share / max(row.share, sum(able)) * (end - time.monotonic())
-            if device == "cpu" and not row.small:
-                result = Result(name=row.name, complete=False, reason=f"not run: {why}", seconds=0.0)
-            elif limit < 1:
-                result = Result(name=row.name, complete=False, reason="not run: the minutes are over", seconds=0.0)
-            else:
-                result = run_row(row, out, device=device, limit=limit)
-            results[row.name] = result
-            _write(out, device, rows, results)
-            print(f"{row.name:<16}{result.seconds:6.1f} s  {result.reason or f'{len(result.lines)} lines'}", flush=True)
+        while left or running:
+            ended = [one.result() for one in running if one.ended()]
+            running = [one for one in running if one.row.name not in {result.name for result in ended}]
+            if left and len(running) < at_once:
+                able = [row.share for row in left if device == "cuda" or row.small]
+                row = left.pop(0)
+                limit = row.share / max(row.share, sum(able)) * (end - time.monotonic())
+                if device == "cpu" and not row.small:
+                    ended.append(Result(name=row.name, complete=False, reason=f"not run: {why}", seconds=0.0))
+                elif limit < 1:
+                    reason = "not run: the minutes are over"
+                    ended.append(Result(name=row.name, complete=False, reason=reason, seconds=0.0))
+                else:
+                    running.append(Running(row, out, device=device, limit=limit))
+            for result in ended:
+                results[result.name] = result
+                _write(out, device, rows, results)
+                told = result.reason or f"{len(result.lines)} lines"
+                print(f"{result.name:<16}{result.seconds:6.1f} s  {told}", flush=True)
+            time.sleep(0 if ended else 0.05)
     except KeyboardInterrupt:
         print(f"\nInterrupted; {out}/{NAME}.md has what there is. The same command goes on.", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
+        for one in running:
+            one.kill()
         _write(out, device, rows, results)
     needed = [row for row in rows if device == "cuda" or row.small]
     return 0 if all(results[row.name].complete for row in needed) else 1
 
 
-def run_row(row: Row, out: Path, *, device: str, limit: float) -> Result:
-    """Carry out a row in a process of its own, which is killed with its children after `limit` seconds."""
-    said_by(out, row.name).unlink(missing_ok=True)
-    shutil.rmtree(out / "rows" / row.name, ignore_errors=True)
-    log = out / "rows" / f"{row.name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    if device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, "-W", "ignore", "-m", "perf.gpu.table", row.name, row.run, device, str(out)]
-    start = time.monotonic()
-    code: int | None = None
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
+class Running:
+    """A row at work in a process of its own."""
+
+    def __init__(self, row: Row, out: Path, *, device: str, limit: float) -> None:
+        """Start it; it has `limit` seconds."""
+        self.row, self.limit, self.said = row, limit, said_by(out, row.name)
+        self.said.unlink(missing_ok=True)
+        shutil.rmtree(out / "rows" / row.name, ignore_errors=True)
+        self.said.parent.mkdir(parents=True, exist_ok=True)
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        if device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        command = [sys.executable, "-W", "ignore", "-m", "perf.gpu.table", row.name, row.run, device, str(out)]
+        self.start = time.monotonic()
+        with (out / "rows" / f"{row.name}.txt").open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def ended(self) -> bool:
+        """Return whether it came to an end, or to its limit."""
+        return self.process.poll() is not None or time.monotonic() - self.start > self.limit
+
+    def result(self) -> Result:
+        """Return what it said, and why it did not come to its end; what it has started is killed."""
+        code = self.process.poll()
+        self.kill()
+        lines = read_lines(self.said)
+        found = [line for line in lines if "what" in line]
+        complete = any("complete" in line for line in lines)
+        reasons = [line["reason"] for line in lines if "reason" in line]
+        reason = ""
+        if not complete:
+            died = f"time limit of {self.limit:.0f} s" if code is None else f"its process ended with code {code}"
+            reason = f"{'not finished' if found else 'not run'}: {(reasons or [died])[0]}"
+        seconds = time.monotonic() - self.start
+        return Result(name=self.row.name, complete=complete, reason=reason, seconds=seconds, lines=found)
+
+    def kill(self) -> None:
+        """End its process and all that it has started, with a moment to end it themselves."""
+        for number, seconds in ((signal.SIGTERM, 3.0), (signal.SIGKILL, None)):
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
             with suppress(subprocess.TimeoutExpired):
-                code = process.wait(limit)
-        finally:
-            _kill(process)
-    lines = read_lines(said_by(out, row.name))
-    found = [line for line in lines if "what" in line]
-    complete = any("complete" in line for line in lines)
-    reasons = [line["reason"] for line in lines if "reason" in line]
-    reason = ""
-    if not complete:
-        died = f"time limit of {limit:.0f} s" if code is None else f"its process ended with code {code}"
-        reason = f"{'not finished' if found else 'not run'}: {(reasons or [died])[0]}"
-    return Result(name=row.name, complete=complete, reason=reason, seconds=time.monotonic() - start, lines=found)
+                self.process.wait(seconds)
 
 
 def as_table(rows: Sequence[Row], results: dict[str, Result], *, device: str) -> str:
@@ -160,15 +188,6 @@ def _write(out: Path, device: str, rows: Sequence[Row], results: dict[str, Resul
         temporary = out / f".{NAME}.{suffix}"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(out / f"{NAME}.{suffix}")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a row's process and all that it has started, with a moment to end it themselves."""
-    for number, seconds in ((signal.SIGTERM, 3.0), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
 
 
 def _interrupt(*_: object) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from perf.gpu.row import Ask, NotRun
@@ -34,16 +35,32 @@ def tests(ask: Ask) -> None:
     files = gpu_tests(ROOT / "tests")
     several = ["--numprocesses", "4", "--dist", "loadfile"] if importlib.util.find_spec("xdist") else []
     words = ["-m", "pytest", "-m", "gpu", "-q", "--durations", "5", *several, *map(str, files)]
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    print(done.stdout, done.stderr)
-    summary = next((line for line in reversed(done.stdout.splitlines()) if re.search(r"\d+ (passed|failed)", line)), "")
-    for line in done.stdout.splitlines():
+    lines = []
+    with subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:  # as they come: what there is when the time is over
+            print(line, end="", flush=True)
+            lines.append(line.strip())
+    for line in lines:
         if line.startswith(("FAILED", "ERROR", "SKIPPED")):
             ask.say(line.split()[0].lower(), line.partition(" ")[2][:300])
-    if not summary:
-        raise NotRun(f"pytest ended with code {done.returncode} and no summary; rows/tests.txt has its output")
-    counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", summary)}
-    ask.say("pytest -m gpu", summary.strip(" ="), **counts)
+    summary, counts = counted(lines)
+    if not counts:
+        raise NotRun(f"pytest ended with code {process.returncode} and no summary; rows/tests.txt has its output")
+    ask.say("pytest -m gpu", summary, **counts)
+    if process.returncode != 0:
+        raise RuntimeError(f"pytest ended with code {process.returncode}")
+
+
+def counted(lines: Sequence[str]) -> tuple[str, dict[str, int]]:
+    """Return pytest's last line and its numbers by what they are of; both empty where it has none."""
+    for line in reversed(lines):
+        counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", line)}
+        if counts and " in " in line:
+            return line.strip(" ="), counts
+    return "", {}
 
 
 def gpu_tests(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import pytest
 from perf.gpu import kit
 from perf.gpu.machine import sheet_of
 from perf.gpu.row import Row
-from perf.gpu.runs import gpu_tests
+from perf.gpu.runs import counted, gpu_tests
 from perf.gpu.table import ROWS
 from tools import gpu_kit
 
@@ -64,7 +64,7 @@ def test_rows_left_when_the_minutes_are_over(tmp_path: Path) -> None:
 
 def test_stopped_and_called_again(tmp_path: Path) -> None:
     made = rows("says", "interrupts", "refuses")
-    assert kit.carry_out(tmp_path, minutes=5, device="cpu", rows=made) == 130
+    assert kit.carry_out(tmp_path, minutes=5, device="cpu", rows=made, at_once=1) == 130
     assert table(tmp_path)[0] == "| says | what | call 1 \\| cpu |"
     assert table(tmp_path)[1:] == [
         "| interrupts | it interrupts | **not run** |",
@@ -95,6 +95,15 @@ def test_files_with_tests_for_a_gpu() -> None:
         "test_block_modes.py",
     }
     assert len(found) < 12
+
+
+def test_what_pytest_ended_with() -> None:
+    lines = ["FAILED tests/a.py::b - 3 failed", "=== 2 failed, 61 passed, 1 skipped in 70.12s (0:01:10) ===", ""]
+    assert counted(lines) == (
+        "2 failed, 61 passed, 1 skipped in 70.12s (0:01:10)",
+        {"failed": 2, "passed": 61, "skipped": 1},
+    )
+    assert counted(["ERROR: usage"]) == ("", {})
 
 
 def test_the_document_has_every_row() -> None:
