@@ -81,7 +81,7 @@ def interleaved(builds: dict[str, Build], switches: Switches, ask: Ask) -> tuple
 
 def beside(ask: Ask, ours: Callable[[int], Build], theirs: Callable[[int], Build], *, peer: str, images: int) -> None:
     """Say the times of our step and the peer's; where memory is short, of half as many images."""
-    for switches in ("fp32",) if ask.small else ("bf16", "tf32", "fp32"):
+    for switches in ("fp32",) if ask.small else ("bf16", "tf32"):
         while True:
             try:
                 found, flops = interleaved({peer: theirs(images), OURS: ours(images)}, switches, ask)
