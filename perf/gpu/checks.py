@@ -239,7 +239,7 @@ def loss_and_time(fabric: Fabric, a: Any, images: int, steps: int) -> tuple[floa
     model = mae_alone.autoencoder(a)
     module: Callable[..., Any] = fabric.setup_module(model)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = fabric.setup_optimizers(torch.optim.AdamW(trained, lr=1e-3))
+    optimizer: Any = fabric.setup_optimizers(torch.optim.AdamW(trained, lr=1e-3))
     image, noise = mae_alone.data(a, images, fabric.device)
     for _ in range(steps):
         start = time.perf_counter()
