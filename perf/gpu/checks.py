@@ -201,7 +201,7 @@ def group_of_one(strategy: str, *, device: str, precision: str = "32-true") -> I
     environment.
     """
     before = dict(os.environ)
-    chosen = "auto" if strategy == "plain" else _strategy(strategy, 1)  # type: ignore[arg-type]
+    chosen = "auto" if strategy == "plain" else _strategy(strategy, 1, precision)  # type: ignore[arg-type]
     fabric = Fabric(accelerator=device, devices=1, strategy=chosen, precision=precision)  # type: ignore[arg-type]
     try:
         fabric.launch()
