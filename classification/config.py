@@ -106,11 +106,20 @@ class ClassificationConfig(LabelFraction):
     """Blocks that learn under `partial`, counted from the last; 0.5 is the MLP half of the last block."""
     pooling: Annotated[Pooling, BASIC] = "mean"
     """What the head reads: the mean of the patch tokens, or the class token."""
+    class_token: Annotated[bool, COMPUTED] = True
+    """Whether the ViT has a class token; without one where the initial weights have none and `pooling` is the mean."""
     train_list: Annotated[str | None, BASIC, FILE] = None
     """File with the training images to use, one name or class/name a line, as the 1 % and 10 % lists of ImageNet."""
 
+    @property
+    def reads_class_token(self) -> bool:
+        """True where the head cannot do without it."""
+        return self.pooling == "class"
+
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no protocol."""
+        if self.reads_class_token and not self.class_token:
+            raise ValueError("pooling 'class' reads the class token, and the ViT is built without one.")
         if self.protocol == "partial":
             whole = self.tuned_blocks == int(self.tuned_blocks) and 1 <= self.tuned_blocks <= self.backbone.depth
             if not whole and self.tuned_blocks != 0.5:

@@ -238,7 +238,7 @@ def vit_of(config: ClassificationConfig) -> ViT:
     """Return the ViT with random weights, what is frozen not yet frozen."""
     # a linear probe reads the final norm of pre-training, and so does a head on the class token
     final_norm = config.protocol == "linear" or config.pooling == "class"
-    return ViT(config.backbone, final_norm=final_norm, drop_path=config.drop_path)
+    return ViT(config.backbone, class_token=config.class_token, final_norm=final_norm, drop_path=config.drop_path)
 
 
 def freeze(config: ClassificationConfig, backbone: ViT) -> None:

@@ -3,7 +3,17 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from backbones.weights.declaration import Family, Heads, InitialWeights, ResizePatch, TableSize, TrustPickle, Whose
+from backbones.weights.declaration import (
+    Family,
+    Heads,
+    InitialWeights,
+    PixelMean,
+    PixelStd,
+    ResizePatch,
+    TableSize,
+    TrustPickle,
+    Whose,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +25,8 @@ class InitFlags:
     init_source: Family = "own"
     init_heads: Heads = None
     init_image_size: TableSize = None
+    init_mean: PixelMean = None
+    init_std: PixelStd = None
     init_resize_patch: ResizePatch = False
     init_architecture: Whose = "recipe"
     trust_pickle: TrustPickle = False
@@ -26,6 +38,8 @@ class InitFlags:
             source=self.init_source,
             num_heads=self.init_heads,
             image_size=self.init_image_size,
+            mean=self.init_mean,
+            std=self.init_std,
             trust_pickle=self.trust_pickle,
             resize_patch=self.init_resize_patch,
             architecture=self.init_architecture,

@@ -57,7 +57,7 @@ class Backbone:
     def load(cls, path: Path, *, source: str, device: str, **declared: Any) -> "Backbone":
         """Return the ViT in a file; raises what reading and loading raise."""
         checkpoint = read_checkpoint(InitialWeights(path=path, source=source, **declared))
-        vit = ViT(checkpoint.architecture)
+        vit = ViT(checkpoint.architecture, class_token=checkpoint.num_prefix_tokens > 0)
         report = load_checkpoint(vit, checkpoint)
         return cls(vit.to(device).eval(), checkpoint.normalisation, report)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
-from engine.config import BASIC, LabelFraction, RunConfig
+from engine.config import BASIC, COMPUTED, LabelFraction, RunConfig
 
 LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
 
@@ -55,6 +55,8 @@ class SegmentationConfig(LabelFraction):
     """Range of the random factor of `resize` in training."""
     cat_max_ratio: float = 0.75
     """A crop is drawn again, up to ten times, while one class covers more than this share of it."""
+    class_token: Annotated[bool, COMPUTED] = True
+    """Whether the ViT has a class token, which the head does not read; without one where the weights have none."""
     drop_path: float = 0.1
     """Stochastic depth of the last block, rising linearly from 0."""
     freeze_backbone: bool = False

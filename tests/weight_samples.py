@@ -61,7 +61,9 @@ class Sample:
 
     def read(self, path: Path, source: str | None = None) -> Checkpoint:
         """What the family's source, or another, makes of the file at `path`."""
-        return read_checkpoint(InitialWeights(path=path, source=source or self.source, num_heads=HEADS))
+        declared = InitialWeights(path=path, source=source or self.source, num_heads=HEADS)
+        pixels = {"timm": IMAGENET, "beit": HALF}.get(declared.source)  # no name of theirs, so they tell neither
+        return read_checkpoint(declared if pixels is None else replace(declared, mean=pixels.mean, std=pixels.std))
 
 
 def weight_samples() -> dict[str, Sample]:

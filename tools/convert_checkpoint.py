@@ -14,7 +14,17 @@ from typing import Annotated
 
 import tyro
 
-from backbones.weights.declaration import FORMATS, Changes, Family, Heads, InitialWeights, TableSize, TrustPickle
+from backbones.weights.declaration import (
+    FORMATS,
+    Changes,
+    Family,
+    Heads,
+    InitialWeights,
+    PixelMean,
+    PixelStd,
+    TableSize,
+    TrustPickle,
+)
 from engine.launch import fail, parse
 from files.naming import refuse_overwriting
 
@@ -32,6 +42,8 @@ class FileFlags:
     """A weights file of any family."""
     num_heads: Heads = None
     image_size: TableSize = None
+    mean: PixelMean = None
+    std: PixelStd = None
     trust_pickle: TrustPickle = False
 
     def declared(self, source: str = "own") -> InitialWeights:
@@ -41,6 +53,8 @@ class FileFlags:
             source=source,
             num_heads=self.num_heads,
             image_size=self.image_size,
+            mean=self.mean,
+            std=self.std,
             trust_pickle=self.trust_pickle,
         )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbones.weights.declaration import Heads, InitialWeights, TrustPickle
+from backbones.weights.declaration import Heads, InitialWeights, PixelMean, PixelStd, TrustPickle
 from backbones.weights.normalisation import Normalisation
 from engine.config import Device, ReadingWorkers
 from engine.launch import fail, parse
@@ -30,6 +30,8 @@ class Args:
     init_source: str = "timm"
     """Family of the weights file, among those whose files hold a head: timm, augreg, mae, beit, huggingface."""
     init_heads: Heads = None
+    init_mean: PixelMean = None
+    init_std: PixelStd = None
     trust_pickle: TrustPickle = False
     split: str = "val"
     """Folder of the images, below --data."""
@@ -49,7 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     from classification.with_head import classifier_of
 
     declared = InitialWeights(
-        path=args.init, source=args.init_source, num_heads=args.init_heads, trust_pickle=args.trust_pickle
+        path=args.init,
+        source=args.init_source,
+        num_heads=args.init_heads,
+        mean=args.init_mean,
+        std=args.init_std,
+        trust_pickle=args.trust_pickle,
     )
     try:
         scores, unreadable = evaluate(args, *classifier_of(declared))

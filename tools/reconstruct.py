@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from backbones.weights.declaration import Family, Heads, InitialWeights
+from backbones.weights.declaration import Family, Heads, InitialWeights, PixelMean, PixelStd
 from engine.launch import fail, parse
 from pretraining.mae.config import Sampling, StatisticsOf
 
@@ -44,6 +44,8 @@ class Args:
     """Seed of the masks."""
     source: Family = "own"
     num_heads: Heads = None
+    mean: PixelMean = None
+    std: PixelStd = None
     target: Literal["pixels", "normalised"] | None = None
     """What the decoder of a weights file predicts; a run knows it."""
     decoder_heads: int = 16
@@ -68,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         shown = open_any(
-            InitialWeights(path=args.model, source=args.source, num_heads=args.num_heads),
+            InitialWeights(path=args.model, source=args.source, num_heads=args.num_heads, mean=args.mean, std=args.std),
             Decoder(heads=args.decoder_heads, target=args.target),
             trust_tokenizer=args.trust_tokenizer_pickle,
         )

@@ -1,8 +1,8 @@
 """AugReg and the first ViT weights (arXiv 2106.10270, 2010.11929): Google's `.npz`, and timm's files of them.
 
 The `.npz` has JAX's layout: kernels with the input first, attention split by head, so the number of heads is read and
-not concluded. Files in timm's names are those of backbones/sources/timm.py with other pixels: all of these models were
-trained on pixels from -1 to 1. Both kinds are written back in timm's names.
+not concluded. Files in timm's names are those of backbones/sources/timm.py with pixels from -1 to 1; one that its
+config.json or its name says was trained with others is refused. Both kinds are written back in timm's names.
 
 Axis letters: D width, H heads, d width of a head, h x w pixels of a patch, C channels.
 """
@@ -10,6 +10,7 @@ Axis letters: D width, H heads, d width of a head, h x w pixels of a patch, C ch
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from backbones.sources.source import Renamed, Source, join, listed, whole
 from backbones.sources.timm import complete
 from backbones.sources.timm import rename as rename_timm
 from backbones.sources.timm import restore as restore_timm
+from backbones.sources.timm_config import agreeing
 from backbones.weights.normalisation import HALF
 
 _OUTSIDE = {
@@ -117,6 +119,7 @@ SOURCE = Source(
     title="AugReg and the first ViTs with mean and std 0.5: Google's .npz, timm's files of them",
     entries=("model", "state_dict"),
     rename=rename,
+    beside=partial(agreeing, wanted=HALF, other="timm"),
     complete=complete,
     restore=restore_timm,
     written_as="safetensors",

@@ -2,8 +2,9 @@
 
 Both have q_bias and v_bias, a layer scale, and in place of a position table relative positions: one table for all
 blocks after pre-training (with `norm`), one in every block after fine-tuning (with `fc_norm` and `head`, without
-`norm`). The published files (pt22k, ft22k, ft22kto1k) take pixels at mean and std 0.5. Files of BEiT v2 that are
-fine-tuned have the same names but ImageNet's constants, which a file does not tell; they are not meant here.
+`norm`). The published files of BEiT (pt22k, ft22k, ft22kto1k) take pixels at mean and std 0.5. Those of BEiT v2 (arXiv
+2208.06366) that are fine-tuned have the same names but ImageNet's constants. The name of a published file tells which,
+and so does timm's config.json beside it; of any other file mean and std must be declared.
 """
 
 import re
@@ -15,8 +16,8 @@ from torch import Tensor
 from backbones.relative_position import table_index
 from backbones.sources.source import POSITIONS, Renamed, Source, rename_each, whole
 from backbones.sources.timm import require_norm, require_plain
+from backbones.sources.timm_config import beside
 from backbones.weights.checkpoint import Checkpoint
-from backbones.weights.normalisation import HALF
 
 _WB = r"(weight|bias)"
 _TABLE = r"relative_position_bias_table"
@@ -68,10 +69,11 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 SOURCE = Source(
     name="beit",
-    title="BEiT of unilm: pre-trained (pt22k) and fine-tuned (ft22k, ft22kto1k)",
+    title="BEiT of unilm: pre-trained (pt22k) and fine-tuned (ft22k, ft22kto1k); BEiT v2, fine-tuned; timm's of both",
     entries=("model", "module", "state_dict"),
     rename=rename,
+    beside=beside,
     restore=restore,
     written_entry="model",
-    normalisation=HALF,
+    normalisation=None,
 )

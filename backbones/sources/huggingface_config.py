@@ -32,7 +32,7 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
 
     Raises ValueError where they cannot be read, are of another model, or say what this ViT and its data do not do.
     """
-    config, pixels = _read_json(path.with_name(CONFIG)), _read_json(path.with_name(PIXELS))
+    config, pixels = read_object(path.with_name(CONFIG)), read_object(path.with_name(PIXELS))
     kernel = renamed.state.get("patch_embed.proj.weight")
     if kernel is None:
         return renamed  # refused later
@@ -151,7 +151,7 @@ def _pair(value: Any) -> Any:
     return [value, value] if type(value) is int else value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """Return what the file holds, nothing where there is none. Raises ValueError where it is no JSON object."""
     if not path.is_file():
         return {}

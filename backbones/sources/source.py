@@ -67,6 +67,8 @@ class Renamed:
     """Where the file tells it."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels, where the file tells it."""
+    ambiguous: str = ""
+    """Why the tensors may be of another model than a plain ViT, where nothing beside them tells which."""
     notes: tuple[str, ...] = ()
     """What was concluded, or added to make the file an ordinary ViT."""
 
@@ -93,8 +95,8 @@ class Source:
     """The format that the family's own code reads."""
     written_entry: str = ""
     """The entry of that file that holds the weights, empty for the top level."""
-    normalisation: Normalisation = IMAGENET
-    """What the family's pixels are normalised with."""
+    normalisation: Normalisation | None = IMAGENET
+    """What the family's pixels are normalised with; None where its files differ, so that one must be told."""
     heads: Mapping[int, int] = field(default_factory=lambda: HEADS)
     """Attention heads of the family's ViTs by width, where neither the file nor the user tells."""
 

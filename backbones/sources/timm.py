@@ -6,11 +6,11 @@ and with it the head, which reads its output. Where the position table has no ro
 token (14 x 14 = 13 x 15 + 1), so an image that is no square is to be declared. Of DeiT's training checkpoints `model`
 is taken, never `model_ema`.
 
-A file does not say how its pixels were normalised, so two sources share these names: `timm` has ImageNet's constants
-(DeiT, `.mae`, `.dino`), `augreg` has 0.5 (timm's default for `vit_*`: AugReg, `.orig_in21k`, `.sam`). `mean` in the
-config.json that timm publishes beside each file tells which to declare; files of other constants (`.bamboo`) are for
-neither. Nor can a file show what has no parameter: `vit_*_rope_ape_*` (rotary positions), `vit_*_rpn_*` (norms behind
-the branches) and SigLIP's `so400m` and `giantopt` (tanh GELU) have these names and compute something else.
+A file does not say how its pixels were normalised, nor what has no parameter: `vit_*_rope_ape_*` (rotary positions),
+`vit_*_rpn_*` (norms behind the branches) and SigLIP's `so400m` and `giantopt` (tanh GELU) have these names and compute
+something else, and `vit_base_patch16_gap_224` has 16 heads. timm's config.json beside the file or a known name tells
+(backbones/sources/timm_config.py); without either, mean and std must be declared, and the heads too where such a model
+has the same tensors. `augreg` shares these names and declares mean and std 0.5 (AugReg, `.orig_in21k`, `.sam`).
 """
 
 import math
@@ -23,12 +23,18 @@ from torch import Tensor
 
 from backbones.sources.architecture import whole_patches
 from backbones.sources.source import DECODER, HEAD, Renamed, Source, listed, rename_each, whole
+from backbones.sources.timm_config import beside
 from backbones.weights.checkpoint import Checkpoint
 
 _WB = r"(weight|bias)"
 PLAIN_BLOCK = rf"(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.{_WB}"
 PLAIN = rf"cls_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.{PLAIN_BLOCK}|(norm|fc_norm|head)\.{_WB}"
 OURS = re.compile(rf"{PLAIN}|dist_token|head_dist\.{_WB}|blocks\.\d+\.gamma_[12]")
+UNTOLD = "rotary positions (`vit_*_rope_ape_*`) leave no tensor"
+NO_CLASS_TOKEN = (
+    "timm's ViTs without a class token differ in heads (`vit_base_patch16_gap_224` has 16), norms (`vit_*_rpn_*`) and "
+    "activation (`*_siglip_gap_*`)"
+)
 REPRESENTATION = "the representation layer of ImageNet-21K pre-training, which timm left off"
 
 
@@ -46,7 +52,10 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
             "there is no pos_embed; timm's models without one have rotary positions, which no tensor holds."
         )
     if "cls_token" not in renamed.state:  # vit_*_gap_* have none
-        renamed = replace(renamed, notes=(*renamed.notes, "cls_token: the file has none; the ViT is taken without"))
+        note = "cls_token: the file has none; the ViT is taken without"
+        renamed = replace(renamed, notes=(*renamed.notes, note), ambiguous=NO_CLASS_TOKEN)
+    elif "blocks.0.gamma_1" in tensors and math.isqrt(rows := renamed.state["pos_embed"].shape[1]) ** 2 == rows:
+        renamed = replace(renamed, ambiguous=UNTOLD)  # DeiT III's own spelling, and that of timm's Eva
     return whole(renamed)
 
 
@@ -118,10 +127,12 @@ def _ours(name: str) -> str:
 
 SOURCE = Source(
     name="timm",
-    title="timm vit_* and deit* with ImageNet's mean and std, DeiT's own files",
+    title="timm vit_* and deit*, DeiT's own files",
     entries=("model", "state_dict"),
     rename=rename,
+    beside=beside,
     complete=complete,
     restore=restore,
     written_as="safetensors",
+    normalisation=None,
 )

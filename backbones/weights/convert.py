@@ -1,7 +1,7 @@
 """A checkpoint written in another family's format, changed in shape first where that was asked for."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -95,7 +95,9 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
     state = {name: tensor.contiguous() for name, tensor in source.restore(checkpoint).items()}
     if target != "huggingface":
         _write(source, state, path)
-        return []
+        mean, std = (" ".join(f"{v:g}" for v in values) for values in asdict(checkpoint.normalisation).values())
+        untold = source.normalisation is None
+        return [f"the file does not tell its pixels; to read it again: --mean {mean} --std {std}"] if untold else []
     texts = huggingface_written.check_folder(checkpoint, path.parent)  # before anything is written
     _write(source, state, path)
     huggingface_written.write_texts(texts)

@@ -20,6 +20,7 @@ FAMILIES = {
     "moco_v3_momentum": "moco_v3.MOMENTUM",
     "dino": "dino.SOURCE",
     "dino_student": "dino.STUDENT",
+    "dinov2": "dinov2.SOURCE",
     "huggingface": "huggingface.SOURCE",
     "detectron2": "detectron2.SOURCE",
     "mmseg": "mmseg.SOURCE",
@@ -33,6 +34,16 @@ Heads = Annotated[
 TableSize = Annotated[
     tuple[int, int] | None,
     Doc("Height and width in pixels that the position table of the weights was made for, where it is not square."),
+]
+PixelMean = Annotated[
+    tuple[float, ...] | None,
+    Doc(
+        "Mean of the pixels, from 0 to 1, one number per channel, that the weights were trained with; in place of what "
+        "file, config.json or name say, and for a file where none of them does."
+    ),
+]
+PixelStd = Annotated[
+    tuple[float, ...] | None, Doc("Std of the pixels that the weights were trained with, as the mean.")
 ]
 TrustPickle = Annotated[
     bool, Doc("Read a pickle, which can run any code while it is read: for files of a trusted origin alone.")
@@ -56,7 +67,7 @@ TrustStart = Annotated[
     ),
 ]
 # those of SOURCES that can be written
-READ_ALONE = ("moco_v3_momentum", "dino_student", "mmpretrain", "mmpretrain_half")
+READ_ALONE = ("moco_v3_momentum", "dino_student", "dinov2", "mmpretrain", "mmpretrain_half")
 FORMATS = tuple(name for name in FAMILIES if name not in READ_ALONE)
 Inflation = Literal["sum", "mean", "repeat"]
 
@@ -69,6 +80,8 @@ class InitialWeights:
     source: Family = "own"
     num_heads: Heads = None
     image_size: TableSize = None
+    mean: PixelMean = None
+    std: PixelStd = None
     trust_pickle: TrustPickle = False
     resize_patch: ResizePatch = False
     architecture: Whose = "recipe"
@@ -79,7 +92,8 @@ class InitialWeights:
     def options(self) -> dict[str, Any]:
         """Return what a record keeps of the declaration; trust is a matter of the command line alone."""
         names = ("source", "num_heads", "image_size", "resize_patch", "architecture")
-        return {name: getattr(self, name) for name in names}
+        pixels = {name: values for name in ("mean", "std") if (values := getattr(self, name)) is not None}
+        return {name: getattr(self, name) for name in names} | pixels
 
 
 @dataclass(frozen=True, kw_only=True)

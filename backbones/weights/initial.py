@@ -25,12 +25,19 @@ C = TypeVar("C", bound=HasBackbone)
 def with_architecture(config: C, init: InitialWeights | None) -> C:
     """Return the configuration with the file's ViT in place of the recipe's where that was declared.
 
-    The image size stays the recipe's, and so do windows and relative positions where the file has none; tokens and
+    Where weights have no class token and the task reads none (mean pooling, maps), the ViT is built without. The image
+    size stays the recipe's, and so do windows and relative positions where the file has none; tokens and
     final norm are the task's. Raises ValueError for weights of images that are not RGB, and what reading raises.
     """
-    if init is None or init.architecture == "recipe":
+    has_choice = getattr(config, "class_token", False) and not getattr(config, "reads_class_token", False)
+    if init is None or (init.architecture == "recipe" and not has_choice):
         return config
-    recipe, found = config.backbone, read_checkpoint(init).architecture
+    checkpoint = read_checkpoint(init)
+    if has_choice and "cls_token" not in checkpoint.state and not config.backbone.distilled:
+        config = replace(config, class_token=False)  # type: ignore[type-var]
+    if init.architecture == "recipe":
+        return config
+    recipe, found = config.backbone, checkpoint.architecture
     if found.in_chans != recipe.in_chans:
         raise ValueError(
             f"{init.path}: weights for images of {found.in_chans} channels, and the data are read with "

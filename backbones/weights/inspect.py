@@ -14,6 +14,7 @@ from backbones.position import sincos_table
 from backbones.relative_position import CLASS_ROWS
 from backbones.sources import SOURCES
 from backbones.sources.source import DECODER, HEAD, SUGGESTION, listed
+from backbones.sources.unsupported import unsupported
 from backbones.weights.checkpoint import FORMAT, Checkpoint
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.read import interpret
@@ -21,7 +22,7 @@ from backbones.weights.reader import WeightFile, open_weight_file, take_weights
 from backbones.weights.zoo import PublicCheckpoint, find_public
 
 SHOWN = 8  # tensors of an unknown file
-UNTOLD = ("--num-heads", "--image-size")
+UNTOLD = {"--num-heads": "--num-heads", "--image-size": "--image-size", "--mean": "--mean and --std"}
 TRAIN = "python tools/train_det.py RECIPE --data DIR --out RUN"
 FROM_FILE = " --init-architecture file"
 IN_RECIPES = {"vit_demo_patch8", "vit_base_patch16", "vit_large_patch16", "vit_huge_patch14", "vit_huge_patch16"}
@@ -41,8 +42,8 @@ class Inspection:
     """By source, those whose names fit the whole file."""
     refusals: dict[str, str]
     """By source, why the file is not of it."""
-    undeclared: tuple[str, ...]
-    """The sources that refuse the file only for what it does not tell, and take it with some declaration."""
+    undeclared: dict[str, str]
+    """By source, the flags of one that refuses the file only for what it does not tell, and takes it with these."""
     public: PublicCheckpoint | None
 
     @property
@@ -51,7 +52,10 @@ class Inspection:
         if self.candidates:
             return None
         if self.undeclared:
-            return f"has the names of {', '.join(self.undeclared)}, and does not tell all; add {' or '.join(UNTOLD)}."
+            flags = " or ".join(dict.fromkeys(self.undeclared.values()))
+            return f"has the names of {', '.join(self.undeclared)}, and does not tell all; add {flags}."
+        if family := unsupported(self.file.tensors):
+            return family
         held = listed(f"{name} {tuple(tensor.shape)}" for name, tensor in self.file.tensors.items())
         return f"is of no family that is known here; it holds {held}."
 
@@ -83,6 +87,9 @@ class Inspection:
             lines += [f"  {name}: {SOURCES[name].title}; {_facts(self.candidates[name])}" for name in names]
         else:
             lines.append(_facts(first))
+        if self.undeclared:
+            lines.append("its names fit these too, which need to know what it does not tell:")
+            lines += [f"  {name}: {SOURCES[name].title}; add {flags}" for name, flags in self.undeclared.items()]
         if self.public and self.public.source in names:
             names = [self.public.source]
         declared = replace(self.declared, source=names[0] if len(names) == 1 else "SOURCE")
@@ -108,7 +115,7 @@ def inspect_file(declared: InitialWeights) -> Inspection:
     opened.check()
     candidates: dict[str, Checkpoint] = {}
     refusals: dict[str, str] = {}
-    undeclared: list[str] = []
+    undeclared: dict[str, str] = {}
     taken: dict[tuple[str, ...], WeightFile] = {}
     for name, source in SOURCES.items():
         try:
@@ -118,8 +125,10 @@ def inspect_file(declared: InitialWeights) -> Inspection:
         except ValueError as error:
             why = str(error).removeprefix(f"{path}: ").removeprefix(f"read as source {name!r} ({source.title}): ")
             refusals[name] = why.replace(f"; {SUGGESTION}", "")
-            if source.entries in taken and any(flag in why for flag in UNTOLD):
-                undeclared += [name] if _can_be_declared(taken[source.entries], replace(declared, source=name)) else []
+            flags = " or ".join(text for flag, text in UNTOLD.items() if flag in why)
+            readable = bool(flags) and source.entries in taken
+            if readable and _can_be_declared(taken[source.entries], replace(declared, source=name)):
+                undeclared[name] = flags
     # an entry that nobody takes may be unreadable where the one that somebody takes is not
     read = next((taken[SOURCES[name].entries] for name in candidates), None)
     every = tuple(dict.fromkeys(entry for source in SOURCES.values() for entry in source.entries))
@@ -138,13 +147,16 @@ def inspect_file(declared: InitialWeights) -> Inspection:
         declared=declared,
         candidates=candidates,
         refusals=refusals,
-        undeclared=tuple(undeclared),
+        undeclared=undeclared,
         public=find_public(path.name, md5.hexdigest()),
     )
 
 
 def _can_be_declared(file: WeightFile, declared: InitialWeights) -> bool:
-    """Whether the source takes the file with some number of heads and some image size, where none was declared."""
+    """Whether the source takes the file with some heads, image size, mean and std, where none were declared."""
+    if declared.mean is None and declared.std is None:
+        channels = next((tensor.shape[1] for tensor in file.tensors.values() if tensor.ndim == 4), 3)
+        declared = replace(declared, mean=(0.5,) * channels, std=(0.5,) * channels)
     heads = [declared.num_heads] if declared.num_heads is not None else [None, 1]
     sizes = [declared.image_size] if declared.image_size is not None else [None, *_sizes(file.tensors)]
     for num_heads in heads:
@@ -256,10 +268,11 @@ def commands(checkpoint: Checkpoint, declared: InitialWeights, flags: str = "") 
     heads = "" if declared.num_heads is None else f" --num-heads {declared.num_heads}"
     size = "" if declared.image_size is None else f" --image-size {declared.image_size[0]} {declared.image_size[1]}"
     trust = " --trust-pickle" if declared.trust_pickle else ""
-    convert = (
-        f"python tools/convert_checkpoint.py convert {file}{source}{heads}{size}{trust} --out backbone.safetensors"
-    )
-    named = source.replace("--", "--init-") + heads.replace("--num-", "--init-") + size.replace("--", "--init-") + trust
+    given = (("mean", declared.mean), ("std", declared.std))
+    pixels = "".join(f" --{name} {' '.join(f'{v:g}' for v in values)}" for name, values in given if values is not None)
+    said = f"{source}{heads}{size}{pixels}"
+    convert = f"python tools/convert_checkpoint.py convert {file}{said}{trust} --out backbone.safetensors"
+    named = said.replace("--num-", "--").replace("--", "--init-") + trust
     if checkpoint.architecture.in_chans != 3:  # data are read as RGB
         convert += " --in-chans 3 --inflate sum"
         return [f"{convert}  # or mean, repeat", f"{TRAIN} --init backbone.safetensors{flags}{ALIKE}"]

@@ -175,7 +175,8 @@ class _Fitting:
         old, new = checkpoint.architecture.grid, vit.architecture.grid
         if vit.num_prefix_tokens > checkpoint.num_prefix_tokens:
             token = "distillation" if checkpoint.num_prefix_tokens else "class"
-            raise ValueError(f"the file has no {token} token, which this task's ViT needs.")
+            way_out = "; a head on the mean of the patches needs none (--pooling mean)" if token == "class" else ""
+            raise ValueError(f"the file has no {token} token, which this task's ViT needs{way_out}.")
         if vit.num_prefix_tokens < checkpoint.num_prefix_tokens:
             table = (
                 table[:, checkpoint.num_prefix_tokens :] if not vit.num_prefix_tokens else _without_distillation(table)

@@ -8,7 +8,9 @@ source of a file is declared by the user.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-SourceName = Literal["mae", "timm", "augreg", "beit", "moco_v3", "dino", "huggingface", "detectron2", "mmseg", "own"]
+SourceName = Literal[
+    "mae", "timm", "augreg", "beit", "moco_v3", "dino", "dinov2", "huggingface", "detectron2", "mmseg", "own"
+]
 Contents = Literal["encoder", "encoder and decoder", "fine-tuned", "training checkpoint"]
 Channels = tuple[float, float, float]
 
@@ -203,6 +205,33 @@ def _beit() -> list[PublicCheckpoint]:
     ]
 
 
+# timm/models/beit.py: addresses in comments, mean and std of the entries, licence of the family; epochs are not said.
+_BEIT_V2_URL = "https://conversationhub.blob.core.windows.net/beit-share-public/beitv2"
+_BEIT_V2 = (
+    ("pt1k_ft21k", "ImageNet-1K, then ImageNet-21K"),
+    ("pt1k_ft1k", "ImageNet-1K"),
+    ("pt1k_ft21kto1k", "ImageNet-1K, ImageNet-21K, then ImageNet-1K"),
+)
+
+
+def _beit_v2() -> list[PublicCheckpoint]:
+    return [
+        PublicCheckpoint(
+            name=f"beitv2_{size}_patch16_224_{stage}.pth",
+            source="beit",
+            architecture=f"vit_{size}_patch16",
+            url=f"{_BEIT_V2_URL}/beitv2_{size}_patch16_224_{stage}.pth",
+            contents="fine-tuned",
+            normalised_target="not applicable",
+            data=data,
+            epochs=None,
+            licence=None,
+        )
+        for size in ("base", "large")
+        for stage, data in _BEIT_V2
+    ]
+
+
 # github.com/facebookresearch/moco-v3: CONFIG.md (files, epochs), README (licence), main_moco.py (normalisation).
 _MOCO_V3 = (("vit-s-300ep", "vit_small_patch16_12heads"), ("vit-b-300ep", "vit_base_patch16"))
 # github.com/facebookresearch/dino, README; normalisation and licence from timm's table.
@@ -247,6 +276,24 @@ def _dino() -> list[PublicCheckpoint]:
         )
         for name, architecture in _DINO
         for suffix, contents in variants
+    ]
+
+
+# timm/models/vision_transformer.py: addresses, normalisation and licence of its dinov2 entries.
+def _dinov2() -> list[PublicCheckpoint]:
+    return [
+        PublicCheckpoint(
+            name=f"dinov2_vit{size[0]}14_pretrain.pth",
+            source="dinov2",
+            architecture=f"vit_{size}_patch14",
+            url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size[0]}14/dinov2_vit{size[0]}14_pretrain.pth",
+            contents="encoder",
+            normalised_target="not applicable",
+            data="LVD-142M",
+            epochs=None,
+            licence="Apache-2.0",
+        )
+        for size in ("small", "base", "large")
     ]
 
 
@@ -332,8 +379,10 @@ PUBLIC: tuple[PublicCheckpoint, ...] = (
     *_deit(),
     *_augreg(),
     *_beit(),
+    *_beit_v2(),
     *_moco_v3(),
     *_dino(),
+    *_dinov2(),
     *_huggingface(),
     *_vitdet(),
 )

@@ -30,10 +30,13 @@ class MAETransferViT(nn.Module):
         *,
         out_indices: Sequence[int],
         drop_path: float = 0.0,
+        class_token: bool = True,
         init: str | None = None,
         frozen: bool = False,
     ) -> None:
         """Build from the fields of ViTConfig as plain values; `init` is a backbone checkpoint's path.
+
+        `class_token` False is for weights without one: the maps do not hold it.
 
         `frozen` lets nothing of the ViT learn and keeps it in eval mode. The last of `out_indices` must be the last
         block: blocks behind it would get no gradient.
@@ -43,7 +46,7 @@ class MAETransferViT(nn.Module):
         if not out_indices or out_indices[-1] != config.depth - 1:
             raise ValueError(f"out_indices {list(out_indices)} must end with the last block, {config.depth - 1}.")
         self.out_indices = tuple(out_indices)
-        self.vit = ViT(config, final_norm=False, drop_path=drop_path)
+        self.vit = ViT(config, class_token=class_token, final_norm=False, drop_path=drop_path)
         if init is not None:
             load_checkpoint(self.vit, read_checkpoint(InitialWeights(path=Path(init))))
         self.frozen = frozen

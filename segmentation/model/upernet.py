@@ -76,6 +76,7 @@ def around_heads(config: SegmentationConfig, normalisation: Normalisation) -> di
             "architecture": as_json(architecture),
             "out_indices": list(config.out_indices),
             "drop_path": config.drop_path,
+            "class_token": config.class_token,
             "frozen": config.freeze_backbone,
         },
         "train_cfg": {},

@@ -16,6 +16,7 @@ RECIPE = ViTConfig(
     embed_dim=64, depth=2, num_heads=2, patch_size=8, image_size=(64, 64), window_size=4, global_blocks=(1,),
     relative_position="decomposed",
 )  # fmt: skip
+PLAIN = ViTConfig(embed_dim=32, depth=2, num_heads=4, patch_size=8, image_size=(32, 32))
 BEIT = ViTConfig(
     embed_dim=32, depth=3, num_heads=4, patch_size=16, image_size=(32, 32), position="none", qkv_bias="qv",
     layer_scale=0.1, relative_position="table",
@@ -66,3 +67,23 @@ def test_a_task_that_asks_for_the_normalisation_first_reads_the_file_once(tmp_pa
     assert normalisation == normalisation_of(init, checkpoint) == Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert len(report.loaded) == len(ViT(BEIT).state_dict())
     assert read_initial(None) is None and normalisation_of(None, None) == IMAGENET
+
+
+@dataclass(frozen=True)
+class Task(Config):
+    """What classification and segmentation have besides."""
+
+    class_token: bool = True
+    reads_class_token: bool = False
+
+
+def test_weights_without_a_class_token_make_a_vit_without(tmp_path: Path) -> None:
+    """I-JEPA's: the mean of the patches and the maps of dense tasks need none."""
+    gap = ViT(PLAIN, class_token=False)
+    write_checkpoint(tmp_path / "gap.safetensors", gap, source="timm")
+    init = InitialWeights(path=tmp_path / "gap.safetensors")
+    assert not with_architecture(Task(PLAIN), init).class_token
+    assert not with_architecture(Task(PLAIN), replace(init, architecture="file")).class_token
+    assert with_architecture(Task(PLAIN, reads_class_token=True), init).class_token  # refused when it is loaded
+    assert with_architecture(Task(PLAIN), replace(declared(tmp_path, PLAIN), architecture="recipe")).class_token
+    assert with_architecture(Task(PLAIN), None).class_token

@@ -16,7 +16,9 @@ from classification.config import Augmentation, ClassificationConfig
 from classification.recipes import RECIPES
 from classification.task import ClassificationTask, build_task
 from engine.images.reading import read_rgb
+from engine.records.record import read_record
 from engine.records.results_file import ImageResult
+from tools import evaluate, train_cls
 
 
 @pytest.fixture
@@ -148,3 +150,17 @@ def test_recipe_of_mae_is_the_released_code() -> None:
 def test_statistics_are_of_pretraining_alone(config: ClassificationConfig, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"statistics: pre-training computes them \(tools/pretrain\.py --statistics\)"):
         build_task(replace(config, statistics=True), data=tmp_path, init=None)
+
+
+def test_weights_without_a_class_token(config: ClassificationConfig, data: Path, tmp_path: Path) -> None:
+    gap = ViT(config.backbone, class_token=False)
+    write_checkpoint(tmp_path / "gap.safetensors", gap, source="timm")
+    arguments = ["tiny", "--data", str(data), "--steps", "1", "--batch-size", "2", "--init-architecture", "file"]
+    arguments += ["--init", str(tmp_path / "gap.safetensors"), "--out"]
+    assert train_cls.main([*arguments, str(tmp_path / "run")]) == 0
+    record = read_record(tmp_path / "run")
+    assert record.config["class_token"] is False and record.metrics["top1"] >= 0
+    assert evaluate.main([str(tmp_path / "run")]) == 0  # without the file, from the record
+    assert train_cls.main([*arguments, str(tmp_path / "cls"), "--pooling", "class"]) == 1
+    with pytest.raises(ValueError, match="reads the class token, and the ViT is built without one"):
+        replace(config, pooling="class", class_token=False)

@@ -14,8 +14,8 @@ from engine.launch import TrainArgs, parse
 from tools import convert_checkpoint, eval_cls, evaluate, export_onnx, predict, probe, reconstruct, robustness
 
 COMMAND = (
-    "--init w.pth --init-source mae --init-heads 3 --init-image-size 24 40 --init-resize-patch "
-    "--init-architecture file --trust-pickle"
+    "--init w.pth --init-source mae --init-heads 3 --init-image-size 24 40 --init-mean 0.5 0.4 0.3 --init-std 1 1 1 "
+    "--init-resize-patch --init-architecture file --trust-pickle"
 )
 LIGHT = (
     "backbones.config",
@@ -29,8 +29,10 @@ def test_a_command_line_declares_every_field() -> None:
     declared = parse(InitFlags, COMMAND.split(), doc=None).weights()
     assert declared == InitialWeights(
         path=Path("w.pth"), source="mae", num_heads=3, image_size=(24, 40), resize_patch=True, architecture="file",
-        trust_pickle=True,
+        mean=(0.5, 0.4, 0.3), std=(1.0, 1.0, 1.0), trust_pickle=True,
     )  # fmt: skip
+    assert declared is not None and declared.options()["mean"] == (0.5, 0.4, 0.3)
+    assert "mean" not in InitialWeights(path=Path("w.pth")).options()  # records of before, and their probes' caches
     left = [f.name for f in fields(InitialWeights) if getattr(declared, f.name) == f.default]
     assert left == ["normalisation"]  # a record's word, which no flag gives
     assert parse(InitFlags, [], doc=None).weights() is None

@@ -14,6 +14,7 @@ from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
 from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import with_architecture
 from backbones.weights.normalisation import Normalisation
 from engine.config import Duration, as_json
 from engine.runs.predict import Predicts
@@ -357,3 +358,14 @@ def test_architecture_of_another_checkpoint(config: SegmentationConfig, write_fo
     write_checkpoint(tmp_path / "other.safetensors", ViT(other), source="mae")
     with pytest.raises(ValueError, match="embed_dim 32"):
         build_task(config, data=write_folder(), init=InitialWeights(path=tmp_path / "other.safetensors"))
+
+
+def test_weights_without_a_class_token(config: SegmentationConfig, write_folder, tmp_path: Path) -> None:
+    gap = ViT(config.backbone, class_token=False)
+    write_checkpoint(tmp_path / "gap.safetensors", gap, source="timm")
+    init = InitialWeights(path=tmp_path / "gap.safetensors")
+    built = build_task(with_architecture(config, init), data=write_folder(), init=init)
+    assert built.model.backbone.vit.cls_token is None
+    assert sum(built.model(train_batch(built)).values()) > 0
+    taken = built.model.backbone.vit.state_dict()["pos_embed"]
+    torch.testing.assert_close(taken, gap.state_dict()["pos_embed"])

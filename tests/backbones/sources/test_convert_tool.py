@@ -56,7 +56,8 @@ def test_inspect_says_what_is_there(training: Path, capsys: pytest.CaptureFixtur
     assert "contents: encoder, a training run's state" in text
     assert "width 192, depth 2, heads 3, patch 8, 32 x 32 px" in text
     assert "the position table is MAE's fixed sin-cos table" in text
-    assert "  mae: official MAE" in text and "  timm: timm" in text  # the names are those of both
+    assert "  mae: official MAE" in text and "  moco_v3: MoCo" in text  # the names are those of both
+    assert "which need to know what it does not tell:\n  timm: timm vit_*" in text and "add --mean and --std" in text
     assert f"--init {training} --init-source SOURCE" in text  # so nothing is guessed
 
 
@@ -130,9 +131,12 @@ def test_inspect_gives_every_flag_that_the_file_needs(tmp_path: Path, capsys: py
     scaled = ViT(ViTConfig(embed_dim=192, depth=1, num_heads=3, patch_size=8, image_size=(32, 32), layer_scale=0.1))
     named = {re.sub(r"gamma_([12])", r"ls\1.gamma", name): tensor for name, tensor in scaled.state_dict().items()}
     torch.save({"model": named}, tmp_path / "deit3.pth")
-    assert main(["inspect", str(tmp_path / "deit3.pth")]) == 0
+    pixels = "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225"
+    assert main(["inspect", str(tmp_path / "deit3.pth"), *pixels.split()]) == 0
     text = capsys.readouterr().out
-    assert "--init-source SOURCE --init-architecture file  # train_cls.py" in text
+    flags = pixels.replace("--", "--init-")
+    assert f"--init-source SOURCE {flags} --init-architecture file  # train_cls.py" in text
+    assert f"--source SOURCE {pixels} --out backbone.safetensors" in text
     assert "timm: timm vit_*" in text and "3 heads, pixels of mean 0.485, 0.456, 0.406 and std" in text
 
 
@@ -202,13 +206,17 @@ def test_to_huggingface_says_what_lies_beside(
 
 
 @pytest.mark.parametrize("target", ["own", "timm", "huggingface", "mae", "detectron2", "mmseg", "dino"])
-def test_every_format_comes_back(target: str, tmp_path: Path) -> None:
+def test_every_format_comes_back(target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "mae.pth"
     torch.save({"model": state()}, source)
     safetensors = target in ("own", "timm", "huggingface")
     there, back = tmp_path / f"there.{'safetensors' if safetensors else 'pth'}", tmp_path / "back.safetensors"
     assert main(["convert", str(source), "--source", "mae", *HEADS, "--to", target, "--out", str(there)]) == 0
+    said = capsys.readouterr().out
+    pixels = "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225"
+    assert (pixels in said) == (target == "timm")  # no other tells it by its name
     declared = () if target == "own" else ("--source", target, *HEADS)
+    declared += tuple(pixels.split()) if target == "timm" else ()
     assert main(["convert", str(there), *declared, "--out", str(back)]) == 0
     returned = read_checkpoint(InitialWeights(path=back)).state
     lost = {"cls_token", "norm.weight", "norm.bias"} if target == "detectron2" else set()  # it has none of them

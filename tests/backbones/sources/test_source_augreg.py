@@ -110,8 +110,8 @@ def test_representation_layer_is_dropped_with_its_head(tmp_path: Path) -> None:
         "pre_logits/kernel": np.ones((D, D), np.float32),
         "pre_logits/bias": np.ones(D, np.float32),
     }
-    np.savez(tmp_path / "ViT-B_16.npz", **arrays)
-    checkpoint = read_checkpoint(AUGREG(path=tmp_path / "ViT-B_16.npz"))
+    np.savez(tmp_path / "pre_logits.npz", **arrays)
+    checkpoint = read_checkpoint(AUGREG(path=tmp_path / "pre_logits.npz"))
     assert "head.weight" not in checkpoint.state
     assert sorted(line.partition(":")[0] for line in checkpoint.dropped) == [
         "head.bias",

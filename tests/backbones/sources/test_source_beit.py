@@ -24,7 +24,7 @@ from backbones.weights.normalisation import HALF, Normalisation
 from backbones.weights.read import read_checkpoint
 from segmentation.host import ConfigDict, build_model
 
-DECLARED = partial(InitialWeights, source="beit")
+DECLARED = partial(InitialWeights, source="beit", mean=HALF.mean, std=HALF.std)
 SHARED = "rel_pos_bias.relative_position_bias_table"
 
 

@@ -96,7 +96,9 @@ def test_pretrained_file_gives_the_tokens_and_comes_back(tmp_path: Path) -> None
     assert_comes_back(checkpoint, model.state_dict(), tmp_path)
     write_as(checkpoint, "timm", tmp_path / "timm.safetensors")
     assert read_checkpoint(
-        InitialWeights(path=tmp_path / "timm.safetensors", source="timm", num_heads=4)
+        InitialWeights(
+            path=tmp_path / "timm.safetensors", source="timm", num_heads=4, mean=IMAGENET.mean, std=IMAGENET.std
+        )
     ).state.keys() == (model.state_dict().keys())
 
 

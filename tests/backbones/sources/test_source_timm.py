@@ -19,7 +19,7 @@ from backbones.weights.loader import load_checkpoint
 from backbones.weights.normalisation import IMAGENET
 from backbones.weights.read import read_checkpoint
 
-DECLARED = partial(InitialWeights, source="timm", num_heads=4)
+DECLARED = partial(InitialWeights, source="timm", num_heads=4, mean=IMAGENET.mean, std=IMAGENET.std)
 # two float64 forwards differ by the order of sums alone: some 1e-15 on tokens around 1
 TOLERANCE = 1e-12
 

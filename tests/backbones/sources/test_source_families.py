@@ -1,0 +1,109 @@
+"""DINOv2's official files are read; CLIP and SigLIP, in every layout, are named as what they are and not supported."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+
+from backbones.sources import SOURCES
+from backbones.vit import ViT
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import IMAGENET
+from backbones.weights.read import read_checkpoint
+from tools.convert_checkpoint import main
+
+SIZES = {
+    "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 16,
+    "patch_size": 4,
+}  # fmt: skip
+TEXT = {name: value for name, value in SIZES.items() if "_size" not in name or name[0] in "hi"} | {"vocab_size": 10}
+TEXT.pop("image_size")
+TEXT |= {"bos_token_id": 1, "eos_token_id": 2}
+
+
+def dinov2() -> dict[str, Tensor]:
+    """The tensors of the official `dinov2_vits14_pretrain.pth`: timm's, and a mask token."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_small_patch14_dinov2", num_classes=0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return {**model.state_dict(), "mask_token": torch.zeros(1, 384)}
+
+
+def test_the_official_file_of_dinov2_is_read(tmp_path: Path) -> None:
+    state, path = dinov2(), tmp_path / "dinov2_vits14_pretrain.pth"
+    torch.save(state, path)
+    checkpoint = read_checkpoint(InitialWeights(path=path, source="dinov2"))
+    assert (checkpoint.normalisation, checkpoint.architecture.num_heads) == (IMAGENET, 6)
+    assert checkpoint.architecture.image_size == (518, 518)
+    assert checkpoint.dropped == ("mask_token: DINOv2's token for masked patches",)
+    vit = ViT(checkpoint.architecture.at(28, 28)).eval()
+    load_checkpoint(vit, checkpoint)
+    model = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=28).eval()
+    del state["mask_token"]
+    model.load_state_dict({**state, "pos_embed": vit.state_dict()["pos_embed"]})
+    image = torch.randn(1, 3, 28, 28)
+    with torch.no_grad():
+        torch.testing.assert_close(vit(image), model.forward_features(image), rtol=0, atol=1e-4)
+
+
+def test_dinov2_with_registers_and_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "reg.pth"
+    torch.save(dinov2() | {"register_tokens": torch.zeros(1, 4, 384)}, path)
+    with pytest.raises(ValueError, match=r"reg\.pth: is a ViT with registers .* by its tensor register_tokens"):
+        read_checkpoint(InitialWeights(path=path, source="dinov2"))
+    torch.save({name: t for name, t in dinov2().items() if "gamma" not in name}, tmp_path / "v1.pth")
+    with pytest.raises(ValueError, match=r"there is no blocks\.0\.gamma_1, which every file of this family has"):
+        read_checkpoint(InitialWeights(path=tmp_path / "v1.pth", source="dinov2"))
+
+
+def openai_clip() -> dict[str, Tensor]:
+    names = ("class_embedding", "positional_embedding", "conv1.weight", "ln_pre.weight", "proj")
+    return {f"visual.{name}": torch.ones(2) for name in names} | {"logit_scale": torch.ones(())}
+
+
+FOREIGN = {
+    "CLIP of transformers": lambda: CLIPVisionModel(CLIPVisionConfig(**SIZES)).state_dict(),
+    "CLIP of transformers, whole": lambda: CLIPModel(CLIPConfig(text_config=TEXT, vision_config=SIZES)).state_dict(),
+    "SigLIP of transformers": lambda: SiglipVisionModel(SiglipVisionConfig(**SIZES)).state_dict(),
+    "SigLIP of transformers, whole": (
+        lambda: SiglipModel(SiglipConfig(text_config=TEXT, vision_config=SIZES)).state_dict()
+    ),
+    "CLIP of OpenAI or OpenCLIP": openai_clip,
+    "CLIP of timm": lambda: timm.create_model("vit_xsmall_patch16_clip_224", depth=1).state_dict(),
+    "SigLIP of OpenCLIP or timm": lambda: timm.create_model("vit_base_patch16_siglip_224", depth=1).state_dict(),
+}
+
+
+@pytest.mark.parametrize("family", FOREIGN)
+def test_families_that_are_not_supported_are_named(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(FOREIGN[family](), path)
+    assert main(["inspect", str(path)]) == 1
+    error = capsys.readouterr().err
+    said = f"weights.pth: is {family.partition(',')[0]}"
+    assert said in error and "That family is not supported" in error and "DINOv2 and ViTDet are" in error
+    for source in ("timm", "huggingface", "mae"):
+        with pytest.raises(ValueError, match=f"is {family.partition(',')[0]}"):
+            read_checkpoint(InitialWeights(path=path, source=source, num_heads=2, mean=IMAGENET.mean, std=IMAGENET.std))
+
+
+def test_no_supported_family_is_called_unsupported(samples: dict[str, object]) -> None:
+    from backbones.sources.unsupported import unsupported
+
+    assert [name for name in SOURCES if name in samples and unsupported(samples[name].tensors)] == []  # type: ignore[attr-defined]
