@@ -11,7 +11,7 @@ Images are COCO's: --data is the folder that holds train2017/ and val2017/.
 from dataclasses import replace
 
 from detection.config import DetectionConfig
-from detection.recipes.vitdet import DEPARTURES, vitdet_base, vitdet_huge, vitdet_large
+from detection.recipes.vitdet import DEPARTURES, WARMUP, vitdet_base, vitdet_huge, vitdet_large
 from engine.config import Duration
 from engine.recipe import departs
 
@@ -37,7 +37,7 @@ def _on_lvis(coco: DetectionConfig, *, lr: float, drop_path: float) -> Detection
             run,
             length=Duration(STEPS),
             optim=replace(run.optim, base_lr=lr),
-            schedule=replace(run.schedule, milestones=MILESTONES),
+            schedule=replace(run.schedule, milestones=MILESTONES, warmup=Duration(WARMUP)),
             eval_every=Duration(30_000),
         ),
     )

@@ -16,7 +16,8 @@ from engine.recipe import departs
 SIDE = 1024
 PRETRAINED_SIDE = 224  # pixels that the position table stays made for
 STEPS_OF_100_EPOCHS = 184_375  # at batch 64
-MILESTONES = (163_889 / 184_375, 177_546 / 184_375)
+MILESTONES = (163_889, 177_546)  # of the steps of 100 epochs
+WARMUP = 250  # steps
 GLOBAL_BLOCKS = {"base": (2, 5, 8, 11), "large": (5, 11, 17, 23), "huge": (7, 15, 23, 31)}
 
 DEPARTURES = (
@@ -24,7 +25,9 @@ DEPARTURES = (
     "the order of images and every random draw follow this project's seeds",
 )
 RANDOM_START = "random weights start as in MAE's code (Xavier, sin-cos positions), detectron2's from a normal of 0.02"
+HUGE_WARMUP = "ViT-H warms up over 188 steps; detectron2's file keeps 250 / 184,375 of the run, which is 187.5 of its 138,281 steps"
 _in_what_it_departs = departs(*DEPARTURES)
+_in_what_huge_departs = departs(*DEPARTURES, HUGE_WARMUP)
 _in_what_random_departs = departs(*DEPARTURES, RANDOM_START)
 
 
@@ -50,8 +53,12 @@ def _recipe(
     lr: float = 1e-4,
     weight_decay: float = 0.1,
     epochs: int = 100,
+    warmup: int = WARMUP,
     no_weight_decay: Exemption = "block_norms_and_position",
 ) -> DetectionConfig:
+    steps = STEPS_OF_100_EPOCHS * epochs // 100
+    # whole steps, rounded down as detectron2's `milestone * 3 // 4` of 75 epochs
+    milestones = tuple(milestone * epochs // 100 / steps for milestone in MILESTONES)
     return DetectionConfig(
         backbone=backbone,
         image_size=SIDE,
@@ -60,11 +67,11 @@ def _recipe(
         no_weight_decay=no_weight_decay,
         heads=HeadsConfig(cascade=cascade),
         run=RunConfig(
-            length=Duration(STEPS_OF_100_EPOCHS * epochs // 100),
+            length=Duration(steps),
             batch_size=64,
             optim=OptimConfig(base_lr=lr, base_batch_size=64, weight_decay=weight_decay, layer_decay=layer_decay),
             schedule=ScheduleConfig(
-                kind="step", milestones=MILESTONES, gamma=0.1, warmup=Duration(250), warmup_start=0.001
+                kind="step", milestones=milestones, gamma=0.1, warmup=Duration(warmup), warmup_start=0.001
             ),
             eval_every=Duration(5000),
             save_every=Duration(5000),
@@ -84,7 +91,13 @@ def _large(*, cascade: bool = False) -> DetectionConfig:
 
 def _huge(*, cascade: bool = False) -> DetectionConfig:
     return _recipe(
-        vitdet_backbone("huge"), cascade=cascade, drop_path=0.5, layer_decay=0.9, epochs=75, no_weight_decay="nothing"
+        vitdet_backbone("huge"),
+        cascade=cascade,
+        drop_path=0.5,
+        layer_decay=0.9,
+        epochs=75,
+        warmup=188,
+        no_weight_decay="nothing",
     )
 
 
@@ -112,7 +125,7 @@ def vitdet_large() -> DetectionConfig:
     return _large()
 
 
-@_in_what_it_departs
+@_in_what_huge_departs
 def vitdet_huge() -> DetectionConfig:
     """ViTDet-H Mask R-CNN, 75 epochs: box AP 56.7, mask AP 50.1 from MAE (ViTDet, table 5).
 
@@ -149,7 +162,7 @@ def vitdet_cascade_large() -> DetectionConfig:
     return _large(cascade=True)
 
 
-@_in_what_it_departs
+@_in_what_huge_departs
 def vitdet_cascade_huge() -> DetectionConfig:
     """ViTDet-H Cascade Mask R-CNN, 75 epochs: box AP 58.7, mask AP 50.9 from MAE (ViTDet, table 5).
 
