@@ -25,7 +25,7 @@ DEPARTURES = (
     "the order of images and every random draw follow this project's seeds",
 )
 RANDOM_START = "random weights start as in MAE's code (Xavier, sin-cos positions), detectron2's from a normal of 0.02"
-HUGE_WARMUP = "ViT-H warms up over 188 steps; detectron2's file keeps 250 / 184,375 of the run, which is 187.5 of its 138,281 steps"
+HUGE_WARMUP = "ViT-H warms up over 188 steps; detectron2's file over 250 / 184,375 of the run, 187.5 of 138,281 steps"
 _in_what_it_departs = departs(*DEPARTURES)
 _in_what_huge_departs = departs(*DEPARTURES, HUGE_WARMUP)
 _in_what_random_departs = departs(*DEPARTURES, RANDOM_START)
