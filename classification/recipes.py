@@ -8,15 +8,27 @@ from collections.abc import Callable
 from backbones.config import FAMILY
 from classification.config import Augmentation, ClassificationConfig
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.recipe import departs
+from engine.recipe import departs, drops_last
 
+Recipe = Callable[[], ClassificationConfig]
 PRECISION = "bfloat16 autocast where the device has it; {published}"
 RELEASED = PRECISION.format(published="the released code trains in float16 autocast")
+LARGE_CROP = (
+    "evaluation resizes to 256 / 224 of the resolution at every size; the released code takes the whole shorter side "
+    "above 224 px (--crop-pct 1)"
+)
 LINEAR = (
     RELEASED,
+    drops_last("the released code", epochs=90, batch_size=16384),
+    "LARS is timm's: with --weight-decay above 0 (here 0) its trust ratio divides by |gradient| + decay |w|, "
+    "MAE's util/lars.py by |gradient + decay w|",
     "torchvision's random crop, which tries ten times before it takes the centre; MAE's code places a crop at once "
     "(util/crop.py)",
 )
+
+
+def _fine_tuning_departs(epochs: int) -> Callable[[Recipe], Recipe]:
+    return departs(RELEASED, LARGE_CROP, drops_last("the released code", epochs=epochs, batch_size=1024))
 
 
 def tiny() -> ClassificationConfig:
@@ -58,7 +70,7 @@ def small() -> ClassificationConfig:
     )
 
 
-@departs(RELEASED)
+@_fine_tuning_departs(100)
 def mae_base() -> ClassificationConfig:
     """ViT-B/16 fine-tuned on ImageNet-1K after MAE: 83.6 % top-1 (MAE, table 3; the released code gives 83.66).
 
@@ -72,7 +84,7 @@ def mae_base() -> ClassificationConfig:
     return _fine_tuned("vit_base_patch16", epochs=100, base_lr=5e-4, layer_decay=0.65, drop_path=0.1, accumulate=4)
 
 
-@departs(RELEASED)
+@_fine_tuning_departs(50)
 def mae_large() -> ClassificationConfig:
     """ViT-L/16 fine-tuned on ImageNet-1K after MAE: 85.9 % top-1 (MAE, table 3; the released code gives 85.95).
 
@@ -85,7 +97,7 @@ def mae_large() -> ClassificationConfig:
     return _fine_tuned("vit_large_patch16", epochs=50, base_lr=1e-3, layer_decay=0.75, drop_path=0.2, accumulate=4)
 
 
-@departs(RELEASED)
+@_fine_tuning_departs(50)
 def mae_huge() -> ClassificationConfig:
     """ViT-H/14 fine-tuned on ImageNet-1K after MAE: 86.9 % top-1 (MAE, table 3; the released code gives 86.93).
 

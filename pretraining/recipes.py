@@ -6,7 +6,7 @@ from dataclasses import replace
 from backbones.config import FAMILY
 from classification.config import Augmentation, ClassificationConfig
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig, TaskConfig
-from engine.recipe import departs
+from engine.recipe import departs, drops_last
 from pretraining.beit.recipes import BEIT_RECIPES
 from pretraining.mae.config import MAEConfig
 from pretraining.moco_v3.recipes import MOCO_RECIPES
@@ -19,6 +19,9 @@ FROM_LABELS = (
     "RandAugment is timm's rand-m9-mstd0.5; the paper states (9, 0.5)",
     "bfloat16 autocast where the device has it; the paper's code had no explicit mixed precision",
 )
+AUTOCAST = "bfloat16 autocast where the device has it; the released code trains in float16 autocast"
+_in_what_1600_departs = departs(AUTOCAST, drops_last("MAE's loader", epochs=1600, batch_size=4096))
+_in_what_800_departs = departs(AUTOCAST, drops_last("MAE's loader", epochs=800, batch_size=4096))
 
 
 def tiny() -> MAEConfig:
@@ -133,6 +136,7 @@ def small_supervised() -> ClassificationConfig:
     )
 
 
+@_in_what_1600_departs
 def mae_base() -> MAEConfig:
     """ViT-B/16 on ImageNet-1K for 1,600 epochs: 83.6 % after fine-tuning (MAE, table 3; settings of table 8).
 
@@ -143,6 +147,7 @@ def mae_base() -> MAEConfig:
     return _published("vit_base_patch16", epochs=1600, accumulate=8)
 
 
+@_in_what_1600_departs
 def mae_large() -> MAEConfig:
     """ViT-L/16 on ImageNet-1K for 1,600 epochs: 85.9 % after fine-tuning (MAE, table 3; settings of table 8).
 
@@ -153,6 +158,7 @@ def mae_large() -> MAEConfig:
     return _published("vit_large_patch16", epochs=1600, accumulate=16)
 
 
+@_in_what_1600_departs
 def mae_huge() -> MAEConfig:
     """ViT-H/14 on ImageNet-1K for 1,600 epochs: 86.9 % after fine-tuning (MAE, table 3; settings of table 8).
 
@@ -164,6 +170,7 @@ def mae_huge() -> MAEConfig:
     return _published("vit_huge_patch14", epochs=1600, accumulate=32)
 
 
+@_in_what_800_departs
 def mae_base_800() -> MAEConfig:
     """ViT-B/16 on ImageNet-1K for 800 epochs: 83.3 % after fine-tuning in mmpretrain's rerun (its MAE page).
 
@@ -174,6 +181,7 @@ def mae_base_800() -> MAEConfig:
     return _published("vit_base_patch16", epochs=800, accumulate=8)
 
 
+@_in_what_800_departs
 def mae_large_800() -> MAEConfig:
     """ViT-L/16 on ImageNet-1K for 800 epochs: 85.4 % after fine-tuning, 73.9 % linear (MAE, table 1d).
 
@@ -185,6 +193,7 @@ def mae_large_800() -> MAEConfig:
     return _published("vit_large_patch16", epochs=800, accumulate=16)
 
 
+@_in_what_800_departs
 def mae_huge_800() -> MAEConfig:
     """ViT-H/14 on ImageNet-1K for 800 epochs: 85.8 % after fine-tuning with --target pixels (MAE, table 2).
 

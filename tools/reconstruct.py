@@ -7,8 +7,9 @@
 The first argument is a run of pre-training or a file of weights, the second a folder with images of any kind, greyscale
 ones too, as files or in uncompressed .tar shards; of each the centre is taken. Reconstructions need a decoder: a run of
 MAE has it in its checkpoints, and a file where it was saved with it. Where pixels were predicted normalised, the
-picture says whose mean and std were put back: by default the true patches', as in MAE's demo, which tells more than the
-model knows; --statistics visible takes those of the visible patches.
+picture says whose mean and std were put back: by default the true patches', which tells more than the model knows;
+--statistics visible takes those of the visible patches. MAE's notebook puts none back: it shows weights that predict
+plain pixels (`mae_visualize_*`), and squeezes the whole image into a square.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from backbones.config import FAMILY, ViTConfig
 from engine.config import Duration, OptimConfig, RunConfig, ScheduleConfig
-from engine.recipe import departs
+from engine.recipe import departs, drops_last
 from pretraining.beit.config import BEiTConfig
 from pretraining.tokenizer.config import DVAEConfig
 
@@ -107,12 +107,15 @@ def small_beit() -> BEiTConfig:
 
 @departs(
     "every mask covers 75 patches (BEiT's code stops short of 75 in a third of the masks)",
+    "bfloat16 autocast where the device has it; unilm's code trains in float16 autocast",
+    "the learning rate reaches its peak at the step after the warm-up, in unilm's code at the warm-up's last",
+    drops_last("unilm's loader", epochs=800, batch_size=2048),
 )
 def beit_base() -> BEiTConfig:
     """BEiT ViT-B/16 on ImageNet-1K for 800 epochs: 83.2 % after fine-tuning (MAE, table 3).
 
-    Settings of BEiT's appendix D, its clip at a gradient norm of 3. Not run here: it needs ImageNet, GPUs and DALL-E's
-    tokenizer.
+    Settings of BEiT's appendix D, its clip at a gradient norm of 3, and unilm's warm-up from 0. Not run here: it needs
+    ImageNet, GPUs and DALL-E's tokenizer.
 
     `torchrun --nproc-per-node 8 tools/pretrain.py beit_base --tokenizer dall_e --tokenizer-kind dall_e
     --trust-tokenizer-pickle --data imagenet --out runs/beit_base`
@@ -125,9 +128,7 @@ def beit_base() -> BEiTConfig:
             batch_size=2048,
             accumulate=4,
             optim=OptimConfig(base_lr=peak, base_batch_size=2048, weight_decay=0.05, clip_norm=3.0),
-            schedule=ScheduleConfig(
-                kind="cosine", warmup=Duration(10, "epochs"), warmup_start=1e-6 / peak, final=1e-5 / peak
-            ),
+            schedule=ScheduleConfig(kind="cosine", warmup=Duration(10, "epochs"), final=1e-5 / peak),
             eval_every=Duration(20, "epochs"),
             save_every=Duration(1, "epochs"),
         ),

@@ -129,3 +129,11 @@ def test_flags_out_of_range_are_refused() -> None:
         overridden("train_cls", "small", "--layer-decay", "2")
     with pytest.raises(ValueError, match="max_unreadable is -1; it must not be negative"):
         overridden("train_cls", "small", "--max-unreadable", "-1")
+
+
+def test_what_the_released_code_does_otherwise_is_stated() -> None:
+    """MAE's util/datasets.py (crop), main_finetune.py and main_linprobe.py (drop_last), util/lars.py."""
+    tuned, linear = (" ".join(RECIPES[name].departs) for name in ("mae_base", "mae_large_linear"))  # type: ignore[attr-defined]
+    assert "125,100 steps of 1,024 images, where these are 125,114" in tuned and "--crop-pct 1" in tuned
+    assert "7,020 steps of 16,384 images, where these are 7,038" in linear and "timm's" in linear
+    assert "62,550 steps" in " ".join(RECIPES["mae_huge"].departs)  # type: ignore[attr-defined]

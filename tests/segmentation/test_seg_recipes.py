@@ -82,7 +82,8 @@ def test_weights_of_each_arm_fit(recipe, source: str, file: dict[str, object], t
     )
     write_as(checkpoint, source, tmp_path / "weights.pth")
     target = ViT(replace(recipe().backbone, **tiny, image_size=(64, 64)), final_norm=False)
-    declared = InitialWeights(path=tmp_path / "weights.pth", source=source, num_heads=1)
+    half = (0.5, 0.5, 0.5)  # of the pixels, which BEiT's file does not tell
+    declared = InitialWeights(path=tmp_path / "weights.pth", source=source, num_heads=1, mean=half, std=half)
     report = load_checkpoint(target, read_checkpoint(declared))
     relative = "blocks.0.attn.relative_position_bias_table: 0" in report.new
     assert relative == (source != "beit")
