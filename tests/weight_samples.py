@@ -1,5 +1,6 @@
 """A tiny file of every family of weights, its tensors random: what the sources read, and what is damaged in tests."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from backbones.weights.read import read_checkpoint
 HEADS = 2
 PLAIN = ViTConfig(embed_dim=8, depth=2, num_heads=HEADS, patch_size=4, image_size=(16, 16), mlp_ratio=1.0)
 BEIT = replace(PLAIN, position="none", qkv_bias="qv", layer_scale=0.1, relative_position="shared_table")
+SCALED = replace(PLAIN, layer_scale=0.1)
 VITDET = replace(PLAIN, relative_position="decomposed", window_size=2, global_blocks=(1,))
 
 
@@ -86,8 +88,10 @@ def weight_samples() -> dict[str, Sample]:
     both |= {f"module.momentum_encoder.{n}": t + 1 for n, t in plain.items()} | {"module.predictor.0.weight": _noise(4)}
     student = {"student": {f"module.backbone.{n}": t for n, t in plain.items()}, "teacher": {}}
     layers = {f"backbone.{n}": t for n, t in _mmpretrain(plain).items()} | {"head.layers.head.weight": _noise(3, 8)}
+    scaled = {re.sub(r"gamma_([12])$", r"ls\1.gamma", n): t for n, t in _random(SCALED).items()}
     return samples | {
         "own": Sample("own", dict(plain), ".safetensors"),
+        "dinov2": Sample("dinov2", scaled | {"mask_token": _noise(1, 8)}),
         "augreg": Sample("augreg", _jax(plain), ".npz"),
         "moco_v3": Sample("moco_v3", {"state_dict": both, "epoch": 1}),
         "moco_v3_momentum": Sample("moco_v3_momentum", {"state_dict": both, "epoch": 1}),

@@ -27,6 +27,7 @@ from engine.spec import with_later_fields
 from metrics.metric import Metric
 
 ARMS = ("random", "supervised", "mae")
+RANDOM = "random"
 OWN_TASK = "supervised"  # the pre-training that has a task of its own
 
 
@@ -44,8 +45,8 @@ class Row:
     """Why the arms may not be compared."""
     claim: str
     """The arm whose advantage the verdict is about."""
-    against: str
-    """The other arm of the headline."""
+    others: tuple[str, ...]
+    """The other arms of the headline: the study's one, or all that are there."""
     ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
     """arm -> best and worst rank; of the primary metric, where four arms or more have values."""
 
@@ -65,8 +66,13 @@ class Row:
 
     @property
     def headline(self) -> Contrast | None:
-        """The claim's arm minus the headline's other; None where they share no seed, or where it is refused."""
-        return next((item for item in self.contrasts if item.reference == self.against), None)
+        """The first of `headlines`; None where there is none."""
+        return next(iter(self.headlines), None)
+
+    @property
+    def headlines(self) -> tuple[Contrast, ...]:
+        """The claim's arm minus those of the headline; none where they share no seed, or where it is refused."""
+        return tuple(item for item in self.contrasts if item.reference in self.others)
 
     @property
     def missing(self) -> tuple[tuple[str, Cell], ...]:
@@ -126,6 +132,10 @@ class Comparison:
 
     store: Store
     arms: tuple[str, ...]
+    claim: str
+    """The arm whose advantage the verdicts are about."""
+    others: tuple[str, ...]
+    """The arms that it is judged against in the headline: the study's one, or all that are there."""
     lines: tuple[Line, ...]
     rows: tuple[Row, ...]
     costs: tuple[ArmCost, ...]
@@ -142,14 +152,9 @@ class Comparison:
     """Published values of the recipes that were run, beside what was measured."""
 
     @property
-    def claim(self) -> str:
-        """The arm whose advantage the verdicts are about."""
-        return self.store.plan.claim
-
-    @property
     def against(self) -> str:
-        """The other arm of the headline."""
-        return self.store.plan.against
+        """The first other arm of the headline."""
+        return self.others[0]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -168,6 +173,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     transfers = [item for item in store.completed if item.line is not None]
     plan, later = store.plan, partial(with_later_fields, store.tasks)
     arms = _arms(store, [*transfers, *pretrainings])
+    claim, others = _headline(plan, arms, transfers)
     lines = _lines(store, transfers)
     shared = [
         *pretraining_problems(pretrainings, plan),
@@ -193,7 +199,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
         drawn = resample(line, mine, 0 if refused else resamples)
         alike += [] if drawn.video is None else [(task, drawn.video)]
         for metric in line.scores.metrics:
-            rows.append(_row(line, metric, mine, arms, plan, refused, drawn))
+            rows.append(_row(line, metric, mine, arms, (claim, others), plan, refused, drawn))
             not_finite += [f"{item.folder}: {metric.name}" for item in mine if _infinite(item, metric)]
         if any(row.contrasts for row in rows if row.task == task):
             not_resampled += drawn.problems
@@ -207,6 +213,8 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     return Comparison(
         store=store,
         arms=arms,
+        claim=claim,
+        others=others,
         lines=lines,
         rows=_judged(rows),
         costs=tuple(_cost(arm, lines, pretrainings, transfers) for arm in arms),
@@ -220,18 +228,49 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
 
 
 def _arms(store: Store, stored: Sequence[Stored]) -> tuple[str, ...]:
-    """Return the arms in their order: a study's own, or the usual three and what else was found."""
-    first = tuple(dict.fromkeys(arm for plan in store.plans for arm in plan.arms)) or ARMS
-    return (*first, *sorted(({item.arm for item in stored} | {store.plan.claim}) - set(first)))
+    """Return the arms in their order: a study's own, then all others that were found, the usual three first.
+
+    The usual three where nothing was found.
+    """
+    planned = tuple(dict.fromkeys(arm for plan in store.plans for arm in plan.arms))
+    found = {item.arm for item in stored}
+    if not planned and not found:
+        return ARMS
+    usual = tuple(arm for arm in ARMS if arm in found and arm not in planned)
+    return (*planned, *usual, *sorted(found - {*planned, *usual}))
+
+
+def _headline(plan: Plan, arms: Sequence[str], transfers: Sequence[Stored]) -> tuple[str, tuple[str, ...]]:
+    """Return the arm whose advantage is judged, and the arms that it is judged against.
+
+    A study's own. Of records without one, the usual two where both were transferred, else what is there: an arm with
+    weights against all others.
+    """
+    if {plan.claim, plan.against} <= {*plan.arms}:
+        return plan.claim, (plan.against,)
+    ran = {item.arm for item in transfers}
+    there = [arm for arm in arms if arm in ran]
+    if len(there) < 2:
+        return plan.claim, (plan.against,)
+    # random weights are judged against, never judged; and the usual other arm only where it is the only one left
+    ranked = sorted(there, key=lambda arm: (arm != plan.claim, arm == RANDOM, arm == plan.against, there.index(arm)))
+    claim = ranked[0]
+    return claim, (plan.against,) if plan.against in there and claim != plan.against else tuple(
+        arm for arm in there if arm != claim
+    )
 
 
 def _lines(store: Store, transfers: Sequence[Stored]) -> tuple[Line, ...]:
-    """Return the lines in their order: a study's own, or the usual three; then all others found."""
+    """Return the lines that were found in their order: a study's own, or the usual three first; then all others.
+
+    The usual three where nothing was found.
+    """
     planned = [run.task for plan in store.plans for run in plan.runs if run.phase == "transfer"]
     found = {item.line for item in transfers if item.line is not None}
     if not planned:
         usual = usual_lines(store.tasks)
-        return (*usual, *sorted(found - set(usual), key=lambda line: line.label))
+        first = tuple(line for line in usual if line in found) if found else usual
+        return (*first, *sorted(found - set(usual), key=lambda line: line.label))
     order = [*dict.fromkeys(planned)]
     # what lies beside the study is no part of it, but of the comparison: it comes last
     return tuple(
@@ -251,11 +290,13 @@ def _row(
     metric: Metric,
     stored: Sequence[Stored],
     arms: Sequence[str],
+    headline: tuple[str, tuple[str, ...]],
     plan: Plan,
     refused: tuple[str, ...],
     drawn: Resampled,
 ) -> Row:
-    found = {arm: ArmValues(by_seed={}, resampled_R={}) for arm in arms}
+    claim, others = headline
+    found = {arm: ArmValues(by_seed={}, resampled_R={}) for arm in (*arms, claim)}
     for item in stored:
         value, arm, seed = item.record.metrics.get(metric.name), item.arm, _cell(item, plan)
         if value is not None and not metric.is_missing(value):
@@ -271,11 +312,12 @@ def _row(
         margin=plan.margin(line.task, line.label, metric.name),
         looks=plan.looks,
         design=plan.pretrain_seeds,
+        steps=min((item.record.steps for item in stored), default=0) or None,
     )
     contrasts = [
-        difference(arms=(plan.claim, arm), first=found[plan.claim], second=found[arm])
+        difference(arms=(claim, arm), first=found[claim], second=found[arm])
         for arm in arms
-        if arm != plan.claim and not refused
+        if arm != claim and not refused
     ]
     there = [arm for arm in arms if found[arm].by_seed]
     ranks = {}
@@ -287,8 +329,8 @@ def _row(
     return Row(
         line=line,
         metric=metric,
-        claim=plan.claim,
-        against=plan.against,
+        claim=claim,
+        others=others,
         values={arm: found[arm].by_seed for arm in arms},
         contrasts=tuple(item for item in contrasts if item is not None),
         refused=refused,

@@ -69,6 +69,10 @@ class Contrast:
     """None where the study has declared no looks."""
     grouped: int | None = None
     """Images in the groups that were drawn; None where images were drawn one by one, or not at all."""
+    floor: bool = False
+    """Whether every value of both arms rounds to the least that the metric can be: nothing was learned."""
+    steps: int | None = None
+    """Of the shortest transfer run; None where nothing was trained."""
 
     @property
     def n(self) -> int:
@@ -109,6 +113,7 @@ def contrast(
     margin: float | None = None,
     looks: tuple[int, ...] = (),
     design: PretrainSeeds = "one",
+    steps: int | None = None,
 ) -> Contrast | None:
     """Return the first arm minus the second, without a verdict yet; None where they share no seed.
 
@@ -152,6 +157,8 @@ def contrast(
         look=look,
         design=design,
         grouped=None if parts is None or parts.images is None else grouped,
+        floor=metric.higher_is_better and scale < metric.minimum + 0.5 * 10**-metric.decimals,
+        steps=steps,
     )
 
 
@@ -173,7 +180,7 @@ def decide(family: Sequence[Contrast]) -> list[Contrast]:
 
 
 def _with_needed(item: Contrast, tasks: int) -> Contrast:
-    if item.verdict != "inconclusive" or item.p is None or item.components is None:
+    if item.verdict != "inconclusive" or item.p is None or item.components is None or item.floor:
         return item
     found = needed(item.mean, item.components, tasks)
     inside = 0.0 if item.margin is None else item.margin - abs(item.mean)
@@ -195,7 +202,7 @@ def looked(item: Contrast, kind: str) -> float | None:
 def _decided(item: Contrast, number: int, by_test: dict[tuple[int, str], float]) -> Contrast:
     p, equivalence = by_test[number, "difference"], by_test.get((number, "equivalence"))
     verdict: Verdict = "inconclusive"
-    if item.lacks_transfers:
+    if item.lacks_transfers or item.floor:
         pass
     elif p <= ALPHA:
         verdict = "supported" if item.metric.gain(item.mean) > 0 else "contradicted"

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from benchmark.compare.comparison import Comparison
 from benchmark.compare.contrast import Contrast
 from benchmark.compare.lines import CHECKPOINT_NAME
-from benchmark.report.tables import MOST_LISTED, RANDOM, listed, title
+from benchmark.report.contrast_text import caution
+from benchmark.report.names import RANDOM, listed, quoted, title
+from benchmark.report.tables import MOST_LISTED
 
 
 def about(comparison: Comparison) -> list[str]:
@@ -16,6 +18,7 @@ def about(comparison: Comparison) -> list[str]:
     return [
         _weights(comparison),
         *_transfers(judged),
+        *_cautions(comparison),
         *_looks(comparison, judged),
         *_margins(comparison),
         *_images(comparison, judged),
@@ -23,7 +26,7 @@ def about(comparison: Comparison) -> list[str]:
 
 
 def _weights(comparison: Comparison) -> str:
-    design, mine = comparison.store.plan.pretrain_seeds, (comparison.claim, comparison.against)
+    design, mine = comparison.store.plan.pretrain_seeds, (comparison.claim, *comparison.others)
     said = {arm: _origin(comparison, arm) for arm in mine}
     each = listed([f"{title(arm)} {text}" for arm, text in said.items()])
     files = {arm: _files(comparison, arm) for arm in mine if arm != RANDOM}
@@ -61,6 +64,16 @@ def _transfers(judged: list[Contrast]) -> Iterator[str]:
         )
 
 
+def _cautions(comparison: Comparison) -> Iterator[str]:
+    """Yield what makes verdicts weak whatever their p, with the tasks of which it holds."""
+    tasks: dict[str, dict[str, None]] = {}
+    for item in (item for row in comparison.rows if row.primary for item in row.contrasts):
+        if text := caution(item):
+            tasks.setdefault(text, {})[quoted(item.task)] = None
+    for text, names in tasks.items():
+        yield f"WARNING, {listed([*names])}: {text}."
+
+
 def _origin(comparison: Comparison, arm: str) -> str:
     if arm == RANDOM:
         return "(drawn anew with every seed)"
@@ -79,7 +92,7 @@ def _origin(comparison: Comparison, arm: str) -> str:
     if not names:
         return "(not run)"
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"(the file {names[0]}{more}, whose pre-training is no part of this)"
+    return f"(the file {quoted(names[0])}{more}, whose pre-training is no part of this)"
 
 
 def _files(comparison: Comparison, arm: str) -> int:

@@ -6,7 +6,8 @@ import pandas as pd
 
 from benchmark.compare.comparison import Comparison
 from benchmark.compare.lines import Line
-from benchmark.report.tables import DASH, Grid, title
+from benchmark.report.names import title
+from benchmark.report.tables import DASH, Grid
 from metrics.metric import Metric
 
 NAME = "per_class.csv"

@@ -2,14 +2,48 @@
 
 from benchmark.compare.contrast import Contrast
 from benchmark.compare.needed import Needed
+from benchmark.report.names import title
+
+NUMBERS = {1: "one seed", 2: "two seeds", 3: "three seeds", 4: "four seeds"}
+FEW_SEEDS = 3  # with two, a quantile of one degree of freedom stands on one difference of differences
+FEW_STEPS = 50  # of training: a head has hardly moved, whatever the weights below it
+
+
+def judged(item: Contrast) -> str:
+    """Return the sentence that a verdict is on."""
+    return f"{title(item.arm)} transfers better than {title(item.reference)}"
 
 
 def verdict_text(item: Contrast) -> str:
-    """Return the verdict of a cell, with a word where a difference is found that is smaller than the margin."""
+    """Return the verdict behind the sentence that it judges, and what else must be known to read it."""
+    return f"{judged(item)}: {outcome_text(item)}" + (f" ({text})" if (text := caution(item)) else "")
+
+
+def outcome_text(item: Contrast) -> str:
+    """Return the verdict alone, with a word where a difference is found that is smaller than the margin."""
+    if item.floor:
+        return "no verdict, nothing was learned"
     if item.verdict == "equivalent":
         return "equivalent within the margin"
     small = item.verdict != "inconclusive" and item.within_margin
     return f"{item.verdict}, within the margin" if small else str(item.verdict)
+
+
+def seeds_text(item: Contrast) -> str:
+    """Return over how many seeds a difference is."""
+    if item.transfers is not None:
+        return f"{item.n} pre-trainings with {item.transfers} transfers each"
+    return NUMBERS.get(item.n, f"{item.n} seeds")
+
+
+def caution(item: Contrast) -> str:
+    """Return why a verdict that has fallen is weak whatever its p, empty where nothing says so."""
+    if item.verdict in (None, "inconclusive"):
+        return ""
+    few = item.n < FEW_SEEDS
+    if item.steps is not None and item.steps < FEW_STEPS:
+        return f"{seeds_text(item)} of {item.steps} steps each: too {'little' if few else 'short'} to rely on"
+    return f"{seeds_text(item)}: too few to rely on" if few else ""
 
 
 def images_text(item: Contrast) -> str:
@@ -37,6 +71,8 @@ def variance_text(item: Contrast) -> str:
 
 def needed_text(item: Contrast) -> str:
     """Return what would settle an inconclusive comparison, empty where nothing is known of it."""
+    if item.floor:
+        return f"nothing was learned ({item.metric.name} {item.metric.text(0.0)} in both arms): train longer"
     if item.needed is None:
         return "two seeds or more" if item.verdict == "inconclusive" and item.n < 2 else ""
     text = _ways(item, item.needed)

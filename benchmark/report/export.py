@@ -17,6 +17,7 @@ from benchmark.compare.published import PublishedCheck
 from benchmark.compare.records import Store, files_read
 from benchmark.report import Format, escape
 from benchmark.report.about import about
+from benchmark.report.contrast_text import caution, judged, verdict_text
 from benchmark.report.escape import markdown, markdown_line, plain
 from benchmark.report.html import to_html
 from benchmark.report.protocols import PROTOCOLS_TITLE, protocol_grid
@@ -223,10 +224,14 @@ def _row(row: Row) -> dict[str, Any]:
         "unit": metric.unit,
         "higher_is_better": metric.higher_is_better,
         "values": row.values,
-        "contrasts": [{**as_json(item), "metric": metric.name} for item in row.contrasts],
+        "contrasts": [
+            {**as_json(item), "metric": metric.name, "judged": judged(item), "caution": caution(item)}
+            for item in row.contrasts
+        ],
         "refused": row.refused,
         "claim": row.claim,
-        "against": row.against,
+        "against": row.others[0],
+        "others": row.others,
     }
 
 
@@ -280,7 +285,7 @@ def _result_rows(row: Row, arms: tuple[str, ...]) -> list[tuple[object, ...]]:
         rows += _contrast_rows(item)
     if row.headline is None:
         note = f"refused: {'; '.join(row.refused)}" if row.refused else ""
-        rows.append((*head, f"{row.claim}-{row.against}", "mean", None, 0, None, note))
+        rows.append((*head, f"{row.claim}-{row.others[0]}", "mean", None, 0, None, note))
     return rows
 
 
@@ -317,7 +322,7 @@ def _contrast_rows(item: Contrast) -> list[tuple[object, ...]]:
         "transfers_to_settle": wanted.transfers if wanted else None,
         "images_to_settle": wanted.images if wanted else None,
     }
-    note = item.verdict or ""
+    note = "" if item.verdict is None else verdict_text(item)
     return rows + [
         (*head, name, None, item.n, value, note if name == "mean" else "") for name, value in numbers.items()
     ]

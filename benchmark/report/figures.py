@@ -8,6 +8,7 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from io import BytesIO
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ from PIL import Image
 from benchmark.compare.comparison import ArmCost, Comparison, Row
 from benchmark.compare.contrast import Contrast
 from benchmark.compare.records import Stored
-from benchmark.report.tables import title
+from benchmark.report.names import title
 from engine.curves import read_series
 from engine.drawing import label_text
 from engine.images.file import opened
@@ -25,35 +26,40 @@ from metrics.metric import PERCENT
 
 # Okabe and Ito's colours, told apart by colour-blind readers; further arms take the rest in order
 COLOURS = ("#999999", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+NARROW = 3.4  # inches: 442 pixels, so that 8 points are 12 pixels on a screen 368 wide within its margins
 WIDEST = 900  # pixels of an embedded picture
 JPEG_QUALITY = 82
 LOSS = "loss"
 MOST_LINES = 5  # of one arm in a panel
 
 
-def differences_picture(comparison: Comparison) -> str | None:
-    """Return the claim's arm minus every other on the leading metric of each task, None where nothing is compared."""
+def differences_picture(comparison: Comparison, *, narrow: bool = False) -> str | None:
+    """Return the claim's arm minus every other on the leading metric of each task, None where nothing is compared.
+
+    `narrow` is for a screen of some 400 pixels: names above their rows, and text that stays legible.
+    """
     items = [item for row in comparison.rows if row.primary for item in row.contrasts]
     if not items:
         return None
     alike: dict[tuple[str, bool], list[Contrast]] = {}
     for item in items:
         alike.setdefault((item.metric.unit, item.metric.higher_is_better), []).append(item)
-    heights = [0.9 + 0.42 * len(group) for group in alike.values()]
-    figure = Figure(figsize=(7.2, sum(heights)), layout="constrained")
+    heights = [0.9 + (0.62 if narrow else 0.42) * len(group) for group in alike.values()]
+    figure = Figure(figsize=(NARROW if narrow else 7.2, sum(heights)), layout="constrained")
     panels = figure.subplots(len(alike), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, ((unit, higher), group) in zip(panels, alike.items(), strict=True):
-        _draw_differences(panel, group, comparison)
+        _draw_differences(panel, group, comparison, narrow=narrow)
         measure = {PERCENT: ", percentage points", "": ""}.get(unit, f", {unit}")
         reversed_axis = "" if higher else " (axis reversed: lower is better)"
         label = f"{label_text(title(comparison.claim))} minus the other arm{measure}{reversed_axis}"
+        label = fill(label, 44) if narrow else label
         panel.set_xlabel(label, fontsize=8)
         if not higher:
             panel.invert_xaxis()  # right of 0 the claim's arm is better, in every panel
     return _png(figure)
 
 
-def _draw_differences(panel: Axes, items: Sequence[Contrast], comparison: Comparison) -> None:
+def _draw_differences(panel: Axes, items: Sequence[Contrast], comparison: Comparison, *, narrow: bool) -> None:
     for place, item in enumerate(reversed(items)):
         colour = _colour(comparison, item.reference)
         if item.margin is not None:
@@ -65,17 +71,22 @@ def _draw_differences(panel: Axes, items: Sequence[Contrast], comparison: Compar
         panel.plot(each, [place] * len(each), "|", color="black", markersize=7, alpha=0.6)
     panel.axvline(0, color="black", linewidth=0.8)
     names = [label_text(f"{i.task} {i.metric.name}, against {title(i.reference)}", most=100) for i in reversed(items)]
-    panel.set_yticks(range(len(items)), names, fontsize=8)
-    panel.set_ylim(-0.6, len(items) - 0.4)  # as much room above and below few rows as many
+    if narrow:
+        panel.set_yticks([])
+        for place, name in enumerate(names):
+            panel.text(0.01, place + 0.22, name, fontsize=8, va="bottom", transform=panel.get_yaxis_transform())
+    else:
+        panel.set_yticks(range(len(items)), names, fontsize=8)
+    panel.set_ylim(-0.6, len(items) - (0.2 if narrow else 0.4))  # as much room above and below few rows as many
     panel.tick_params(axis="x", labelsize=8)
     panel.grid(axis="x", alpha=0.3)
 
 
-def curves_picture(comparison: Comparison, notes: list[str]) -> str | None:
+def curves_picture(comparison: Comparison, notes: list[str], *, narrow: bool = False) -> str | None:
     """Return the summed training loss by step, a panel per task, of the first MOST_LINES runs of each arm.
 
     None where no run has a metrics.csv. One that cannot be read is left out, with a line in `notes`, and so is one that
-    is damaged, which the account of the records says.
+    is damaged, which the account of the records says. `narrow` has the panels below one another.
     """
     tasks: dict[str, list[tuple[str, list[int], list[float]]]] = {}
     counted: Counter[tuple[str, str]] = Counter()
@@ -95,8 +106,8 @@ def curves_picture(comparison: Comparison, notes: list[str]) -> str | None:
             tasks.setdefault(item.line.label, []).append((item.arm, *series[LOSS]))
     if not tasks:
         return None
-    figure = Figure(figsize=(3.6 * len(tasks), 3.2), layout="constrained")
-    for panel, (task, lines) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
+    figure, panels = _row_of_panels(len(tasks), height=3.2, narrow=narrow)
+    for panel, (task, lines) in zip(panels, tasks.items(), strict=True):
         named = set()
         for arm, steps, values in lines:
             label = None if arm in named else label_text(title(arm))
@@ -106,14 +117,17 @@ def curves_picture(comparison: Comparison, notes: list[str]) -> str | None:
     return _png(figure)
 
 
-def cost_picture(comparison: Comparison) -> str | None:
-    """Return the leading metric of each task over the compute of pre-training; None where no arm was pre-trained."""
+def cost_picture(comparison: Comparison, *, narrow: bool = False) -> str | None:
+    """Return the leading metric of each task over the compute of pre-training; None where no arm was pre-trained.
+
+    `narrow` has the panels below one another.
+    """
     rows = [row for row in comparison.rows if row.primary and any(row.values.values())]
     costs = {cost.arm: _training_flops(cost) for cost in comparison.costs}
     if not rows or not any(costs.values()):
         return None
-    figure = Figure(figsize=(3.6 * len(rows), 3.0), layout="constrained")
-    for panel, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+    figure, panels = _row_of_panels(len(rows), height=3.0, narrow=narrow)
+    for panel, row in zip(panels, rows, strict=True):
         _draw_cost(panel, row, costs, comparison)
         _dress(panel, f"{row.task}: {row.metric.label}", "pre-training, MACs (estimate)")
         panel.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
@@ -146,6 +160,14 @@ def same_pictures(stored: Sequence[Stored], arms: Sequence[str]) -> list[tuple[s
     names = [[name for name in item.record.pictures if item.file(name)] for item in chosen]
     shared = [name for name in names[0] if all(name in others for others in names)]
     return [(name, [(item.arm, str(item.folder / name)) for item in chosen]) for name in shared]
+
+
+def _row_of_panels(count: int, *, height: float, narrow: bool) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels beside one another, or below; `height` of a panel in inches."""
+    size = (NARROW, height * count) if narrow else (3.6 * count, height)
+    figure = Figure(figsize=size, layout="constrained")
+    shape = (count, 1) if narrow else (1, count)
+    return figure, [*figure.subplots(*shape, squeeze=False).flat]
 
 
 def _draw_cost(panel: Axes, row: Row, costs: dict[str, float | None], comparison: Comparison) -> None:

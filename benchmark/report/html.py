@@ -1,12 +1,13 @@
 """The comparison as one HTML page that needs no other file and no network."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmark.compare.comparison import Comparison
+from benchmark.compare.comparison import OWN_TASK, Comparison
 from benchmark.compare.records import Stored
 from benchmark.report.about import about
 from benchmark.report.class_tables import class_grids
@@ -20,6 +21,7 @@ from benchmark.report.figures import (
     embedded,
     same_pictures,
 )
+from benchmark.report.names import listed, title
 from benchmark.report.protocols import protocol_grid
 from benchmark.report.scaling import scaling_grid, scaling_picture
 from benchmark.report.tables import (
@@ -27,13 +29,12 @@ from benchmark.report.tables import (
     FULL_SCALE_TITLE,
     Grid,
     cost_grid,
-    difference_grid,
     full_scale_grid,
     published_grid,
     rank_grid,
     record_lines,
     result_grid,
-    title,
+    verdict_grids,
 )
 from benchmark.report.tuning import tuning_grid
 from benchmark.report.verdict import verdicts
@@ -41,6 +42,7 @@ from engine.config import as_json
 from engine.records.record import standing
 
 TEMPLATE = "report.html.j2"
+SUPERVISED = "supervised pre-training"
 PICTURES_PER_TASK = 3
 MOST_CONFIGS = 60  # runs whose whole configuration is in the page
 RUNS_CAPTION = "Every record that was read, in the order of the folders."
@@ -56,9 +58,10 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
     notes: list[str] = []
     classes = class_grids(comparison, notes)
     pictures = _pictures(comparison, notes) if images else []
-    curves = curves_picture(comparison, notes)
+    curves = _both(curves_picture(comparison, notes), lambda: curves_picture(comparison, [], narrow=True))
     published, full_scale = published_grid(comparison), full_scale_grid(comparison)
     scaling, tuning = scaling_picture(comparison), tuning_grid(comparison)
+    differences, tests = verdict_grids(comparison)
     wanted = {
         "Results": True,
         "Published": bool(published.rows),
@@ -82,23 +85,27 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
         verdicts=tasks,
         sections=[name for name, there in wanted.items() if there],
         results=result_grid(comparison),
-        differences=difference_grid(comparison),
-        differences_picture=differences_picture(comparison),
+        differences=differences,
+        tests=tests,
+        differences_picture=_both(
+            differences_picture(comparison), lambda: differences_picture(comparison, narrow=True)
+        ),
         ranks=rank_grid(comparison),
         protocols=protocol_grid(comparison),
         published=published,
         full_scale=full_scale,
         full_scale_title=FULL_SCALE_TITLE,
-        scaling=None if scaling is None else data_url(scaling),
+        scaling=_both(_url_of(scaling), lambda: _url_of(scaling_picture(comparison, narrow=True))),
         scaling_table=None if scaling is None else scaling_grid(comparison),
         tuning=tuning,
         costs=cost_grid(comparison),
-        cost_picture=cost_picture(comparison),
+        cost_picture=_both(cost_picture(comparison), lambda: cost_picture(comparison, narrow=True)),
         curves_picture=curves,
         most_lines=MOST_LINES,
         per_class=classes,
         pictures=pictures,
         images=images,
+        dash=DASH,
         records=[*record_lines(comparison), *notes],
         runs=_runs(comparison),
         configs=_configs(comparison),
@@ -106,9 +113,22 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
     return visible(page)
 
 
+def _both(wide: str | None, narrow: Callable[[], str | None]) -> tuple[str, str] | None:
+    """Return a picture for wide screens and one for narrow ones, None where there is none."""
+    if wide is None:
+        return None
+    found = narrow()
+    assert found is not None
+    return wide, found
+
+
+def _url_of(png: bytes | None) -> str | None:
+    return None if png is None else data_url(png)
+
+
 def _title(comparison: Comparison) -> str:
-    first, second = title(comparison.claim), comparison.against
-    return f"Does {first} transfer better than {'supervised pre-training' if second == 'supervised' else second}?"
+    others = [SUPERVISED if arm == OWN_TASK else title(arm) for arm in comparison.others]
+    return f"Does {title(comparison.claim)} transfer better than {listed(others, 'or')}?"
 
 
 def _pictures(comparison: Comparison, notes: list[str]) -> list[tuple[str, list[tuple[str, list[tuple[str, str]]]]]]:

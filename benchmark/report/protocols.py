@@ -3,7 +3,8 @@
 from benchmark.compare.comparison import Comparison, Row
 from benchmark.compare.lines import fraction_text
 from benchmark.report.contrast_text import verdict_text
-from benchmark.report.tables import DASH, Grid, title
+from benchmark.report.names import title
+from benchmark.report.tables import DASH, Grid
 
 PROTOCOLS_TITLE = "Protocols"
 CAPTION = (

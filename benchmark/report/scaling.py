@@ -18,8 +18,9 @@ from benchmark.compare.comparison import Comparison
 from benchmark.compare.lines import CHECKPOINT_NAME
 from benchmark.compare.records import files_read
 from benchmark.compare.seeds import Summary, summarise
-from benchmark.report.figures import COLOURS, png_bytes
-from benchmark.report.tables import DASH, RANDOM, Grid, title, units
+from benchmark.report.figures import COLOURS, NARROW, png_bytes
+from benchmark.report.names import RANDOM, title
+from benchmark.report.tables import DASH, Grid, units
 from engine.drawing import label_text
 from files.naming import refuse_overwriting
 from files.writing import replacing
@@ -113,15 +114,21 @@ def scaling_grid(comparison: Comparison) -> Grid:
     )
 
 
-def scaling_picture(comparison: Comparison) -> bytes | None:
-    """Return the PNG: a row of panels per task, over parameters and over samples seen; None where nothing is scaled."""
+def scaling_picture(comparison: Comparison, *, narrow: bool = False) -> bytes | None:
+    """Return the PNG: a row of panels per task, over parameters and over samples seen; None where nothing is scaled.
+
+    `narrow` has the two below one another.
+    """
     points = scaling_points(comparison)
     if not points:
         return None
     tasks = [*dict.fromkeys(point.task for point in points)]
-    figure = Figure(figsize=(8.4, 3.1 * len(tasks)), layout="constrained")
+    size = (NARROW, 6.2 * len(tasks)) if narrow else (8.4, 3.1 * len(tasks))
+    figure = Figure(figsize=size, layout="constrained")
+    shape = (2 * len(tasks), 1) if narrow else (len(tasks), 2)
+    panels = figure.subplots(*shape, squeeze=False).reshape(len(tasks), 2)
     methods = sorted({point.method for point in points}, key=lambda method: (method != RANDOM, method))
-    for (left, right), task in zip(figure.subplots(len(tasks), 2, squeeze=False), tasks, strict=True):
+    for (left, right), task in zip(panels, tasks, strict=True):
         mine = [point for point in points if point.task == task]
         _sizes(left, mine, methods)
         _lengths(right, mine, methods)

@@ -13,12 +13,11 @@ from benchmark.compare.published import PublishedCheck
 from benchmark.compare.records import Store
 from benchmark.compare.seeds import Summary
 from benchmark.report.contrast_text import images_text, needed_text, variance_text, verdict_text
+from benchmark.report.names import listed, title
 from engine.records.record import standing
 from metrics.metric import PERCENT, Metric
 
 DASH = "-"
-RANDOM = "random"  # the arm that starts from no weights
-TITLES = {"random": "random init", "supervised": "supervised", "mae": "MAE", "beit": "BEiT", "moco_v3": "MoCo v3"}
 CAPTION = (
     "Transfer of one ViT from different weights, {0}: mean \N{PLUS-MINUS SIGN} standard deviation over the "
     "seeds (n), on the validation images."
@@ -26,9 +25,23 @@ CAPTION = (
 DIFFERENCE_CAPTION = (
     "{0} minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
     "seeds and test images, p of no difference, exact p by permutation of the seeds (with the smallest that so many "
-    'seeds can give), p after Holm\'s correction over the tasks and for declared looks, verdict on "{0} is better", '
-    "declared margin, p of a difference as large as that (corrected alike), and the parts of the mean's variance. "
-    "No images: the interval speaks of the seeds alone. The verdicts are on the first metric of each task."
+    "seeds can give), p after Holm's correction over the tasks and for declared looks, the judged sentence and its "
+    "verdict, declared margin, p of a difference as large as that (corrected alike), and the parts of the mean's "
+    "variance. No images: the interval speaks of the seeds alone. The verdicts are on the first metric of each task."
+)
+HEAD = ("task", "metric", "against", "difference", "95 % interval", "seeds", "images", "p", "p permutation")
+HEAD += ("p Holm", "verdict", "margin", "p equivalence", "variance of the mean", "to settle it")  # of differences
+_OF_BOTH = ("task", "metric", "against")
+_ACTED_ON = ("difference", "95 % interval", "seeds", "verdict", "to settle it")
+VERDICT_CAPTION = (
+    "{0} minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
+    "seeds and test images, and the verdict on the sentence before it. Verdicts are on the first metric of each task."
+)
+TESTS_CAPTION = (
+    "The tests behind the verdicts on {0} minus each other arm: p of no difference, exact p by permutation of the "
+    "seeds (with the smallest that so many seeds can give), p after Holm's correction over the tasks and for declared "
+    "looks, declared margin, p of a difference as large as that (corrected alike), and the parts of the mean's "
+    "variance. No images: the interval speaks of the seeds alone."
 )
 PUBLISHED_CAPTION = (
     "PUBLISHED values of the recipes that were run, from the sources named, beside the measured ones. They are no part "
@@ -66,19 +79,45 @@ def result_grid(comparison: Comparison) -> Grid:
         head=("task", "metric", *(title(arm) for arm in comparison.arms), "missing cells"),
         rows=tuple(
             (row.task, row.metric.label, *(_cell(row, arm) for arm in comparison.arms), _missing(row))
-            for row in comparison.rows
+            for row in _measured(comparison)
         ),
     )
 
 
 def difference_grid(comparison: Comparison) -> Grid:
     """Return the table of differences: one row per task, metric and reference, or one that says why there is none."""
-    head = ("task", "metric", "against", "difference", "95 % interval", "seeds", "images", "p", "p permutation")
     return Grid(
         caption=DIFFERENCE_CAPTION.format(title(comparison.claim)),
-        head=(*head, "p Holm", "verdict", "margin", "p equivalence", "variance of the mean", "to settle it"),
-        rows=tuple(cells for row in comparison.rows for cells in _difference_rows(row)),
+        head=HEAD,
+        rows=tuple(cells for row in _measured(comparison) for cells in _difference_rows(row)),
     )
+
+
+def verdict_grids(comparison: Comparison) -> tuple[Grid, Grid]:
+    """Return the table of differences as two that fit a page: what a reader acts on, and the tests behind it."""
+    whole, claim = difference_grid(comparison), title(comparison.claim)
+    tests = [name for name in whole.head if name not in (*_OF_BOTH, *_ACTED_ON)]
+    return (
+        _columns(whole, (*_OF_BOTH, *_ACTED_ON), VERDICT_CAPTION.format(claim)),
+        _columns(whole, (*_OF_BOTH, *tests), TESTS_CAPTION.format(claim)),
+    )
+
+
+def lacking_text(row: Row) -> str:
+    """Return why nothing is compared in a row."""
+    lacking = [title(arm) for arm in (row.claim, *row.others) if not row.values.get(arm)]
+    return f"no completed run of {listed(lacking)}" if lacking else "the arms share no seed"
+
+
+def _measured(comparison: Comparison) -> list[Row]:
+    """Return the rows that have a value, and those of a leading metric, whose absence is said."""
+    return [row for row in comparison.rows if row.primary or any(row.values.values())]
+
+
+def _columns(grid: Grid, names: Sequence[str], caption: str) -> Grid:
+    places = [grid.head.index(name) for name in names]
+    rows = tuple(tuple(row[place] for place in places) for row in grid.rows)
+    return Grid(caption=caption, head=tuple(names), rows=rows)
 
 
 def published_grid(comparison: Comparison) -> Grid:
@@ -172,7 +211,7 @@ def record_lines(comparison: Comparison) -> list[str]:
         f"Transfer seeds: {seeds}. {read} records read, {len(store.completed)} of them completed; "
         f"{len(store.unreadable)} not readable."
     ]
-    pretrained = [f"{cost.arm} {cost.pretrainings}" for cost in comparison.costs if cost.pretrainings]
+    pretrained = [f"{title(cost.arm)} {cost.pretrainings}" for cost in comparison.costs if cost.pretrainings]
     if pretrained:
         lines.append(f"Pre-trainings recorded: {', '.join(pretrained)}.")
     compared = [item.record for item in store.completed if item.line is not None]
@@ -196,7 +235,7 @@ def record_lines(comparison: Comparison) -> list[str]:
     ]
     lines += [choice.line() for choice in store.choices]
     lines += [
-        f"Arm {arm}: its pre-training is not among the records, so its images and budget are not checked."
+        f"Arm {title(arm)}: its pre-training is not among the records, so its images and budget are not checked."
         for arm in comparison.unknown_origin
     ]
     refused = dict.fromkeys(f"Refused, {row.task}: {problem}." for row in comparison.rows for problem in row.refused)
@@ -205,7 +244,7 @@ def record_lines(comparison: Comparison) -> list[str]:
     lines += [f"Images taken as they are, intervals over seeds alone: {text}." for text in comparison.not_resampled]
     for row in comparison.rows:
         if row.primary and row.missing:
-            named = ", ".join(f"{arm} seed {cell_text(seed)}" for arm, seed in row.missing[:MOST_LISTED])
+            named = ", ".join(f"{title(arm)} seed {cell_text(seed)}" for arm, seed in row.missing[:MOST_LISTED])
             more = f" and {len(row.missing) - MOST_LISTED} more" if len(row.missing) > MOST_LISTED else ""
             lines.append(f"Missing cells, {row.task} ({row.metric.name}): {len(row.missing)}: {named}{more}.")
     for pair in (pair for row in comparison.rows if row.primary for pair in row.contrasts if pair.unpaired):
@@ -215,9 +254,9 @@ def record_lines(comparison: Comparison) -> list[str]:
             if pair.transfers is None
             else "pre-training/transfer seeds of one arm alone, or gaps"
         )
-        lines.append(f"Left out of {title(pair.arm)} minus {pair.reference}, {pair.task}: {why} ({seeds}).")
+        lines.append(f"Left out of {title(pair.arm)} minus {title(pair.reference)}, {pair.task}: {why} ({seeds}).")
     lines += [
-        f"Waiting for the next look, {pair.task}, {title(pair.arm)} minus {pair.reference}: seeds "
+        f"Waiting for the next look, {pair.task}, {title(pair.arm)} minus {title(pair.reference)}: seeds "
         f"{', '.join(map(str, pair.look.waiting))}."
         for row in comparison.rows
         if row.primary
@@ -249,11 +288,6 @@ def units(metrics: Sequence[Metric]) -> str:
     return "in percent" if plain else "in percent where the metric names no unit"
 
 
-def title(arm: str) -> str:
-    """Return what a table calls an arm."""
-    return TITLES.get(arm, arm)
-
-
 def _absent(store: Store) -> list[str]:
     """Return a line per task of a study with how many of its runs have left no record."""
     names = Counter(run.task or run.phase for run in store.absent)
@@ -279,9 +313,11 @@ def _missing(row: Row) -> str:
 def _difference_rows(row: Row) -> list[tuple[str, ...]]:
     if row.refused:
         more = f" (and {len(row.refused) - 1} more)" if len(row.refused) > 1 else ""
-        return [(row.task, row.metric.label, DASH, f"refused: {row.refused[0]}{more}", *[DASH] * 11)]
+        return [(row.task, row.metric.label, DASH, f"refused: {row.refused[0]}{more}", *[DASH] * (len(HEAD) - 4))]
     if not row.contrasts:
-        return [(row.task, row.metric.label, *[DASH] * 13)]
+        place = HEAD.index("verdict")
+        cells = [row.task, row.metric.label, *[DASH] * (len(HEAD) - 2)]
+        return [(*cells[:place], f"no verdict, {lacking_text(row)}", *cells[place + 1 :])]
     return [_contrast_row(item) for item in row.contrasts]
 
 
@@ -314,11 +350,6 @@ def p_text(p: float | None) -> str:
     if p is None:
         return DASH
     return f"<{SMALLEST:.0e}" if p <= SMALLEST else f"{p:.2g}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence has them."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _published_row(check: PublishedCheck) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """What tuning did: every learning rate that was searched, with the values of all arms and their difference."""
 
 from benchmark.compare.comparison import Comparison
-from benchmark.report.tables import DASH, Grid, title
+from benchmark.report.names import title
+from benchmark.report.tables import DASH, Grid
 from benchmark.study.search import Choice
 
 TUNING_TITLE = "What tuning did"

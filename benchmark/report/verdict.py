@@ -1,42 +1,42 @@
 """The outcome in plain words, whichever way it falls."""
 
-from benchmark.compare.comparison import OWN_TASK, Comparison, Row
-from benchmark.compare.contrast import Contrast, Verdict
-from benchmark.report.contrast_text import images_text, needed_text
-from benchmark.report.tables import listed, p_text, title
+from collections.abc import Sequence
 
-NUMBERS = {1: "one seed", 2: "two seeds", 3: "three seeds", 4: "four seeds"}
+from benchmark.compare.comparison import OWN_TASK, Comparison, Row
+from benchmark.compare.contrast import Contrast
+from benchmark.report.contrast_text import caution, images_text, judged, needed_text, outcome_text, seeds_text
+from benchmark.report.names import listed, quoted, title
+from benchmark.report.tables import lacking_text, p_text
+
 LISTED = 10  # seeds whose differences are named one by one
-SAID: dict[Verdict, str] = {
-    "supported": "supported: {0} transfers better than {1}",
-    "contradicted": "contradicted: {1} transfers better than {0}",
-    "equivalent": "equivalent within the margin: {0} and {1} transfer alike",
-    "inconclusive": "inconclusive",
-}
+NOTHING = "nothing was learned"
+ORDER = ("supported", "contradicted", "equivalent within the margin", "inconclusive", NOTHING, "no comparison")
 
 
 def task_verdict(row: Row) -> str:
-    """Return one sentence on one row: the claim's arm (MAE) against the headline's other (supervised)."""
-    head = f"{row.task} ({row.metric.label}): "
+    """Return the verdict on one row: the claim's arm (MAE) against the headline's other arms (supervised)."""
+    head = f"{quoted(row.task)} ({row.metric.label}): "
     if row.refused:
         return f"{head}no verdict, the runs are not comparable: {'; '.join(row.refused)}."
-    if row.headline is None:
-        lacking = [arm for arm in (row.claim, row.against) if not row.values.get(arm)]
-        why = f"no completed run of {' and '.join(lacking)}" if lacking else "the two arms share no seed"
-        return f"{head}no verdict, {why}."
-    return head + _sentence(row.headline)
+    if not row.headlines:
+        return f"{head}no verdict, {lacking_text(row)}."
+    return head + " ".join(_sentence(item) for item in row.headlines)
 
 
 def _sentence(item: Contrast) -> str:
-    first, metric = title(item.arm), item.metric
-    said = SAID[item.verdict or "inconclusive"].format(first, item.reference)
-    if item.verdict in ("supported", "contradicted") and item.within_margin:
-        said += ", by less than the margin"
+    first, other, metric = title(item.arm), title(item.reference), item.metric
+    said = f"{judged(item)}: {outcome_text(item)}"
+    if item.floor:
+        return f"{judged(item)}: no verdict, {needed_text(item)}."
+    if item.verdict == "contradicted":
+        said += f", {other} transfers better"
+    if text := caution(item):
+        said += f" (WARNING: {text})"
     each = ", ".join(metric.signed(value) for value in item.per_seed.values()) + " by seed; "
     each = each if len(item.per_seed) <= LISTED else ""
     images = f", {images_text(item)} images" if item.images is not None and item.grouped is None else ""
     images = f", {item.grouped:,} images in {item.images} groups" if item.grouped is not None else images
-    text = f"{said}; {first} minus {item.reference} {metric.signed(item.mean)} ({each}{seeds_text(item)}{images})"
+    text = f"{said}; {first} minus {other} {metric.signed(item.mean)} ({each}{seeds_text(item)}{images})"
     if item.interval is None:
         why = "no interval from one seed" if item.n == 1 else "no interval, the seeds do not differ"
         return f"{text}: {why}."
@@ -67,23 +67,14 @@ def own_task_verdict(comparison: Comparison) -> str:
 
 
 def overall_verdict(comparison: Comparison) -> str:
-    """Return one sentence on all tasks, by their first metrics."""
-    first, second = title(comparison.claim), comparison.against
-    by_task = {row.task: _outcome(row) for row in comparison.rows if row.primary}
-    phrases: dict[Verdict | None, str] = {
-        "supported": f"{first} transfers better than {second} on {{}}",
-        "contradicted": f"{second} transfers better than {first} on {{}}",
-        "equivalent": f"{first} and {second} are equivalent within the margin on {{}}",
-        "inconclusive": "inconclusive on {}",
-        None: "no comparison on {}",
-    }
-    parts = []
-    for kind, phrase in phrases.items():
-        if tasks := [task for task, found in by_task.items() if found == kind]:
-            parts.append(phrase.format(listed(tasks)))
-    counts = sorted({(row.headline.n, seeds_text(row.headline)) for row in comparison.rows if row.headline is not None})
+    """Return one sentence on all tasks, by their first metrics, for each arm of the headline."""
+    rows = [row for row in comparison.rows if row.primary]
+    counts = sorted({(item.n, seeds_text(item)) for row in rows for item in row.headlines})
     seeds = f" ({' or '.join(text for _, text in counts)} per task)" if counts else ""
+    parts = [_over_tasks(comparison.claim, other, rows) for other in comparison.others]
     text = f"Overall: {'; '.join(parts)}{seeds}."
+    if weak := [quoted(row.task) for row in rows if any(caution(item) for item in row.headlines)]:
+        text += f" WARNING: too few seeds or steps on {listed(weak)} to rely on."
     own = comparison.own_task
     if own.missed:
         text += (
@@ -93,20 +84,26 @@ def overall_verdict(comparison: Comparison) -> str:
     return text
 
 
+def _over_tasks(claim: str, other: str, rows: Sequence[Row]) -> str:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        item = next((item for item in row.headlines if item.reference == other), None)
+        found.setdefault("no comparison" if item is None else _word(item), []).append(quoted(row.task))
+    order = [word for word in ORDER if word in found]
+    return f"{title(claim)} transfers better than {title(other)}: " + "; ".join(
+        f"{word} on {listed(found[word])}" for word in order
+    )
+
+
+def _word(item: Contrast) -> str:
+    if item.floor:
+        return NOTHING
+    return "equivalent within the margin" if item.verdict == "equivalent" else str(item.verdict)
+
+
 def verdicts(comparison: Comparison) -> list[str]:
     """Return the lines in their order: each task, the supervised arm's own task where there is one, overall."""
     firsts = [row for row in comparison.rows if row.primary]
     asked = comparison.own_task.top1 is not None or OWN_TASK in comparison.arms
     own = [own_task_verdict(comparison)] if asked else []
     return [*(task_verdict(row) for row in firsts), *own, overall_verdict(comparison)]
-
-
-def _outcome(row: Row) -> Verdict | None:
-    return None if row.headline is None else row.headline.verdict
-
-
-def seeds_text(item: Contrast) -> str:
-    """Return over how many seeds a difference is."""
-    if item.transfers is not None:
-        return f"{item.n} pre-trainings with {item.transfers} transfers each"
-    return NUMBERS.get(item.n, f"{item.n} seeds")

@@ -46,7 +46,7 @@ def test_the_whole_file_is_read(source: str, samples: dict[str, Any], tmp_path: 
     dense = source == "detectron2"
     report = load_checkpoint(ViT(checkpoint.architecture, class_token=not dense, final_norm=not dense), checkpoint)
     assert checkpoint.notes == () or source == "huggingface"
-    assert len(report.loaded) == {"beit": 36, "mmseg": 37, "detectron2": 31}.get(source, 30)
+    assert len(report.loaded) == {"beit": 36, "mmseg": 37, "detectron2": 31, "dinov2": 34}.get(source, 30)
 
 
 @pytest.mark.parametrize("source", [name for name in SOURCES if name != "detectron2"])
