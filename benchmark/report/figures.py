@@ -74,7 +74,9 @@ def _draw_differences(panel: Axes, items: Sequence[Contrast], comparison: Compar
     if narrow:
         panel.set_yticks([])
         for place, name in enumerate(names):
-            panel.text(0.01, place + 0.22, name, fontsize=8, va="bottom", transform=panel.get_yaxis_transform())
+            line = panel.text(0.01, place + 0.22, name, fontsize=8, va="bottom", transform=panel.get_yaxis_transform())
+            line.set_in_layout(False)  # a long name leaves the panel as it is
+            line.set_clip_on(True)
     else:
         panel.set_yticks(range(len(items)), names, fontsize=8)
     panel.set_ylim(-0.6, len(items) - (0.2 if narrow else 0.4))  # as much room above and below few rows as many

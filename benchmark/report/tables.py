@@ -29,8 +29,16 @@ DIFFERENCE_CAPTION = (
     "verdict, declared margin, p of a difference as large as that (corrected alike), and the parts of the mean's "
     "variance. No images: the interval speaks of the seeds alone. The verdicts are on the first metric of each task."
 )
-HEAD = ("task", "metric", "against", "difference", "95 % interval", "seeds", "images", "p", "p permutation")
-HEAD += ("p Holm", "verdict", "margin", "p equivalence", "variance of the mean", "to settle it")  # of differences
+_FIRST = ("task", "metric", "against", "difference", "95 % interval", "seeds", "images", "p", "p permutation")
+HEAD = (
+    *_FIRST,
+    "p Holm",
+    "verdict",
+    "margin",
+    "p equivalence",
+    "variance of the mean",
+    "to settle it",
+)  # of differences
 _OF_BOTH = ("task", "metric", "against")
 _ACTED_ON = ("difference", "95 % interval", "seeds", "verdict", "to settle it")
 VERDICT_CAPTION = (

@@ -20,7 +20,14 @@ from benchmark.report.about import about
 from benchmark.report.class_tables import class_grids
 from benchmark.report.export import COLUMNS, EXPORTS, to_frame
 from benchmark.report.html import _runs
-from benchmark.report.tables import cost_grid, difference_grid, full_scale_grid, record_lines, result_grid
+from benchmark.report.tables import (
+    cost_grid,
+    difference_grid,
+    full_scale_grid,
+    record_lines,
+    result_grid,
+    verdict_grids,
+)
 from benchmark.report.verdict import verdicts
 from benchmark.study.full_scale import FullScale, FullScaleRow
 from benchmark.study.plan import Plan, Planned, write_plan
@@ -156,7 +163,8 @@ class _Page(HTMLParser):
 
 def test_html(comparison: Comparison) -> None:
     page = _Page(EXPORTS["html"](comparison))
-    wanted = [*grids(comparison), *class_grids(comparison, []), _runs(comparison)]
+    wanted = [*grids(comparison), *verdict_grids(comparison), *class_grids(comparison, []), _runs(comparison)]
+    wanted.remove(difference_grid(comparison))  # the page has it in two
     for grid in wanted:
         for row in (grid.head, *grid.rows):
             assert [escape.visible(cell) for cell in row] in page.rows

@@ -15,9 +15,9 @@ from benchmark.compare.comparison import compare
 from benchmark.compare.records import frame, open_store
 from benchmark.report.class_tables import class_grids
 from benchmark.report.export import to_markdown
-from benchmark.report.figures import WIDEST, curves_picture, embedded, same_pictures
+from benchmark.report.figures import WIDEST, cost_picture, curves_picture, differences_picture, embedded, same_pictures
 from benchmark.report.html import to_html
-from benchmark.report.tables import cost_grid, difference_grid, result_grid
+from benchmark.report.tables import cost_grid, difference_grid, result_grid, verdict_grids
 from benchmark.runner.status import state_of
 from engine.images.file import VARIABLE, UnreadableImageError
 from engine.records.record import read_record, write_record
@@ -60,11 +60,27 @@ def runs(whole_study: Any) -> Path:
 def test_page_has_every_cell_and_fetches_nothing(runs: Path) -> None:
     comparison = compare(open_store(runs, TASKS))
     page = Page(to_html(comparison))
-    for grid in (result_grid(comparison), difference_grid(comparison), cost_grid(comparison)):
+    for grid in (result_grid(comparison), *verdict_grids(comparison), cost_grid(comparison)):
         for row in grid.rows:
             assert "\n".join(row) in "\n".join(page.cells)
     assert all(url.startswith(("data:", "#")) for url in page.fetched)
     assert any(url.startswith("data:image/png;base64,") for url in page.fetched)
+
+
+def test_the_page_is_made_for_wide_and_narrow_screens(runs: Path) -> None:
+    """What is acted on has few columns; a narrow screen has cards with the head's names, and charts of its own."""
+    comparison = compare(open_store(runs, TASKS))
+    acted_on, tests = verdict_grids(comparison)
+    assert acted_on.head[-2:] == ("verdict", "to settle it") and len(acted_on.head) == 8
+    assert {*acted_on.head, *tests.head} == {*difference_grid(comparison).head}
+    text = to_html(comparison)
+    assert text.count("<source media=") == text.count("<picture>") >= 2
+    assert '<td data-label="to settle it"' in text and "flex-wrap: wrap" in text
+    for picture in (differences_picture, cost_picture):
+        urls = (picture(comparison), picture(comparison, narrow=True))
+        sizes = [Image.open(BytesIO(base64.b64decode(str(url).partition(",")[2]))).width for url in urls]
+        # on 368 pixels a point of the text is 130 / 72 * 368 / 442 pixels, so 8 points are 12; wide they were 6
+        assert sizes[1] == 442 < sizes[0]
 
 
 def test_text_of_records_is_escaped(runs: Path) -> None:

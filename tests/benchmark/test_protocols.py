@@ -110,8 +110,8 @@ def test_the_table_says_whether_protocols_agree(study: Any, record: Any) -> None
     assert grid is not None
     said = [(row[1], row[3], row[4], row[5], row[7]) for row in grid.rows]
     assert said == [
-        ("short", "31.00", "21.03", "+9.97", "supported"),
-        ("long", "31.00", "41.03", "-10.03", "contradicted"),
+        ("short", "31.00", "21.03", "+9.97", "MAE transfers better than labels: supported"),
+        ("long", "31.00", "41.03", "-10.03", "MAE transfers better than labels: contradicted"),
         ("linear", "-", "-", "-", "not run"),
         ("all", "-", "-", "-", "2 of 3 protocols have a verdict"),
     ]

@@ -10,7 +10,8 @@ import pytest
 
 from benchmark.compare.comparison import Comparison, Row, compare
 from benchmark.compare.records import frame, open_store
-from benchmark.report.tables import record_lines
+from benchmark.report.about import about
+from benchmark.report.tables import difference_grid, record_lines, result_grid
 from benchmark.report.verdict import overall_verdict, own_task_verdict, task_verdict, verdicts
 from benchmark.study.plan import Plan
 from engine.records.record import RunRecord
@@ -54,20 +55,22 @@ def test_verdicts_fall_each_way(whole_study: Any) -> None:
     # differences 3.0 and 3.1: mean 3.05, sd 0.1 / sqrt 2, half width 12.706 * 0.05 = 0.635
     # p of t = 61 with one degree of freedom: 0.0104; the smallest of three: 0.0313; segmentation's t is 199, p 0.0032
     assert task_verdict(by_task["classification"]) == (
-        "classification (top1): supported: MAE transfers better than supervised; MAE minus supervised +3.05 (+3.00, "
-        "+3.10 by seed; two seeds), 95 % interval +2.41 to +3.69 over seeds, the images as they are, p 0.01, "
-        "0.021 after Holm's correction."
+        "classification (top1): MAE transfers better than supervised: supported (WARNING: two seeds: too few to rely "
+        "on); MAE minus supervised +3.05 (+3.00, +3.10 by seed; two seeds), 95 % interval +2.41 to +3.69 over seeds, "
+        "the images as they are, p 0.01, 0.021 after Holm's correction."
     )
     text = task_verdict(by_task["detection"])
-    assert "inconclusive; MAE minus supervised +0.00 (-1.00, +1.00 by seed; two seeds)" in text
+    assert "supervised: inconclusive; MAE minus supervised +0.00 (-1.00, +1.00 by seed; two seeds)" in text
     assert "-12.71 to +12.71" in text and text.endswith("out of reach: the difference is too near 0.")
-    assert "supervised transfers better than MAE" in task_verdict(by_task["segmentation"])
+    text = task_verdict(by_task["segmentation"])
+    assert "MAE transfers better than supervised: contradicted, supervised transfers better (WARNING" in text
     assert own_task_verdict(comparison) == (
         "Supervised arm on its own task: 91.0 % top1 on held-out images (the study sets no pass mark)."
     )
     assert overall_verdict(comparison) == (
-        "Overall: MAE transfers better than supervised on classification; supervised transfers better than MAE on "
-        "segmentation; inconclusive on detection (two seeds per task)."
+        "Overall: MAE transfers better than supervised: supported on classification; contradicted on segmentation; "
+        "inconclusive on detection (two seeds per task). WARNING: too few seeds or steps on classification and "
+        "segmentation to rely on."
     )
 
 
@@ -116,9 +119,9 @@ def test_missing_cells(study: Any) -> None:
     study.transfer("classification", "supervised", [60.0, 61.0])
     comparison = comparison_of(study)
     row = row_of(comparison, "classification", "top1")
-    assert row.values["mae"] == {} and row.headline is None
-    assert task_verdict(row) == "classification (top1): no verdict, no completed run of mae."
-    assert "no completed run of mae and supervised" in verdicts(comparison)[1]
+    assert "mae" not in row.values and row.headline is None
+    assert task_verdict(row) == "classification (top1): no verdict, no completed run of MAE."
+    assert [row.task for row in comparison.rows] == ["classification"]  # the others were never trained
     assert comparison.unknown_origin == ("supervised",)
     assert comparison.own_task.top1 is None
     assert all(cost.pretrainings == 0 and cost.parameters is None for cost in comparison.costs)
@@ -138,7 +141,7 @@ def test_costs(whole_study: Any) -> None:
     ("changes", "field"),
     [
         ({"data": "other"}, "data: scenes -> other"),
-        ({"total_steps": 20}, "total_steps: 10 -> 20"),
+        ({"total_steps": 20}, "total_steps: 100 -> 20"),
         ({"samples_seen": 1280}, "samples_seen: 640 -> 1280"),
         ({"train_split": "all"}, "train_split: train -> all"),
         ({"architecture": {"depth": 12, "embed_dim": 192}}, "architecture.depth: 6 -> 12"),
@@ -220,7 +223,7 @@ def test_what_is_left_out_is_listed(whole_study: Any, record: Callable[..., RunR
     text = "\n".join(record_lines(comparison))
     assert "21 records read, 19 of them completed; 2 not readable." in text
     root = whole_study.root
-    assert f"Left out, failed at step 4 of 10: {root}/detection-mae-seed1: ValueError: bad box" in text
+    assert f"Left out, failed at step 4 of 100: {root}/detection-mae-seed1: ValueError: bad box" in text
     assert f"Left out, killed or still running at step 0 of 10: {root}/detection-mae-seed2" in text
     assert f"Left out, not readable: {broken}/record.json: not a readable record" in text
     assert "schema version 99" in text
@@ -232,7 +235,7 @@ def test_missing_cells_are_counted(whole_study: Any) -> None:
     comparison = comparison_of(whole_study)
     assert row_of(comparison, "detection", "box_ap").missing == (("mae", 1),)
     text = "\n".join(record_lines(comparison))
-    assert "Missing cells, detection (box_ap): 1: mae seed 1." in text
+    assert "Missing cells, detection (box_ap): 1: MAE seed 1." in text
     assert "Left out of MAE minus supervised, detection: seeds of one arm alone (1)." in text
 
 
@@ -279,3 +282,75 @@ def test_signs() -> None:
         "-1.00",
         "+12.00",
     ]
+
+
+def test_the_arms_that_are_there_are_judged(study: Any) -> None:
+    """Without a supervised arm MAE is judged against every other; without MAE, what has weights against the rest."""
+    study.transfer("classification", "random", [40.0, 41.0, 42.0])
+    study.transfer("classification", "mae", [60.0, 61.0, 62.1])
+    comparison = comparison_of(study)
+    assert (comparison.arms, comparison.claim, comparison.others) == (("random", "mae"), "mae", ("random",))
+    assert overall_verdict(comparison) == (
+        "Overall: MAE transfers better than random init: supported on classification (three seeds per task)."
+    )
+    assert [row[2] for row in difference_grid(comparison).rows] == ["random init"]
+    study.transfer("classification", "beit", [50.0, 51.0, 52.2])
+    comparison = comparison_of(study)
+    assert comparison.others == ("random", "beit")
+    said = (
+        "MAE transfers better than random init: supported on classification; MAE transfers better than BEiT: supported"
+    )
+    assert said in overall_verdict(comparison)
+    assert "MAE transfers better than BEiT: supported" in task_verdict(row_of(comparison, "classification", "top1"))
+
+
+def test_labels_against_random_weights(study: Any) -> None:
+    study.transfer("classification", "random", [40.0, 41.0, 42.0])
+    study.transfer("classification", "supervised", [60.0, 61.0, 62.1])
+    comparison = comparison_of(study)
+    assert (comparison.claim, comparison.others) == ("supervised", ("random",))
+    assert "supervised transfers better than random init: supported" in overall_verdict(comparison)
+
+
+def test_arms_at_the_floor_have_learned_nothing(study: Any) -> None:
+    for arm, values in (("supervised", [0.0, 0.002, 0.001]), ("mae", [0.001, 0.0, 0.003])):
+        study.transfer("detection", arm, values)
+    comparison = comparison_of(study)
+    row = row_of(comparison, "detection", "box_ap")
+    assert row.headline is not None and row.headline.needed is None
+    assert task_verdict(row) == (
+        "detection (box_ap): MAE transfers better than supervised: no verdict, nothing was learned (box_ap 0.00 in "
+        "both arms): train longer."
+    )
+    assert "nothing was learned on detection" in overall_verdict(comparison)
+    assert "train longer" in difference_grid(comparison).rows[0][-1]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "steps", "said"),
+    [
+        (2, 15, "two seeds of 15 steps each: too little to rely on"),
+        (3, 15, "three seeds of 15 steps each: too short to rely on"),
+        (2, 1000, "two seeds: too few to rely on"),
+        (3, 1000, None),
+    ],
+)
+def test_a_verdict_from_hardly_any_runs_has_a_warning(study: Any, seeds: int, steps: int, said: str | None) -> None:
+    for arm, values in (("supervised", [50.0, 51.0, 52.0]), ("mae", [60.0, 61.1, 62.0])):
+        values = values[:seeds]
+        study.transfer("classification", arm, values, steps=steps, total_steps=steps)
+    comparison = comparison_of(study)
+    whole = [*about(comparison), *verdicts(comparison)]
+    assert row_of(comparison, "classification", "top1").headline.verdict == "supported"  # type: ignore[union-attr]
+    assert any("WARNING" in line for line in whole) == (said is not None)
+    if said is not None:
+        assert f"WARNING, classification: {said}." in whole and f"(WARNING: {said})" in " ".join(whole)
+        assert said in difference_grid(comparison).rows[0][10]
+
+
+def test_a_name_with_a_comma_stands_between_quotes(study: Any) -> None:
+    study.transfer("classification", "labels, 300 epochs", [60.0, 61.0, 62.0])
+    study.transfer("classification", "mae", [63.0, 64.1, 65.0])
+    comparison = comparison_of(study)
+    assert 'MAE transfers better than "labels, 300 epochs": supported on classification' in overall_verdict(comparison)
+    assert result_grid(comparison).head[2:4] == ("MAE", '"labels, 300 epochs"')
