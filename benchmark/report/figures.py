@@ -77,6 +77,7 @@ def _draw_differences(panel: Axes, items: Sequence[Contrast], comparison: Compar
             line = panel.text(0.01, place + 0.22, name, fontsize=8, va="bottom", transform=panel.get_yaxis_transform())
             line.set_in_layout(False)  # a long name leaves the panel as it is
             line.set_clip_on(True)
+            line.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the line at 0
     else:
         panel.set_yticks(range(len(items)), names, fontsize=8)
     panel.set_ylim(-0.6, len(items) - (0.2 if narrow else 0.4))  # as much room above and below few rows as many

@@ -224,7 +224,7 @@ def test_what_is_left_out_is_listed(whole_study: Any, record: Callable[..., RunR
     assert "21 records read, 19 of them completed; 2 not readable." in text
     root = whole_study.root
     assert f"Left out, failed at step 4 of 100: {root}/detection-mae-seed1: ValueError: bad box" in text
-    assert f"Left out, killed or still running at step 0 of 10: {root}/detection-mae-seed2" in text
+    assert f"Left out, killed or still running at step 0 of 100: {root}/detection-mae-seed2" in text
     assert f"Left out, not readable: {broken}/record.json: not a readable record" in text
     assert "schema version 99" in text
     assert f"Not a number: {root}/segmentation-random-seed0: miou." in text
