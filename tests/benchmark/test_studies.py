@@ -224,9 +224,9 @@ def test_states_from_records_alone(made: Callable[..., Prepared], record: Record
     assert states["hold-out-cars"] == "completed" and states["pretrain-mae"] == "completed: val_loss 0.4321"
     assert states["search-cars-random-lr0.0001"] == "completed: miou 12.35"
     assert states["search-cars-random-lr0.0002"] == "completed: the loss became infinite at this learning rate"
-    assert states["cars-random-seed0"] == "interrupted at step 7 of 10: SIGTERM"
-    assert states["cars-mae-seed0"] == "failed at step 3 of 10: ValueError: bad"
-    assert states["cars-theirs-seed0"] == "killed or still running at step 4 of 10"
+    assert states["cars-random-seed0"] == "interrupted at step 7 of 100: SIGTERM"
+    assert states["cars-mae-seed0"] == "failed at step 3 of 100: ValueError: bad"
+    assert states["cars-theirs-seed0"] == "killed or still running at step 4 of 100"
     assert states["birds-mae-seed0"].startswith("failed before its first step, see ")
     assert states["birds-mae-seed1"] == "not started"
     text = status_text("mine", study.runs)
