@@ -103,7 +103,7 @@ class List:
 
     def run(self) -> None:
         from backbones.sources import SOURCES
-        from backbones.weights.zoo import markdown_table
+        from backbones.weights.zoo_table import markdown_table
 
         print("\n".join(f"{name}: {source.title}" for name, source in sorted(SOURCES.items())))
         print(f"\n{markdown_table()}")

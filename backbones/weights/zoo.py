@@ -15,7 +15,7 @@ Contents = Literal["encoder", "encoder and decoder", "fine-tuned", "training che
 Channels = tuple[float, float, float]
 
 _IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +163,8 @@ def _augreg() -> list[PublicCheckpoint]:
             data=data,
             epochs=300,
             licence="Apache-2.0",
-            mean=_HALF[0],
-            std=_HALF[1],
+            mean=HALF[0],
+            std=HALF[1],
         )
         for architecture, name, data in files
     ]
@@ -198,8 +198,8 @@ def _beit() -> list[PublicCheckpoint]:
             data=data,
             epochs=150 if "base" in name else None,
             licence="MIT",
-            mean=_HALF[0],
-            std=_HALF[1],
+            mean=HALF[0],
+            std=HALF[1],
         )
         for name, architecture, contents, data in _BEIT
     ]
@@ -300,7 +300,6 @@ def _dinov2() -> list[PublicCheckpoint]:
 # The models' cards and file lists on huggingface.co. The MAE ones are converted from the visualize files
 # (transformers, convert_vit_mae_to_pytorch.py), which are under another licence than the cards say.
 _MAE_CARD = "Apache-2.0 on the card; converted from CC-BY-NC-4.0 weights"
-_NO_PIXELS: Literal["not applicable"] = "not applicable"
 
 
 def _huggingface() -> list[PublicCheckpoint]:
@@ -338,12 +337,12 @@ def _huggingface() -> list[PublicCheckpoint]:
             architecture=architecture,
             url=f"https://huggingface.co/{name}",
             contents=contents,
-            normalised_target=_NO_PIXELS,
+            normalised_target="not applicable",
             data=data,
             epochs=None,
             licence="Apache-2.0",
-            mean=_HALF[0],
-            std=_HALF[1],
+            mean=HALF[0],
+            std=HALF[1],
         )
         for name, architecture, contents, data in others
     ]
@@ -399,27 +398,3 @@ def find_public(file_name: str, md5: str | None = None) -> PublicCheckpoint | No
         if md5 is not None and entry.md5 is not None and md5.startswith(entry.md5):
             return entry
     return None
-
-
-def markdown_table() -> str:
-    """Return the table of all entries, and the command of each below it."""
-    lines = [
-        "| file | source | architecture | contents | normalised target | data | epochs | mean; std | md5 | licence |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for entry in PUBLIC:
-        cells = (
-            f"[{entry.name}]({entry.url})",
-            entry.source,
-            entry.architecture,
-            entry.contents,
-            entry.normalised_target or "unknown",
-            entry.data,
-            "unknown" if entry.epochs is None else str(entry.epochs),
-            "0.5; 0.5" if (entry.mean, entry.std) == _HALF else "ImageNet",
-            "" if entry.md5 is None else f"{entry.md5}...",
-            entry.licence or "not stated",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    commands = [f"{entry.command}  # {entry.name}" if entry.file else entry.command for entry in PUBLIC]
-    return "\n".join([*lines, "", "```bash", *commands, "```", ""])

@@ -22,6 +22,7 @@ from benchmark.report.figures import (
     same_pictures,
 )
 from benchmark.report.names import listed, title
+from benchmark.report.page_tables import verdict_grids
 from benchmark.report.protocols import protocol_grid
 from benchmark.report.scaling import scaling_grid, scaling_picture
 from benchmark.report.tables import (
@@ -34,7 +35,6 @@ from benchmark.report.tables import (
     rank_grid,
     record_lines,
     result_grid,
-    verdict_grids,
 )
 from benchmark.report.tuning import tuning_grid
 from benchmark.report.verdict import verdicts

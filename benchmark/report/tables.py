@@ -39,18 +39,6 @@ HEAD = (
     "variance of the mean",
     "to settle it",
 )  # of differences
-_OF_BOTH = ("task", "metric", "against")
-_ACTED_ON = ("difference", "95 % interval", "seeds", "verdict", "to settle it")
-VERDICT_CAPTION = (
-    "{0} minus each other arm, paired by seed and by image: mean and standard deviation over seeds, 95 % interval over "
-    "seeds and test images, and the verdict on the sentence before it. Verdicts are on the first metric of each task."
-)
-TESTS_CAPTION = (
-    "The tests behind the verdicts on {0} minus each other arm: p of no difference, exact p by permutation of the "
-    "seeds (with the smallest that so many seeds can give), p after Holm's correction over the tasks and for declared "
-    "looks, declared margin, p of a difference as large as that (corrected alike), and the parts of the mean's "
-    "variance. No images: the interval speaks of the seeds alone."
-)
 PUBLISHED_CAPTION = (
     "PUBLISHED values of the recipes that were run, from the sources named, beside the measured ones. They are no part "
     "of the comparison above: other code, other weights, often one seed."
@@ -101,16 +89,6 @@ def difference_grid(comparison: Comparison) -> Grid:
     )
 
 
-def verdict_grids(comparison: Comparison) -> tuple[Grid, Grid]:
-    """Return the table of differences as two that fit a page: what a reader acts on, and the tests behind it."""
-    whole, claim = difference_grid(comparison), title(comparison.claim)
-    tests = [name for name in whole.head if name not in (*_OF_BOTH, *_ACTED_ON)]
-    return (
-        _columns(whole, (*_OF_BOTH, *_ACTED_ON), VERDICT_CAPTION.format(claim)),
-        _columns(whole, (*_OF_BOTH, *tests), TESTS_CAPTION.format(claim)),
-    )
-
-
 def lacking_text(row: Row) -> str:
     """Return why nothing is compared in a row."""
     lacking = [title(arm) for arm in (row.claim, *row.others) if not row.values.get(arm)]
@@ -120,12 +98,6 @@ def lacking_text(row: Row) -> str:
 def _measured(comparison: Comparison) -> list[Row]:
     """Return the rows that have a value, and those of a leading metric, whose absence is said."""
     return [row for row in comparison.rows if row.primary or any(row.values.values())]
-
-
-def _columns(grid: Grid, names: Sequence[str], caption: str) -> Grid:
-    places = [grid.head.index(name) for name in names]
-    rows = tuple(tuple(row[place] for place in places) for row in grid.rows)
-    return Grid(caption=caption, head=tuple(names), rows=rows)
 
 
 def published_grid(comparison: Comparison) -> Grid:

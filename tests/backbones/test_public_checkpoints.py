@@ -7,7 +7,8 @@ import pytest
 
 from backbones.config import FAMILY
 from backbones.sources import SOURCES
-from backbones.weights.zoo import PUBLIC, find_public, markdown_table
+from backbones.weights.zoo import PUBLIC, find_public
+from backbones.weights.zoo_table import markdown_table
 
 
 def test_every_entry_is_consistent() -> None:

@@ -20,13 +20,13 @@ from benchmark.report.about import about
 from benchmark.report.class_tables import class_grids
 from benchmark.report.export import COLUMNS, EXPORTS, to_frame
 from benchmark.report.html import _runs
+from benchmark.report.page_tables import verdict_grids
 from benchmark.report.tables import (
     cost_grid,
     difference_grid,
     full_scale_grid,
     record_lines,
     result_grid,
-    verdict_grids,
 )
 from benchmark.report.verdict import verdicts
 from benchmark.study.full_scale import FullScale, FullScaleRow
