@@ -115,9 +115,10 @@ def test_flags_reach_augmentation_and_optimiser() -> None:
     assert overridden("train_cls", "small", "--max-unreadable", "0").run.max_unreadable == 0
 
 
-def test_resize_is_of_the_recipes_from_labels_alone() -> None:
+def test_resize_is_of_the_recipes_with_random_crops() -> None:
     assert overridden("pretrain", "tiny_supervised", "--resize", "tensor").augment.resize == "tensor"
-    for name in ("tiny", "tiny_beit", "tiny_moco_v3", "tiny_dvae"):
+    assert overridden("pretrain", "tiny", "--resize", "tensor").resize == "tensor"
+    for name in ("tiny_beit", "tiny_moco_v3", "tiny_dvae"):
         with pytest.raises(ValueError, match=f"recipe '{name}' has no use for --resize"):
             overridden("pretrain", name, "--resize", "tensor")
 
