@@ -35,6 +35,7 @@ CLASSIFICATION = TaskSpec(
     config=ClassificationConfig,
     recipes=RECIPES,
     module="classification.task",
+    trained="classification.trained",
     plan=_plan,
     classes=1000,  # ImageNet-1K
     scores=(SCORES,),

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from timm.data.mixup import Mixup
@@ -31,15 +30,13 @@ from classification.data import (
     train_transform,
 )
 from classification.heads import Classifier
-from classification.pictures import draw_prediction, draw_predictions
+from classification.pictures import draw_predictions
 from classification.protocols import freeze_all, freeze_but_last, probe_norm
 from classification.spec import CLASSIFICATION
 from classification.subset import fraction_of_classes, list_text, listed_images
 from engine.config import OptimConfig
 from engine.cost import cost_of
-from engine.images.reading import read_rgb
 from engine.records.results_file import ImageResult
-from engine.runs.export import Exportable, Normalised
 from engine.task import Facts
 from files.writing import replacing
 from metrics import accuracy
@@ -112,26 +109,6 @@ class ClassificationTask:
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
         """Write predictions.png: images with their label and the model's prediction, mistakes marked."""
         return [draw_predictions(folder / "predictions.png", self.val_data, results, self.classes)]
-
-    def predict_image(self, path: Path) -> dict[str, Any]:
-        """Return the five likeliest classes of an image file and their probabilities, the model being in eval mode.
-
-        Raises UnreadableImageError.
-        """
-        image_CHW = self.val_data.view(read_rgb(path)).to(self.model.head.weight.device)
-        top = self.model.logits(image_CHW[None]).float().softmax(dim=1)[0].topk(min(5, len(self.classes)))
-        return {"classes": [self.classes[i] for i in top.indices.tolist()], "probabilities": top.values.tolist()}
-
-    def exportable(self) -> Exportable:
-        """Return the logits as a function of the image."""
-        mean, std = (255 * torch.tensor(values) for values in (self.normalisation.mean, self.normalisation.std))
-        module = Normalised(_Logits(self.model), mean=mean, std=std)
-        return Exportable(module=module, size=self.config.backbone.image_size, outputs=("logits",))
-
-    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
-        """Write the image beside bars of what `predict_image` returned."""
-        draw_prediction(picture, path, classes=values["classes"], probabilities=values["probabilities"])
-        return [picture]
 
     def finish(self, folder: Path) -> list[Path]:
         """Write backbone.safetensors where this was a pre-training, train_list.txt where a part of the labels was used.
@@ -247,15 +224,6 @@ def freeze(config: ClassificationConfig, backbone: ViT) -> None:
         freeze_all(backbone)
     elif config.protocol == "partial":
         freeze_but_last(backbone, config.tuned_blocks)
-
-
-class _Logits(nn.Module):
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        return self.classifier.logits(image_BCHW)
 
 
 def _head_norm(config: ClassificationConfig) -> nn.Module | None:

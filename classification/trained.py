@@ -1,43 +1,105 @@
-"""A finished classification run as a classifier of other images."""
+"""A finished classification run: what its model says of images, from the run's folder alone."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from backbones.normalise import Normalise
+from backbones.weights.normalisation import Normalisation
+from classification.config import ClassificationConfig
 from classification.data import eval_transform
+from classification.heads import Classifier
+from classification.pictures import draw_prediction
 from classification.robustness import Known
 from classification.spec import CLASSIFICATION
-from classification.task import ClassificationTask
+from classification.task import classifier, vit_of
 from engine.config import Workers
-from engine.runs.reopen import Asked, rebuild
-from engine.training.resume import load_model
+from engine.images.reading import read_rgb
+from engine.records.record import RunRecord
+from engine.runs.export import Exportable, Normalised
+from engine.runs.trained import On, open_trained, stated
 
 
-def known_by(run: Path, asked: Asked, *, resized: bool, workers: Workers, say: Callable[[str], None]) -> Known:
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What a record says of the classes."""
+
+    classes: tuple[str, ...]
+
+
+class TrainedClassifier:
+    """A classifier of images of any origin."""
+
+    def __init__(
+        self, config: ClassificationConfig, *, model: Classifier, classes: list[str], normalisation: Normalisation
+    ) -> None:
+        self.config, self.model, self.classes, self.normalisation = config, model, classes, normalisation
+        self._view = eval_transform(config.backbone.image_size, config.crop_pct, normalisation)
+
+    def predict_image(self, path: Path) -> dict[str, Any]:
+        """Return the five likeliest classes of an image file and their probabilities, the model being in eval mode.
+
+        Raises UnreadableImageError.
+        """
+        image_CHW = self._view(read_rgb(path)).to(self.model.head.weight.device)
+        top = self.model.logits(image_CHW[None]).float().softmax(dim=1)[0].topk(min(5, len(self.classes)))
+        return {"classes": [self.classes[i] for i in top.indices.tolist()], "probabilities": top.values.tolist()}
+
+    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
+        """Write the image beside bars of what `predict_image` returned."""
+        draw_prediction(picture, path, classes=values["classes"], probabilities=values["probabilities"])
+        return [picture]
+
+    def exportable(self) -> Exportable:
+        """Return the logits as a function of the image."""
+        mean, std = (255 * torch.tensor(values) for values in (self.normalisation.mean, self.normalisation.std))
+        module = Normalised(_Logits(self.model), mean=mean, std=std)
+        return Exportable(module=module, size=self.config.backbone.image_size, outputs=("logits",))
+
+
+class _Logits(nn.Module):
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        return self.classifier.logits(image_BCHW)
+
+
+def trained_model(
+    config: ClassificationConfig, *, record: RunRecord, source: Path, normalisation: Normalisation
+) -> TrainedClassifier:
+    """Return the classifier of a record, which lies in `source`, with random weights."""
+    classes = list(stated(Stated, record, source).classes)
+    model = classifier(config, vit_of(config), num_classes=len(classes), normalise=Normalise(normalisation))
+    return TrainedClassifier(config, model=model, classes=classes, normalisation=normalisation)
+
+
+def known_by(run: Path, on: On, *, resized: bool, workers: Workers, say: Callable[[str], None]) -> Known:
     """Return the model of the last checkpoint of a run with its evaluation transform.
 
     `resized` False crops the centre alone; `workers` processes read the images; `say` is told what is read as the
-    record says. Raises as `engine.runs.reopen.rebuild`.
+    record says. Raises as `open_trained`.
     """
-    rebuilt = rebuild(run, {CLASSIFICATION.name: CLASSIFICATION}, asked, say=say)
-    task = rebuilt.task
-    assert isinstance(task, ClassificationTask)  # the only one that it builds
-    fabric = rebuilt.fabric()
-    load_model(rebuilt.checkpoint, task.model)
-    model = task.model.to(fabric.device).eval()
+    opened = open_trained(run, {CLASSIFICATION.name: CLASSIFICATION}, on, say=say)
+    trained, fabric = opened.trained, opened.fabric
+    assert isinstance(trained, TrainedClassifier)  # the only one that it makes
+    model, config = trained.model, trained.config
 
     def logits(image_BCHW: Tensor) -> Tensor:
         with fabric.autocast():
             return model.logits(image_BCHW)
 
-    config = task.config
     crop_pct = config.crop_pct if resized else 1.0
     return Known(
         logits=logits,
-        classes=task.classes,
-        view=eval_transform(config.backbone.image_size, crop_pct, task.normalisation),
+        classes=trained.classes,
+        view=eval_transform(config.backbone.image_size, crop_pct, trained.normalisation),
         fabric=fabric,
-        batch_size=rebuilt.run.eval_batch_size,
+        batch_size=config.run.eval_batch_size,
         workers=workers,
     )

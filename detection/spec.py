@@ -50,6 +50,7 @@ DETECTION = TaskSpec(
     config=DetectionConfig,
     recipes=RECIPES,
     module="detection.task",
+    trained="detection.trained",
     plan=_plan,
     classes=80,  # COCO
     scores=(COCO, LVIS),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.param_groups import (
     Exempt,
@@ -27,9 +27,9 @@ from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
 from detection.config import DetectionConfig, Exemption
 from detection.data.coco import CocoSplit, annotation_file, check_same_categories, images_of_both, read_coco, with_note
-from detection.data.mapping import Repeats, image_sample, train_data, val_data
+from detection.data.mapping import Repeats, train_data, val_data
 from detection.data.repeat import images_of_classes
-from detection.evaluation.draw import draw_detections, draw_pair
+from detection.evaluation.draw import draw_pair
 from detection.evaluation.precision_recall import draw_precision
 from detection.evaluation.results import (
     DETECTIONS_NAME,
@@ -42,12 +42,11 @@ from detection.evaluation.results import (
 from detection.model.backbone import pyramid_on
 from detection.model.detector import Detector
 from detection.model.mask_rcnn import mask_rcnn
-from detection.model.test_time import TestTime
+from detection.model.test_time import Inference
 from detection.spec import DETECTION
 from engine.config import OptimConfig
 from engine.cost import cost_of
 from engine.records.results_file import ImageResult
-from engine.runs.export import Exportable, Normalised
 from engine.task import Facts, ImageData
 from engine.training.seeding import derive
 from files.naming import distinct_stems
@@ -99,11 +98,8 @@ class DetectionTask:
             if config.repeat_threshold
             else None,
         )
-        self._test = None
-        if not config.test.plain:
-            self._test = TestTime(self.model, config.test, heads=config.heads, image_size=side)
-        self._test_size = side if config.test.plain else None  # copies are made from the image as it is
-        self.val_data = val_data(val, image_size=self._test_size)
+        self._infer = Inference(self.model, config)
+        self.val_data = val_data(val, image_size=self._infer.image_size)
         self.facts = Facts(
             data=str(data),
             train_split=config.train_split,
@@ -193,44 +189,9 @@ class DetectionTask:
             paths.append(path)
         return [*paths, draw_precision(folder / PRECISION_NAME, scores)]
 
-    def predict_image(self, path: Path) -> dict[str, Any]:
-        """Return `height`, `width` and `detections` in COCO's results form with the name of each category."""
-        sample = image_sample(path, image_size=self._test_size)
-        found = coco_detections(self._infer([sample])[0]["instances"], self.val.categories, masks=self.masks)
-        names = {category.id: category.name for category in self.val.categories}
-        named = [{"category": names[detection["category_id"]], **detection} for detection in found]
-        return {"height": sample["height"], "width": sample["width"], "detections": named}
-
-    def exportable(self) -> Exportable:
-        """Return the maps of backbone and pyramid as a function of the image."""
-        model: Any = self.model
-        backbone = model.backbone
-        module = Normalised(_Maps(backbone), mean=model.pixel_mean, std=model.pixel_std)
-        side = self.config.image_size
-        return Exportable(module=module, size=(side, side), outputs=tuple(backbone.output_shape()))
-
-    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
-        """Write a PNG of the image with its detections."""
-        names = {category.id: category.name for category in self.val.categories}
-        draw_detections(picture, str(path), found=values["detections"], names=names)
-        return [picture]
-
-    def _infer(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        outputs: list[dict[str, Any]] = (self._test or self.model)(batch)
-        return outputs
-
     def finish(self, folder: Path) -> list[Path]:
         """Leave nothing besides the record."""
         return []
-
-
-class _Maps(nn.Module):
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.backbone(image_BCHW).values())
 
 
 def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | None) -> DetectionTask:

@@ -68,6 +68,9 @@ class TaskSpec:
     module: str | None = None
     """Has `build_task(config, data=Path, init=InitialWeights | None)`, and is imported when a task is built; None for
     what is not rebuilt from its record (probes)."""
+    trained: str | None = None
+    """Has `trained_model(config, record=, source=, normalisation=)`, which makes an engine.runs.trained.TrainedModel of
+    what a run's folder says alone; None for what says nothing of an image."""
     adopt: Callable[..., Any] | None = None
     """`adopt(config, init=, data=, out=, resume=)` returns the configuration with what initial weights or images decide
     of it; None takes the architecture of the weights where that is declared."""

@@ -59,6 +59,9 @@ class Facts:
     views_per_image: int = 1
     """Samples that a loaded image counts as: its crops, each by itself."""
     extra: dict[str, Any] = field(default_factory=dict)
+    """What else makes the data what they are: the classes."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """What predictions are written with beside the classes, where that is not the same for all data."""
 
 
 class Task(Protocol):
@@ -111,7 +114,7 @@ class Task(Protocol):
         """Write a few pictures (PNG) of predictions beside the ground truth and return their paths."""
 
     def finish(self, folder: Path) -> list[Path]:
-        """Write what the run leaves besides its record (pre-training: the backbone checkpoint); return the paths."""
+        """Write what the run leaves besides its record, `leave_backbone`'s file first; return the paths."""
 
 
 @runtime_checkable

@@ -32,17 +32,17 @@ def load_backbone(path: str | Path, *, source: str = "own", device: str = "cpu",
     return Backbone.load(Path(path), source=source, device=device, **declared)
 
 
-def load_run(folder: str | Path, *, data: str | Path | None = None, device: str = "auto") -> "Run":
+def load_run(folder: str | Path, *, device: str = "auto") -> "Run":
     """Return the model of the last checkpoint of a run of classification, detection or segmentation, ready to predict.
 
-    `data` is the folder of the data set where it has moved; its classes must be those of the run. `device` is as
-    `--device` of the tools: auto, cpu, cuda, cuda:N.
+    The folder is enough, wherever it lies: the data and the weights that the run started from are not opened. `device`
+    is as `--device` of the tools: auto, cpu, cuda, cuda:N.
 
     Raises FileNotFoundError or ValueError that names the file.
     """
     from mae_transfer.models import Run
 
-    return Run.load(Path(folder), data=None if data is None else Path(data), device=device)
+    return Run.load(Path(folder), device=device)
 
 
 def read_records(folder: str | Path) -> "pd.DataFrame":

@@ -23,8 +23,7 @@ from backbones.weights.normalisation import Normalisation
 from backbones.weights.read import read_checkpoint
 from engine.images.reading import read_rgb
 from engine.runs.predict import Predicts
-from engine.runs.reopen import Asked, rebuild
-from engine.training.resume import load_model
+from engine.runs.trained import On, open_trained
 from mae_transfer.tasks import TASKS
 
 Picture = str | Path | Image.Image | np.ndarray  # a file; or RGB, greyscale; an array is (H, W) or (H, W, 3) of uint8
@@ -89,22 +88,19 @@ class Backbone:
 class Run:
     """The model of a run's last checkpoint."""
 
-    task: Predicts
+    trained: Predicts
     fabric: Fabric
     notes: tuple[str, ...]
     """What was read as the record says alone."""
 
     @classmethod
-    def load(cls, folder: Path, *, data: Path | None, device: str) -> "Run":
-        """Return the model of a run; raises as `rebuild`, and ValueError for a run that makes no predictions."""
+    def load(cls, folder: Path, *, device: str) -> "Run":
+        """Return the model of a run; raises as `open_trained`, and ValueError for a run that makes no predictions."""
         notes: list[str] = []
-        rebuilt = rebuild(folder, TASKS, Asked(data=data, device=device), say=notes.append)
-        if not isinstance(rebuilt.task, Predicts):
-            raise ValueError(f"{folder}: a run of task {rebuilt.task.name!r}, which makes no predictions on images.")
-        fabric = rebuilt.fabric()
-        load_model(rebuilt.checkpoint, rebuilt.task.model)
-        rebuilt.task.model.to(fabric.device).eval()
-        return cls(rebuilt.task, fabric, tuple(notes))
+        opened = open_trained(folder, TASKS, On(device=device), say=notes.append)
+        if not isinstance(opened.trained, Predicts):
+            raise ValueError(f"{folder}: a run of task {opened.recorded.spec.name!r}, which makes no predictions.")
+        return cls(opened.trained, opened.fabric, tuple(notes))
 
     def predict(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
         """Return what the model says of each picture, as `tools/predict.py` writes it. Raises UnreadableImageError."""
@@ -112,7 +108,7 @@ class Run:
             folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
             paths = [_file(one, folder / f"{number}.png") for number, one in enumerate(pictures)]
             with torch.no_grad(), self.fabric.autocast():
-                return [self.task.predict_image(path) for path in paths]
+                return [self.trained.predict_image(path) for path in paths]
 
 
 def _file(picture: Picture, path: Path) -> Path:

@@ -65,5 +65,11 @@ DVAE = _spec("dvae", DVAEConfig, "tokenizer.task", error("val_mse"))
 MOCO_V3 = _spec("moco_v3", MoCoConfig, "moco_v3.task", error("val_loss"), least_batch=2)  # batch norm
 # classification from random weights
 SUPERVISED = _spec(
-    "supervised", ClassificationConfig, "supervised", TOP1, plan=CLASSIFICATION.plan, classes=CLASSIFICATION.classes
+    "supervised",
+    ClassificationConfig,
+    "supervised",
+    TOP1,
+    plan=CLASSIFICATION.plan,
+    classes=CLASSIFICATION.classes,
+    trained=CLASSIFICATION.trained,
 )

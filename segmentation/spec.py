@@ -24,6 +24,7 @@ SEGMENTATION = TaskSpec(
     config=SegmentationConfig,
     recipes=RECIPES,
     module="segmentation.task",
+    trained="segmentation.trained",
     plan=_plan,
     classes=150,  # ADE20K
     least_batch=2,  # batch norm

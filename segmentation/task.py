@@ -3,7 +3,6 @@
 Follows MAE, appendix A.4 (arXiv 2111.06377), with mmsegmentation's model, losses and transforms.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from backbones.param_groups import (
     Exempt,
@@ -28,20 +26,17 @@ from backbones.weights.loader import LoadReport
 from backbones.weights.normalisation import Normalisation
 from engine.config import OptimConfig
 from engine.cost import cost_of
-from engine.images.file import say_need
 from engine.records.results_file import ImageResult
-from engine.runs.export import Exportable, Normalised
 from engine.task import Facts
 from engine.training.processes import processes
 from metrics.miou import add_up, scores
 from segmentation.config import SegmentationConfig, WeightDecayFree
-from segmentation.data.labels import LabelMapping
+from segmentation.data.classes import palette_of
 from segmentation.data.layout import SegmentationFolder, open_folder, with_part
-from segmentation.data.mapping import PairedImages, Sample, collate, image_pipeline, train_pipeline, val_pipeline
+from segmentation.data.mapping import PairedImages, Sample, collate, train_pipeline, val_pipeline
 from segmentation.evaluation.counts import boundary_confusion, boundary_miou, confusion, write_per_class
 from segmentation.evaluation.inference import predict_batch
 from segmentation.evaluation.pictures import draw_confusion, draw_predictions
-from segmentation.evaluation.predictions import as_values, draw_overlay, from_values, write_index
 from segmentation.host import EncoderDecoder, build_model
 from segmentation.model.backbone import MAETransferViT
 from segmentation.model.linear import linear
@@ -49,12 +44,6 @@ from segmentation.model.losses import segmentor_losses
 from segmentation.model.upernet import upernet
 from segmentation.spec import SEGMENTATION
 
-# of an image that is predicted and drawn, beside the model: its decoded pixels twice, and its prediction; 0.6 GB
-# measured for 100 megapixels
-BYTES_PER_PIXEL = 8
-# of an image that is seen whole, in one forward pass at the size that `resize` gives it: 400 measured of ViT-B, UPerNet
-WHOLE_BYTES_PER_PIXEL = 500
-WHOLE_SAID_FROM = 10**7  # pixels
 Batch = dict[str, list[Any]]
 NODES = {"upernet": upernet, "linear": linear}  # by HeadConfig.kind
 EXEMPT: dict[WeightDecayFree, Exempt] = {
@@ -101,14 +90,12 @@ class SegmentationTask:
         model: SegmentationModel,
         train_data: PairedImages,
         val_data: PairedImages,
-        label_mapping: LabelMapping,
         facts: Facts,
     ) -> None:
         self.config = config
         self.model = model
         self.train_data = train_data
         self.val_data = val_data
-        self.label_mapping = label_mapping
         self.facts = facts
         self.classes: list[str] = val_data.metainfo["classes"]
 
@@ -160,61 +147,9 @@ class SegmentationTask:
         self.model.train(training)
         return [path, draw_confusion(folder / "confusion.png", total_CC, self.classes)]
 
-    def predict_image(self, path: Path) -> dict[str, Any]:
-        """Return the classes found in an image file, with masks as COCO's run-length code; the model is in eval mode.
-
-        Raises UnreadableImageError.
-        """
-        say_need(path, BYTES_PER_PIXEL)
-        sample: Any = {"img_path": str(path), "image_id": path.name}
-        for transform in image_pipeline(resize=self.config.resize, seen_at=max(self.config.test_scales)):
-            sample = transform(sample)
-        if self.config.slide is None:
-            _say_whole(path, sample["inputs"].shape[1:], max(self.config.test_scales))
-        return as_values(self.model.predict(collate([sample]))[0].cpu().numpy(), self.classes)
-
-    def exportable(self) -> Exportable:
-        """Return the logits of every pixel of a training crop as a function of the image."""
-        segmentor = self.model.segmentor
-        pixels = segmentor.data_preprocessor
-        module = Normalised(_Logits(segmentor), mean=pixels.mean, std=pixels.std)
-        return Exportable(module=module, size=self.config.backbone.image_size, outputs=("logits",))
-
-    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
-        """Write the image with the classes over it, and beside it `<picture>_labels.png`, an index PNG with a palette.
-
-        Its numbers are those of the data set's own label maps.
-        """
-        class_HW, palette = from_values(values), self.val_data.palette
-        draw_overlay(picture, path, class_HW, names=self.classes, palette_C3=palette)
-        labels = picture.with_name(f"{picture.stem}_labels.png")
-        return [picture, write_index(labels, class_HW, palette, self.label_mapping)]
-
     def finish(self, folder: Path) -> list[Path]:
         """Nothing besides the record."""
         return []
-
-
-def _say_whole(path: Path, size: Sequence[int], scale: float) -> None:
-    """Say on stderr what an image takes that is seen whole, where that is much."""
-    height, width = (round(side * scale) for side in size)
-    if height * width >= WHOLE_SAID_FROM:
-        need = height * width * WHOLE_BYTES_PER_PIXEL / 1e9
-        text = (
-            f"note: {path}: seen whole at {width} x {height} pixels, in one forward pass, for which some {need:.1f} GB "
-            "of memory are needed; a recipe with a smaller `resize`, or with windows (`slide`), needs less."
-        )
-        print(text, file=sys.stderr, flush=True)
-
-
-class _Logits(nn.Module):
-    def __init__(self, segmentor: EncoderDecoder) -> None:
-        super().__init__()
-        self.segmentor = segmentor
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        coarse = self.segmentor.decode_head(self.segmentor.extract_feat(image_BCHW))
-        return F.interpolate(coarse, size=image_BCHW.shape[2:], mode="bilinear", align_corners=False)
 
 
 def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights | None) -> SegmentationTask:
@@ -243,7 +178,6 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
         model=model,
         train_data=PairedImages(folder.train.pairs, folder.classes, train),
         val_data=PairedImages(folder.val.pairs, folder.classes, val),
-        label_mapping=folder.val.label_mapping,
         facts=replace(_facts(config, folder, model, report, init), normalisation=asdict(normalisation)),
     )
 
@@ -293,6 +227,10 @@ def _facts(
         data_notes=folder.notes,
         **cost_of(model.backbone.vit, image),
         extra={"classes": list(folder.classes.names)},
+        labels={
+            "palette": palette_of(folder.classes).tolist(),
+            "numbers": [folder.val.label_mapping.table.index(number) for number in range(len(folder.classes.names))],
+        },
     )
 
 

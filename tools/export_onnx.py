@@ -5,7 +5,8 @@
 
 The input `image` is RGB from 0 to 255 in float32, (batch, 3, H, W) at the run's own size; the pixels are normalised
 inside. Classification gives logits, segmentation logits of every pixel, detection the maps of backbone and pyramid
-(p2, p3, ...): proposals, boxes and masks depend on the image and stay in PyTorch. Needs onnx, onnxruntime, onnxscript.
+(p2, p3, ...): proposals, boxes and masks depend on the image and stay in PyTorch. The run's folder is enough: its data
+and the weights that it started from may be gone. Needs onnx, onnxruntime, onnxscript.
 """
 
 from dataclasses import dataclass
@@ -29,8 +30,6 @@ class Args:
     """Folder of a run."""
     out: Path
     """File to write."""
-    data: Path | None = None
-    """Folder of the data set; the run's own unless given."""
     opset: int | None = None
     """Version of ONNX's operators; 20 unless given."""
     trust_pickle: TrustStart = False
@@ -42,18 +41,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         read_record(args.run)
         from engine.runs.export import Exports, export_onnx
-        from engine.runs.reopen import Asked, files_of, rebuild
-        from engine.training.resume import load_model
+        from engine.runs.reopen import files_of
+        from engine.runs.trained import On, open_trained
 
-        rebuilt = rebuild(args.run, TASKS, Asked(data=args.data, trust_pickle=args.trust_pickle), say=print)
-        refuse_overwriting([args.out], [rebuilt.checkpoint, *files_of(args.run)])
-        if not isinstance(rebuilt.task, Exports):
-            raise ValueError(f"{args.run}: a run of task {rebuilt.task.name!r}, which has nothing to export.")
-        step = load_model(rebuilt.checkpoint, rebuilt.task.model)
-        done = export_onnx(rebuilt.task.exportable(), args.out, **({} if args.opset is None else {"opset": args.opset}))
+        refuse_overwriting([args.out], files_of(args.run))
+        opened = open_trained(args.run, TASKS, On(device="cpu", trust_pickle=args.trust_pickle), say=print)
+        if not isinstance(opened.trained, Exports):
+            raise ValueError(f"{args.run}: a run of task {opened.recorded.spec.name!r}, which has nothing to export.")
+        more = {} if args.opset is None else {"opset": args.opset}
+        done = export_onnx(opened.trained.exportable(), args.out, **more)
     except (ValueError, OSError, ImportError) as error:
         return fail(error)
-    print(f"{done.path}: step {step} of {args.run}, {done.path.stat().st_size / 2**20:.1f} MiB")
+    print(f"{done.path}: step {opened.step} of {args.run}, {done.path.stat().st_size / 2**20:.1f} MiB")
     for name, shape in done.shapes.items():
         print(f"  {name} {' x '.join(map(str, shape))}: differs by {done.differences[name]:.1e} of the largest value")
     return 0

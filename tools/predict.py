@@ -3,9 +3,10 @@
     python tools/predict.py runs/det photo.jpg
     python tools/predict.py runs/det photos/ "more/**/*.png" --out predictions
 
-Writes OUT/predictions.json and a picture OUT/<image>.png for each image (boxes, masks, labels); where names repeat or
-are too long, a digest is added, and predictions.json says which picture is of which image. The run's data are opened
-again, from --data if they have moved. An image that nothing can be said of is said, and the exit code is then 1.
+Writes OUT/predictions.json and a picture OUT/<image>.png for each image (boxes, masks, labels), or for some of them
+(--pictures); where names repeat or are too long, a digest is added, and predictions.json says which picture is of which
+image. The run's folder is enough, wherever it lies: its data and the weights that it started from may be gone. An image
+that nothing can be said of is said, and the exit code is then 1.
 """
 
 import sys
@@ -33,8 +34,10 @@ class Args:
     """Image files, folders, or glob patterns in quotes."""
     out: Path | None = None
     """Folder to write to; RUN/predictions unless given."""
-    data: Path | None = None
-    """Folder of the data set; the run's own unless given."""
+    pictures: int | None = None
+    """Draw so many of the images, evenly spaced among them; all unless given, 0 draws none."""
+    min_score: float | None = None
+    """Draw detections of this score and more, 0.3 unless given; predictions.json has all that the run reports."""
     max_megapixels: int | None = None
     """Read images of up to so many megapixels; the run's limit unless given."""
     device: Device = "auto"
@@ -46,16 +49,18 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(Args, argv, doc=__doc__)
     try:
         read_record(args.run)
-        from engine.runs.predict import images_named, predict_images
-        from engine.runs.reopen import Asked
+        from engine.runs.predict import Pictures, images_named, predict_images
+        from engine.runs.trained import On
 
         allow_megapixels(args.max_megapixels)
-        asked = Asked(data=args.data, device=args.device, trust_pickle=args.trust_pickle)
-        done = predict_images(args.run, TASKS, images_named(args.images), asked, out=args.out, say=print)
+        wanted = Pictures(most=args.pictures, min_score=args.min_score)
+        on = On(device=args.device, trust_pickle=args.trust_pickle)
+        done = predict_images(args.run, TASKS, images_named(args.images), on, wanted=wanted, out=args.out, say=print)
     except (ValueError, OSError) as error:
         return fail(error)
     print(f"{done.images} images: {done.file}")
-    print("\n".join(str(path) for path in done.pictures))
+    for path in done.pictures:
+        print(path)
     if done.failed:
         print(f"error: {len(done.failed)} of {done.images + len(done.failed)} images gave nothing", file=sys.stderr)
     return 1 if done.failed else 0

@@ -33,8 +33,6 @@ class Args:
     """How the images are laid out."""
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the images."""
-    data: Path | None = None
-    """Folder of the data set that the run was trained on; the run's own unless given."""
     workers: ReadingWorkers = "auto"
     device: Device = "auto"
     trust_pickle: TrustStart = False
@@ -47,12 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         read_record(args.run)
         from classification.robustness import mean_top1, score_corruptions, score_folder
         from classification.trained import known_by
-        from engine.runs.reopen import Asked
+        from engine.runs.trained import On
 
         out = inside(args.run, f"robustness/{args.images.resolve().name}.json", source=args.run)
         refuse_within(out, [args.images])
-        asked = Asked(data=args.data, device=args.device, trust_pickle=args.trust_pickle)
-        known = known_by(args.run, asked, resized=args.layout == "folders", workers=args.workers, say=print)
+        on = On(device=args.device, trust_pickle=args.trust_pickle)
+        known = known_by(args.run, on, resized=args.layout == "folders", workers=args.workers, say=print)
         if args.layout == "folders":
             scored = score_folder(args.images, known)
             values, top1 = asdict(scored), scored.top1

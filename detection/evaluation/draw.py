@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as rle
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from engine.drawing import label_text
 from engine.images.reading import read_rgb
+from engine.palette import told_apart
 from files.writing import replacing
 
 PANEL_INCHES = 5.0
@@ -22,7 +23,7 @@ LABEL_INCHES = 0.17  # height of a label
 LABEL_FROM = 0.75  # of the width: a label that begins further right ends at its box's right side
 MOST_SHARE = 4.0  # of a panel's sides
 MIN_SCORE = 0.3  # detections below it would cover the picture
-COLOURS = colormaps["tab20"].colors  # type: ignore[attr-defined]
+OUTLINE = 1.2  # points on each side of a box's line, in the ink of its label: one of both shows on any image
 
 
 def draw_pair(
@@ -38,14 +39,16 @@ def draw_pair(
     Both are in COCO's form (`bbox`, `category_id`, `segmentation` where there is one, `score`).
     """
     found = [item for item in found if item["score"] >= MIN_SCORE]
-    titles = (f"ground truth: {len(truth)}", _found_title(found))
+    titles = (f"ground truth: {len(truth)}", _found_title(found, MIN_SCORE))
     _draw(path, image, sides=(truth, found), titles=titles, names=names)
 
 
-def draw_detections(path: Path, image: str, *, found: Sequence[dict[str, Any]], names: dict[Any, str]) -> None:
-    """Write a PNG of the image with its detections and their scores."""
-    found = [item for item in found if item["score"] >= MIN_SCORE]
-    _draw(path, image, sides=(found,), titles=(_found_title(found),), names=names)
+def draw_detections(
+    path: Path, image: str, *, found: Sequence[dict[str, Any]], names: dict[Any, str], min_score: float = MIN_SCORE
+) -> None:
+    """Write a PNG of the image with its detections of `min_score` and more, and their scores."""
+    found = [item for item in found if item["score"] >= min_score]
+    _draw(path, image, sides=(found,), titles=(_found_title(found, min_score),), names=names)
 
 
 def _draw(
@@ -81,12 +84,13 @@ def draw_objects(
     panel.set(xlim=(0, width), ylim=(height, 0))
 
 
-def _found_title(found: Sequence[dict[str, Any]]) -> str:
-    return f"detections with a score of {MIN_SCORE} or more: {len(found)}"
+def _found_title(found: Sequence[dict[str, Any]], min_score: float) -> str:
+    return f"detections with a score of {min_score:g} or more: {len(found)}"
 
 
 def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[Any, str], size: tuple[int, int]) -> None:
-    colour = COLOURS[sorted(names).index(item["category_id"]) % len(COLOURS)]
+    red, green, blue = told_apart(len(names))[sorted(names).index(item["category_id"])] / 255
+    colour, ink = (red, green, blue), _ink((red, green, blue))
     if "segmentation" in item:
         mask_HW = _mask(item["segmentation"], size)
         panel.imshow(
@@ -95,17 +99,23 @@ def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[Any, str], si
             extent=(0, size[1], size[0], 0),
         )
     x, y, width, height = item["bbox"]
-    panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.5))
+    panel.add_patch(
+        Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.5, path_effects=_outlined(ink))
+    )
     label = label_text(names[item["category_id"]]) + (f" {item['score']:.2f}" if "score" in item else "")
     label += " (crowd)" if item.get("iscrowd") else ""
     # at the upper and right edges of the image the label would be cut off: there it stands inside its box
     line = size[0] * LABEL_INCHES / (PANEL_INCHES * _share(size[0] / size[1]))
     inside, right = y < line, x > LABEL_FROM * size[1]
     panel.text(
-        x + width if right else x, max(y, 0) if inside else y, label, fontsize=9, color=_ink(colour), clip_on=True,
+        x + width if right else x, max(y, 0) if inside else y, label, fontsize=9, color=ink, clip_on=True,
         va="top" if inside else "bottom", ha="right" if right else "left",
-        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+        bbox={"facecolor": colour, "edgecolor": ink, "linewidth": 0.6, "pad": 0.8},
     )  # fmt: skip
+
+
+def _outlined(ink: str) -> list[AbstractPathEffect]:
+    return [withStroke(linewidth=1.5 + 2 * OUTLINE, foreground=ink)]
 
 
 def _ink(colour: tuple[float, float, float]) -> str:

@@ -22,7 +22,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from detection.config import HeadsConfig, SoftNms, TestConfig
+from detection.config import DetectionConfig, HeadsConfig, SoftNms, TestConfig
 from detection.data.mapping import FitSquare
 
 LEAST_SCORE = 1e-3  # of a box that soft suppression keeps
@@ -53,6 +53,21 @@ class Copies:
                 image_3HW = torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
                 found.append({**sample, "image": image_3HW, "transforms": transforms})
         return found
+
+
+class Inference:
+    """Samples to detections by a detector in eval mode, as the configuration has it."""
+
+    def __init__(self, model: Any, config: DetectionConfig) -> None:
+        plain, side = config.test.plain, config.image_size
+        self.image_size = side if plain else None
+        """Of the square that samples are scaled into; None takes them as they are, since copies are made of them."""
+        self._infer = model if plain else TestTime(model, config.test, heads=config.heads, image_size=side)
+
+    def __call__(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return detectron2's outputs, one per sample."""
+        outputs: list[dict[str, Any]] = self._infer(batch)
+        return outputs
 
 
 class TestTime(GeneralizedRCNNWithTTA):

@@ -122,6 +122,10 @@ class RunRecord:
     error: str | None
     """Why it failed or stopped."""
     extra: dict[str, Any] = field(default_factory=dict)
+    """What makes the data what they are: the classes."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    """What predictions are written with beside the classes: of label maps the colours and the stored numbers; empty in
+    records that were written before they were kept."""
     weights_options: dict[str, Any] = field(default_factory=dict)
     """What was declared of the weights file, its family first."""
     normalisation: dict[str, tuple[float, ...]] | None = None

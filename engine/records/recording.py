@@ -129,6 +129,7 @@ class Recorder:
             ended=None if status == "running" else now(),
             error=error,
             extra=facts.extra,
+            labels=facts.labels,
             weights_options={} if facts.init is None else facts.init.options(),
             departures=self.named.departures,
         )

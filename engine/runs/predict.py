@@ -10,10 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from engine.images.reading import UnreadableImageError, find_images
-from engine.runs.reopen import Asked, files_of, rebuild
+from engine.images.reading import UnreadableImageError, evenly_spaced, find_images
+from engine.runs.reopen import files_of
+from engine.runs.trained import On, open_trained
 from engine.spec import TaskTable
-from engine.training.resume import load_model
 from files.naming import distinct_stems, inside, refuse_overwriting
 from files.writing import replacing
 
@@ -23,7 +23,7 @@ ENDINGS = (".png", "_labels.png")  # of what a task may draw of an image: the pi
 
 @runtime_checkable
 class Predicts(Protocol):
-    """A task that can look at an image of any origin."""
+    """A trained model that can look at an image of any origin."""
 
     def predict_image(self, path: Path) -> dict[str, Any]:
         """Return what the model says of an image file, as plain JSON values; the model is in eval mode.
@@ -36,6 +36,30 @@ class Predicts(Protocol):
 
         What belongs beside it is called as the picture, with one of ENDINGS.
         """
+
+
+@runtime_checkable
+class DrawsByScore(Protocol):
+    """A trained model whose pictures show what it found with some score and more."""
+
+    min_score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Which pictures are drawn; predictions.json has all images and all that was found, whatever is drawn."""
+
+    most: int | None = None
+    """Of images, evenly spaced among those that are predicted; None draws all."""
+    min_score: float | None = None
+    """Of detections; None leaves the model's own."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a number or a score that is none."""
+        if self.most is not None and self.most < 0:
+            raise ValueError(f"--pictures {self.most}: it must not be negative; 0 draws none.")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ValueError(f"--min-score {self.min_score:g}: scores are from 0 to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,30 +96,33 @@ def predict_images(
     run: Path,
     tasks: TaskTable,
     images: Sequence[Path],
-    asked: Asked,
+    on: On,
     *,
+    wanted: Pictures,
     out: Path | None,
     say: Callable[[str], None],
 ) -> Predicted:
-    """Write `predictions.json` and a picture per image by the last checkpoint of the run; return what was written.
+    """Write `predictions.json` and pictures of images by the last checkpoint of the run; return what was written.
 
     They go to the folder `out`, RUN/predictions unless given. Every image has pictures of its own, which
     predictions.json names. An image that nothing can be said of, whatever the reason, is said and listed, and the
-    others go on.
+    others go on. The run's folder is enough: neither its data nor the weights that it started from are opened.
 
-    Raises as `rebuild`, and ValueError where an output would be written over an image or a file of the run.
+    Raises as `open_trained`, and ValueError where an output would be written over an image or a file of the run.
     """
     folder = inside(run, "predictions", source=run) if out is None else out
     stems = distinct_stems([image.stem for image in images], [str(image) for image in images], endings=ENDINGS)
     outputs = [folder / f"{stem}{ending}" for stem in stems for ending in ENDINGS]
     refuse_overwriting([folder / PREDICTIONS_NAME, *outputs], [*images, *files_of(run)])
-    rebuilt = rebuild(run, tasks, asked, say=say)
-    task = rebuilt.task
-    if not isinstance(task, Predicts):
-        raise ValueError(f"{run}: a run of task {task.name!r}, which makes no predictions on images without labels.")
-    fabric = rebuilt.fabric()
-    load_model(rebuilt.checkpoint, task.model)
-    task.model.to(fabric.device).eval()
+    opened = open_trained(run, tasks, on, say=say)
+    trained, fabric = opened.trained, opened.fabric
+    if not isinstance(trained, Predicts):
+        raise ValueError(f"{run}: a run of task {opened.recorded.spec.name!r}, which makes no predictions on images.")
+    if wanted.min_score is not None:
+        if not isinstance(trained, DrawsByScore):
+            raise ValueError(f"--min-score: a run of task {opened.recorded.spec.name!r} finds nothing by score.")
+        trained.min_score = wanted.min_score
+    shown = {*(images if wanted.most is None else evenly_spaced(images, wanted.most))}
     entries: list[dict[str, Any]] = []
     pictures: list[Path] = []
     failed: list[str] = []
@@ -103,9 +130,9 @@ def predict_images(
         picture = folder / f"{stem}{ENDINGS[0]}"
         try:
             with torch.no_grad(), fabric.autocast():
-                values = task.predict_image(image)
+                values = trained.predict_image(image)
             json.dumps(values)
-            drawn = task.draw_image(image, values, picture)
+            drawn = trained.draw_image(image, values, picture) if image in shown else []
         except UnreadableImageError as error:
             failed.append(str(error))
             say(f"warning: {error}")

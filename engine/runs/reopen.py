@@ -8,23 +8,20 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from backbones.weights.declaration import InitialWeights, TrustStart
-from engine.config import RunConfig, check_device, differences
+from backbones.weights.declaration import TrustStart
+from engine.config import RunConfig, differences
 from engine.device import determined, make_fabric
 from engine.drawing import drawn
-from engine.images.file import allow_megapixels
 from engine.records.metrics_file import CSV_NAME
-from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME, RunRecord, read_record, standing
+from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME, RunRecord
 from engine.records.results_file import RESULTS_NAME, write_results
-from engine.runs.bounds import refuse_beyond
+from engine.runs.recorded import read_run
 from engine.spec import TaskTable
 from engine.task import Task
 from engine.training.evaluation import evaluate
 from engine.training.log import evaluation_lines
 from engine.training.resume import checkpoints, load_model
-from files.digest import file_sha256
 from files.naming import distinct_stems, inside
-from files.typed import from_json
 from files.writing import replacing
 
 
@@ -97,34 +94,17 @@ def reevaluate(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str]
 def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], None]) -> Rebuilt:
     """Return the task of the run in folder `run`, on its own data and validation split or those that are asked for.
 
-    What is read as the record says alone is said.
+    What is read as the record says alone is said. What only looks at images needs no data: engine.runs.trained.
 
     The weights that the run started from are not read where the record states what pixels are normalised with; a
     checkpoint of the run takes their place.
 
-    Raises ValueError or FileNotFoundError where the folder holds no record or no checkpoint, and for a record without
-    the normalisation where the weights that the run started from are gone or are others now; for a model that the
-    checkpoint cannot hold, before it is built.
+    Raises as `read_run`, and ValueError or FileNotFoundError for a record without the normalisation where the weights
+    that the run started from are gone or are others now, and for data of other classes.
     """
-    check_device(asked.device)
-    record = read_record(run)
-    source = run / RECORD_NAME
-    spec = tasks.get(record.task)
-    if spec is None or spec.module is None:
-        known = ", ".join(sorted(name for name, each in tasks.items() if each.module is not None))
-        raise ValueError(f"{source}: a run of task {record.task!r}; known are {known}.")
-    saved = checkpoints(run)
-    if not saved:
-        raise FileNotFoundError(
-            f"{run}: holds no checkpoint to evaluate (status {standing(run, record)}, step {record.steps})."
-        )
-    try:
-        config = from_json(spec.config, record.config, place="config")
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}.") from error
-    refuse_beyond(config, saved[-1], source)
-    allow_megapixels(config.run.max_megapixels, at_least=True)
-    init = _initial_weights(record, config, source, trust_pickle=asked.trust_pickle)
+    recorded = read_run(run, tasks, device=asked.device)
+    record, spec, config, source = recorded.record, recorded.spec, recorded.config, recorded.source
+    init = recorded.initial_weights(trust_pickle=asked.trust_pickle)
     if getattr(config, "resume_from", None) is not None:  # the run has its own checkpoints now
         config = replace(config, resume_from=None)
     config = _on(config, record, asked)
@@ -145,7 +125,7 @@ def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], N
             f"{task.facts.data}: its classes are not those that {source} names as trained on: "
             f"{'; '.join(differences(record.extra, classes))}."
         )
-    return Rebuilt(task, config.run, saved[-1], asked.device)
+    return Rebuilt(task, config.run, recorded.checkpoint, asked.device)
 
 
 def files_of(run: Path) -> list[Path]:
@@ -186,35 +166,3 @@ def _evaluation_folder(run: Path, split: str) -> Path:
     for part in (f"{folder}/pictures", folder):
         path = inside(run, part, source=run / RECORD_NAME)
     return path
-
-
-def _initial_weights(record: RunRecord, config: Any, source: Path, *, trust_pickle: bool) -> InitialWeights | None:
-    """Return the declaration of what the run started from, None for random weights.
-
-    What the record says of trust is not asked: whoever made the folder wrote it.
-    """
-    if record.weights_path is None or getattr(config, "resume_from", None) is not None:
-        return None
-    options = {name: value for name, value in record.weights_options.items() if name not in ("trust_pickle", "path")}
-    try:
-        declared = from_json(InitialWeights, {**options, "path": record.weights_path}, place="weights_options")
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}.") from error
-    own = getattr(config, "normalisation", None)
-    known = record.normalisation or (None if own is None else {"mean": own.mean, "std": own.std})
-    if known is not None:
-        return replace(declared, normalisation=known)
-    path = declared.path
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: the weights that the run started from are gone; their header states the normalisation of the "
-            f"pixels, which {source}, a record of before, does not. Put back the file of sha256 "
-            f"{record.weights_sha256}."
-        )
-    if path.is_file() and record.weights_sha256 is not None and (found := file_sha256(path)) != record.weights_sha256:
-        raise ValueError(
-            f"{path}: is another file now (sha256 {found}) than the weights that the run started from "
-            f"({record.weights_sha256}); they state the normalisation of the pixels, which {source}, a record of "
-            "before, does not. Put the file back."
-        )
-    return replace(declared, trust_pickle=trust_pickle)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.palette import told_apart
 from files.parsing import read_text
 from files.writing import replacing
 from segmentation.data.labels import LabelMapping, from_nought, mapped
@@ -32,7 +33,7 @@ class Classes:
 
     names: tuple[str, ...]
     palette: tuple[Colour, ...] | None
-    """RGB per class; None leaves the choice to mmseg."""
+    """RGB per class; None has colours that can be told apart (engine.palette)."""
 
 
 def ade20k() -> Classes:
@@ -56,10 +57,10 @@ def coco_stuff() -> Classes:
 
 
 def palette_of(classes: Classes) -> np.ndarray:
-    """Return RGB per class, (classes, 3) uint8: the data set's colours, or else those that mmseg draws at random."""
+    """Return RGB per class, (classes, 3) uint8: the data set's colours, or else such as can be told apart."""
     if classes.palette is not None:
         return np.array(classes.palette, dtype=np.uint8)
-    return np.random.RandomState(42).randint(0, 255, (len(classes.names), 3)).astype(np.uint8)
+    return told_apart(len(classes.names))
 
 
 def cityscapes_ids() -> LabelMapping:

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.images.file import UnreadableImageError, most_megapixels, too_large
 from engine.images.reading import read_rgb
-from segmentation.data.classes import Classes
+from segmentation.data.classes import Classes, palette_of
 from segmentation.data.labels import IGNORED, LabelMapping, decode, read_label_map
 from segmentation.data.pairs import Pair
 from segmentation.host import (
@@ -99,9 +99,7 @@ class PairedImages(BaseSegDataset):
 
     def __init__(self, pairs: Sequence[Pair], classes: Classes, pipeline: Sequence[BaseTransform]) -> None:
         self.pairs = tuple(pairs)
-        metainfo: dict[str, Any] = {"classes": list(classes.names)}
-        if classes.palette is not None:
-            metainfo["palette"] = [list(colour) for colour in classes.palette]
+        metainfo: dict[str, Any] = {"classes": list(classes.names), "palette": palette_of(classes).tolist()}
         super().__init__(
             metainfo=metainfo,
             pipeline=list(pipeline),

@@ -18,7 +18,7 @@ from engine.drawing import label_text
 from engine.images.reading import read_reduced
 from files.writing import replacing
 from segmentation.data.convert import write_labels
-from segmentation.data.labels import IGNORED, LabelMapping, count_values
+from segmentation.data.labels import IGNORED, count_values
 from segmentation.evaluation.pictures import colour, drawn_at
 
 OPACITY = 0.55  # of the class colours over the image
@@ -50,9 +50,9 @@ def from_values(values: dict[str, Any]) -> np.ndarray:
     return class_HW
 
 
-def write_index(path: Path, class_HW: np.ndarray, palette_C3: np.ndarray, label_mapping: LabelMapping) -> Path:
-    """Write an index PNG with the data set's palette, in the numbers that its own label maps have (ADE20K: from 1)."""
-    stored = [label_mapping.table.index(number) for number in range(len(palette_C3))]
+def write_index(path: Path, class_HW: np.ndarray, palette_C3: np.ndarray, numbers: Sequence[int]) -> Path:
+    """Write an index PNG with a palette, in the `numbers` that the data set's own label maps have (ADE20K: from 1)."""
+    stored = list(numbers)
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[stored] = palette_C3
     table = np.array(stored + [IGNORED] * (256 - len(stored)), dtype=np.uint8)
