@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from backbones.normalise import Normalise
 from backbones.param_groups import ParamGroup, head_groups, param_groups
 from backbones.vit import ViT
-from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
@@ -60,7 +60,7 @@ class ClassificationTask:
         normalisation: Normalisation,
         pretraining: bool = False,
     ) -> None:
-        """`pretraining` names the task `supervised` and leaves a backbone checkpoint at the end."""
+        """`pretraining` names the task, and what made the weights that it leaves, `supervised`."""
         self.name = "supervised" if pretraining else CLASSIFICATION.name
         self.pretraining = pretraining
         self.normalisation = normalisation
@@ -111,14 +111,10 @@ class ClassificationTask:
         return [draw_predictions(folder / "predictions.png", self.val_data, results, self.classes)]
 
     def finish(self, folder: Path) -> list[Path]:
-        """Write backbone.safetensors where this was a pre-training, train_list.txt where a part of the labels was used.
-
-        The list is what --train-list reads.
-        """
-        written = []
-        if self.pretraining:
-            written.append(folder / "backbone.safetensors")
-            write_checkpoint(written[0], self.model.backbone, source="supervised", normalisation=self.normalisation)
+        """Write backbone.safetensors; of a run on a part of the labels train_list.txt too, which --train-list reads."""
+        source = self.name if self.pretraining else f"{self.facts.weights.source}+{self.name}"
+        vit = self.model.backbone
+        written = [leave_backbone(folder, vit, source=source, normalisation=self.normalisation)]
         if self.config.label_fraction is not None or self.config.train_list is not None:
             written.append(folder / "train_list.txt")
             with replacing(written[-1]) as temporary:

@@ -22,6 +22,7 @@ from backbones.param_groups import (
     param_groups,
 )
 from backbones.vit import ViT
+from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
@@ -76,6 +77,7 @@ class DetectionTask:
         side = config.image_size
         vit = vit_of(config)
         report, normalisation = start_from(vit, init)
+        self._vit, self._normalisation = vit, normalisation
         self.model: nn.Module = detector(
             config,
             vit,
@@ -190,8 +192,9 @@ class DetectionTask:
         return [*paths, draw_precision(folder / PRECISION_NAME, scores)]
 
     def finish(self, folder: Path) -> list[Path]:
-        """Leave nothing besides the record."""
-        return []
+        """Write backbone.safetensors, the ViT without pyramid and heads."""
+        source = f"{self.facts.weights.source}+{self.name}"
+        return [leave_backbone(folder, self._vit, source=source, normalisation=self._normalisation)]
 
 
 def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | None) -> DetectionTask:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from backbones.weights.declaration import BACKBONE_NAME
 from engine.config import Duration
 from engine.flags import leaves, parse_with_config
 from engine.init_flags import InitFlags
@@ -24,7 +25,7 @@ from files.naming import refuse_overwriting, refuse_within
 # what a run writes to its folder: of every task, and of some
 RUN_FILES = (
     *(RECORD_NAME, IDENTITY_NAME, WEIGHTS_NAME, CSV_NAME, RESULTS_NAME),
-    *("backbone.safetensors", "tokenizer.safetensors", "train_list.txt", "detections.json", "per_class.csv"),
+    *(BACKBONE_NAME, "tokenizer.safetensors", "train_list.txt", "detections.json", "per_class.csv"),
 )
 
 

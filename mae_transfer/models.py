@@ -18,7 +18,8 @@ from torch import Tensor
 
 from backbones.vit import ViT
 from backbones.weights.declaration import InitialWeights
-from backbones.weights.loader import LoadReport, load_checkpoint
+from backbones.weights.initial import vit_in
+from backbones.weights.loader import LoadReport
 from backbones.weights.normalisation import Normalisation
 from backbones.weights.read import read_checkpoint
 from engine.images.reading import read_rgb
@@ -56,8 +57,7 @@ class Backbone:
     def load(cls, path: Path, *, source: str, device: str, **declared: Any) -> "Backbone":
         """Return the ViT in a file; raises what reading and loading raise."""
         checkpoint = read_checkpoint(InitialWeights(path=path, source=source, **declared))
-        vit = ViT(checkpoint.architecture, class_token=checkpoint.num_prefix_tokens > 0)
-        report = load_checkpoint(vit, checkpoint)
+        vit, report = vit_in(checkpoint)
         return cls(vit.to(device).eval(), checkpoint.normalisation, report)
 
     def pixels(self, pictures: Sequence[Picture]) -> Tensor:
@@ -74,7 +74,7 @@ class Backbone:
 
     @torch.no_grad()
     def features(self, pictures: Sequence[Picture]) -> Tensor:
-        """Return every token after the final norm, (B, T, D): the class token first where the ViT has one."""
+        """Return every token, (B, T, D), after the final norm and the class token first, where the weights have them."""
         tokens: Tensor = self.vit(self.pixels(pictures))
         return tokens
 

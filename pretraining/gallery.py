@@ -12,8 +12,8 @@ from torch import Tensor
 
 from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint
-from backbones.weights.declaration import InitialWeights
-from backbones.weights.loader import load_checkpoint
+from backbones.weights.declaration import BACKBONE_NAME, InitialWeights
+from backbones.weights.initial import vit_in
 from backbones.weights.normalisation import IMAGENET, Normalisation
 from backbones.weights.read import read_checkpoint
 from engine.images.reading import ImageSource, UnreadableImageError, evenly_spaced, open_images
@@ -36,7 +36,6 @@ from pretraining.mae.target import PCATarget
 from pretraining.mae.task import autoencoder, token_target
 from pretraining.mae.token_target import TokenTarget
 
-BACKBONE = "backbone.safetensors"
 SEARCHED = 256  # images among which neighbours are looked for
 SAMPLINGS: tuple[Sampling, ...] = ("random", "block", "grid")
 
@@ -108,9 +107,9 @@ def open_run(run: Path, *, trust_tokenizer: bool = False) -> Shown:
     """
     record = read_record(run)
     if record.task != "mae":
-        if (path := own_file(run, record, BACKBONE)) is None:
+        if (path := own_file(run, record, BACKBONE_NAME)) is None:
             raise FileNotFoundError(
-                f"{run / BACKBONE}: no such file; a run of pre-training writes it at its end, and this one is of "
+                f"{run / BACKBONE_NAME}: no such file; a run of pre-training writes it at its end, and this one is of "
                 f"{record.task} ({standing(run, record)} at step {record.steps} of {record.total_steps}). A tokenizer "
                 "has no ViT."
             )
@@ -139,12 +138,7 @@ def open_file(declared: InitialWeights, decoder: Decoder) -> Shown:
     Raises what reading raises, and ValueError where it has a decoder and `decoder.target` is not stated.
     """
     checkpoint = read_checkpoint(declared)
-    encoder = ViT(
-        checkpoint.architecture,
-        class_token="cls_token" in checkpoint.state,
-        final_norm="norm.weight" in checkpoint.state,
-    )
-    load_checkpoint(encoder, checkpoint)
+    encoder, _ = vit_in(checkpoint)
     if "decoder_pred.weight" not in checkpoint.state:
         return Shown(encoder, None, checkpoint.normalisation)
     return Shown(encoder, _with_decoder(checkpoint, encoder, decoder), checkpoint.normalisation)
@@ -252,11 +246,11 @@ def _with_decoder(checkpoint: Checkpoint, encoder: ViT, decoder: Decoder) -> Mas
 
 def _normalisation(run: Path, record: RunRecord) -> Normalisation:
     """Return what the run normalised pixels with."""
-    if (backbone := own_file(run, record, BACKBONE)) is not None:
+    if (backbone := own_file(run, record, BACKBONE_NAME)) is not None:
         return read_checkpoint(InitialWeights(path=backbone)).normalisation
     if record.weights_path is None or record.weights_source == "mae":
         return IMAGENET
-    raise FileNotFoundError(f"{run / BACKBONE}: no such file yet; it says what pixels are normalised with.")
+    raise FileNotFoundError(f"{run / BACKBONE_NAME}: no such file yet; it says what pixels are normalised with.")
 
 
 def _read(source: ImageSource, shown: Shown) -> tuple[Named, list[str]]:

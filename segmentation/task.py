@@ -20,6 +20,7 @@ from backbones.param_groups import (
     head_groups,
     param_groups,
 )
+from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import normalisation_of, read_initial, start_from
 from backbones.weights.loader import LoadReport
@@ -91,8 +92,10 @@ class SegmentationTask:
         train_data: PairedImages,
         val_data: PairedImages,
         facts: Facts,
+        normalisation: Normalisation,
     ) -> None:
         self.config = config
+        self.normalisation = normalisation
         self.model = model
         self.train_data = train_data
         self.val_data = val_data
@@ -148,8 +151,9 @@ class SegmentationTask:
         return [path, draw_confusion(folder / "confusion.png", total_CC, self.classes)]
 
     def finish(self, folder: Path) -> list[Path]:
-        """Nothing besides the record."""
-        return []
+        """Write backbone.safetensors, the ViT without neck and heads."""
+        source = f"{self.facts.weights.source}+{self.name}"
+        return [leave_backbone(folder, self.model.backbone.vit, source=source, normalisation=self.normalisation)]
 
 
 def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights | None) -> SegmentationTask:
@@ -179,6 +183,7 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
         train_data=PairedImages(folder.train.pairs, folder.classes, train),
         val_data=PairedImages(folder.val.pairs, folder.classes, val),
         facts=replace(_facts(config, folder, model, report, init), normalisation=asdict(normalisation)),
+        normalisation=normalisation,
     )
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from classification.config import ProbeConfig
 from classification.probe.run import run_probes
 from engine.records.record import RunRecord
-from engine.runs.predict import Predicts
+from engine.runs.trained import On, open_trained
 from engine.spec import TaskSpec
 from engine.training.data import _Collate
 from engine.training.loop import fit
@@ -60,7 +60,7 @@ def device(where: Where) -> Iterator[None]:
             yield
             return
         held.enter_context(pretended())
-        for module in ("engine.training.loop", "classification.probe.run"):
+        for module in ("engine.training.loop", "engine.runs.trained", "classification.probe.run"):
             held.enter_context(patch(f"{module}.make_fabric", lambda *_, **__: pretended_fabric()))
         for module in ("engine.records.recording", "engine.training.introduction", "classification.probe.run"):
             held.enter_context(patch(f"{module}.device_name", lambda _: "pretended"))
@@ -83,11 +83,11 @@ def trained(spec: TaskSpec, config: Any, scenes: ScenesIndex, out: Path, *, wher
         held.enter_context(patch("engine.training.loop.draw_curves", lambda *_: []))
         held.enter_context(device(where))
         record = fit(task, config, recipe="small", out=out)
-        if isinstance(task, Predicts):
-            task.model.eval()
+        if spec.trained is not None:
             path = next(path for path in sorted(data.rglob("*.jpg")) if "val" in str(path.relative_to(data)))
+            trained: Any = open_trained(out, TASKS, On(device=config.run.device), say=lambda _: None).trained
             with torch.no_grad():
-                task.predict_image(path)
+                trained.predict_image(path)
         kinds = {parameter.device.type for parameter in task.model.parameters()}
     assert kinds == {"cpu" if where == "cpu" else "cuda"}
     assert record.status == "completed" and not record.warnings

@@ -15,6 +15,7 @@ from torch import Tensor
 from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.checksum import BLANK, FIELD, stamp
+from backbones.weights.declaration import BACKBONE_NAME
 from backbones.weights.normalisation import IMAGENET, Normalisation
 from files.parsing import parse_json
 from files.typed import from_json
@@ -73,6 +74,17 @@ def write_checkpoint(path: Path, vit: ViT, *, source: str, normalisation: Normal
         source=source,
         normalisation=normalisation or IMAGENET,
     )
+
+
+def leave_backbone(folder: Path, vit: ViT, *, source: str, normalisation: Normalisation) -> Path:
+    """Write the ViT that a run has trained where the next run's `--init` takes it, and return the path.
+
+    `source` is what made it: the way of pre-training or, of a transfer, what that started from and its task
+    (`mae+classification`).
+    """
+    path = folder / BACKBONE_NAME
+    write_checkpoint(path, vit, source=source, normalisation=normalisation)
+    return path
 
 
 def write_state(

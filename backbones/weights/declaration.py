@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
+BACKBONE_NAME = "backbone.safetensors"
+"""What every run that trains a ViT leaves it in (backbones.weights.checkpoint.leave_backbone)."""
+
 # the one table of families: name -> module and object in backbones/sources, which import torch
 FAMILIES = {
     "own": "own.SOURCE",

@@ -56,6 +56,19 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
         raise ValueError(f"{init.path}: its architecture does not go with the recipe's: {error}") from error
 
 
+def vit_in(checkpoint: Checkpoint) -> tuple[ViT, LoadReport]:
+    """Return the ViT that a checkpoint holds, with the class token and the final norm that it has, and the report.
+
+    Raises what loading raises.
+    """
+    vit = ViT(
+        checkpoint.architecture,
+        class_token="cls_token" in checkpoint.state,
+        final_norm="norm.weight" in checkpoint.state,
+    )
+    return vit, load_checkpoint(vit, checkpoint)
+
+
 def read_initial(init: InitialWeights | None) -> Checkpoint | None:
     """Return the declared weights, None for random ones and where a checkpoint of the run takes their place.
 

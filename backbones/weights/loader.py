@@ -309,6 +309,11 @@ def _hint(missing: set[str], unexpected: set[str], checkpoint: Checkpoint) -> st
     hints = []
     if any(name.startswith("norm.") for name in missing) and "fc_norm.weight" in checkpoint.state:
         hints.append("the file is of a fine-tuned model, which has fc_norm in place of the final norm")
+    elif any(name.startswith("norm.") for name in missing):
+        hints.append(
+            "the file has no final norm, as fine-tuning leaves a ViT; a frozen ViT is read with it: take weights as "
+            "pre-training leaves them"
+        )
     if any("gamma_" in name for name in unexpected):
         hints.append("the backbone needs layer_scale: --init-architecture file")
     if any("rel_pos" in name or "relative_position" in name for name in unexpected):

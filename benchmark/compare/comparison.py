@@ -16,7 +16,7 @@ from benchmark.compare.fairness import (
     tied_problems,
     transfer_problems,
 )
-from benchmark.compare.lines import CHECKPOINT_NAME, Line, usual_lines
+from benchmark.compare.lines import Line, usual_lines
 from benchmark.compare.published import PublishedCheck, check_published
 from benchmark.compare.ranks import LEAST_ARMS, rank_intervals
 from benchmark.compare.records import Store, Stored
@@ -169,7 +169,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     The test images are resampled that many times; with 0 the intervals speak of the seeds alone, and no results file is
     read.
     """
-    pretrainings = [item for item in store.completed if CHECKPOINT_NAME in item.record.outputs]
+    pretrainings = [item for item in store.completed if item.pretrained]
     transfers = [item for item in store.completed if item.line is not None]
     plan, later = store.plan, partial(with_later_fields, store.tasks)
     arms = _arms(store, [*transfers, *pretrainings])

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from backbones.weights.declaration import BACKBONE_NAME
 from engine.records.record import RunRecord
 from engine.spec import Scores, TaskTable
 
-CHECKPOINT_NAME = "backbone.safetensors"
 TOKENIZER_NAME = "tokenizer.safetensors"
 
 
@@ -33,14 +33,20 @@ def usual_lines(tasks: TaskTable) -> tuple[Line, ...]:
     return tuple(Line(spec.scores[0].label, spec.scores[0]) for spec in specs)
 
 
-def arm_of(record: RunRecord) -> str:
+def made_weights(record: RunRecord, tasks: TaskTable) -> bool:
+    """Return whether a run is a pre-training that has left its weights; a transfer leaves its own, which are no arm."""
+    spec = tasks.get(record.task)
+    return BACKBONE_NAME in record.outputs and (spec is None or not spec.transfers)
+
+
+def arm_of(record: RunRecord, *, pretrained: bool) -> str:
     """Return what the weights of a run are called: its own label, else what made them.
 
-    A pre-training is of the arm that its weights will be of.
+    A pre-training (`pretrained`, as `made_weights` says) is of the arm that its weights will be of.
     """
     if record.arm is not None:
         return record.arm
-    return record.task if CHECKPOINT_NAME in record.outputs else record.weights_source
+    return record.task if pretrained else record.weights_source
 
 
 def line_of(record: RunRecord, tasks: TaskTable, name: str | None = None) -> Line | None:

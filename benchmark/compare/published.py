@@ -104,7 +104,9 @@ def check_published(stored: Sequence[Stored], rows: Sequence[Published] | None =
     rows = published_rows() if rows is None else rows
     runs: dict[tuple[str, str, str], list[Stored]] = {}
     for item in stored:
-        runs.setdefault((item.record.recipe, item.record.task, arm_of(item.record)), []).append(item)
+        runs.setdefault(
+            (item.record.recipe, item.record.task, arm_of(item.record, pretrained=item.pretrained)), []
+        ).append(item)
     recipes = {(recipe, task) for recipe, task, _ in runs}
     followed = {(row.block, row.task) for row in rows if (row.recipe, row.task) in recipes}
     return tuple(

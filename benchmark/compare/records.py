@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backbones.weights.declaration import BACKBONE_NAME
 from benchmark.compare.groups import Grouping
-from benchmark.compare.lines import CHECKPOINT_NAME, Line, arm_of, line_of
+from benchmark.compare.lines import Line, arm_of, line_of, made_weights
 from benchmark.study.plan import NAME as PLAN_NAME
 from benchmark.study.plan import Groups, Plan, Planned, planned_at, read_plans
 from benchmark.study.search import LR_FLAG, Choice, read_choice
@@ -34,6 +35,8 @@ class Stored:
     """What its weights are called."""
     line: Line | None
     """Where its results stand; None for what is no transfer: pre-training, the search of a learning rate."""
+    pretrained: bool = False
+    """Whether it is a pre-training that has left weights."""
     choice: Choice | None = None
     """The search that its learning rate is from, where a study has searched it."""
     command: str = ""
@@ -176,12 +179,11 @@ def _stored(
 ) -> Stored:
     check_metrics(folder, record, tasks)
     grouping = None
-    if planned is None:
-        arm, line, choice = arm_of(record), line_of(record, tasks), None
-    else:
-        arm = planned.arm or arm_of(record)
+    pretrained = made_weights(record, tasks)
+    arm, line, choice = arm_of(record, pretrained=pretrained), line_of(record, tasks), None
+    if planned is not None:
+        arm = planned.arm or arm
         line = line_of(record, tasks, planned.task) if planned.phase == "transfer" else None
-        choice = None
         if top is not None and planned.choice is not None:
             choice = read_choice(inside(top, planned.choice, source=top / PLAN_NAME))
         if top is not None and planned.task is not None and planned.task in groups:
@@ -189,12 +191,14 @@ def _stored(
     command = "" if planned is None else planned.command
     if command and choice is not None:
         command += f" --{LR_FLAG.replace('_', '-')} {choice.base_lr!r}"
-    damaged = damaged_files(folder, record)
+    # nothing here reads the weights of a transfer, which are large
+    damaged = damaged_files(folder, record, without=() if pretrained else (BACKBONE_NAME,))
     return Stored(
         folder=folder,
         record=record,
         arm=arm,
         line=line,
+        pretrained=pretrained,
         choice=choice,
         command=command,
         checkpoint_sha256=_checkpoint(folder, record, damaged),
@@ -207,7 +211,7 @@ def _stored(
 
 def _checkpoint(folder: Path, record: RunRecord, damaged: Mapping[str, str]) -> str | None:
     """Return the digest of the backbone as it was written; of a record without it, that of the file that lies there."""
-    path = folder / CHECKPOINT_NAME
-    if CHECKPOINT_NAME not in record.outputs or CHECKPOINT_NAME in record.files_sha256:
-        return record.files_sha256.get(CHECKPOINT_NAME)
-    return file_sha256(path) if CHECKPOINT_NAME not in damaged and path.is_file() else None
+    path = folder / BACKBONE_NAME
+    if BACKBONE_NAME not in record.outputs or BACKBONE_NAME in record.files_sha256:
+        return record.files_sha256.get(BACKBONE_NAME)
+    return file_sha256(path) if BACKBONE_NAME not in damaged and path.is_file() else None

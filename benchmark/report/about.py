@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 from benchmark.compare.comparison import Comparison
 from benchmark.compare.contrast import Contrast
-from benchmark.compare.lines import CHECKPOINT_NAME
 from benchmark.report.contrast_text import caution
 from benchmark.report.names import RANDOM, listed, quoted, title
 from benchmark.report.tables import MOST_LISTED
@@ -77,9 +76,7 @@ def _cautions(comparison: Comparison) -> Iterator[str]:
 def _origin(comparison: Comparison, arm: str) -> str:
     if arm == RANDOM:
         return "(drawn anew with every seed)"
-    trained = {
-        i.record.seed for i in comparison.store.completed if i.arm == arm and CHECKPOINT_NAME in i.record.outputs
-    }
+    trained = {i.record.seed for i in comparison.store.completed if i.arm == arm and i.pretrained}
     if trained:
         return "(pre-trained here once)" if len(trained) == 1 else f"(pre-trained here with {len(trained)} seeds)"
     names = sorted(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.compare.comparison import compare
-from benchmark.compare.lines import CHECKPOINT_NAME, TOKENIZER_NAME
+from benchmark.compare.lines import TOKENIZER_NAME
 from benchmark.compare.records import Store, open_store
 from benchmark.report.export import to_markdown, write_tables
 from benchmark.runner.attempt import Outcome
@@ -42,7 +42,7 @@ def pictures(store: Store) -> list[str]:
     """Return where the pictures of tokenizers, pre-trainings and transfers are, a line per run."""
     lines = []
     for item in store.completed:
-        if item.line is None and not {CHECKPOINT_NAME, TOKENIZER_NAME} & {*item.record.outputs}:
+        if item.line is None and not item.pretrained and TOKENIZER_NAME not in item.record.outputs:
             continue  # of the search of a learning rate
         paths = [item.folder / name for name in item.record.pictures]
         for folder in dict.fromkeys(path.parent for path in paths):

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from benchmark.compare.cells import Cell
 from benchmark.compare.comparison import Comparison
-from benchmark.compare.lines import CHECKPOINT_NAME
 from benchmark.compare.records import files_read
 from benchmark.compare.seeds import Summary, summarise
 from benchmark.report.figures import COLOURS, NARROW, png_bytes
@@ -60,7 +59,7 @@ class Point:
 def scaling_points(comparison: Comparison) -> tuple[Point, ...]:
     """Return the points by task, method, size and samples seen; none where no method has two sizes or two lengths."""
     completed = comparison.store.completed
-    trained = {item.arm: item.record for item in completed if CHECKPOINT_NAME in item.record.outputs}
+    trained = {item.arm: item.record for item in completed if item.pretrained}
     points = []
     for row in comparison.rows:
         if not row.primary or row.refused:

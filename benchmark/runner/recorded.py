@@ -51,7 +51,7 @@ def nothing_to_judge(run: Run) -> str | None:
 
 def is_without_weights(run: Run, record: RunRecord, runs: Sequence[Run]) -> bool:
     """Return whether the weights of a completed run are gone, and no run that is left starts from them."""
-    names = [name for name in record.outputs if name.endswith(".safetensors")]
+    names = _weights(run, record)
     if not names or any((run.records[-1] / name).exists() or name not in record.files_sha256 for name in names):
         return False
     users = [other for other in runs if run.name in other.needs]
@@ -61,9 +61,7 @@ def is_without_weights(run: Run, record: RunRecord, runs: Sequence[Run]) -> bool
 def spoilt_outputs(run: Run, record: RunRecord) -> list[str]:
     """Return a line for each file of weights that a run has left, by its record, and that is gone or another now."""
     found = []
-    for name in record.outputs:
-        if not name.endswith(".safetensors"):
-            continue
+    for name in _weights(run, record):
         try:
             path = own_file(run.records[-1], record, name)
             if path is None:
@@ -76,6 +74,11 @@ def spoilt_outputs(run: Run, record: RunRecord) -> list[str]:
         except (OSError, ValueError) as error:
             found.append(str(error))
     return found
+
+
+def _weights(run: Run, record: RunRecord) -> list[str]:
+    """Return the names of the files of weights that runs start from; those of a transfer serve no run of a study."""
+    return [] if run.task is not None else [name for name in record.outputs if name.endswith(".safetensors")]
 
 
 def other_settings(run: Run, record: RunRecord, later: Later | None = None) -> list[str]:

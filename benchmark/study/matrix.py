@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.compare.lines import CHECKPOINT_NAME
+from backbones.weights.declaration import BACKBONE_NAME
 from benchmark.study.arms import Arm
 from benchmark.study.calling import FRACTION_FLAG, LENGTH_FLAGS, Grid, Tools
 from benchmark.study.calls import Options
@@ -262,7 +262,7 @@ class Matrix(Pretrainings):
         weights: tuple[Path, ...] = ()
         if arm.pretrain is not None:
             name_of_start = pretrain_name(arm, pretrain_seed)
-            start = {"init": self.out / name_of_start / CHECKPOINT_NAME}
+            start = {"init": self.out / name_of_start / BACKBONE_NAME}
             needs = (*needs, name_of_start)
         elif arm.init is not None:
             start, weights = {"init": self.place(arm.init), **arm.options}, (self.place(arm.init),)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.compare.lines import CHECKPOINT_NAME
+from backbones.weights.declaration import BACKBONE_NAME
 from benchmark.study.arms import PROBE, Arm, Pretraining
 from benchmark.study.calling import LENGTH_FLAGS, Tools
 from benchmark.study.calls import Calls, Options
@@ -116,7 +116,7 @@ class Pretrainings(Calls):
         search = self.study.pretrain_search
         assert search is not None
         out, data = self._search_out(arm) / f"lr{lr!r}-probe", self._images(arm)
-        init = self._search_out(arm) / f"lr{lr!r}" / CHECKPOINT_NAME
+        init = self._search_out(arm) / f"lr{lr!r}" / BACKBONE_NAME
         return self.call(
             f"probe-{_short_name(arm, lr)}",
             PROBE,

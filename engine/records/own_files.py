@@ -1,6 +1,6 @@
 """Files of a run that are read again by their names: they lie in its folder and are those that its record speaks of."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from engine.records.metrics_file import CSV_NAME, Mark
@@ -27,10 +27,12 @@ def own_file(folder: Path, record: RunRecord, name: str) -> Path | None:
     return path
 
 
-def damaged_files(folder: Path, record: RunRecord) -> dict[str, str]:
-    """Return, by name, what is wrong with the tables, pictures and outputs of a run, which reports read."""
+def damaged_files(folder: Path, record: RunRecord, *, without: Collection[str] = ()) -> dict[str, str]:
+    """Return, by name, what is wrong with the tables, pictures and outputs of a run, but for those of `without`."""
     found = {}
     for name in dict.fromkeys((*_tables(folder), *record.files_sha256, *record.outputs, *record.pictures)):
+        if name in without:
+            continue
         try:
             own_file(folder, record, name)
         except (ValueError, OSError) as error:

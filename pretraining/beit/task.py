@@ -14,7 +14,7 @@ from torch import Tensor
 from backbones.normalise import Normalise
 from backbones.param_groups import ParamGroup, exempt_vectors_and_embeddings, param_groups
 from backbones.vit import ViT
-from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
@@ -117,9 +117,7 @@ class BEiTTask:
 
     def finish(self, folder: Path) -> list[Path]:
         """Write backbone.safetensors, the encoder."""
-        path = folder / "backbone.safetensors"
-        write_checkpoint(path, self.model.encoder, source="beit", normalisation=self.normalisation)
-        return [path]
+        return [leave_backbone(folder, self.model.encoder, source="beit", normalisation=self.normalisation)]
 
 
 def build_task(

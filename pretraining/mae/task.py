@@ -11,7 +11,7 @@ from torch import Tensor
 from backbones.normalise import Normalise, View
 from backbones.param_groups import ParamGroup, exempt_vectors, param_groups
 from backbones.vit import ViT
-from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
@@ -118,9 +118,7 @@ class MAETask:
 
     def finish(self, folder: Path) -> list[Path]:
         """Write backbone.safetensors, the encoder."""
-        path = folder / "backbone.safetensors"
-        write_checkpoint(path, self.model.encoder, source="mae", normalisation=self.normalisation)
-        return [path]
+        return [leave_backbone(folder, self.model.encoder, source="mae", normalisation=self.normalisation)]
 
 
 def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, trust_tokenizer: bool = False) -> MAETask:

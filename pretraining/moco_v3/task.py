@@ -10,7 +10,7 @@ from torch import Tensor
 from backbones.normalise import Normalise
 from backbones.param_groups import ParamGroup, exempt_nothing, param_groups
 from backbones.vit import ViT
-from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
@@ -114,9 +114,7 @@ class MoCoTask:
 
     def finish(self, folder: Path) -> list[Path]:
         """Write backbone.safetensors, the trained encoder."""
-        path = folder / "backbone.safetensors"
-        write_checkpoint(path, self.model.base.encoder, source="moco_v3", normalisation=self.normalisation)
-        return [path]
+        return [leave_backbone(folder, self.model.base.encoder, source="moco_v3", normalisation=self.normalisation)]
 
 
 def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -> MoCoTask:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.compare.comparison import compare
 from benchmark.compare.fairness import pretraining_problems
-from benchmark.compare.lines import Line, arm_of, line_of
+from benchmark.compare.lines import Line, arm_of, line_of, made_weights
 from benchmark.compare.records import open_store
 from benchmark.report.tables import record_lines
 from benchmark.study.plan import Plan, Planned, read_plans, write_plan
@@ -26,10 +26,14 @@ Record = Callable[..., RunRecord]
 
 def test_an_arm_is_its_label_else_what_made_its_weights(record: Record) -> None:
     run = record("classification", "mae", 0, {"top1": 50.0})
-    assert arm_of(run) == "mae" and arm_of(replace(run, arm="mae_1600")) == "mae_1600"
+    assert arm_of(run, pretrained=False) == "mae"
+    assert arm_of(replace(run, arm="mae_1600"), pretrained=False) == "mae_1600"
     pretraining = record("supervised", "random", 0, {"top1": 90.0}, outputs=("backbone.safetensors",))
-    assert arm_of(pretraining) == "supervised"
-    assert arm_of(replace(pretraining, arm="labels")) == "labels"
+    assert made_weights(pretraining, TASKS) and not made_weights(replace(pretraining, outputs=()), TASKS)
+    assert arm_of(pretraining, pretrained=True) == "supervised"
+    assert arm_of(replace(pretraining, arm="labels"), pretrained=True) == "labels"
+    transfer = replace(run, outputs=("backbone.safetensors",))
+    assert not made_weights(transfer, TASKS), "what a transfer leaves is no arm"
 
 
 @pytest.mark.parametrize(

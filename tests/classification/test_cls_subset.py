@@ -9,6 +9,7 @@ from PIL import Image
 from classification.config import ClassificationConfig
 from classification.subset import fraction_of_classes, list_text, listed_images
 from classification.task import build_task
+from classification.trained import TrainedClassifier
 
 ROOT = Path("/data/train")
 SAMPLES = [(f"/data/train/{name}/{i}.png", label) for label, name in enumerate(("ant", "bee")) for i in range(30)]
@@ -100,11 +101,11 @@ def test_task_on_a_part(config: ClassificationConfig, data: Path, tmp_path: Path
     task = build_task(replace(config, label_fraction=0.5), data=data, init=None)
     assert (task.facts.train_images, len(task.train_data), task.facts.val_images) == (3, 3, 3)
     assert task.facts.data_notes[1].startswith("train: 3 of 6 images used (50 % of each class, seed 0; list sha256 ")
-    (path,) = task.finish(tmp_path)
+    _, path = task.finish(tmp_path)
     assert path.name == "train_list.txt" and len(path.read_text().splitlines()) == 3
     listed = build_task(replace(config, train_list=str(path)), data=data, init=None)
     assert listed.train_data.folder.samples == task.train_data.folder.samples
-    assert build_task(config, data=data, init=None).finish(tmp_path) == []
+    assert len(build_task(config, data=data, init=None).finish(tmp_path)) == 1
 
 
 def test_shares_are_checked(config: ClassificationConfig) -> None:
@@ -117,10 +118,11 @@ def test_shares_are_checked(config: ClassificationConfig) -> None:
 def test_prediction_of_a_file(config: ClassificationConfig, data: Path, tmp_path: Path) -> None:
     task = build_task(config, data=data, init=None)
     task.model.eval()
-    values = task.predict_image(data / "val" / "bee" / "0.png")
+    trained = TrainedClassifier(config, model=task.model, classes=task.classes, normalisation=task.normalisation)
+    values = trained.predict_image(data / "val" / "bee" / "0.png")
     (result,) = task.predict(task.collate([task.val_data[1]]))
     assert values["classes"] == [task.classes[i] for i in result.values["top5"]]
     assert values["probabilities"][0] == pytest.approx(result.values["probability"], rel=1e-5)  # batches of 1 and 1
-    task.draw_image(data / "val" / "bee" / "0.png", values, tmp_path / "p.png")
+    trained.draw_image(data / "val" / "bee" / "0.png", values, tmp_path / "p.png")
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.format == "PNG"

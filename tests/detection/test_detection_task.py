@@ -20,6 +20,7 @@ from backbones.weights.normalisation import Normalisation
 from detection.config import DetectionConfig
 from detection.recipes.all import RECIPES
 from detection.task import DetectionTask, build_task
+from detection.trained import TrainedDetector
 from engine.config import as_json
 from engine.records.results_file import ImageResult
 from engine.training.loop import fit
@@ -132,14 +133,15 @@ def test_an_image_of_any_origin(task: DetectionTask, tmp_path: Path) -> None:
     path = tmp_path / "new.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 90, 3), np.uint8)).save(path)
     task.model.eval()
+    trained = TrainedDetector(task.config, model=task.model, categories=task.val.categories, masks=task.masks)
     with torch.no_grad():
-        values = json.loads(json.dumps(task.predict_image(path)))
+        values = json.loads(json.dumps(trained.predict_image(path)))
     assert (values["height"], values["width"]) == (40, 90) and values["detections"]
     for found in values["detections"]:
         assert found["segmentation"]["size"] == [40, 90] and isinstance(found["category"], str)
         x, y, width, height = found["bbox"]
         assert min(x, y) >= 0 and x + width <= 90.001 and y + height <= 40.001
-    task.draw_image(path, values, tmp_path / "out" / "new.png")
+    trained.draw_image(path, values, tmp_path / "out" / "new.png")
     assert Image.open(tmp_path / "out" / "new.png").size[0] > 200
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from detection.config import DetectionConfig, TestConfig
 from detection.data.mapping import FitSquare, JitterScale
 from detection.task import DetectionTask, build_task
+from detection.trained import TrainedDetector
 from engine.training.seeding import seed_all, seeded
 
 SIZES = [(12, 2400), (2400, 12), (1, 1), (1, 5000), (5000, 1), (40, 60)]  # height, width
@@ -84,15 +85,16 @@ def test_they_are_evaluated_and_predicted(
     if test.plain:
         pictures = task.draw(results, tmp_path / "out" / "pictures")
         assert len(pictures) == len(SIZES) + 1 and all(path.stat().st_size > 1000 for path in pictures)
+    trained = TrainedDetector(task.config, model=task.model, categories=task.val.categories, masks=task.masks)
     for height, width in SIZES[:3]:
         path = thin / "val2017" / f"{height}x{width}.png"
         with torch.no_grad():
-            values = task.predict_image(path)
+            values = trained.predict_image(path)
         assert (values["height"], values["width"]) == (height, width)
         for found in values["detections"]:
             assert found["segmentation"]["size"] == [height, width] and np.isfinite(found["bbox"]).all()
         if test.plain:
-            task.draw_image(path, values, tmp_path / "one.png")
+            trained.draw_image(path, values, tmp_path / "one.png")
 
 
 def test_others_are_resized_as_by_detectron2() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification.task import ClassificationTask
+from classification.trained import TrainedClassifier
 from scenes.layouts import ScenesIndex
 from tools import predict, train_cls, train_seg
 
@@ -58,14 +58,14 @@ def test_the_others_go_on_after_an_image_that_fails(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = [_image(tmp_path / f"{name}.png") for name in ("one", "two", "three")]
-    original = ClassificationTask.predict_image
+    original = TrainedClassifier.predict_image
 
-    def failing(task: ClassificationTask, path: Path) -> dict[str, Any]:
+    def failing(trained: TrainedClassifier, path: Path) -> dict[str, Any]:
         if path.stem == "two":
             raise RuntimeError("out of memory")
-        return original(task, path)
+        return original(trained, path)
 
-    monkeypatch.setattr(ClassificationTask, "predict_image", failing)
+    monkeypatch.setattr(TrainedClassifier, "predict_image", failing)
     assert predict.main([str(runs["cls"]), *map(str, images), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert f"warning: {images[1]}: RuntimeError: out of memory" in said.out

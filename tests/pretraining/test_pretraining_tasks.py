@@ -159,7 +159,8 @@ def test_ends_in_a_checkpoint_that_classification_reads(
         for name, parameter in vit.named_parameters():
             if not name.startswith("norm.") and (name != "pos_embed" or config is class_config):
                 assert torch.equal(loaded[name], parameter), name
-        assert task.finish(tmp_path / "fine-tuned") == []
+        (left,) = task.finish(tmp_path / "fine-tuned")
+        assert read_checkpoint(InitialWeights(path=left)).source == f"{kind}+classification"
     assert any("resized pos_embed: 4x4 -> 6x4" in line for line in task.facts.weights.lines())
 
     # and either arm can start from the other's

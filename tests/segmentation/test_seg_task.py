@@ -26,6 +26,7 @@ from segmentation.host import MODELS
 from segmentation.model.backbone import MAETransferViT
 from segmentation.recipes import RECIPES
 from segmentation.task import SegmentationTask, build_task
+from segmentation.trained import Labels, TrainedSegmentor
 from tools.train_seg import main
 
 
@@ -218,20 +219,26 @@ def test_boundary_iou_is_an_option(config: SegmentationConfig, write_folder, tmp
     assert np.mean(ious) == pytest.approx(metrics["miou"], abs=1e-4)
 
 
+def trained_of(task: SegmentationTask) -> TrainedSegmentor:
+    labels = Labels(**{name: tuple(values) for name, values in task.facts.labels.items()})
+    return TrainedSegmentor(task.config, model=task.model, classes=task.classes, labels=labels)
+
+
 def test_prediction_of_an_image_without_labels(config: SegmentationConfig, write_folder, tmp_path: Path) -> None:
     seed_all(0)
     task = build_task(config, data=write_folder(), init=None)
-    assert isinstance(task, Predicts)
+    trained = trained_of(task)
+    assert isinstance(trained, Predicts)
     task.model.eval()
     torch.nn.init.normal_(task.model.segmentor.decode_head.conv_seg.weight)
     path = tmp_path / "photo.png"
     noise = np.random.default_rng(0).integers(0, 255, (37, 51, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     with torch.no_grad():
-        values = json.loads(json.dumps(task.predict_image(path)))
+        values = json.loads(json.dumps(trained.predict_image(path)))
     assert sum(found["pixels"] for found in values["classes"]) == 37 * 51
     assert {found["name"] for found in values["classes"]} <= {"left", "dark", "bright"}
-    task.draw_image(path, values, tmp_path / "out" / "photo.png")
+    trained.draw_image(path, values, tmp_path / "out" / "photo.png")
     index = Image.open(tmp_path / "out" / "photo_labels.png")
     numbers = np.asarray(index)
     assert index.mode == "P" and numbers.shape == (37, 51)
@@ -257,12 +264,13 @@ def test_an_image_that_is_seen_whole_says_what_it_takes(
 ) -> None:
     task = build_task(replace(config, slide=slide), data=write_folder(), init=None)
     task.model.eval()
+    trained = trained_of(task)
     Image.new("RGB", (90, 30), (0, 0, 255)).save(tmp_path / "a.png")
     with torch.no_grad():
-        task.predict_image(tmp_path / "a.png")
+        trained.predict_image(tmp_path / "a.png")
         assert capsys.readouterr().err == ""
-        monkeypatch.setattr("segmentation.task.WHOLE_SAID_FROM", 1)
-        task.predict_image(tmp_path / "a.png")
+        monkeypatch.setattr("segmentation.trained.WHOLE_SAID_FROM", 1)
+        trained.predict_image(tmp_path / "a.png")
     said = capsys.readouterr().err
     assert (f"{tmp_path / 'a.png'}: seen whole at " in said and "(`slide`)" in said) == (slide is None)
 

@@ -46,6 +46,7 @@ DEPTH = TaskSpec(
     config=DepthConfig,
     recipes={"tiny": tiny},
     module="tests.toy_depth.task",
+    trained="tests.toy_depth.trained",
     plan=_plan,
     scores=(Scores(kind="depth", label="depth", metrics=(RMSE,), resampler=resampler),),
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from backbones.param_groups import param_groups
@@ -43,13 +42,19 @@ class Images:
         return self.paths[index].name
 
     def __getitem__(self, index: int) -> Sample:
-        return self.pixels(self.paths[index]), self.depths[self.image_id(index)], self.image_id(index)
+        return (
+            pixels(self.paths[index], self.size, self.normalisation),
+            self.depths[self.image_id(index)],
+            self.image_id(index),
+        )
 
-    def pixels(self, path: Path) -> Tensor:
-        image = read_rgb(path).resize(self.size[::-1])
-        image_HWC = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(*self.size, 3)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in asdict(self.normalisation).values())
-        return (image_HWC.permute(2, 0, 1) / 255 - mean) / std
+
+def pixels(path: Path, size: tuple[int, int], normalisation: Normalisation) -> Tensor:
+    """Return an image as the model takes it, (3, H, W)."""
+    image = read_rgb(path).resize(size[::-1])
+    image_HWC = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(*size, 3)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in asdict(normalisation).values())
+    return (image_HWC.permute(2, 0, 1) / 255 - mean) / std
 
 
 class Regressor(nn.Module):
@@ -104,14 +109,6 @@ class DepthTask:
 
     def finish(self, folder: Path) -> list[Path]:
         return []
-
-    def predict_image(self, path: Path) -> dict[str, Any]:
-        return {"depth": self.model.depth(self.val_data.pixels(path)[None]).item()}
-
-    def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8), min(255, max(0, round(10 * values["depth"])))).save(picture)
-        return [picture]
 
 
 def build_task(config: DepthConfig, *, data: Path, init: Any) -> DepthTask:
