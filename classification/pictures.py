@@ -6,10 +6,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from classification.data import LabelledImages
-from engine.drawing import label_text
+from engine.drawing import label_text, write_figure
 from engine.images.reading import UnreadableImageError, read_rgb
 from engine.records.results_file import ImageResult
-from files.writing import replacing
 
 
 def draw_predictions(
@@ -37,8 +36,7 @@ def draw_predictions(
     for axes in figure.axes:
         axes.axis("off")
     figure.suptitle("first line: label; second line: prediction", fontsize=9)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(figure, path)
     return path
 
 
@@ -54,5 +52,4 @@ def draw_prediction(picture: Path, image: Path, *, classes: Sequence[str], proba
     bars.invert_yaxis()
     bars.set_xlim(0, 1.6)
     bars.axis("off")
-    with replacing(picture) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(figure, picture)

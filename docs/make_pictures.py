@@ -28,6 +28,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from detection.evaluation.draw import MIN_SCORE, draw_objects
+from engine.drawing import write_figure
 from engine.images.reading import read_rgb
 from engine.training.seeding import seeded
 from files.writing import replacing
@@ -96,8 +97,7 @@ def draw_scene(path: Path, args: Args) -> Path:
     patches = [Patch(facecolor=colours[number] / 255, label=world.semantic_names[number - 1]) for number in seen]
     patches += [Patch(facecolor="black", label="not labelled")] * bool((labels_HW == 0).any())
     cells[1, 0].legend(handles=patches, loc="center", fontsize=9, frameon=False, title="classes")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(figure, path)
     return path
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.drawing import label_text
+from engine.drawing import label_text, write_figure
 from engine.records.metrics_file import VALIDATION, parse_rows
-from files.writing import replacing
 
 CURVES_NAME = "curves.png"
 LEADING = 3  # metrics drawn of each kind (box_ap, box_ap50, ...), since the many that follow would hide them
@@ -49,8 +48,7 @@ def draw_curves(metrics: Path, picture: Path) -> list[Path]:
         figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
         _draw(panel, lines, title, logarithmic=logarithmic)
-    with replacing(picture) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+    write_figure(figure, picture, dpi=100)
     return [picture]
 
 

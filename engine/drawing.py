@@ -1,12 +1,18 @@
 """What all pictures share: names from outside are drawn as they are written, and none costs a run its numbers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from files.writing import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST = 60  # characters, beyond which a name takes the place of the pictures
 NO_LETTERS = 0x2E80  # from here on (East Asia, symbols) the font of the figures has no letters
 REPLACEMENT = "\ufffd"
+HANDLE = 4.8  # of a legend: patch and gaps beside a label, in heights of its letters (matplotlib's defaults)
 
 
 def label_text(name: object, *, most: int = MOST, keep: Literal["start", "end"] = "start") -> str:
@@ -20,6 +26,20 @@ def label_text(name: object, *, most: int = MOST, keep: Literal["start", "end"] 
         shown = f"{shown[: most - 3]}..." if keep == "start" else f"...{shown[3 - most :]}"
     shown = shown.replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def legend_columns(labels: Sequence[str], *, inches: float, points: float) -> int:
+    """Return how many columns of a legend stand side by side in so many inches, at least 1, in letters of `points`."""
+    letters = max((len(label) for label in labels), default=0)
+    column = (0.6 * letters + HANDLE) * points / 72  # DejaVu Sans is about 0.6 of its height wide
+    return max(1, min(len(labels), int(inches / column)))
+
+
+def write_figure(figure: "Figure", path: Path, *, dpi: float = 110) -> Path:
+    """Write a figure as PNG by a temporary file, with all of its text, whatever its layout has left out of the page."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, format="png", bbox_inches="tight", pad_inches=0.05)
+    return path
 
 
 def drawn(what: str, draw: Callable[[], Iterable[Path]], warn: Callable[[str], None]) -> list[Path]:

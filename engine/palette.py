@@ -21,13 +21,27 @@ def told_apart(count: int) -> np.ndarray:
     return kept_K3[np.arange(count) % len(kept_K3)]
 
 
+def ink_on(rgb: tuple[float, float, float]) -> str:
+    """Return `black` or `white`, whichever stands out more from a colour (contrast ratio of WCAG 2, at least 4.5)."""
+    return "black" if relative_luminance(rgb) > 0.179 else "white"  # (L + 0.05)^2 = 1.05 * 0.05
+
+
+def relative_luminance(rgb: tuple[float, float, float]) -> float:
+    """Return the luminance of sRGB from 0 to 1, 1 being that of white (WCAG 2)."""
+    return float(_linear(np.array([rgb]))[0] @ np.array(TO_XYZ[1]))
+
+
 def lab(rgb_K3: np.ndarray) -> np.ndarray:
     """Return CIELAB (D65) of sRGB from 0 to 1, (K, 3)."""
-    linear_K3 = np.where(rgb_K3 > 0.04045, ((rgb_K3 + 0.055) / 1.055) ** 2.4, rgb_K3 / 12.92)
-    x_K3 = linear_K3 @ np.array(TO_XYZ).T / np.array(D65)
+    x_K3 = _linear(rgb_K3) @ np.array(TO_XYZ).T / np.array(D65)
     f_K3 = np.where(x_K3 > (6 / 29) ** 3, np.cbrt(x_K3), x_K3 / (3 * (6 / 29) ** 2) + 4 / 29)
     x, y, z = f_K3.T
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+def _linear(rgb_K3: np.ndarray) -> np.ndarray:
+    linear: np.ndarray = np.where(rgb_K3 > 0.04045, ((rgb_K3 + 0.055) / 1.055) ** 2.4, rgb_K3 / 12.92)
+    return linear
 
 
 @cache

@@ -74,7 +74,7 @@ class Backbone:
 
     @torch.no_grad()
     def features(self, pictures: Sequence[Picture]) -> Tensor:
-        """Return every token, (B, T, D), after the final norm and the class token first, where the weights have them."""
+        """Return every token, (B, T, D), the class token first, after the final norm, where the weights have them."""
         tokens: Tensor = self.vit(self.pixels(pictures))
         return tokens
 

@@ -17,8 +17,8 @@ from backbones.position import sincos_table
 from backbones.relative_position import decomposed_bias
 from backbones.vit import ViT
 from backbones.weights.normalisation import Normalisation
+from engine.drawing import write_figure
 from engine.images.reading import evenly_spaced
-from files.writing import replacing
 from pretraining.mae.pictures import name_rows, pixels
 
 AT_ONCE = 32  # images of one forward pass
@@ -181,6 +181,5 @@ def _weights(attention: Attention, x_BTD: Tensor, grid: Grid, shared: TableBias 
 
 
 def _write(figure: Figure, path: Path) -> Path:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format="png")
+    write_figure(figure, path, dpi=DPI)
     return path

@@ -4,7 +4,6 @@ Each panel shows the image with COCO's boxes, polygons and category names, and A
 the title is the image id and its ImageFolder class. What the sheet shows is what a loader reads.
 """
 
-import colorsys
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from engine.images.file import opened
 from engine.images.reading import read_rgb
+from engine.palette import told_apart
 from scenes.classes import IGNORE, WORLDS, World
 from scenes.config import SPLITS
 from scenes.layouts import ScenesIndex
@@ -26,13 +26,8 @@ TITLE, GAP = 18, 8
 
 
 def class_colours(world: World) -> np.ndarray:
-    """Return a colour for each semantic id 0, 1, 2, ..., (ids, 3) uint8; 0 is black, the rest differ in hue."""
-    colours = [(0.0, 0.0, 0.0)]
-    count = len(world.semantic_names)
-    for number in range(count):
-        # Seven is coprime to sixteen and twenty-four: neighbouring ids get distant hues.
-        colours.append(colorsys.hsv_to_rgb(number * 7 % count / count, 0.75, (1.0, 0.65)[number % 2]))
-    return np.rint(255.0 * np.array(colours)).astype(np.uint8)
+    """Return a colour for each semantic id 0, 1, 2, ..., (ids, 3) uint8; 0 is black, the rest can be told apart."""
+    return np.concatenate([np.zeros((1, 3), dtype=np.uint8), told_apart(len(world.semantic_names))])
 
 
 def write_contact_sheet(index: ScenesIndex, path: Path, *, split: str = "train", rows: int = 4) -> Path:
@@ -112,13 +107,30 @@ def _legend(world: World, width: int) -> Image.Image:
     line, cell = 22, 96
     per_line = max(1, width // cell)
     entries = [(IGNORE, "ignore"), *enumerate(world.semantic_names, start=1)]
-    legend = Image.new("RGB", (width, line * (1 - (-len(entries) // per_line))), "white")
-    draw, font = ImageDraw.Draw(legend), ImageFont.load_default(13)
-    note = "left: COCO boxes (white), polygons, names; right: ADE20K label map; title: ImageFolder class"
-    draw.text((4, 2), note, fill="black", font=font)
+    font = ImageFont.load_default(13)
+    notes = _wrapped(
+        "left: COCO boxes (white), polygons, names; right: ADE20K label map; title: ImageFolder class", width
+    )
+    legend = Image.new("RGB", (width, line * (len(notes) - (-len(entries) // per_line))), "white")
+    draw = ImageDraw.Draw(legend)
+    for number, note in enumerate(notes):
+        draw.text((4, 2 + line * number), note, fill="black", font=font)
     for number, (identifier, name) in enumerate(entries):
-        left, top = number % per_line * cell + 4, line * (1 + number // per_line)
+        left, top = number % per_line * cell + 4, line * (len(notes) + number // per_line)
         colour = tuple(class_colours(world)[identifier].tolist())
         draw.rectangle((left, top + 2, left + 14, top + 16), fill=colour)
         draw.text((left + 19, top + 1), f"{identifier} {name}", fill="black", font=font)
     return legend
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return a text as lines of at most `width` pixels in the letters of the legend."""
+    font = ImageFont.load_default(13)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > width - 8 and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

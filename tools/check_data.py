@@ -5,10 +5,12 @@
     python tools/check_data.py ade20k ade20k/
     python tools/check_data.py classes imagenet/
 
-The first two forms write a contact sheet (--sheet, check_data.png unless given); the exit code is 1 where training
-would be refused or stopped.
+The first two forms write a contact sheet (--sheet; one of its own for each data set unless given); the exit code is 1
+where training would be refused or stopped.
 """
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +19,7 @@ import tyro
 
 from engine.images.file import allow_megapixels
 from engine.launch import fail, parse
+from files.naming import distinct_stems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +30,8 @@ class Coco:
     """Folder that holds <split>/ with images, and annotations/."""
     annotations: tuple[Path, ...] = ()
     """Annotation files; all annotations/instances_*.json in DIR unless given."""
-    sheet: Path = Path("check_data.png")
-    """Picture to write."""
+    sheet: Path | None = None
+    """Picture to write; check_data_NAME_DIGEST.png of the data set unless given."""
     max_megapixels: int | None = None
     """Read images of up to so many megapixels; 179 unless given."""
 
@@ -41,8 +44,8 @@ class Ade20k:
     """Folder that holds images/, and annotations/ or labels/."""
     layout: Literal["ade20k", "folder"] = "ade20k"
     """`folder` takes labels/ and classes.txt in the place of ADE20K's own files."""
-    sheet: Path = Path("check_data.png")
-    """Picture to write."""
+    sheet: Path | None = None
+    """Picture to write; check_data_NAME_DIGEST.png of the data set unless given."""
     max_megapixels: int | None = None
     """Read images of up to so many megapixels; 179 unless given."""
 
@@ -89,15 +92,25 @@ def _look(args: Coco | Ade20k | Classes) -> tuple[tuple[str, ...], tuple[str, ..
 def _coco(args: Coco) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
     from detection.data.check import check_coco  # here, so that the other form needs no detectron2
 
-    found = check_coco(args.data, files=args.annotations, sheet=args.sheet)
+    found = check_coco(args.data, files=args.annotations, sheet=_sheet(args))
     return found.lines, found.faults, found.sheet
 
 
 def _ade20k(args: Ade20k) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
     from segmentation.data.check import check_ade20k  # here, so that the other form needs no mmseg
 
-    found = check_ade20k(args.data, sheet=args.sheet, layout=args.layout)
+    found = check_ade20k(args.data, sheet=_sheet(args), layout=args.layout)
     return found.lines, found.faults, found.sheet
+
+
+def _sheet(args: Coco | Ade20k) -> Path:
+    """Return where the contact sheet goes: to a file that no other data set's goes to."""
+    if args.sheet is not None:
+        return args.sheet
+    folder = args.data.resolve()
+    digest = hashlib.sha256(f"{type(args).__name__} {os.fsencode(folder)!r}".encode()).hexdigest()[:6]
+    (stem,) = distinct_stems([f"check_data_{folder.name}_{digest}"], [str(folder)], endings=(".png",))
+    return Path(f"{stem}.png")
 
 
 def _classes(args: Classes) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:

@@ -15,10 +15,9 @@ from detection.data.coco import CocoSplit, read_coco
 from detection.data.defects import some
 from detection.data.mapping import exchanged
 from detection.evaluation.draw import draw_objects
-from engine.drawing import label_text
+from engine.drawing import label_text, write_figure
 from engine.images.reading import UnreadableImageError, read_rgb
 from files.naming import refuse_overwriting
-from files.writing import replacing
 
 SIDES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}  # COCO's, in pixels of area
 MOST_CLASSES = 100  # lines of classes per split
@@ -190,6 +189,5 @@ def _draw_sheet(path: Path, splits: Sequence[CocoSplit]) -> Path:
             continue
         names = dict(enumerate(category.name for category in split.categories))
         draw_objects(panel, image_HW3, split.store.annotations(number), names=names)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+    write_figure(figure, path, dpi=100)
     return path

@@ -12,13 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-from engine.drawing import label_text
+from engine.drawing import label_text, write_figure
 from engine.images.reading import read_rgb
-from engine.palette import told_apart
-from files.writing import replacing
+from engine.palette import ink_on, told_apart
 
 PANEL_INCHES = 5.0
-LIGHT = 0.6  # luminance of a label's ground from which its letters are black
 LABEL_INCHES = 0.17  # height of a label
 LABEL_FROM = 0.75  # of the width: a label that begins further right ends at its box's right side
 MOST_SHARE = 4.0  # of a panel's sides
@@ -68,8 +66,7 @@ def _draw(
     for panel, objects, title in zip(panels, sides, titles, strict=True):
         panel.set_title(title, fontsize=9)
         draw_objects(panel, image_HW3, objects, names=names)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+    write_figure(figure, path, dpi=100)
 
 
 def draw_objects(
@@ -90,7 +87,7 @@ def _found_title(found: Sequence[dict[str, Any]], min_score: float) -> str:
 
 def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[Any, str], size: tuple[int, int]) -> None:
     red, green, blue = told_apart(len(names))[sorted(names).index(item["category_id"])] / 255
-    colour, ink = (red, green, blue), _ink((red, green, blue))
+    colour, ink = (red, green, blue), ink_on((red, green, blue))
     if "segmentation" in item:
         mask_HW = _mask(item["segmentation"], size)
         panel.imshow(
@@ -116,11 +113,6 @@ def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[Any, str], si
 
 def _outlined(ink: str) -> list[AbstractPathEffect]:
     return [withStroke(linewidth=1.5 + 2 * OUTLINE, foreground=ink)]
-
-
-def _ink(colour: tuple[float, float, float]) -> str:
-    """Return black on light colours and white on dark ones (luminance of ITU-R BT.709)."""
-    return "black" if np.dot(colour, (0.2126, 0.7152, 0.0722)) > LIGHT else "white"
 
 
 def _share(height_by_width: float) -> float:

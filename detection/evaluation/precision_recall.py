@@ -7,8 +7,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from detection.evaluation.score import CocoScores
-from engine.drawing import label_text
-from files.writing import replacing
+from engine.drawing import label_text, write_figure
 
 MOST_NAMED = 20  # classes with a colour and a name; more are drawn in grey
 RECALL = np.linspace(0, 1, 101)
@@ -35,6 +34,5 @@ def draw_precision(path: Path, scores: dict[str, CocoScores]) -> Path:
         panel.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
         panel.set_title(f"{kind}: AP50 {one.summary['ap50']:.1f}", fontsize=10)
         panel.legend(fontsize=7, title="AP", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+    write_figure(figure, path, dpi=100)
     return path

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from files.writing import replacing
+from engine.drawing import write_figure
 from pretraining.beit.model import MaskedImageModel
 
 GREY = 0.5
@@ -43,6 +43,5 @@ def draw_tokens(path: Path, model: MaskedImageModel, image_BCHW: Tensor, pixel_B
     for axes, title in zip(cells[0], TITLES, strict=True):
         axes.set_title(title.format(share=share), fontsize=9)
     figure.suptitle("tokens as the tokenizer's decoder shows them; visible patches keep their own tokens", fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(figure, path)
     return path

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from backbones.config import Grid
 from backbones.weights.normalisation import Normalisation
-from engine.drawing import label_text
-from files.writing import replacing
+from engine.drawing import label_text, write_figure
 from pretraining.mae.config import StatisticsOf
 from pretraining.mae.model import MaskedAutoencoder, patchify, unpatchify
 from pretraining.mae.target import PCATarget, patch_statistics, visible_statistics
@@ -111,8 +110,7 @@ def draw_reconstructions(
         axes.set_title(title, fontsize=9)
     name_rows(cells, rows)
     figure.suptitle(caption(model, source), fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(figure, path)
     return path
 
 
@@ -137,8 +135,7 @@ def draw_masks(
     for one, title in zip(cells[0], ("original", *titles), strict=True):
         one.set_title(title, fontsize=9)
     name_rows(cells, rows)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(figure, path)
     return path
 
 

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from files.writing import replacing
+from engine.drawing import write_figure
 from pretraining.tokenizer.model import DiscreteVAE
 
 
@@ -24,8 +24,7 @@ def draw_reconstructions(path: Path, model: DiscreteVAE, pixel_BCHW: Tensor) -> 
             axes.axis("off")
     cells[0][0].set_title("original", fontsize=9, loc="left")
     cells[1][0].set_title("from its tokens", fontsize=9, loc="left")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(figure, path)
     return path
 
 
@@ -39,6 +38,5 @@ def draw_codebook(path: Path, counts: Sequence[int], *, used: float, perplexity:
     axes.set(xlabel="tokens of the codebook, by frequency", ylabel="share", xlim=(-0.5, len(shares) - 0.5))
     axes.set_title(f"{used:.0f} % of {len(shares)} tokens used; perplexity {perplexity:.0f}", fontsize=9)
     axes.legend(fontsize=8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(figure, path)
     return path

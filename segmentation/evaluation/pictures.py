@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from engine.drawing import label_text
+from engine.drawing import label_text, legend_columns, write_figure
 from engine.images.file import UnreadableImageError
 from engine.images.reading import MOST_DRAWN, read_reduced
 from engine.records.results_file import ImageResult
-from files.writing import replacing
 from segmentation.data.classes import Classes, palette_of
 from segmentation.data.labels import IGNORED, REFUSED, LabelMapping, count_values, read_label_map
 from segmentation.data.mapping import PairedImages, collate
@@ -23,6 +22,8 @@ from segmentation.data.pairs import Pair
 Predict = Callable[[dict[str, list[Any]]], list[Tensor]]
 BLACK = np.zeros((1, 3), dtype=np.uint8)
 MAGENTA = np.array([255, 0, 255], dtype=np.uint8)
+LEGEND_POINTS = 7
+SHEET_MOST = 40  # characters of a name, which fit above an image of a sheet
 MOST_NAMED = 32  # classes in the legend of a sheet, those with the most pixels
 
 
@@ -53,9 +54,8 @@ def draw_predictions(
     patches = [Patch(facecolor=data.palette[i] / 255, label=label_text(names[i])) for i in sorted(shown - {IGNORED})]
     if IGNORED in shown:
         patches.append(Patch(facecolor="black", label="ignored"))
-    figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=7, frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    _legend(figure, patches)
+    write_figure(figure, path)
     return path
 
 
@@ -87,8 +87,7 @@ def draw_confusion(path: Path, total_CC: np.ndarray, names: Sequence[str], *, mo
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     figure.colorbar(picture, ax=axes, shrink=0.8)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(figure, path)
     return path
 
 
@@ -103,7 +102,7 @@ def draw_sheet(
     palette = palette_of(classes)
     columns = 2 if len(chosen) > 1 else 1
     rows = -(-len(chosen) // columns)
-    figure = Figure(figsize=(5.2 * columns, 2.1 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(5.2 * columns, 2.3 * rows + 0.8), layout="constrained")
     grid = figure.subplots(rows, 2 * columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -115,7 +114,7 @@ def draw_sheet(
             (image, (width, height)), label_HW = read_reduced(pair.image), read_label_map(pair.labels)
         except UnreadableImageError as error:
             unreadable.append(error)
-            left.set_title(f"{pair.image_id}  unreadable", fontsize=7)
+            left.set_title(f"{label_text(pair.image_id, most=SHEET_MOST, keep='end')}\nunreadable", fontsize=7)
             continue
         table = dict(enumerate(label_mapping.table))
         for value, pixels in count_values(label_HW).items():
@@ -127,20 +126,27 @@ def draw_sheet(
         picture[class_HW == REFUSED] = MAGENTA
         left.imshow(image)
         right.imshow(picture, interpolation="nearest")
-        left.set_title(
-            f"{label_text(pair.image_id, keep='end')}  {width} x {height}{drawn_at((width, height))}", fontsize=7
-        )
-        right.set_title(label_text(pair.labels.name, keep="end"), fontsize=7)
+        name = label_text(pair.image_id, most=SHEET_MOST, keep="end")
+        left.set_title(f"{name}\n{width} x {height}{drawn_at((width, height))}", fontsize=7)
+        right.set_title(label_text(pair.labels.name, most=SHEET_MOST, keep="end"), fontsize=7)
     named = [number for number, _ in shown.most_common() if number not in (IGNORED, REFUSED)][:MOST_NAMED]
     patches = [
         Patch(facecolor=palette[i] / 255, label=label_text(classes.names[i].split(",")[0])) for i in sorted(named)
     ]
     patches += [Patch(facecolor="black", label="ignored")] if IGNORED in shown else []
     patches += [Patch(facecolor="magenta", label="no class")] if REFUSED in shown else []
-    figure.legend(handles=patches, loc="outside lower center", ncols=4 * columns, fontsize=7, frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    _legend(figure, patches)
+    write_figure(figure, path)
     return tuple(unreadable)
+
+
+def _legend(figure: Figure, patches: Sequence[Patch]) -> None:
+    """Add a legend below, no wider than the figure, which grows by its rows beyond two."""
+    width, height = figure.get_size_inches()
+    columns = legend_columns([str(patch.get_label()) for patch in patches], inches=width, points=LEGEND_POINTS)
+    rows = -(-len(patches) // columns)
+    figure.set_size_inches(width, height + max(0, rows - 2) * 1.5 * LEGEND_POINTS / 72)
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=LEGEND_POINTS, frameon=False)
 
 
 def colour(label_HW: np.ndarray, palette_C3: np.ndarray) -> np.ndarray:

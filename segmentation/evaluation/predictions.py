@@ -14,13 +14,13 @@ from matplotlib.patches import Patch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from engine.drawing import label_text
+from engine.drawing import label_text, legend_columns, write_figure
 from engine.images.reading import read_reduced
-from files.writing import replacing
 from segmentation.data.convert import write_labels
 from segmentation.data.labels import IGNORED, count_values
 from segmentation.evaluation.pictures import colour, drawn_at
 
+LEGEND_POINTS = 8
 OPACITY = 0.55  # of the class colours over the image
 MOST_NAMED = 24  # classes in the legend, those with the most pixels
 
@@ -74,15 +74,15 @@ def draw_overlay(
     shown = np.argsort(-pixels_C, kind="stable")[: min(MOST_NAMED, int((pixels_C > 0).sum()))]
     side = 7.0  # inches; the picture is for looking at, the index PNG keeps the pixels
     tall = min(2.0, max(0.5, height / width)) * side
-    figure = Figure(figsize=(side, tall + 0.25 * (1 + len(shown) // 4)), layout="constrained")
+    labels = [f"{label_text(names[i].split(',')[0])} {pixels_C[i] / class_HW.size:.0%}" for i in shown]
+    columns = legend_columns(labels, inches=side, points=LEGEND_POINTS)
+    figure = Figure(figsize=(side, tall + 0.2 * (1 - -len(shown) // columns)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(mixed.round().astype(np.uint8), interpolation="nearest")
     axes.axis("off")
     if reduced := drawn_at((width, height)):
         axes.set_title(f"{width} x {height}{reduced}", fontsize=8)
-    labels = [f"{label_text(names[i].split(',')[0])} {pixels_C[i] / class_HW.size:.0%}" for i in shown]
     patches = [Patch(facecolor=palette_C3[i] / 255, label=text) for i, text in zip(shown, labels, strict=True)]
-    figure.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=LEGEND_POINTS, frameon=False)
+    write_figure(figure, path)
     return path

@@ -82,6 +82,26 @@ def test_its_label_maps_are_the_data_sets(runs: Path, photos: Path, tmp_path: Pa
         assert (colours[numbers == number] == record.labels["palette"][number - 1]).all()
 
 
+def test_as_many_pictures_as_asked(runs: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flags = [str(runs / "det"), str(photos), "--out", str(out)]
+    assert predict.main([*flags, "--pictures", "1", "--min-score", "0.9"]) == 0
+    entries = json.loads((out / "predictions.json").read_text())
+    assert [entry["pictures"] for entry in entries] == [["0.png"], []]
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "predictions.json"]
+
+
+def test_flags_of_pictures_are_checked(runs: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, flags, message in (
+        ("det", ["--min-score", "1.5"], "--min-score 1.5: scores are from 0 to 1"),
+        ("cls", ["--min-score", "0.5"], "--min-score: a run of task 'classification' finds nothing by score"),
+        ("cls", ["--pictures", "-1"], "--pictures -1: it must not be negative"),
+        ("mae", [], "a run of task 'mae', which makes no predictions on images without labels"),
+    ):
+        assert predict.main([str(runs / name), str(photos), *flags]) == 1
+        assert message in capsys.readouterr().err
+
+
 def test_a_record_of_before_says_what_it_lacks(
     runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,8 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from detection.evaluation.draw import PANEL_INCHES, draw_detections, draw_objects
-from engine.drawing import MOST, label_text
+from engine.drawing import MOST, label_text, legend_columns, write_figure
+from engine.palette import told_apart
 
 NAMES = [
     "$a$",
@@ -72,3 +73,41 @@ def test_labels_of_boxes_at_the_edges_are_whole() -> None:
     for text in panel.texts:
         extent = text.get_window_extent()
         assert extent.x0 >= -1 and extent.x1 <= 501 and extent.y1 <= 251
+
+
+def test_a_box_is_seen_on_its_own_colour(tmp_path: Path) -> None:
+    colour = told_apart(3)[1]
+    Image.fromarray(np.full((200, 200, 3), colour, np.uint8)).save(tmp_path / "image.png")
+    found = [{"bbox": [40, 40, 120, 120], "category_id": 1, "score": 0.9}]
+    draw_detections(tmp_path / "drawn.png", str(tmp_path / "image.png"), found=found, names=dict(enumerate("abc")))
+    drawn = np.asarray(Image.open(tmp_path / "drawn.png").convert("RGB")).astype(int)
+    height = drawn.shape[0]
+    row = drawn[round(0.6 * height), 10:-10]  # through the box, below its label
+    assert (np.abs(row - colour).max(axis=1) > 100).sum() >= 4, "both sides of the box"
+
+
+def test_only_scores_that_are_asked_for_are_drawn(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 100)).save(tmp_path / "image.png")
+    found = [{"bbox": [10, 10, 50, 50], "category_id": 0, "score": score} for score in (0.2, 0.5)]
+    sizes = {}
+    for least in (0.1, 0.3, 0.9):
+        path = tmp_path / f"{least}.png"
+        draw_detections(path, str(tmp_path / "image.png"), found=found, names={0: "a"}, min_score=least)
+        sizes[least] = path.read_bytes()
+    assert len({*sizes.values()}) == 3
+
+
+def test_no_text_is_cut_off(tmp_path: Path) -> None:
+    """Whatever the layout makes of it: a margin is left on every side."""
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().imshow(np.zeros((4, 4)))
+    figure.suptitle("a title that is far wider than the page, and\nhas a second line")
+    drawn = np.asarray(Image.open(write_figure(figure, tmp_path / "a.png")).convert("L"))
+    for edge in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]):
+        assert (edge == 255).all()
+
+
+def test_columns_of_a_legend() -> None:
+    assert legend_columns(["a"] * 10, inches=8, points=7) == 10
+    assert legend_columns(["a" * 60] * 10, inches=5, points=7) == 1
+    assert legend_columns([], inches=5, points=7) == 1

@@ -119,3 +119,12 @@ def test_genuine_camvid(real_data: Path) -> None:
     checked = check_ade20k(real_data / "seg_camvid")
     assert checked.faults == ()
     assert "11 of 11 classes occur; never: none" in "\n".join(checked.lines)
+
+
+def test_each_data_set_has_a_sheet_of_its_own(tmp_path: Path) -> None:
+    from tools.check_data import Ade20k, Coco, _sheet
+
+    named = [_sheet(form(data=tmp_path / name)) for form in (Ade20k, Coco) for name in ("a/set", "b/set")]
+    assert len({*named}) == 4 and all(path.parent == Path() for path in named)
+    assert _sheet(Ade20k(data=tmp_path / "a/../a/set")) == named[0]
+    assert _sheet(Ade20k(data=tmp_path, sheet=Path("mine.png"))) == Path("mine.png")
