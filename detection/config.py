@@ -56,6 +56,15 @@ class HeadsConfig:
     """Detections reported per image, the best first; COCO's protocol looks at 100."""
 
 
+def check_patch(size: int) -> None:
+    """Raise ValueError for patches that no pyramid of strides 2 ** level can stand on."""
+    if size < 4 or size & (size - 1):
+        raise ValueError(
+            f"patch_size {size} makes no pyramid of strides 2 ** level, which takes 8 or 16; --init-resize-patch "
+            "resamples the patches of such weights to those of the recipe."
+        )
+
+
 Exemption = Literal["vectors_and_embeddings", "block_norms_and_position", "nothing"]
 SoftNms = Literal["none", "linear", "gaussian"]
 
@@ -136,7 +145,8 @@ class DetectionConfig(LabelFraction):
 
     @property
     def architecture(self) -> ViTConfig:
-        """The ViT with its tables at their sizes."""
+        """The ViT with its tables at their sizes. Raises ValueError for patches that make no pyramid."""
+        check_patch(self.backbone.patch_size)
         side, position = self.image_size, self.position_size
         if position is None:
             return self.backbone.at(side, side)

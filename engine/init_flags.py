@@ -47,7 +47,11 @@ class InitFlags:
         if self.init is not None:
             return declared
         nothing = InitialWeights(path=Path())
-        given = [f.name for f in fields(nothing) if getattr(declared, f.name) != getattr(nothing, f.name)]
+        given = [
+            f.name
+            for f in fields(nothing)
+            if f.name != "trust_pickle" and getattr(declared, f.name) != getattr(nothing, f.name)
+        ]  # trust may be meant for a tokenizer
         if given:
             raise ValueError(f"{', '.join(given)} of the initial weights declared, but no file; give --init FILE.")
         return None

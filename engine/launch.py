@@ -132,14 +132,15 @@ def carry_out(args: TrainArgs, config: Any, spec: TaskSpec) -> int:
         device_named(config.run.device, processes=processes())  # before anything is read
         init = args.weights()
         if spec.adopt is not None:
-            config = spec.adopt(config, init=init, data=args.data, out=args.out, resume=args.resume)
+            recipe = spec.recipes[args.recipe]()
+            config = spec.adopt(config, recipe=recipe, init=init, data=args.data, out=args.out, resume=args.resume)
         else:
             from backbones.weights.initial import with_architecture
 
             config = with_architecture(config, init)
         allow_megapixels(config.run.max_megapixels)
         seed_all(derive(config.run.seed, "weights"))
-        trust = {"trust_tokenizer": config.trust_tokenizer_pickle} if spec.reads_tokenizer else {}
+        trust = {"trust_tokenizer": args.trust_pickle} if spec.reads_tokenizer else {}
         task = spec.build(config, data=args.data, init=init, **trust)
         refuse_among_images(args.out, args.data, (task.facts.train_split, task.facts.val_split))
         changed = departures(spec.recipes[args.recipe], config)

@@ -72,8 +72,9 @@ class TaskSpec:
     """Has `trained_model(config, record=, source=, normalisation=)`, which makes an engine.runs.trained.TrainedModel of
     what a run's folder says alone; None for what says nothing of an image."""
     adopt: Callable[..., Any] | None = None
-    """`adopt(config, init=, data=, out=, resume=)` returns the configuration with what initial weights or images decide
-    of it; None takes the architecture of the weights where that is declared."""
+    """`adopt(config, recipe=, init=, data=, out=, resume=)` returns the configuration with what initial weights or
+    images decide of it, and with what follows from what was changed of the `recipe`'s configuration; None takes the
+    architecture of the weights where that is declared."""
     plan: Callable[..., Callable[[], "Plannable"]] | None = None
     """`plan(config, classes=int, masks=bool)` reads what it needs and returns what makes the model and its loss, to be
     called where tensors are fake."""

@@ -4,7 +4,7 @@ Reconstructions need MAE's decoder, which a run of MAE keeps in its checkpoints 
 have; of the published files those called full and visualize hold it. The other pictures need the ViT alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -192,20 +192,20 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     return Gallery(tuple(pictures), tuple(notes))
 
 
-def open_any(declared: InitialWeights, decoder: Decoder, *, trust_tokenizer: bool = False) -> Shown:
-    """Return the model of a run's folder, of which nothing is to be declared, or of a file.
+def open_any(declared: InitialWeights, decoder: Decoder) -> Shown:
+    """Return the model of a run's folder, of which nothing but trust is to be declared, or of a file.
 
     Raises what those raise, ValueError for a folder that is no run, for what a run says of itself, and for one of its
     checkpoints.
     """
     path = declared.path
     if (path / RECORD_NAME).is_file():
-        if declared != InitialWeights(path=path) or decoder != Decoder():
+        if replace(declared, trust_pickle=False) != InitialWeights(path=path) or decoder != Decoder():
             raise ValueError(
-                f"{path}: is a run, which knows its weights; --source, --num-heads, --target and --decoder-heads are "
-                "for a file of weights. Leave them out."
+                f"{path}: is a run, which knows its weights; --init-source, --init-heads, --target and --decoder-heads "
+                "are for a file of weights. Leave them out."
             )
-        return open_run(path, trust_tokenizer=trust_tokenizer)
+        return open_run(path, trust_tokenizer=declared.trust_pickle)
     if path.is_dir():
         raise ValueError(f"{path}: holds no {RECORD_NAME}, so it is no run; give a run's folder or a file of weights.")
     if path.parent.name == CHECKPOINTS and path.match("step-*.pt"):

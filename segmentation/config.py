@@ -1,6 +1,6 @@
 """Options of segmentation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
@@ -86,3 +86,19 @@ class SegmentationConfig(LabelFraction):
             raise ValueError(
                 f"out_indices {list(self.out_indices)}: UPerNet has {UPERNET_LEVELS} levels; name as many blocks."
             )
+
+    def following(self, recipe: "SegmentationConfig") -> "SegmentationConfig":
+        """Return it with `out_indices` at the same shares of the depth, where the recipe's are left and the depth is
+        not."""
+        old, new = recipe.backbone.depth, self.backbone.depth
+        if self.out_indices != recipe.out_indices or new == old:
+            return self
+        return replace(self, out_indices=blocks_at_depth(self.out_indices, old, new))
+
+
+def blocks_at_depth(blocks: tuple[int, ...], old: int, new: int) -> tuple[int, ...]:
+    """Return blocks (0-based) of `old` as those at the same shares of `new` blocks, rounded half up; the last stays so.
+
+    Blocks 3, 5, 7 and 11 of 12 are 7, 11, 15 and 23 of 24, as mmsegmentation has them.
+    """
+    return tuple((2 * (block + 1) * new + old) // (2 * old) - 1 for block in blocks)

@@ -1,7 +1,7 @@
 """What tools, planner, studies and tables know of segmentation."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.spec import Scores, TaskSpec
 from metrics import miou
@@ -18,6 +18,12 @@ def _plan(config: SegmentationConfig, *, classes: int, masks: bool) -> Callable[
     return lambda: plannable(config, num_classes=classes)
 
 
+def _adopt(config: SegmentationConfig, *, recipe: SegmentationConfig, init: Any, **_: Any) -> SegmentationConfig:
+    from backbones.weights.initial import with_architecture
+
+    return with_architecture(config, init).following(recipe)
+
+
 SEGMENTATION = TaskSpec(
     name="segmentation",
     tool="train_seg",
@@ -26,6 +32,7 @@ SEGMENTATION = TaskSpec(
     module="segmentation.task",
     trained="segmentation.trained",
     plan=_plan,
+    adopt=_adopt,
     classes=150,  # ADE20K
     least_batch=2,  # batch norm
     scores=(

@@ -1,7 +1,7 @@
 """Say what a weights file is, or write it in another format.
 
     python tools/convert_checkpoint.py inspect FILE
-    python tools/convert_checkpoint.py convert FILE --source mae --out backbone.safetensors
+    python tools/convert_checkpoint.py convert FILE --init-source mae --out backbone.safetensors
     python tools/convert_checkpoint.py list
 
 `inspect` states what the file looks like and the command that loads it; nothing is guessed on load. `list` has the
@@ -40,10 +40,10 @@ class FileFlags:
 
     file: File
     """A weights file of any family."""
-    num_heads: Heads = None
-    image_size: TableSize = None
-    mean: PixelMean = None
-    std: PixelStd = None
+    init_heads: Heads = None
+    init_image_size: TableSize = None
+    init_mean: PixelMean = None
+    init_std: PixelStd = None
     trust_pickle: TrustPickle = False
 
     def declared(self, source: str = "own") -> InitialWeights:
@@ -51,10 +51,10 @@ class FileFlags:
         return InitialWeights(
             path=self.file,
             source=source,
-            num_heads=self.num_heads,
-            image_size=self.image_size,
-            mean=self.mean,
-            std=self.std,
+            num_heads=self.init_heads,
+            image_size=self.init_image_size,
+            mean=self.init_mean,
+            std=self.init_std,
             trust_pickle=self.trust_pickle,
         )
 
@@ -76,7 +76,7 @@ class Inspect(FileFlags):
 class Convert(FileFlags):
     """Write a weights file in another format."""
 
-    source: Family = "own"
+    init_source: Family = "own"
     out: Path
     """File to write; one that is there is replaced, but for FILE itself."""
     to: Format = "own"
@@ -89,7 +89,7 @@ class Convert(FileFlags):
         from backbones.weights.read import read_checkpoint
 
         refuse_overwriting(written(self.to, self.out), [self.file])
-        read = read_checkpoint(self.declared(self.source))
+        read = read_checkpoint(self.declared(self.init_source))
         checkpoint, lines = changed(read, self.changes)
         lines += write_as(checkpoint, self.to, self.out)
         print(f"{self.out}: {len(checkpoint.state)} tensors, format {self.to}")

@@ -35,8 +35,6 @@ class Args:
     """Validation split; the run's own unless given."""
     max_megapixels: int | None = None
     """Read images of up to so many megapixels; the run's limit unless given."""
-    trust_tokenizer_pickle: bool = False
-    """Of a run that predicts the tokens of DALL-E: read its pickles, which can run any code while they are read."""
     device: Device = "auto"
     trust_pickle: TrustStart = False
 
@@ -67,7 +65,6 @@ def main(argv: list[str] | None = None) -> int:
             split=args.split,
             device=args.device,
             trust_pickle=args.trust_pickle,
-            trust_tokenizer=args.trust_tokenizer_pickle,
         )
         done = reevaluate(args.run, TASKS, asked, say=print)
     except (ValueError, OSError) as error:

@@ -2,7 +2,7 @@
 
     python tools/reconstruct.py runs/mae photographs --out pictures
     python tools/reconstruct.py runs/mae photographs --mask-ratio 0.9 --sampling block --out pictures
-    python tools/reconstruct.py mae_visualize_vit_base.pth photographs --source mae --target pixels --out pictures
+    python tools/reconstruct.py mae_visualize_vit_base.pth photographs --init-source mae --target pixels --out pictures
 
 The first argument is a run of pre-training or a file of weights, the second a folder with images of any kind, greyscale
 ones too, as files or in uncompressed .tar shards; of each the centre is taken. Reconstructions need a decoder: a run of
@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from backbones.weights.declaration import Family, Heads, InitialWeights, PixelMean, PixelStd
+from backbones.weights.declaration import Family, Heads, InitialWeights, PixelMean, PixelStd, TrustPickle
 from engine.launch import fail, parse
 from pretraining.mae.config import Sampling, StatisticsOf
 
@@ -43,16 +43,15 @@ class Args:
     """Images drawn, evenly spaced in the folder."""
     seed: int = 0
     """Seed of the masks."""
-    source: Family = "own"
-    num_heads: Heads = None
-    mean: PixelMean = None
-    std: PixelStd = None
+    init_source: Family = "own"
+    init_heads: Heads = None
+    init_mean: PixelMean = None
+    init_std: PixelStd = None
     target: Literal["pixels", "normalised"] | None = None
     """What the decoder of a weights file predicts; a run knows it."""
     decoder_heads: int = 16
     """Attention heads of the decoder of a weights file."""
-    trust_tokenizer_pickle: bool = False
-    """Of a run that predicts the tokens of DALL-E: read its pickles, which can run any code while they are read."""
+    trust_pickle: TrustPickle = False
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,9 +70,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         shown = open_any(
-            InitialWeights(path=args.model, source=args.source, num_heads=args.num_heads, mean=args.mean, std=args.std),
+            InitialWeights(
+                path=args.model,
+                source=args.init_source,
+                num_heads=args.init_heads,
+                mean=args.init_mean,
+                std=args.init_std,
+                trust_pickle=args.trust_pickle,
+            ),
             Decoder(heads=args.decoder_heads, target=args.target),
-            trust_tokenizer=args.trust_tokenizer_pickle,
         )
         made = make_gallery(shown, args.images, args.out, options)
     except (ValueError, OSError) as error:

@@ -127,7 +127,7 @@ def _usual_heads(embed_dim: int, usual: Mapping[int, int]) -> int:
     if embed_dim not in usual:
         raise ValueError(
             f"the number of attention heads cannot be read from weights {embed_dim} wide, and no published ViT of the "
-            "family is that wide; declare it (--init-heads; --num-heads when converting)."
+            "family is that wide; declare it (--init-heads)."
         )
     return usual[embed_dim]
 
@@ -187,6 +187,6 @@ def _square(rows: int, what: str, num_prefix_tokens: int) -> Grid:
     if side * side != rows or not rows:
         raise ValueError(
             f"{what} has {rows + num_prefix_tokens} rows, which is no square plus {num_prefix_tokens}; declare the "
-            "image size that it was made for (--init-image-size HEIGHT WIDTH; --image-size when converting)."
+            "image size that it was made for (--init-image-size HEIGHT WIDTH)."
         )
     return side, side

@@ -78,7 +78,7 @@ class Source:
     """One family of checkpoints."""
 
     name: str
-    """As --init-source and --source take it."""
+    """As --init-source takes it."""
     title: str
     """One line for people: whose files, which kinds."""
     entries: tuple[str, ...]

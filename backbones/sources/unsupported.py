@@ -24,6 +24,6 @@ def unsupported(names: Iterable[str]) -> str | None:
         if found is not None:
             return (
                 f"is {family} by its tensor {found}. That family is not supported: its ViT computes otherwise than the "
-                f"one here. {_READ} (`--source`, `--init-source`)."
+                f"one here. {_READ} (`--init-source`)."
             )
     return None

@@ -137,7 +137,7 @@ def parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
         raise ValueError(
             f"{path}: a file without this project's header (expected {FORMAT!r}, found "
             f"{sorted(metadata) or 'none'}). Give the backbone.safetensors that a pre-training run wrote, or declare "
-            "what it is (--init-source; --source when converting): `python tools/convert_checkpoint.py inspect FILE` "
+            "what it is (--init-source): `python tools/convert_checkpoint.py inspect FILE` "
             "says what it looks like."
         )
     try:

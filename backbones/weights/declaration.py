@@ -49,7 +49,11 @@ PixelStd = Annotated[
     tuple[float, ...] | None, Doc("Std of the pixels that the weights were trained with, as the mean.")
 ]
 TrustPickle = Annotated[
-    bool, Doc("Read a pickle, which can run any code while it is read: for files of a trusted origin alone.")
+    bool,
+    Doc(
+        "Read pickles (weights, DALL-E's tokenizer), which can run any code while they are read: for files of a "
+        "trusted origin alone."
+    ),
 ]
 ResizePatch = Annotated[
     bool, Doc("Resample the patch projection to the patch size of the ViT that is built, as ViTDet does for H/14.")
@@ -65,8 +69,8 @@ Whose = Annotated[
 TrustStart = Annotated[
     bool,
     Doc(
-        "Of a run of before, whose record lacks the normalisation: read a pickle that it started from, which can run "
-        "any code while it is read."
+        "Read pickles, which can run any code while they are read: the tokenizer of a run, and, of a run of before "
+        "whose record lacks the normalisation, what it started from."
     ),
 ]
 # those of SOURCES that can be written

@@ -26,8 +26,9 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
     """Return the configuration with the file's ViT in place of the recipe's where that was declared.
 
     Where weights have no class token and the task reads none (mean pooling, maps), the ViT is built without. The image
-    size stays the recipe's, and so do windows and relative positions where the file has none; tokens and
-    final norm are the task's. Raises ValueError for weights of images that are not RGB, and what reading raises.
+    size stays the recipe's, and so do windows and relative positions where the file has none, and the patch size where
+    the patch projection is to be resampled; tokens and final norm are the task's. Raises ValueError for weights of
+    images that are not RGB, and what reading raises.
     """
     has_choice = getattr(config, "class_token", False) and not getattr(config, "reads_class_token", False)
     if init is None or (init.architecture == "recipe" and not has_choice):
@@ -48,12 +49,28 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
     changes: dict[str, Any] = {"image_size": recipe.image_size, "distilled": False, "relative_size": None}
     if found.relative_position == "none":
         changes |= {"relative_position": recipe.relative_position, "relative_size": recipe.relative_size}
+    if init.resize_patch:  # to the recipe's patches
+        changes["patch_size"] = recipe.patch_size
     if not found.window_size:
         changes |= {"window_size": recipe.window_size, "global_blocks": recipe.global_blocks}
     try:
         return replace(config, backbone=replace(found, **changes))  # type: ignore[type-var]
     except ValueError as error:
-        raise ValueError(f"{init.path}: its architecture does not go with the recipe's: {error}") from error
+        raise ValueError(
+            f"{init.path}: its architecture does not go with the recipe's: {error}{_other_size(recipe, found)}"
+        ) from error
+
+
+def _other_size(recipe: ViTConfig, found: ViTConfig) -> str:
+    """Return the flags that make patches of another size fit, nothing where they do."""
+    patch = found.patch_size
+    if not any(side % patch for side in recipe.image_size):
+        return ""
+    sides = " ".join(str(max(1, round(side / patch)) * patch) for side in recipe.image_size)
+    return (
+        f" Give `--patch-size {patch} --image-size {sides}`, or --init-resize-patch, which resamples the patches of "
+        f"the weights to the recipe's {recipe.patch_size} pixels."
+    )
 
 
 def vit_in(checkpoint: Checkpoint) -> tuple[ViT, LoadReport]:

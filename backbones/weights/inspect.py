@@ -22,7 +22,11 @@ from backbones.weights.reader import WeightFile, open_weight_file, take_weights
 from backbones.weights.zoo import PublicCheckpoint, find_public
 
 SHOWN = 8  # tensors of an unknown file
-UNTOLD = {"--num-heads": "--num-heads", "--image-size": "--image-size", "--mean": "--mean and --std"}
+UNTOLD = {
+    "--init-heads": "--init-heads",
+    "--init-image-size": "--init-image-size",
+    "--init-mean": "--init-mean and --init-std",
+}
 TRAIN = "python tools/train_det.py RECIPE --data DIR --out RUN"
 FROM_FILE = " --init-architecture file"
 IN_RECIPES = {"vit_demo_patch8", "vit_base_patch16", "vit_large_patch16", "vit_huge_patch14", "vit_huge_patch16"}
@@ -264,15 +268,17 @@ def training_flags(architectures: Iterable[ViTConfig]) -> str:
 def commands(checkpoint: Checkpoint, declared: InitialWeights, flags: str = "") -> list[str]:
     """Return the commands that train from a file and that convert it; `flags` are more flags of training."""
     file = shlex.quote(str(checkpoint.path))
-    source = "" if declared.source == "own" else f" --source {declared.source}"
-    heads = "" if declared.num_heads is None else f" --num-heads {declared.num_heads}"
-    size = "" if declared.image_size is None else f" --image-size {declared.image_size[0]} {declared.image_size[1]}"
+    source = "" if declared.source == "own" else f" --init-source {declared.source}"
+    heads = "" if declared.num_heads is None else f" --init-heads {declared.num_heads}"
+    size = (
+        "" if declared.image_size is None else f" --init-image-size {declared.image_size[0]} {declared.image_size[1]}"
+    )
     trust = " --trust-pickle" if declared.trust_pickle else ""
     given = (("mean", declared.mean), ("std", declared.std))
-    pixels = "".join(f" --{name} {' '.join(f'{v:g}' for v in values)}" for name, values in given if values is not None)
+    pixels = "".join(f" --init-{name} {' '.join(f'{v:g}' for v in values)}" for name, values in given if values is not None)
     said = f"{source}{heads}{size}{pixels}"
     convert = f"python tools/convert_checkpoint.py convert {file}{said}{trust} --out backbone.safetensors"
-    named = said.replace("--num-", "--").replace("--", "--init-") + trust
+    named = said + trust
     if checkpoint.architecture.in_chans != 3:  # data are read as RGB
         convert += " --in-chans 3 --inflate sum"
         return [f"{convert}  # or mean, repeat", f"{TRAIN} --init backbone.safetensors{flags}{ALIKE}"]

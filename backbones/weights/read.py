@@ -16,12 +16,12 @@ from backbones.weights.reader import WeightFile, open_weight_file, take_weights
 DECLARED = "normalisation: declared, in place of what the file tells"
 AMBIGUOUS = (
     "no config.json of timm beside the file and no known name tells which it is. Put that beside it, give it timm's "
-    "name of the model, or declare the heads of a plain ViT (--init-heads; --num-heads when converting)."
+    "name of the model, or declare the heads of a plain ViT (--init-heads)."
 )
 UNTOLD = (
     "nothing tells the mean and std of the pixels that it was trained with: no config.json of timm lies beside it, and "
-    "its name is of no published model, or of several that differ. Declare them (--init-mean, --init-std; --mean and "
-    "--std when converting): 0.485 0.456 0.406 and 0.229 0.224 0.225 for MAE, DINO, DeiT and BEiT v2, 0.5 0.5 0.5 "
+    "its name is of no published model, or of several that differ. Declare them (--init-mean, "
+    "--init-std): 0.485 0.456 0.406 and 0.229 0.224 0.225 for MAE, DINO, DeiT and BEiT v2, 0.5 0.5 0.5 "
     "twice for AugReg and BEiT."
 )
 

@@ -25,7 +25,7 @@ class PublicCheckpoint:
     name: str
     """The file's name; of a model on the Hugging Face hub, whose files are all named alike, `owner/model`."""
     source: SourceName
-    """What `--source` takes."""
+    """What `--init-source` takes."""
     architecture: str
     """A name in `backbones.config.FAMILY`."""
     url: str
@@ -51,7 +51,7 @@ class PublicCheckpoint:
         """The command that turns the file into a checkpoint of ours."""
         trust = " --trust-pickle" if self.name.endswith(".pkl") else ""
         return (
-            f"python tools/convert_checkpoint.py convert {self.file or self.name} --source {self.source}{trust} "
+            f"python tools/convert_checkpoint.py convert {self.file or self.name} --init-source {self.source}{trust} "
             "--out backbone.safetensors"
         )
 

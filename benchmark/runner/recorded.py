@@ -14,6 +14,9 @@ from engine.records.record import RECORD_NAME, RunRecord, read_record
 from files.digest import file_sha256
 from files.parsing import parse_json
 
+FROM_WEIGHTS = ("backbone.", "out_indices:")
+"""Fields that `init_architecture: file` takes from the weights, and what follows from these."""
+
 
 def record_of(run: Run) -> RunRecord | None:
     """Return the record that a run has left, the last of several; None where there is none that can be read."""
@@ -90,7 +93,7 @@ def other_settings(run: Run, record: RunRecord, later: Later | None = None) -> l
     if (
         run.job is not None and getattr(run.job.args, "init_architecture", "recipe") == "file"
     ):  # the weights have it, whose sha256 is compared below
-        found = [line for line in found if not line.startswith("backbone.") or line.startswith("backbone.image_size")]
+        found = [line for line in found if not line.startswith(FROM_WEIGHTS) or line.startswith("backbone.image_size")]
     if run.data is not None and Path(record.data).resolve() != run.data.resolve():
         found.append(f"data: {record.data} -> {run.data}")
     weights = None if run.init is None else _weights_sha256(run.init)

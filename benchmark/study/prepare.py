@@ -21,7 +21,7 @@ from files.naming import refuse_overwriting
 from files.writing import replacing
 
 COPY = "study.yaml"
-TRUST = ("trust_pickle", "trust_tokenizer_pickle")  # flags that let a file run code
+TRUST = "trust_pickle"  # the flag that lets a file run code
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _options(study: Study) -> dict[str, Any]:
 def _check_trust(study: Study, path: Path) -> None:
     """Raise ValueError where the file says of a pickle that it is trusted: a file may be somebody else's."""
     for place, value in _options(study).items():
-        if place.rpartition(".")[2] in TRUST and value:
+        if place.rpartition(".")[2] == TRUST and value:
             raise ValueError(
                 f"{path.name}: {place}: a pickle can run any code while it is read, and the word of a file is not "
                 "enough for that; where you trust its origin, give --trust-pickle as well."

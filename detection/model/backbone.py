@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backbones.pyramid import SimpleFeaturePyramid, even_out_indices, fpn_neck
 from backbones.vit import ViT
-from detection.config import Norm, Pyramid
+from detection.config import Norm, Pyramid, check_patch
 from detection.model.norm import NORMS
 
 
@@ -110,8 +110,7 @@ def pyramid_on(
 def _strides(vit: ViT) -> dict[int, int]:
     """Return the stride of each level. Raises ValueError for a ViT that no pyramid can stand on."""
     patch = vit.architecture.patch_size
-    if patch < 4 or patch & (patch - 1):
-        raise ValueError(f"patch_size {patch} makes no pyramid of strides 2 ** level; take 8 or 16.")
+    check_patch(patch)
     if vit.cls_token is not None or any(True for _ in vit.norm.parameters()):
         raise ValueError("a dense task has no use for a class token or final norm; build ViT without them.")
     return {int(math.log2(stride)): stride for stride in (patch // 4, patch // 2, patch, patch * 2, patch * 4)}

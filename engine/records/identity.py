@@ -64,7 +64,7 @@ def read_identity(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a readable configuration ({error}).") from error
     if version == version1.VERSION and "config" in found:
         found["config"] = version1.config_of_today(found["config"])
-    return found
+    return {**found, "config": version1.without_left_out(found["config"])} if "config" in found else found
 
 
 def check_folder(out: Path, identity: dict[str, Any], *, resume: bool, config: Any = None) -> None:

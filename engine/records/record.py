@@ -210,7 +210,10 @@ def read_record(path: Path) -> RunRecord:
         version = values.get("schema_version")
         check_version(version)
         values = unsealed(values, str(path))
-        record = from_json(RunRecord, values if version == SCHEMA_VERSION else version1.record_of_today(values))
+        values = values if version == SCHEMA_VERSION else version1.record_of_today(values)
+        if "config" in values:
+            values = {**values, "config": version1.without_left_out(values["config"])}
+        record = from_json(RunRecord, values)
         if faults := _faults(record):
             raise ValueError("; ".join(faults))
     except (ValueError, TypeError, AttributeError) as error:

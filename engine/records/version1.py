@@ -1,4 +1,4 @@
-"""What records, configurations, plans and choices of version 1 called things: the one table from their words to ours.
+"""What records, configurations, plans and choices of before called things: the one table from their words to ours.
 
 Files of version 1 say so (a record) or say no version (`config.json`, `study.json`, `choice.json`). They are read as if
 they had been written today.
@@ -8,11 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 
 VERSION = 1
+# of a task's configuration: notes of the command line, which say nothing of the run; of version 2 too
+LEFT_OUT = frozenset({"trust_tokenizer_pickle"})
 # of a task's configuration, at its top
 CONFIG_FIELDS = {"crop_share": "crop_pct", "label_share": "label_fraction", "taps": "out_indices"}
 CONFIG_VALUES = {"pyramid": {"simple": "sfp", "four_tap": "fpn"}, "loss_on": {"hidden": "masked"}}
 PLAN_VALUES = {"match": {"passes": "samples"}}
 CHOICE_FIELDS = {"rate": "base_lr"}
+
+
+def without_left_out(config: Any) -> Any:
+    """Return a recorded configuration without the fields that configurations have no more; as it is where it is no
+    object."""
+    return {n: v for n, v in config.items() if n not in LEFT_OUT} if isinstance(config, dict) else config
 
 
 def config_of_today(config: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from backbones.weights.declaration import TrustStart
+from backbones.weights.declaration import TrustPickle
 from engine.config import RunConfig, differences
 from engine.device import determined, make_fabric
 from engine.drawing import drawn
@@ -35,9 +35,8 @@ class Asked:
     """Validation split; the run's own unless given."""
     device: str = "auto"
     """Where it is computed, as RunConfig.device; the run's own is not asked, which may have been of another machine."""
-    trust_pickle: TrustStart = False
-    trust_tokenizer: bool = False
-    """Read the tokenizer of the run where it is a pickle, which can run any code."""
+    trust_pickle: TrustPickle = False
+    """Of a run's tokenizer, and of what a run of before started from, whose record lacks the normalisation."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], N
         say(f"weights: {init.path}, as the record says")
     for line in named_files(config):
         say(line)
-    trust = {"trust_tokenizer": asked.trust_tokenizer} if spec.reads_tokenizer else {}
+    trust = {"trust_tokenizer": asked.trust_pickle} if spec.reads_tokenizer else {}
     task = spec.build(config, data=data, init=init, **trust)
     classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
     if classes != record.extra:

@@ -42,8 +42,6 @@ class BEiTConfig:
     """The tokenizer's file (or folder: dall_e), which a recipe cannot know."""
     tokenizer_kind: Annotated[TokenizerKind, BASIC] = "own"
     """`own` is a tokenizer.safetensors of this project, `dall_e` the folder of OpenAI's encoder.pkl and decoder.pkl."""
-    trust_tokenizer_pickle: Annotated[bool, BASIC] = False
-    """What the command line said: read DALL-E's pickles, which can run any code. A note of it, which nothing asks."""
     token_size: Annotated[tuple[int, int], BASIC] = (112, 112)
     """Height and width in pixels of the image that the tokenizer sees; it must give one token per patch."""
     masked_patches: Annotated[int, BASIC] = 75

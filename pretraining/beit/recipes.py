@@ -118,7 +118,7 @@ def beit_base() -> BEiTConfig:
     ImageNet, GPUs and DALL-E's tokenizer.
 
     `torchrun --nproc-per-node 8 tools/pretrain.py beit_base --tokenizer dall_e --tokenizer-kind dall_e
-    --trust-tokenizer-pickle --data imagenet --out runs/beit_base`
+    --trust-pickle --data imagenet --out runs/beit_base`
     """
     peak = 1.5e-3
     return BEiTConfig(

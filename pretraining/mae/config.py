@@ -57,8 +57,6 @@ class MAEConfig:
     """The file (or folder: dall_e) of target `tokens`."""
     tokenizer_kind: Annotated[TokenizerKind, BASIC] = "own"
     """`own` is a tokenizer.safetensors of this project, `dall_e` the folder of OpenAI's encoder.pkl and decoder.pkl."""
-    trust_tokenizer_pickle: Annotated[bool, BASIC] = False
-    """What the command line said: read DALL-E's pickles, which can run any code. A note of it, which nothing asks."""
     loss_on: Annotated[LossOn, BASIC] = "masked"
     """Patches that the loss is of: the masked ones, or all (0.5 % lower in the paper, section 3)."""
     augmentation: Annotated[Views, BASIC] = "random_crop"

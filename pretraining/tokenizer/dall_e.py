@@ -65,7 +65,7 @@ def read_dall_e(folder: Path, *, trust_pickle: bool) -> DallETokenizer:
             )
     if not trust_pickle:
         raise ValueError(
-            f"{files[0]}: a pickle, which can run any code while it is read; add --trust-tokenizer-pickle if you "
+            f"{files[0]}: a pickle, which can run any code while it is read; add --trust-pickle if you "
             "trust where it comes from."
         )
     try:

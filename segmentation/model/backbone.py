@@ -44,7 +44,10 @@ class MAETransferViT(nn.Module):
         super().__init__()
         config = from_json(ViTConfig, architecture)
         if not out_indices or out_indices[-1] != config.depth - 1:
-            raise ValueError(f"out_indices {list(out_indices)} must end with the last block, {config.depth - 1}.")
+            raise ValueError(
+                f"out_indices {list(out_indices)} must end with the last block, {config.depth - 1}; name others by "
+                "--out-indices."
+            )
         self.out_indices = tuple(out_indices)
         self.vit = ViT(config, class_token=class_token, final_norm=False, drop_path=drop_path)
         if init is not None:

@@ -65,7 +65,7 @@ def test_commands_name_the_file_and_the_source() -> None:
     entry = find_public("model_final_61ccd1.pkl")
     assert entry is not None
     assert entry.command == (
-        "python tools/convert_checkpoint.py convert model_final_61ccd1.pkl --source detectron2 --trust-pickle "
+        "python tools/convert_checkpoint.py convert model_final_61ccd1.pkl --init-source detectron2 --trust-pickle "
         "--out backbone.safetensors"
     )
     hub = find_public("facebook/vit-mae-base")

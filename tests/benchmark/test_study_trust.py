@@ -8,7 +8,7 @@ from benchmark.study.prepare import Prepared, prepare
 from tools.run_benchmark import TOOLS
 
 ARM = "theirs: {init: w.pkl, init_source: detectron2, trust_pickle: true}"
-TOKENS = "theirs: {pretrain: {recipe: tiny_beit, data: photos, tokenizer: d, trust_tokenizer_pickle: true}}"
+TOKENS = "theirs: {pretrain: {recipe: tiny_beit, data: photos, tokenizer: d, trust_pickle: true}}"
 
 
 def study(folder: Path, arm: str, *, trust_pickle: bool) -> Prepared:
@@ -20,7 +20,7 @@ def study(folder: Path, arm: str, *, trust_pickle: bool) -> Prepared:
     return prepare(str(file), TOOLS, studies=folder, out=folder / "out", root=folder, trust_pickle=trust_pickle)
 
 
-@pytest.mark.parametrize(("arm", "flag"), [(ARM, "trust_pickle"), (TOKENS, "trust_tokenizer_pickle")])
+@pytest.mark.parametrize(("arm", "flag"), [(ARM, "trust_pickle"), (TOKENS, "trust_pickle")])
 def test_the_word_of_a_file_is_not_enough(arm: str, flag: str, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=rf"^mine\.yaml: arms\.theirs(\.pretrain)?\.{flag}: .* give --trust-pickle as well"

@@ -60,7 +60,10 @@ def test_help_names_every_family(flags: type[object], capsys: pytest.CaptureFixt
     ("flags", "words"),
     [
         (eval_cls.Args, "for files of a trusted origin alone"),
-        *((tool.Args, "read a pickle that it started from") for tool in (evaluate, predict, export_onnx, robustness)),
+        *(
+            (tool.Args, "Read pickles, which can run any code while they are read: the tokenizer of a run")
+            for tool in (evaluate, predict, export_onnx, robustness)
+        ),
     ],
 )
 def test_help_says_what_trust_is_for(flags: type[object], words: str, capsys: pytest.CaptureFixture[str]) -> None:

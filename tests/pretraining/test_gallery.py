@@ -197,8 +197,8 @@ def test_an_official_file_with_decoder(mae_config: MAEConfig, data: Path, photog
     expected = task.model.reconstruct(image, noise).prediction_BNP
     assert torch.equal(shown.autoencoder.reconstruct(image, noise).prediction_BNP, expected)
 
-    arguments = [str(tmp_path / "full.pth"), str(photographs), "--out", str(tmp_path / "out"), "--source", "mae"]
-    arguments += ["--num-heads", "2", "--decoder-heads", "3", "--target", "pixels", "--count", "2"]
+    arguments = [str(tmp_path / "full.pth"), str(photographs), "--out", str(tmp_path / "out"), "--init-source", "mae"]
+    arguments += ["--init-heads", "2", "--decoder-heads", "3", "--target", "pixels", "--count", "2"]
     assert reconstruct.main(arguments) == 0
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"reconstructions.png"} | ALWAYS
     assert reconstruct.main([*arguments, "--mask-ratio", "1"]) == 1

@@ -28,7 +28,7 @@ from backbones.weights.read import read_checkpoint
 from tools.convert_checkpoint import main
 
 TINY = ViTConfig(embed_dim=32, depth=2, num_heads=4, patch_size=8, image_size=(32, 32))
-HEADS = ("--num-heads", "4")
+HEADS = ("--init-heads", "4")
 
 
 def state(seed: int = 0) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ def test_inspect_says_what_is_there(training: Path, capsys: pytest.CaptureFixtur
     assert "width 192, depth 2, heads 3, patch 8, 32 x 32 px" in text
     assert "the position table is MAE's fixed sin-cos table" in text
     assert "  mae: official MAE" in text and "  moco_v3: MoCo" in text  # the names are those of both
-    assert "which need to know what it does not tell:\n  timm: timm vit_*" in text and "add --mean and --std" in text
+    assert "which need to know what it does not tell:\n  timm: timm vit_*" in text and "add --init-mean and --init-std" in text
     assert f"--init {training} --init-source SOURCE" in text  # so nothing is guessed
 
 
@@ -84,11 +84,13 @@ def test_inspect_asks_for_what_the_file_does_not_tell(tmp_path: Path, capsys: py
     assert main(["inspect", str(path)]) == 1
     text, error = capsys.readouterr()
     assert "mae, timm, augreg, moco_v3: the number of attention heads cannot be read" in text
-    assert "has the names of mae, timm, augreg, moco_v3, and does not tell all; add --num-heads" in error
-    assert main(["inspect", str(path), "--num-heads", "4", "--image-size", "32", "32"]) == 0
+    assert "has the names of mae, timm, augreg, moco_v3, and does not tell all; add --init-heads" in error
+    assert main(["inspect", str(path), "--init-heads", "4", "--init-image-size", "32", "32"]) == 0
     text = capsys.readouterr().out
     assert "--init-source SOURCE --init-heads 4 --init-image-size 32 32 --init-architecture file" in text
-    assert f"convert {path} --source SOURCE --num-heads 4 --image-size 32 32 --out backbone.safetensors" in text
+    assert (
+        f"convert {path} --init-source SOURCE --init-heads 4 --init-image-size 32 32 --out backbone.safetensors" in text
+    )
 
 
 def test_the_commands_of_inspect_carry_over_other_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,12 +133,12 @@ def test_inspect_gives_every_flag_that_the_file_needs(tmp_path: Path, capsys: py
     scaled = ViT(ViTConfig(embed_dim=192, depth=1, num_heads=3, patch_size=8, image_size=(32, 32), layer_scale=0.1))
     named = {re.sub(r"gamma_([12])", r"ls\1.gamma", name): tensor for name, tensor in scaled.state_dict().items()}
     torch.save({"model": named}, tmp_path / "deit3.pth")
-    pixels = "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225"
+    pixels = "--init-mean 0.485 0.456 0.406 --init-std 0.229 0.224 0.225"
     assert main(["inspect", str(tmp_path / "deit3.pth"), *pixels.split()]) == 0
     text = capsys.readouterr().out
     flags = pixels.replace("--", "--init-")
     assert f"--init-source SOURCE {flags} --init-architecture file  # train_cls.py" in text
-    assert f"--source SOURCE {pixels} --out backbone.safetensors" in text
+    assert f"--init-source SOURCE {pixels} --out backbone.safetensors" in text
     assert "timm: timm vit_*" in text and "3 heads, pixels of mean 0.485, 0.456, 0.406 and std" in text
 
 
@@ -171,7 +173,7 @@ def test_convert_says_and_keeps_what_was_concluded_and_left_out(
     wide = ViT(ViTConfig(embed_dim=192, depth=1, num_heads=3, patch_size=8, image_size=(32, 32)))
     torch.save({"model": wide.state_dict(), "epoch": 3}, tmp_path / "m.pth")
     out = tmp_path / "b.safetensors"
-    assert main(["convert", str(tmp_path / "m.pth"), "--source", "mae", "--out", str(out)]) == 0
+    assert main(["convert", str(tmp_path / "m.pth"), "--init-source", "mae", "--out", str(out)]) == 0
     text = capsys.readouterr().out
     concluded = "num_heads 3: that of the family's ViT 192 wide, not in the file"
     assert f"  note: {concluded}" in text and "left out epoch: not the entry of the weights" in text
@@ -184,7 +186,7 @@ def test_a_head_stays_where_the_positions_alone_are_resized(tmp_path: Path, caps
     head |= {"head.weight": torch.randn(5, 32), "head.bias": torch.randn(5)}
     torch.save({"model": {**tuned, **head}}, tmp_path / "ft.pth")
     out = tmp_path / "ft.safetensors"
-    arguments = ["convert", str(tmp_path / "ft.pth"), "--source", "mae", *HEADS, "--resize-to", "48", "48"]
+    arguments = ["convert", str(tmp_path / "ft.pth"), "--init-source", "mae", *HEADS, "--resize-to", "48", "48"]
     assert main([*arguments, "--out", str(out)]) == 0
     assert "resized pos_embed: 4x4 -> 6x6 patches" in capsys.readouterr().out
     found = read_checkpoint(InitialWeights(path=out))
@@ -198,7 +200,7 @@ def test_to_huggingface_says_what_lies_beside(
     training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "vit" / "model.safetensors"
-    assert main(["convert", str(training), "--source", "mae", "--to", "huggingface", "--out", str(out)]) == 0
+    assert main(["convert", str(training), "--init-source", "mae", "--to", "huggingface", "--out", str(out)]) == 0
     assert "  config.json (ViTModel) and preprocessor_config.json are beside it" in capsys.readouterr().out
     assert sorted(p.name for p in out.parent.iterdir()) == [
         "config.json", "model.safetensors", "preprocessor_config.json"
@@ -211,11 +213,11 @@ def test_every_format_comes_back(target: str, tmp_path: Path, capsys: pytest.Cap
     torch.save({"model": state()}, source)
     safetensors = target in ("own", "timm", "huggingface")
     there, back = tmp_path / f"there.{'safetensors' if safetensors else 'pth'}", tmp_path / "back.safetensors"
-    assert main(["convert", str(source), "--source", "mae", *HEADS, "--to", target, "--out", str(there)]) == 0
+    assert main(["convert", str(source), "--init-source", "mae", *HEADS, "--to", target, "--out", str(there)]) == 0
     said = capsys.readouterr().out
-    pixels = "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225"
+    pixels = "--init-mean 0.485 0.456 0.406 --init-std 0.229 0.224 0.225"
     assert (pixels in said) == (target == "timm")  # no other tells it by its name
-    declared = () if target == "own" else ("--source", target, *HEADS)
+    declared = () if target == "own" else ("--init-source", target, *HEADS)
     declared += tuple(pixels.split()) if target == "timm" else ()
     assert main(["convert", str(there), *declared, "--out", str(back)]) == 0
     returned = read_checkpoint(InitialWeights(path=back)).state
@@ -228,7 +230,7 @@ def test_every_format_comes_back(target: str, tmp_path: Path, capsys: pytest.Cap
 
 def test_our_file_says_where_it_is_from(training: Path, tmp_path: Path) -> None:
     out = tmp_path / "b.safetensors"
-    assert main(["convert", str(training), "--source", "augreg", "--out", str(out)]) == 0
+    assert main(["convert", str(training), "--init-source", "augreg", "--out", str(out)]) == 0
     checkpoint = read_checkpoint(InitialWeights(path=out))
     assert checkpoint.normalisation == HALF  # AugReg's constants travel with the weights
     assert checkpoint.source == "augreg"
@@ -285,8 +287,11 @@ def test_changes_of_shape_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFi
         (["--in-chans", "0", "--out", "x.safetensors"], "--in-chans 0: it must be at least 1"),
         (["--patch-size", "-8", "--out", "x.safetensors"], "--patch-size -8: it must be at least 1"),
         (["--inflate", "sum", "--out", "x.safetensors"], "the weights have 3 channels already; to how many?"),
-        (["--source", "tim", "--out", "x.safetensors"], "no source is called 'tim'; there are: augreg, beit"),
-        (["--source", "mae", "--out", "x.safetensors"], "its header says that it is one of ours; declare source 'own'"),
+        (["--init-source", "tim", "--out", "x.safetensors"], "no source is called 'tim'; there are: augreg, beit"),
+        (
+            ["--init-source", "mae", "--out", "x.safetensors"],
+            "its header says that it is one of ours; declare source 'own'",
+        ),
     ],
 )
 def test_refusals(argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,7 +303,7 @@ def test_refusals(argv: list[str], message: str, tmp_path: Path, capsys: pytest.
 def test_a_file_of_others_without_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"model": state()}, tmp_path / "m.pth")
     assert main(["convert", str(tmp_path / "m.pth"), "--out", str(tmp_path / "b.safetensors")]) == 1
-    assert "(--init-source; --source when converting)" in capsys.readouterr().err
+    assert "(--init-source)" in capsys.readouterr().err
 
 
 def test_list_has_the_public_files(capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,9 +339,9 @@ def test_inspect_asks_for_trust_again_where_it_was_needed(tmp_path: Path, capsys
     """What it was trusted to read is read by the printed command too, whatever format the file has."""
     path = tmp_path / "a.pth"
     torch.save({"model": state(), "epoch": re.compile("3")}, path)
-    assert main(["inspect", str(path), "--num-heads", "4"]) == 1
+    assert main(["inspect", str(path), "--init-heads", "4"]) == 1
     assert "--trust-pickle" in capsys.readouterr().err
-    assert main(["inspect", str(path), "--num-heads", "4", "--trust-pickle"]) == 0
+    assert main(["inspect", str(path), "--init-heads", "4", "--trust-pickle"]) == 0
     for line in capsys.readouterr().out.splitlines()[-2:]:
         assert " --trust-pickle" in line
 
@@ -350,7 +355,7 @@ def test_half_a_decoder_is_not_written(absent: str, tmp_path: Path, capsys: pyte
     torch.save({"model": state() | decoder}, tmp_path / "full.pth")
     torch.save({"model": {n: t for n, t in (state() | decoder).items() if n != absent}}, tmp_path / "half.pth")
     for to, out in (("mae", "out.pth"), ("huggingface", "hub/model.safetensors")):
-        arguments = ["--source", "mae", *HEADS, "--to", to, "--out", str(tmp_path / out)]
+        arguments = ["--init-source", "mae", *HEADS, "--to", to, "--out", str(tmp_path / out)]
         assert main(["convert", str(tmp_path / "half.pth"), *arguments]) == 1
         assert f"half.pth: its decoder is not whole: 1 tensors are absent ({absent})" in capsys.readouterr().err
         assert main(["convert", str(tmp_path / "half.pth"), *arguments, "--encoder-only"]) == 0
@@ -359,7 +364,7 @@ def test_half_a_decoder_is_not_written(absent: str, tmp_path: Path, capsys: pyte
             [
                 "convert",
                 str(tmp_path / "full.pth"),
-                "--source",
+                "--init-source",
                 "mae",
                 *HEADS,
                 "--to",

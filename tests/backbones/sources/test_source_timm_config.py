@@ -95,8 +95,8 @@ def test_a_declaration_overrides_what_a_file_tells(tmp_path: Path) -> None:
     assert checkpoint.normalisation == CLIP
     assert "normalisation: declared, in place of what the file tells" in checkpoint.notes
     out = tmp_path / "own.safetensors"
-    flags = ["--mean", "0", "0", "0", "--std", "1", "1", "1"]
-    assert main(["convert", str(path), "--source", "timm", *flags, "--out", str(out)]) == 0
+    flags = ["--init-mean", "0", "0", "0", "--init-std", "1", "1", "1"]
+    assert main(["convert", str(path), "--init-source", "timm", *flags, "--out", str(out)]) == 0
     assert read(out, "own").normalisation == Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     assert read(out, "own", mean=CLIP.mean, std=CLIP.std).normalisation == CLIP
 

@@ -170,7 +170,7 @@ def test_dall_e(dall_e: Path) -> None:
 
 
 def test_dall_e_is_read_with_trust_and_its_package_alone(dall_e: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"encoder\.pkl: a pickle, which can run any code.*--trust-tokenizer-pickle"):
+    with pytest.raises(ValueError, match=r"encoder\.pkl: a pickle, which can run any code.*--trust-pickle"):
         open_tokenizer(str(dall_e), "dall_e", trust_pickle=False)
     monkeypatch.setitem(sys.modules, "dall_e", None)
     with pytest.raises(

@@ -52,7 +52,6 @@ def config(hostile: Path) -> dict[str, Any]:
     claims: dict[str, Any] = {
         "tokenizer": str(hostile),
         "tokenizer_kind": "dall_e",
-        "trust_tokenizer_pickle": True,
     }
     return {
         "mae": replace(RECIPES["tiny"](), target="tokens", **claims),
@@ -62,7 +61,7 @@ def config(hostile: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("task", ["mae", "beit"])
 def test_a_configuration_grants_nothing(task: str, config: dict[str, Any], data: Path, tmp_path: Path) -> None:
-    message = r"encoder\.pkl: a pickle, which can run any code.*--trust-tokenizer-pickle"
+    message = r"encoder\.pkl: a pickle, which can run any code.*--trust-pickle"
     with pytest.raises(ValueError, match=message):
         TASKS[task].build(config[task], data=data, init=None)
     if isinstance(config[task], MAEConfig):
@@ -75,9 +74,7 @@ def test_a_configuration_grants_nothing(task: str, config: dict[str, Any], data:
 def test_the_command_line_does(task: str, config: dict[str, Any], data: Path) -> None:
     """It goes as far as the package that the pickles need, which is asked for after trust."""
     with pytest.raises(ValueError, match="holds classes of the package dall_e"):
-        TASKS[task].build(
-            replace(config[task], trust_tokenizer_pickle=False), data=data, init=None, trust_tokenizer=True
-        )
+        TASKS[task].build(config[task], data=data, init=None, trust_tokenizer=True)
 
 
 def test_a_run_of_others_is_opened_without_running_anything(
@@ -109,5 +106,5 @@ def test_a_run_of_others_is_opened_without_running_anything(
         "dall_e",
     ]
     assert pretrain(again) == 1
-    assert capsys.readouterr().err.count("--trust-tokenizer-pickle") == 3
+    assert capsys.readouterr().err.count("--trust-pickle") == 3
     assert not (tmp_path / "made").exists()
