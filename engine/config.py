@@ -286,3 +286,13 @@ class LabelFraction:
             raise ValueError(
                 f"label_fraction is {self.label_fraction:g}; it must be above 0 and at most 1 (1 % is 0.01)."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlabelledSplits:
+    """Which images are validated on; the configuration of a way of pre-training without labels inherits it."""
+
+    val_split: str = "val"
+    """Folder of the validation images, beside train/."""
+    held_out: Annotated[float, BASIC] = 0.1
+    """Share of the images that is held out for validation where there is no val/; chosen by a digest of their names."""

@@ -168,13 +168,15 @@ def refuse_over_inputs(args: TrainArgs, config: Any) -> None:
 
 
 def refuse_among_images(out: Path, data: Path, splits: Sequence[str]) -> None:
-    """Raise ValueError where `out` is or lies in a folder of `data` that is called as a split, and so is searched.
+    """Raise ValueError where `out` is or lies in a folder of `data` that is called as a split, and so is searched; the
+    split `.` is `data` itself.
 
     A run's folder of that name beside the splits is none of them.
     """
     top, here = Path(os.path.realpath(data)), Path(os.path.realpath(out))
     names = {Path(split).name for split in splits}
     between = [path for path in (here, *here.parents) if top in path.parents and path.name in names]
+    between += [top] if "." in splits and top in here.parents else []
     refuse_within(out, [path for path in between if path.is_dir() and not (path / IDENTITY_NAME).exists()])
 
 

@@ -1,13 +1,12 @@
-"""Unlabelled images for MAE: any below `train/` and `val/`, files or in tar shards, as views with a mask's noise."""
+"""Unlabelled images for MAE as views with a mask's noise."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from backbones.normalise import View
-from engine.images.reading import open_images
+from engine.images.reading import ImageSource
 
 Sample = tuple[Tensor, Tensor, str]  # pixels_RCHW, noise_RN, image id; R views
 
@@ -15,13 +14,9 @@ Sample = tuple[Tensor, Tensor, str]  # pixels_RCHW, noise_RN, image id; R views
 class MaskedImages:
     """Images with one number per patch; the mask covers all but the lowest."""
 
-    def __init__(self, root: Path, view: View, *, noise: Callable[[], Tensor], repeats: int = 1) -> None:
-        """`root` is searched with its subfolders; `noise` draws (N,) and an image gives `repeats` views.
-
-        Raises what `open_images` raises.
-        """
-        self.images = open_images(root)
-        self.view, self.noise, self.repeats = view, noise, repeats
+    def __init__(self, images: ImageSource, view: View, *, noise: Callable[[], Tensor], repeats: int = 1) -> None:
+        """`noise` draws (N,) and an image gives `repeats` views."""
+        self.images, self.view, self.noise, self.repeats = images, view, noise, repeats
 
     def __len__(self) -> int:
         return len(self.images)

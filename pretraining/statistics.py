@@ -27,6 +27,7 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.normalisation import Normalisation
 from classification.config import ClassificationConfig
 from classification.data import MOST_SIDES
+from engine.config import UnlabelledSplits
 from engine.device import device_named
 from engine.images.reading import ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.records.identity import check_folder, read_identity
@@ -38,6 +39,7 @@ from pretraining.augment import CROP_PCT, is_long, resized_part, resized_size
 from pretraining.beit.config import BEiTConfig
 from pretraining.mae.config import MAEConfig
 from pretraining.moco_v3.config import MoCoConfig
+from pretraining.splits import open_splits
 
 SAMPLE = 10_000  # images; some minutes of one process on photographs, less with --workers
 DIGITS = 4
@@ -66,7 +68,7 @@ class Statistics:
 
 
 def with_statistics(config: C, *, data: Path, out: Path, resume: bool, init: InitialWeights | None) -> C:
-    """Return the configuration with the normalisation of the images below `data/train`, computed and printed.
+    """Return the configuration with the normalisation of the training images, computed and printed.
 
     That of the run in `out` where one is to be resumed. Raises ValueError where the initial weights state theirs, where
     the run to be resumed has none, and where no image could be read.
@@ -79,7 +81,7 @@ def with_statistics(config: C, *, data: Path, out: Path, resume: bool, init: Ini
         return replace(config, normalisation=_of_run(out / NAME))
     say = print if os.environ.get("RANK", "0") == "0" else _nothing  # every process computes the same
     made = measure(
-        open_images(data / "train"),
+        open_splits(data, config).train if isinstance(config, UnlabelledSplits) else open_images(data / "train"),
         config.backbone.image_size,
         workers=loading_for(config.run.workers, device_named(config.run.device, processes=1)).workers,
         progress=evaluation_lines("statistics:", say),

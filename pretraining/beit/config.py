@@ -6,7 +6,7 @@ from typing import Annotated
 from backbones.config import Grid, ViTConfig
 from backbones.weights.normalisation import Normalisation
 from classification.config import check_crop_scale
-from engine.config import BASIC, COMPUTED, FILE, RunConfig
+from engine.config import BASIC, COMPUTED, FILE, RunConfig, UnlabelledSplits
 from pretraining.mae.config import TokenizerKind
 
 
@@ -25,15 +25,13 @@ def check_blocks(grid: Grid, *, masked: int, smallest: int, least_aspect: float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BEiTConfig:
+class BEiTConfig(UnlabelledSplits):
     """The encoder, the tokenizer, the masking and how they are trained (BEiT, arXiv 2106.08254, appendix D)."""
 
     backbone: ViTConfig
     """Encoder; its image_size is the training resolution."""
     run: RunConfig
     """Length, batch, optimiser, schedule."""
-    val_split: str = "val"
-    """Folder of the validation images, beside train/."""
     statistics: Annotated[bool, BASIC] = False
     """Normalise pixels with the mean and std of the training images (pretraining/statistics.py)."""
     normalisation: Annotated[Normalisation | None, COMPUTED] = None

@@ -6,14 +6,13 @@ in BEiT's public code (arXiv 2106.08254, appendix D; section 2.3 for the mask). 
 
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop, v2
 
-from engine.images.reading import open_images
+from engine.images.reading import ImageSource
 
 S = TypeVar("S")
 Sample = tuple[Tensor, Tensor, Tensor, str]  # image_CHW and pixel_CHW, uint8, mask_N, image id
@@ -23,11 +22,10 @@ ASPECTS = (3 / 4, 4 / 3)
 
 
 class Images(Generic[S]):
-    """The images below a folder, each as `view` makes it."""
+    """Images, each as `view` makes it."""
 
-    def __init__(self, root: Path, view: Callable[[Image.Image], S]) -> None:
-        """`root` is searched with its subfolders. Raises what `open_images` raises."""
-        self.images, self.view = open_images(root), view
+    def __init__(self, images: ImageSource, view: Callable[[Image.Image], S]) -> None:
+        self.images, self.view = images, view
 
     def __len__(self) -> int:
         return len(self.images)

@@ -30,6 +30,7 @@ from pretraining.beit.masking import block_mask
 from pretraining.beit.model import Batch, MaskedImageModel, initialise_encoder
 from pretraining.beit.pictures import draw_tokens
 from pretraining.spec import BEIT
+from pretraining.splits import open_splits
 from pretraining.tokenizer.opening import check_grid, open_tokenizer
 
 Views = tuple[Tensor, Tensor, Tensor]  # image_CHW, pixel_CHW, mask_N
@@ -141,23 +142,24 @@ def build_task(
         "mask": partial(_mask, config),
     }
     random_crop = RandomCrop(scale=config.crop_scale, flip=config.flip, jitter=config.color_jitter)
-    train_data = Images(data / "train", MaskedViews(random_crop, **views))
-    val_data = Images(data / config.val_split, MaskedViews(CentreCrop(a.image_size), **views))
+    splits = open_splits(data, config)
+    train_data = Images(splits.train, MaskedViews(random_crop, **views))
+    val_data = Images(splits.val, MaskedViews(CentreCrop(a.image_size), **views))
     model = MaskedImageModel(encoder, tokenizer, normalise=Normalise(normalisation, scaled=True))
     pixel = torch.zeros(1, 3, *config.token_size)
     mask = torch.arange(a.grid[0] * a.grid[1])[None] < config.masked_patches
     frozen = count_flops(tokenizer.tokens, pixel)
     facts = Facts(
         data=str(data),
-        train_split="train",
-        val_split=config.val_split,
+        train_split=splits.train_split,
+        val_split=splits.val_split,
         train_images=len(train_data),
         val_images=len(val_data),
         architecture=asdict(a),
         weights=report,
         init=init,
         normalisation=asdict(normalisation),
-        data_notes=(*train_data.images.notes, *val_data.images.notes),
+        data_notes=splits.notes,
         flops_per_image=count_flops(model, (torch.zeros(1, a.in_chans, *a.image_size), pixel, mask, [])) - frozen,
         frozen_flops_per_image=frozen,
         extra={

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from backbones.config import Position, ViTConfig
 from backbones.weights.normalisation import Normalisation
 from classification.config import Decode, Resize, check_crop_scale
-from engine.config import BASIC, COMPUTED, FILE, RunConfig
+from engine.config import BASIC, COMPUTED, FILE, RunConfig, UnlabelledSplits
 
 MaskTokenIn = Literal["decoder", "encoder"]
 LossOn = Literal["masked", "all"]
@@ -18,15 +18,13 @@ StatisticsOf = Literal["true", "visible"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAEConfig:
+class MAEConfig(UnlabelledSplits):
     """The encoder, the decoder and how they are trained (MAE, section 3, table 1 and appendix A.1)."""
 
     backbone: ViTConfig
     """Encoder; its image_size is the training resolution."""
     run: RunConfig
     """Length, batch, optimiser, schedule."""
-    val_split: str = "val"
-    """Folder of the validation images, beside train/."""
     statistics: Annotated[bool, BASIC] = False
     """Normalise pixels with the mean and std of the training images (pretraining/statistics.py)."""
     normalisation: Annotated[Normalisation | None, COMPUTED] = None

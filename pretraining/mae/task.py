@@ -31,6 +31,7 @@ from pretraining.mae.pictures import draw_reconstructions
 from pretraining.mae.target import PCATarget, fit_pca
 from pretraining.mae.token_target import TokenTarget
 from pretraining.spec import MAE
+from pretraining.splits import open_splits
 from pretraining.tokenizer.opening import open_tokenizer
 
 Batch = tuple[Tensor, Tensor, list[str]]
@@ -141,10 +142,11 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
         resize=config.resize,
     )
     centre = validation_view(a.image_size, normalisation)
-    train_data = MaskedImages(data / "train", view, noise=noise, repeats=config.repeats)
-    val_data = MaskedImages(data / config.val_split, centre, noise=noise)
+    splits = open_splits(data, config)
+    train_data = MaskedImages(splits.train, view, noise=noise, repeats=config.repeats)
+    val_data = MaskedImages(splits.val, centre, noise=noise)
     target: PCATarget | TokenTarget | None = None
-    notes = [*train_data.images.notes, *val_data.images.notes]
+    notes = [*splits.notes]
     if config.target == "tokens":
         target = token_target(config, normalisation, trust_tokenizer=trust_tokenizer)
     if config.target == "pca":
@@ -159,8 +161,8 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
     frozen = count_flops(target.tokens, example[0]) if isinstance(target, TokenTarget) else 0
     facts = Facts(
         data=str(data),
-        train_split="train",
-        val_split=config.val_split,
+        train_split=splits.train_split,
+        val_split=splits.val_split,
         train_images=len(train_data),
         val_images=len(val_data),
         architecture=asdict(a),

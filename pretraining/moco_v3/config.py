@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 from backbones.config import ViTConfig
 from backbones.weights.normalisation import Normalisation
 from classification.config import check_crop_scale
-from engine.config import BASIC, COMPUTED, RunConfig
+from engine.config import BASIC, COMPUTED, RunConfig, UnlabelledSplits
 
 Changes = Literal["byol", "crop"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoCoConfig:
+class MoCoConfig(UnlabelledSplits):
     """The encoder, its two MLPs, the views and how they are trained (MoCo v3, arXiv 2104.02057, appendix A)."""
 
     backbone: ViTConfig
@@ -20,8 +20,6 @@ class MoCoConfig:
     run: RunConfig
     """Length, batch, optimiser, schedule. Keys are those of a step's images on all devices, so accumulate > 1 leaves an
     image that many times fewer others to be told from."""
-    val_split: str = "val"
-    """Folder of the validation images, beside train/."""
     statistics: Annotated[bool, BASIC] = False
     """Normalise pixels with the mean and std of the training images (pretraining/statistics.py)."""
     normalisation: Annotated[Normalisation | None, COMPUTED] = None

@@ -26,6 +26,7 @@ from pretraining.moco_v3.config import MoCoConfig
 from pretraining.moco_v3.model import Batch, MoCoV3, initialise_encoder, momentum_at
 from pretraining.moco_v3.views import Sample, TwoViews, views
 from pretraining.spec import MOCO_V3
+from pretraining.splits import open_splits
 
 PICTURED = 6  # images whose neighbours are drawn
 SEARCHED = 256  # validation images among which they are looked for
@@ -128,8 +129,9 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
     first, second = views(
         a.image_size, normalisation, changes=config.changes, scale=config.crop_scale, blur=config.blur
     )
-    train_data = TwoViews(data / "train", first, second, centre)
-    val_data = TwoViews(data / config.val_split, first, second, centre)
+    splits = open_splits(data, config)
+    train_data = TwoViews(splits.train, first, second, centre)
+    val_data = TwoViews(splits.val, first, second, centre)
     model = MoCoV3(
         encoder,
         hidden=config.hidden,
@@ -142,15 +144,15 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
     frozen = 2 * count_flops(model.momentum, image)
     facts = Facts(
         data=str(data),
-        train_split="train",
-        val_split=config.val_split,
+        train_split=splits.train_split,
+        val_split=splits.val_split,
         train_images=len(train_data),
         val_images=len(val_data),
         architecture=asdict(a),
         weights=report,
         init=init,
         normalisation=asdict(normalisation),
-        data_notes=(*train_data.images.notes, *val_data.images.notes),
+        data_notes=splits.notes,
         flops_per_image=count_flops(model, (image, image, [])) - frozen,
         frozen_flops_per_image=frozen,
     )

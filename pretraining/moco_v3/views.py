@@ -4,7 +4,6 @@ They differ in one thing: the first is always blurred, the second seldom, and so
 """
 
 import random
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageFilter
@@ -13,7 +12,7 @@ from torchvision.transforms import v2
 
 from backbones.normalise import Normalise, View
 from backbones.weights.normalisation import Normalisation
-from engine.images.reading import open_images
+from engine.images.reading import ImageSource
 from pretraining.moco_v3.config import Changes
 
 Sample = tuple[Tensor, Tensor, str]  # pixels of the first and the second view (C, H, W), image id
@@ -21,12 +20,10 @@ JITTER = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
 
 
 class TwoViews:
-    """The images below a folder, each as two random views."""
+    """Images, each as two random views."""
 
-    def __init__(self, root: Path, first: View, second: View, centre: View) -> None:
-        """`root` is searched with its subfolders. Raises what `open_images` raises."""
-        self.images = open_images(root)
-        self.first, self.second, self.centre = first, second, centre
+    def __init__(self, images: ImageSource, first: View, second: View, centre: View) -> None:
+        self.images, self.first, self.second, self.centre = images, first, second, centre
 
     def __len__(self) -> int:
         return len(self.images)

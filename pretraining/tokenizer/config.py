@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from classification.config import check_crop_scale
-from engine.config import BASIC, RunConfig
+from engine.config import BASIC, RunConfig, UnlabelledSplits
 
 
 def check_downsampling(downsampling: int) -> int:
@@ -25,13 +25,11 @@ def check_size(size: tuple[int, int], downsampling: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DVAEConfig:
+class DVAEConfig(UnlabelledSplits):
     """The tokenizer and how it is trained (DALL-E, arXiv 2102.12092, section 2.1 and appendix A)."""
 
     run: RunConfig
     """Length, batch, optimiser, schedule."""
-    val_split: str = "val"
-    """Folder of the validation images, beside train/."""
     image_size: tuple[int, int] = (112, 112)
     """Height and width in pixels of the training images; the tokenizer takes other multiples of a token too."""
     vocabulary: Annotated[int, BASIC] = 8192

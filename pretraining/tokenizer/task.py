@@ -21,6 +21,7 @@ from engine.records.results_file import ImageResult
 from engine.task import Facts
 from pretraining.beit.data import CROP_PCT, Images
 from pretraining.spec import DVAE
+from pretraining.splits import open_splits
 from pretraining.tokenizer.config import DVAEConfig
 from pretraining.tokenizer.file import TokenizerHeader, write_tokenizer
 from pretraining.tokenizer.model import Batch, DiscreteVAE
@@ -129,8 +130,9 @@ def build_task(config: DVAEConfig, *, data: Path, init: InitialWeights | None) -
     if init is not None:
         raise ValueError(f"{init.path}: a tokenizer starts from random weights; drop --init.")
     augment = Augmentation(crop_scale=config.crop_scale, flip=config.flip)
-    train_data = Images(data / "train", train_transform(config.image_size, augment, ZERO_TO_ONE).pixels)
-    val_data = Images(data / config.val_split, eval_transform(config.image_size, CROP_PCT, ZERO_TO_ONE).pixels)
+    splits = open_splits(data, config)
+    train_data = Images(splits.train, train_transform(config.image_size, augment, ZERO_TO_ONE).pixels)
+    val_data = Images(splits.val, eval_transform(config.image_size, CROP_PCT, ZERO_TO_ONE).pixels)
     run = config.run
     steps = run.length.steps(batch_size=run.batch_size, dataset_size=len(train_data))
     model = DiscreteVAE(
@@ -145,14 +147,14 @@ def build_task(config: DVAEConfig, *, data: Path, init: InitialWeights | None) -
     example: Batch = (torch.zeros(1, 3, *config.image_size), [])
     facts = Facts(
         data=str(data),
-        train_split="train",
-        val_split=config.val_split,
+        train_split=splits.train_split,
+        val_split=splits.val_split,
         train_images=len(train_data),
         val_images=len(val_data),
         architecture=as_json(_header(config)),
         weights=RANDOM,
         init=None,
-        data_notes=(*train_data.images.notes, *val_data.images.notes),
+        data_notes=splits.notes,
         flops_per_image=count_flops(model, example),
     )
     return DVAETask(config, model=model, train_data=train_data, val_data=val_data, facts=facts)

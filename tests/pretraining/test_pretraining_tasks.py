@@ -19,7 +19,7 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.normalisation import IMAGENET, Normalisation
 from backbones.weights.read import read_checkpoint
 from classification.config import ClassificationConfig
-from engine.images.reading import UnreadableImageError
+from engine.images.reading import UnreadableImageError, open_images
 from engine.launch import configured
 from engine.records.record import read_record
 from engine.spec import of_tool
@@ -43,7 +43,7 @@ def noise() -> torch.Tensor:
 
 
 def test_masked_images(data: Path) -> None:
-    images = MaskedImages(data / "train", whole, noise=noise)
+    images = MaskedImages(open_images(data / "train"), whole, noise=noise)
     assert len(images) == 6
     assert [images.image_id(i) for i in (0, 5)] == ["cat/0.png", "dog/2.png"]
     torch.manual_seed(3)
@@ -74,24 +74,24 @@ def test_repeated_sampling(mae_config: MAEConfig, data: Path, tmp_path: Path) ->
 def test_masked_images_need_no_classes(data: Path) -> None:
     Image.new("L", (9, 9)).save(data / "loose.TIFF", "TIFF")
     (data / "notes.txt").write_text("no image")
-    images = MaskedImages(data, whole, noise=noise)
+    images = MaskedImages(open_images(data), whole, noise=noise)
     assert len(images) == 11
     assert "loose.TIFF" in {images.image_id(i) for i in range(11)}
 
 
 def test_masked_images_refuse_a_bad_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent: no such folder; looked for images in it"):
-        MaskedImages(tmp_path / "absent", whole, noise=noise)
+        MaskedImages(open_images(tmp_path / "absent"), whole, noise=noise)
     (tmp_path / "empty" / "inside").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r"empty: holds no image file \(\.jpg, .*\), nor do its subfolders"):
-        MaskedImages(tmp_path / "empty", whole, noise=noise)
+        MaskedImages(open_images(tmp_path / "empty"), whole, noise=noise)
 
 
 def test_unreadable_image_is_named(data: Path) -> None:
     path = data / "train" / "cat" / "1.png"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UnreadableImageError, match=r"cat/1\.png: unreadable image"):
-        MaskedImages(data / "train", whole, noise=noise)[1]
+        MaskedImages(open_images(data / "train"), whole, noise=noise)[1]
 
 
 def test_mae_task(mae_config: MAEConfig, data: Path, tmp_path: Path) -> None:

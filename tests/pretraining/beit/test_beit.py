@@ -23,6 +23,7 @@ from backbones.weights.normalisation import IMAGENET
 from backbones.weights.read import read_checkpoint
 from classification.config import ClassificationConfig
 from engine.config import as_json
+from engine.images.reading import open_images
 from engine.records.results_file import ImageResult
 from engine.training.data import Loading, eval_batches
 from engine.training.loop import fit
@@ -352,7 +353,7 @@ def test_refused(config: BEiTConfig, data: Path) -> None:
     with pytest.raises(ValueError, match="whole image; set window_size to 0"):
         replace(config, backbone=replace(TINY, window_size=2, relative_position="none"))
     with pytest.raises(FileNotFoundError, match="absent: no such folder"):
-        Images(data / "absent", views(CentreCrop((32, 32))))
+        Images(open_images(data / "absent"), views(CentreCrop((32, 32))))
 
 
 def test_resume_with_another_tokenizer_is_refused(
