@@ -23,6 +23,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from engine.config import BASIC, COMPUTED, FILE, WITHOUT, Duration
+from engine.streams import prepare_streams
 
 A = TypeVar("A")
 Recipes = Mapping[str, Callable[[], Any]]
@@ -83,6 +84,7 @@ def parse_with_config(
     Raises ValueError for a recipe that is not known, a flag that is another recipe's, and values that make no
     configuration.
     """
+    prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     every = HELP_ALL in argv
     argv = ["--help" if text == HELP_ALL else text for text in argv]

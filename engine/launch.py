@@ -1,6 +1,6 @@
 """From a command line to a finished run. torch is imported when a run begins, not for its help or its errors."""
 
-import io
+import json
 import os
 import sys
 import traceback
@@ -11,15 +11,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from backbones.weights.declaration import BACKBONE_NAME
-from engine.config import Duration
-from engine.flags import leaves, parse_with_config
+from backbones.weights.declaration import BACKBONE_NAME, InitialWeights
+from engine.config import Duration, as_json
+from engine.flags import HELP, HELP_ALL, leaves, parse_with_config
 from engine.init_flags import InitFlags
-from engine.recipe import departures
+from engine.recipe import departures, shortened, with_short_warmup
 from engine.records.metrics_file import CSV_NAME
 from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME
 from engine.records.results_file import RESULTS_NAME
 from engine.spec import TaskSpec, recipes_of, spec_for
+from engine.streams import prepare_streams
 from files.naming import refuse_overwriting, refuse_within
 
 # what a run writes to its folder: of every task, and of some
@@ -49,6 +50,9 @@ class TrainArgs(InitFlags):
     """What the record and tables call the initial weights; the family of the file unless given."""
     resume: bool = False
     """Continue the run in --out from its last checkpoint."""
+    show: bool = False
+    """Print the whole configuration that the flags make of the recipe, and in what it departs, as JSON, and run
+    nothing; --data and --out are not asked for."""
 
 
 def configured(argv: Sequence[str] | None, specs: Sequence[TaskSpec], *, doc: str | None) -> tuple[TrainArgs, Any]:
@@ -101,12 +105,46 @@ def train(argv: Sequence[str] | None, specs: Sequence[TaskSpec], *, doc: str | N
     What every training tool's `main` does; `specs` are the tasks that it trains. What a user can cause is said in one
     line without a traceback.
     """
-    as_bytes()
+    prepare_streams()
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        if "--show" in argv and not {*HELP, HELP_ALL} & {*argv}:
+            return show(argv, specs, doc=doc)
         args, config = configured(argv, specs, doc=doc)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return fail(error)
     return start(args, config, specs)
+
+
+def show(argv: Sequence[str], specs: Sequence[TaskSpec], *, doc: str | None) -> int:
+    """Print what a command line makes of its recipe; raises as `configured`."""
+    args, config = parse_with_config(_Shown, recipes_of(specs), argv, doc=doc)
+    config, spec = with_length(args, config), spec_for(specs, config)
+    if args.init is not None and args.init_architecture == "file" and spec.transfers:
+        config = adopted(args, config, spec, args.weights())
+    values = {"recipe": args.recipe, "departures": departures(spec.recipes[args.recipe], config)}
+    print(json.dumps({**values, "config": as_json(config)}, indent=1))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown(TrainArgs):
+    """The same flags where nothing is run."""
+
+    data: Path = Path()
+    """Folder of the data set."""
+    out: Path = Path()
+    """Folder that the run would write to."""
+
+
+def adopted(args: TrainArgs, config: Any, spec: TaskSpec, init: InitialWeights | None) -> Any:
+    """Return the configuration with what initial weights or images decide of it; raises as `TaskSpec.adopt`."""
+    if spec.adopt is None:
+        from backbones.weights.initial import with_architecture
+
+        return with_architecture(config, init)
+    recipe = spec.recipes[args.recipe]()
+    return spec.adopt(config, recipe=recipe, init=init, data=args.data, out=args.out, resume=args.resume)
 
 
 def start(args: TrainArgs, config: Any, specs: Sequence[TaskSpec]) -> int:
@@ -131,19 +169,15 @@ def carry_out(args: TrainArgs, config: Any, spec: TaskSpec) -> int:
     try:
         device_named(config.run.device, processes=processes())  # before anything is read
         init = args.weights()
-        if spec.adopt is not None:
-            recipe = spec.recipes[args.recipe]()
-            config = spec.adopt(config, recipe=recipe, init=init, data=args.data, out=args.out, resume=args.resume)
-        else:
-            from backbones.weights.initial import with_architecture
-
-            config = with_architecture(config, init)
+        config = adopted(args, config, spec, init)
         allow_megapixels(config.run.max_megapixels)
         seed_all(derive(config.run.seed, "weights"))
         trust = {"trust_tokenizer": args.trust_pickle} if spec.reads_tokenizer else {}
         task = spec.build(config, data=args.data, init=init, **trust)
         refuse_among_images(args.out, args.data, (task.facts.train_split, task.facts.val_split))
-        changed = departures(spec.recipes[args.recipe], config)
+        recipe, asked = spec.recipes[args.recipe], config
+        config = with_short_warmup(config, recipe(), images=len(task.train_data))
+        changed = (*departures(recipe, config), *shortened(asked, config))
         record = fit(
             task, config, recipe=args.recipe, out=args.out, resume=args.resume, departures=changed, arm=args.arm
         )
@@ -184,6 +218,8 @@ def fail(error: BaseException) -> int:
     """Print an error as one line on stderr, its traceback too where MAE_TRANSFER_TRACEBACK is set, and return 1."""
     if os.environ.get("MAE_TRANSFER_TRACEBACK"):
         traceback.print_exception(error)
+    if isinstance(error, BrokenPipeError):  # the reader has left, and hears of nothing
+        raise error
     text = str(error)
     if "DataLoader worker" in text:  # PyTorch wraps a worker's error into its whole traceback
         text = text.strip().splitlines()[-1].partition(": ")[2]
@@ -193,12 +229,5 @@ def fail(error: BaseException) -> int:
 
 def parse(cls: type[Any], argv: list[str] | None, *, doc: str | None) -> Any:
     """Return the command line as a dataclass; --help shows `doc` and the docstring of every field."""
-    as_bytes()
+    prepare_streams()
     return tyro.cli(cls, args=argv, description=doc)
-
-
-def as_bytes() -> None:
-    """From here on print names of files that are no UTF-8 as the bytes they are."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from engine.config import as_json, differences
+from engine.config import Duration, RunConfig, as_json, differences
 
 R = TypeVar("R", bound=Callable[[], Any])
 
@@ -38,3 +39,30 @@ def departures(recipe: Callable[[], Any], config: Any) -> tuple[str, ...]:
     """Return the recipe's own departures, then `field: recipe's value -> run's value` for all that the run changed."""
     changed = differences(as_json(recipe()), as_json(config), without=NOT_A_DEPARTURE)
     return (*getattr(recipe, "departs", ()), *changed)
+
+
+def with_short_warmup(config: Any, recipe: Any, *, images: int) -> Any:
+    """Return the configuration with a warm-up that is as much shorter than the recipe's as the run is.
+
+    Only where the recipe's own would cover the whole of a run whose length was changed, and was itself left as it is;
+    elsewhere the configuration as it is. `images` is the size of the training set.
+    """
+    run: RunConfig = config.run
+    usual: RunConfig = recipe.run
+    if run.length == usual.length or run.schedule.warmup != usual.schedule.warmup:
+        return config
+    sizes = {"batch_size": run.batch_size, "dataset_size": images}
+    total, whole, warmup = (d.steps(**sizes) for d in (run.length, usual.length, run.schedule.warmup))
+    if not 0 < total <= warmup:
+        return config
+    steps = min(warmup * total // max(1, whole), total - 1)
+    return replace(config, run=replace(run, schedule=replace(run.schedule, warmup=Duration(steps, "steps"))))
+
+
+def shortened(before: Any, after: Any) -> tuple[str, ...]:
+    """Return what a run says of it where `with_short_warmup` made `after` of `before`, nothing where it is the same."""
+    old, new = before.run.schedule.warmup, after.run.schedule.warmup
+    if old == new:
+        return ()
+    said = f"the recipe's warm-up of {old.value:g} {old.unit} would cover the whole run"
+    return (f"{said}; it is shortened with the run, to {new.value:g} steps (--warmup gives another)",)

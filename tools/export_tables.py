@@ -18,6 +18,7 @@ import tyro
 
 from benchmark.compare import RESAMPLES
 from benchmark.report import Format
+from engine.launch import parse
 from mae_transfer.tasks import TASKS
 
 
@@ -40,7 +41,7 @@ class Args:
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
-    args = tyro.cli(Args, args=argv, description=__doc__)
+    args = parse(Args, argv, doc=__doc__)
     try:
         if args.resamples < 0 or args.resamples == 1:
             raise ValueError(f"--resamples {args.resamples}: give 2 or more (1,000 is plenty), or 0 for none.")

@@ -1,10 +1,12 @@
 """What a recipe needs before it is run: parameters, MACs, memory, the batch per GPU that fits, hours.
 
     python tools/plan_run.py vitdet_large --gpus 64 --gpu-memory 32 --images 117266
-    python tools/plan_run.py small --task train_det --gpus 1 --gpu-memory 8 --activation-checkpointing
-    python tools/plan_run.py mae_large --task pretrain --repeats 4 --gpus 8 --gpu-memory 40 --images 1281167
+    python tools/plan_run.py train_det small --gpus 1 --gpu-memory 8 --activation-checkpointing
+    python tools/plan_run.py pretrain mae_large --repeats 4 --gpus 8 --gpu-memory 40 --images 1281167
 
-With MAE's ViT-L and ViT-H come the hours that its authors published, which are of other hardware than GPUs.
+A training tool (pretrain, train_cls, train_det, train_seg) may stand before the recipe; without one the recipes of that
+name of all tools are planned. With MAE's ViT-L and ViT-H come the hours that its authors published, which are of other
+hardware than GPUs.
 
 Nothing is allocated: a training step runs on fake tensors, by the kernels of a GPU (engine/memory/plan.py says what is
 not counted). perf/plan_memory.py compares the memory with that of measured steps.
@@ -22,20 +24,16 @@ from engine.launch import fail
 from engine.spec import TaskSpec, of_tool, recipes_of, spec_for
 from mae_transfer.tasks import TASKS
 
-TOOLS = tuple(dict.fromkeys(spec.tool for spec in TASKS.values() if spec.plan is not None))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
     """Flags of a plan."""
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
-    """Name of a recipe of any training tool; its flags may follow."""
-    task: str | None = None
-    """The tool whose recipe it is, where several have one of that name: pretrain, train_cls, train_det, train_seg."""
-    gpus: int
+    """Name of a recipe of any training tool, or of the tool before it; its flags may follow."""
+    gpus: int = 1
     """How many GPUs train together."""
-    gpu_memory: float
+    gpu_memory: float = 80.0
     """GiB of each that a run may take."""
     images: int | None = None
     """Size of the training set, for recipes whose length is in epochs."""
@@ -53,9 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 it fits, 1 it does not or something is wrong."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        specs = _specs(argv)
-        args, config = parse_with_config(Args, recipes_of(specs), argv, doc=__doc__)
-        print("\n".join(plan(args, config, spec_for(specs, config))))
+        tools, words = _tools(argv)
+        for number, specs in enumerate(tools):
+            args, config = parse_with_config(Args, recipes_of(specs), words, doc=__doc__)
+            print("\n".join([*[""] * bool(number), *plan(args, config, spec_for(specs, config))]), flush=True)
     except (ValueError, OSError) as error:
         return fail(error)
     return 0
@@ -94,19 +93,15 @@ def plan(args: Args, config: Any, spec: TaskSpec) -> list[str]:
     return [f"{spec.tool} {args.recipe}", *told, *published_hours(config)]
 
 
-def _specs(argv: Sequence[str]) -> tuple[TaskSpec, ...]:
-    """Return the tasks that a recipe may be of. Raises ValueError where its name is that of several tools' recipes."""
-    joined = [text for word in argv for text in word.split("=", 1)]
-    if "--task" in joined[:-1]:
-        tool = joined[joined.index("--task") + 1]
-        if tool not in TOOLS:
-            raise ValueError(f"--task {tool}: there are: {', '.join(TOOLS)}.")
-        return of_tool(TASKS, tool)
+def _tools(argv: Sequence[str]) -> tuple[list[tuple[TaskSpec, ...]], list[str]]:
+    """Return the tasks to plan, those of each tool together, and the command line without a tool's name before it."""
+    tools = tuple(dict.fromkeys(spec.tool for spec in TASKS.values() if spec.plan is not None))
+    if argv and argv[0] in tools:
+        return [of_tool(TASKS, argv[0])], list(argv[1:])
     for word in argv:
-        having = [tool for tool in TOOLS if word in recipes_of(of_tool(TASKS, tool))]
-        if len(having) > 1:
-            raise ValueError(f"recipes called {word!r} are of {', '.join(having)}; add --task.")
-    return tuple(TASKS.values())
+        if having := [tool for tool in tools if word in recipes_of(of_tool(TASKS, tool))]:
+            return [of_tool(TASKS, tool) for tool in having], list(argv)
+    return [tuple(TASKS.values())], list(argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""One run of a study as a cluster's job. Not a command: `tools/run_benchmark.py STUDY --launcher slurm` hands it in."""
+"""One run of a study as a cluster's job, which SLURM carries out. It is not to be called by hand: this hands it in.
+
+python tools/run_benchmark.py STUDY --launcher slurm
+"""
 
 import os
 import socket
@@ -14,6 +17,7 @@ from benchmark.study.prepare import COPY, prepare
 from benchmark.study.sections import Cluster
 from benchmark.study.tool import Tool
 from engine.flags import command_line
+from engine.launch import fail, parse
 from tools.run_benchmark import TOOLS
 
 PORTS = range(20_000, 30_000)  # below those that Linux gives to connections that leave (32,768 and above)
@@ -92,3 +96,13 @@ def _by_torchrun(name: str, tool: Tool, cluster: Cluster) -> Tool:
         os.execvp(command[0], command)
 
     return replace(tool, run=run)
+
+
+@dataclass(frozen=True)
+class NoFlags:
+    """There are none."""
+
+
+if __name__ == "__main__":
+    parse(NoFlags, None, doc=__doc__)
+    raise SystemExit(fail(ValueError("not to be called by hand; see --help.")))

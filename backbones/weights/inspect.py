@@ -274,13 +274,15 @@ def commands(checkpoint: Checkpoint, declared: InitialWeights, flags: str = "") 
         "" if declared.image_size is None else f" --init-image-size {declared.image_size[0]} {declared.image_size[1]}"
     )
     trust = " --trust-pickle" if declared.trust_pickle else ""
-    given = (("mean", declared.mean), ("std", declared.std))
-    pixels = "".join(f" --init-{name} {' '.join(f'{v:g}' for v in values)}" for name, values in given if values is not None)
-    said = f"{source}{heads}{size}{pixels}"
-    convert = f"python tools/convert_checkpoint.py convert {file}{said}{trust} --out backbone.safetensors"
-    named = said + trust
+    pixels = "".join(
+        f" --init-{name} {' '.join(f'{value:g}' for value in values)}"
+        for name, values in (("mean", declared.mean), ("std", declared.std))
+        if values is not None
+    )
+    said = f"{source}{heads}{size}{pixels}{trust}"
+    convert = f"python tools/convert_checkpoint.py convert {file}{said} --out backbone.safetensors"
     if checkpoint.architecture.in_chans != 3:  # data are read as RGB
         convert += " --in-chans 3 --inflate sum"
         return [f"{convert}  # or mean, repeat", f"{TRAIN} --init backbone.safetensors{flags}{ALIKE}"]
-    load = f"{TRAIN} --init {file}{named}{flags}{ALIKE}"
+    load = f"{TRAIN} --init {file}{said}{flags}{ALIKE}"
     return [load] if declared.source == "own" else [load, convert]

@@ -8,11 +8,13 @@ from backbones.weights.checksum import check_stamp
 from benchmark.compare.fairness import Later
 from benchmark.study.run import SEARCHES, Run
 from benchmark.study.search import has_diverged
-from engine.config import differences
+from engine.config import as_json, differences
+from engine.recipe import with_short_warmup
 from engine.records.own_files import own_file
 from engine.records.record import RECORD_NAME, RunRecord, read_record
 from files.digest import file_sha256
 from files.parsing import parse_json
+from files.typed import from_json
 
 FROM_WEIGHTS = ("backbone.", "out_indices:")
 """Fields that `init_architecture: file` takes from the weights, and what follows from these."""
@@ -79,6 +81,16 @@ def spoilt_outputs(run: Run, record: RunRecord) -> list[str]:
     return found
 
 
+def _without_short_warmup(found: list[str], run: Run, record: RunRecord) -> list[str]:
+    """Return the differences without that of a warm-up which the run has shortened as `with_short_warmup` does."""
+    assert run.job is not None
+    wanted = from_json(type(run.job.config), run.settings)
+    made = as_json(with_short_warmup(wanted, run.job.recipe, images=record.train_images))
+    if differences(record.config["run"]["schedule"]["warmup"], made["run"]["schedule"]["warmup"]):
+        return found
+    return [line for line in found if not line.startswith("run.schedule.warmup.")]
+
+
 def _weights(run: Run, record: RunRecord) -> list[str]:
     """Return the names of the files of weights that runs start from; those of a transfer serve no run of a study."""
     return [] if run.task is not None else [name for name in record.outputs if name.endswith(".safetensors")]
@@ -90,6 +102,8 @@ def other_settings(run: Run, record: RunRecord, later: Later | None = None) -> l
     found = differences(record.config, wanted)
     if found and later is not None:
         found = differences(later(record.task, record.config), wanted)
+    if any(line.startswith("run.schedule.warmup.") for line in found):
+        found = _without_short_warmup(found, run, record)
     if (
         run.job is not None and getattr(run.job.args, "init_architecture", "recipe") == "file"
     ):  # the weights have it, whose sha256 is compared below

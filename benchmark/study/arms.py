@@ -48,7 +48,7 @@ class Pretraining(Calling):
     @classmethod
     def _types(cls, values: Mapping[str, Any], tools: Tools) -> tuple[Types | None, str]:
         # a learning rate that is searched is set by the study
-        own = set() if "base_lrs" in values else {LR_FLAG}
+        own = {"trust_pickle"} if "base_lrs" in values else {"trust_pickle", LR_FLAG}
         return flags_of(tools[PRETRAIN], values.get("recipe"), own), PRETRAIN
 
     @field_validator("recipe")

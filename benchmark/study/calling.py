@@ -33,7 +33,7 @@ LENGTH_FLAGS = {"steps", "epochs", "length"}
 SEARCH_SEED = 100
 PRETRAIN = "pretrain"  # the tool that makes weights; the others that take some transfer them
 # what a study sets itself
-SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", LR_FLAG, FRACTION_FLAG, "cache"}
+SET = {"recipe", "backbone", "data", "out", "resume", "seed", "arm", LR_FLAG, FRACTION_FLAG, "cache", "show"}
 SET |= {f.name for f in fields(InitFlags)}
 Tools = Mapping[str, Tool]
 

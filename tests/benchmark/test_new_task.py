@@ -41,7 +41,6 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of tasks with the toy in it."""
     for tool in (evaluate, export_tables, plan_run, predict, run_benchmark):
         monkeypatch.setattr(tool, "TASKS", WITH_DEPTH)
-    monkeypatch.setattr(plan_run, "TOOLS", (*plan_run.TOOLS, DEPTH.tool))
     monkeypatch.setattr(run_benchmark, "TOOLS", run_benchmark.tools_for(WITH_DEPTH))
 
 
@@ -70,7 +69,7 @@ def test_it_trains_evaluates_predicts_and_is_planned(
     assert f"rmse {record.metrics['rmse']:.4f}" in capsys.readouterr().out
     assert predict.main([str(run), str(data / "val"), "--out", str(tmp_path / "said")]) == 0
     assert len(json.loads((tmp_path / "said" / "predictions.json").read_text())) == 8
-    assert plan_run.main(["tiny", "--task", "train_depth", "--gpus", "1", "--gpu-memory", "4"]) == 0
+    assert plan_run.main(["train_depth", "tiny", "--gpus", "1", "--gpu-memory", "4"]) == 0
     assert capsys.readouterr().out.count("train_depth tiny") == 1
 
 

@@ -8,21 +8,29 @@ from tools import plan_run
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["tiny", "--task", "pretrain"], "pretrain tiny"),
-        (["tiny", "--task", "pretrain", "--repeats", "2"], "an image counts with its 2 crops"),
-        (["tiny", "--task", "pretrain", "--target", "tokens"], "frozen, beside the model (tokenizer)"),
+        (["pretrain", "tiny"], "pretrain tiny"),
+        (["pretrain", "tiny", "--repeats", "2"], "an image counts with its 2 crops"),
+        (["pretrain", "tiny", "--target", "tokens"], "frozen, beside the model (tokenizer)"),
         (["tiny_beit"], "a tokenizer of this project stands in, 8,192 tokens of 4 px"),
         (["tiny_dvae"], "pretrain tiny_dvae"),
         (["tiny_moco_v3", "--strategy", "fsdp"], "keys are of one GPU's images"),
-        (["tiny", "--task", "train_cls", "--classes", "8"], "train_cls tiny"),
-        (["tiny", "--task", "train_det", "--boxes-only", "--strategy", "fsdp"], "in 2 shards"),
-        (["tiny", "--task", "train_seg", "--activation-checkpointing"], "with activation checkpointing"),
+        (["train_cls", "tiny", "--classes", "8"], "train_cls tiny"),
+        (["train_det", "tiny", "--boxes-only", "--strategy", "fsdp"], "in 2 shards"),
+        (["train_seg", "tiny", "--activation-checkpointing"], "with activation checkpointing"),
     ],
 )
 def test_every_task_is_planned(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan_run.main([*arguments, "--gpus", "2", "--gpu-memory", "1"]) == 0
     printed = capsys.readouterr().out
     assert said in printed and "--max-per-device" in printed and "GiB peak of a step" in printed
+
+
+def test_a_recipe_of_several_tools_is_planned_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan_run.main(["tiny"]) == 0
+    printed = capsys.readouterr().out
+    tools = ("pretrain", "train_cls", "train_det", "train_seg")
+    assert [line for line in printed.splitlines() if line.endswith(" tiny")] == [f"{tool} tiny" for tool in tools]
+    assert printed.count("of 80.0 GiB") == 4, "without flags one GPU of 80 GiB is planned for"
 
 
 def test_what_the_recipe_says_of_memory_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,11 +52,10 @@ def test_a_huge_model_is_planned_without_memory_for_it(capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tiny", "--gpus", "1", "--gpu-memory", "1"], "are of pretrain, train_cls, train_det, train_seg; add --task"),
         (["nothing", "--gpus", "1", "--gpu-memory", "1"], "no recipe is called 'nothing'; there are: "),
-        (["mae_base_mmseg", "--task", "train_seg", "--gpus", "1", "--gpu-memory", "0.1"], "GiB of a device"),
-        (["mae_base_mmseg", "--task", "train_seg", "--gpus", "0", "--gpu-memory", "1"], "both must be above zero"),
-        (["tiny", "--task", "train_seg", "--gpus", "3", "--gpu-memory", "1"], "cannot be shared by 3 devices"),
+        (["train_seg", "mae_base_mmseg", "--gpus", "1", "--gpu-memory", "0.1"], "GiB of a device"),
+        (["train_seg", "mae_base_mmseg", "--gpus", "0", "--gpu-memory", "1"], "both must be above zero"),
+        (["train_seg", "tiny", "--gpus", "3", "--gpu-memory", "1"], "cannot be shared by 3 devices"),
         (["tiny_beit", "--repeats", "2", "--gpus", "1", "--gpu-memory", "1"], "'tiny_beit' has no use for --repeats"),
         (["tiny_beit", "--tokenizer", "no.safetensors", "--gpus", "1", "--gpu-memory", "1"], "no.safetensors: "),
     ],
