@@ -187,7 +187,7 @@ def users_own_files(folder: Path, scenes: ScenesIndex) -> None:
     """Write what the README takes from the user, in small form: data sets, downloaded weights, a study."""
     for name in ("imagenet", "coco", "ade20k"):
         (folder / name).symlink_to(scenes.root / name)
-    (folder / "photographs").symlink_to(scenes.imagenet)
+    (folder / "photographs").symlink_to(scenes.coco / "train2017")  # a flat folder
     (folder / "streets").symlink_to(scenes.ade20k)
     (folder / "imagenet-r").symlink_to(scenes.imagenet / "test")
     (folder / "imagenet-c/fog").mkdir(parents=True)
