@@ -68,8 +68,8 @@ def _other_size(recipe: ViTConfig, found: ViTConfig) -> str:
         return ""
     sides = " ".join(str(max(1, round(side / patch)) * patch) for side in recipe.image_size)
     return (
-        f" Give `--patch-size {patch} --image-size {sides}`, or --init-resize-patch, which resamples the patches of "
-        f"the weights to the recipe's {recipe.patch_size} pixels."
+        f" Give --init-resize-patch, which resamples the patches of the weights to the recipe's {recipe.patch_size} "
+        f"pixels, or (but in detection) `--patch-size {patch} --image-size {sides}`."
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
+from detection.config import check_patch
 from engine.records.record import read_record
 from scenes.layouts import ScenesIndex
 from tools import pretrain, train_cls, train_det, train_seg
@@ -65,14 +66,18 @@ def test_weights_of_other_patches_have_a_way(
     data = ["tiny", "--data", str(few_scenes.imagenet), *STEP]
     assert train_cls.main([*data, *init, "--out", str(tmp_path / "a")]) == 1
     said = capsys.readouterr().err
-    assert "Give `--patch-size 14 --image-size 70 70`, or --init-resize-patch" in said
+    assert "Give --init-resize-patch" in said and "(but in detection) `--patch-size 14 --image-size 70 70`" in said
     size = ["--patch-size", "14", "--image-size", "70", "70"]
     assert train_cls.main([*data, *init, *size, "--out", str(tmp_path / "b")]) == 0
     assert train_cls.main([*data, *init, "--init-resize-patch", "--out", str(tmp_path / "c")]) == 0
     assert [read_record(tmp_path / run).architecture["patch_size"] for run in "bc"] == [14, 8]
     data = ["tiny", "--data", str(few_scenes.coco), *STEP]
     assert train_det.main([*data, *init, "--out", str(tmp_path / "d")]) == 1
-    assert "--init-resize-patch resamples the patches" in capsys.readouterr().err
+    assert "--init-resize-patch" in capsys.readouterr().err
+    with pytest.raises(
+        ValueError, match=r"patch_size 14 makes no pyramid of strides 2 \*\* level, .* --init-resize-patch"
+    ):
+        check_patch(14)
     assert train_det.main([*data, *init, "--init-resize-patch", "--out", str(tmp_path / "d")]) == 0
 
 
