@@ -49,3 +49,10 @@ def test_the_checksum_in_the_weights_is_seen_where_the_record_knows_none(
     file.write_bytes(content)
     (line,) = spoilt_outputs(run, found)
     assert line.startswith(f"{file}: is not what was written: its checksum differs")
+
+
+def test_the_weights_of_a_transfer_serve_no_run(tmp_path: Path, record: Record) -> None:
+    """They may be removed to save room: nothing is done again for them."""
+    run = next(run for run in demo(tmp_path) if run.phase == "transfer")
+    found = record("classification", "mae", 0, {"top1": 1.0}, outputs=("backbone.safetensors",))
+    assert not spoilt_outputs(run, found) and not (run.out / "backbone.safetensors").exists()
