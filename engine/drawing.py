@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 MOST = 60  # characters, beyond which a name takes the place of the pictures
 NO_LETTERS = 0x2E80  # from here on (East Asia, symbols) the font of the figures has no letters
 REPLACEMENT = "\ufffd"
+MARGIN = 0.05  # inches around text that was left out of the page
 HANDLE = 4.8  # of a legend: patch and gaps beside a label, in heights of its letters (matplotlib's defaults)
 
 
@@ -36,10 +37,22 @@ def legend_columns(labels: Sequence[str], *, inches: float, points: float) -> in
 
 
 def write_figure(figure: "Figure", path: Path, *, dpi: float = 110) -> Path:
-    """Write a figure as PNG by a temporary file, with all of its text, whatever its layout has left out of the page."""
+    """Write a figure as PNG by a temporary file; its page is enlarged where the layout has left text out of it."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # which lays it out
+    page, drawn_on = Bbox.from_bounds(0, 0, *figure.get_size_inches()), figure.get_tightbbox()
+    whole = Bbox.union([page, drawn_on.padded(MARGIN)])
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, format="png", bbox_inches="tight", pad_inches=0.05)
+        figure.savefig(
+            temporary, dpi=dpi, format="png", bbox_inches=None if _within(drawn_on.extents, page.extents) else whole
+        )
     return path
+
+
+def _within(inner: Iterable[float], outer: Iterable[float]) -> bool:
+    """Return whether a box (left, bottom, right, top in inches) lies in another, up to a hundredth of an inch."""
+    return all(sign * (a - b) > -0.01 for sign, a, b in zip((1, 1, -1, -1), inner, outer, strict=True))
 
 
 def drawn(what: str, draw: Callable[[], Iterable[Path]], warn: Callable[[str], None]) -> list[Path]:
