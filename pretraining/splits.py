@@ -48,9 +48,9 @@ class Part:
         """The name of an image below the folder."""
         return self.source.image_id(self.indices[index])
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int, *, least_area: float | None = None) -> Image.Image:
         """The image. Raises UnreadableImageError."""
-        return self.source.read(self.indices[index])
+        return self.source.read(self.indices[index], least_area=least_area)
 
 
 def open_splits(data: Path, asked: UnlabelledSplits) -> Splits:

@@ -97,7 +97,11 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
         _write(source, state, path)
         mean, std = (" ".join(f"{v:g}" for v in values) for values in asdict(checkpoint.normalisation).values())
         untold = source.normalisation is None
-        return [f"the file does not tell its pixels; to read it again: --init-mean {mean} --init-std {std}"] if untold else []
+        return (
+            [f"the file does not tell its pixels; to read it again: --init-mean {mean} --init-std {std}"]
+            if untold
+            else []
+        )
     texts = huggingface_written.check_folder(checkpoint, path.parent)  # before anything is written
     _write(source, state, path)
     huggingface_written.write_texts(texts)

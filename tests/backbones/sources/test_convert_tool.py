@@ -57,7 +57,10 @@ def test_inspect_says_what_is_there(training: Path, capsys: pytest.CaptureFixtur
     assert "width 192, depth 2, heads 3, patch 8, 32 x 32 px" in text
     assert "the position table is MAE's fixed sin-cos table" in text
     assert "  mae: official MAE" in text and "  moco_v3: MoCo" in text  # the names are those of both
-    assert "which need to know what it does not tell:\n  timm: timm vit_*" in text and "add --init-mean and --init-std" in text
+    assert (
+        "which need to know what it does not tell:\n  timm: timm vit_*" in text
+        and "add --init-mean and --init-std" in text
+    )
     assert f"--init {training} --init-source SOURCE" in text  # so nothing is guessed
 
 
