@@ -139,7 +139,7 @@ def test_inspect_gives_every_flag_that_the_file_needs(tmp_path: Path, capsys: py
     pixels = "--init-mean 0.485 0.456 0.406 --init-std 0.229 0.224 0.225"
     assert main(["inspect", str(tmp_path / "deit3.pth"), *pixels.split()]) == 0
     text = capsys.readouterr().out
-    flags = pixels.replace("--", "--init-")
+    flags = pixels
     assert f"--init-source SOURCE {flags} --init-architecture file  # train_cls.py" in text
     assert f"--init-source SOURCE {pixels} --out backbone.safetensors" in text
     assert "timm: timm vit_*" in text and "3 heads, pixels of mean 0.485, 0.456, 0.406 and std" in text
