@@ -14,6 +14,7 @@ from backbones.weights.declaration import (
     TrustPickle,
     Whose,
 )
+from backbones.weights.hub import located
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class InitFlags:
     """Flags of the initial weights; a tool's dataclass of flags inherits them."""
 
     init: Path | None = None
-    """Weights of a ViT to start from; absent means random weights."""
+    """Weights of a ViT to start from: a file, `hf:OWNER/MODEL[@REVISION]`, `timm:NAME.TAG` or an https address; absent
+    means random weights."""
     init_source: Family = "own"
     init_heads: Heads = None
     init_image_size: TableSize = None
@@ -32,7 +34,10 @@ class InitFlags:
     trust_pickle: TrustPickle = False
 
     def weights(self) -> InitialWeights | None:
-        """Return what the flags declare, None for random weights. Raises ValueError where a file is missing."""
+        """Return what the flags declare, None for random weights; weights by name are fetched where they are not here.
+
+        Raises ValueError where a file is missing, and for a name that leads to none.
+        """
         declared = InitialWeights(
             path=self.init or Path(),
             source=self.init_source,
@@ -45,7 +50,7 @@ class InitFlags:
             architecture=self.init_architecture,
         )
         if self.init is not None:
-            return declared
+            return located(declared)
         nothing = InitialWeights(path=Path())
         given = [
             f.name

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from backbones.weights.declaration import BACKBONE_NAME, InitialWeights
+from backbones.weights.hub import is_remote
 from engine.config import Duration, as_json
 from engine.flags import HELP, HELP_ALL, leaves, parse_with_config
 from engine.init_flags import InitFlags
@@ -190,7 +191,7 @@ def _check_there(args: TrainArgs) -> None:
     """Raise FileNotFoundError for data or weights that are not there."""
     if not args.data.is_dir():
         raise FileNotFoundError(f"{args.data}: no such folder; --data is the folder of the data set.")
-    if args.init is not None and not args.init.exists():
+    if args.init is not None and not is_remote(args.init) and not args.init.exists():
         raise FileNotFoundError(f"{args.init}: no such file of weights; mend --init.")
 
 

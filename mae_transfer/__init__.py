@@ -22,6 +22,8 @@ __all__ = ["load_backbone", "load_run", "read_records"]
 def load_backbone(path: str | Path, *, source: str = "own", device: str = "cpu", **declared: Any) -> "Backbone":
     """Return the ViT in a file of weights, in eval mode, with the normalisation that the weights were trained with.
 
+    `path` may be a name too: `hf:OWNER/MODEL[@REVISION]`, `timm:NAME.TAG`, an https address (backbones.weights.hub).
+
     `source` is the family of the file, as `--init-source` of the tools; `declared` are the other fields of
     `backbones.weights.declaration.InitialWeights` (num_heads, image_size, trust_pickle). Nothing is guessed.
 

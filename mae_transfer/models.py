@@ -18,6 +18,7 @@ from torch import Tensor
 
 from backbones.vit import ViT
 from backbones.weights.declaration import InitialWeights
+from backbones.weights.hub import located
 from backbones.weights.initial import vit_in
 from backbones.weights.loader import LoadReport
 from backbones.weights.normalisation import Normalisation
@@ -56,7 +57,7 @@ class Backbone:
     @classmethod
     def load(cls, path: Path, *, source: str, device: str, **declared: Any) -> "Backbone":
         """Return the ViT in a file; raises what reading and loading raise."""
-        checkpoint = read_checkpoint(InitialWeights(path=path, source=source, **declared))
+        checkpoint = read_checkpoint(located(InitialWeights(path=path, source=source, **declared)))
         vit, report = vit_in(checkpoint)
         return cls(vit.to(device).eval(), checkpoint.normalisation, report)
 

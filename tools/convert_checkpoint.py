@@ -25,6 +25,7 @@ from backbones.weights.declaration import (
     TableSize,
     TrustPickle,
 )
+from backbones.weights.hub import located
 from engine.launch import fail, parse
 from files.naming import refuse_overwriting
 
@@ -39,7 +40,7 @@ class FileFlags:
     """What the user says of a weights file."""
 
     file: File
-    """A weights file of any family."""
+    """A weights file of any family, or its name (hf:OWNER/MODEL, timm:NAME.TAG, an https address)."""
     init_heads: Heads = None
     init_image_size: TableSize = None
     init_mean: PixelMean = None
@@ -48,14 +49,16 @@ class FileFlags:
 
     def declared(self, source: str = "own") -> InitialWeights:
         """Return it for those who read the file."""
-        return InitialWeights(
-            path=self.file,
-            source=source,
-            num_heads=self.init_heads,
-            image_size=self.init_image_size,
-            mean=self.init_mean,
-            std=self.init_std,
-            trust_pickle=self.trust_pickle,
+        return located(
+            InitialWeights(
+                path=self.file,
+                source=source,
+                num_heads=self.init_heads,
+                image_size=self.init_image_size,
+                mean=self.init_mean,
+                std=self.init_std,
+                trust_pickle=self.trust_pickle,
+            )
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backbones.weights.declaration import Heads, InitialWeights, PixelMean, PixelStd, TrustPickle
+from backbones.weights.hub import is_remote, located
 from backbones.weights.normalisation import Normalisation
 from engine.config import Device, ReadingWorkers
 from engine.launch import fail, parse
@@ -46,7 +47,7 @@ class Args:
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
-    if not args.init.exists():
+    if not is_remote(args.init) and not args.init.exists():
         return fail(FileNotFoundError(f"{args.init}: no such file of weights."))
     from classification.with_head import classifier_of
 
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         trust_pickle=args.trust_pickle,
     )
     try:
-        scores, unreadable = evaluate(args, *classifier_of(declared))
+        scores, unreadable = evaluate(args, *classifier_of(located(declared)))
     except (ValueError, OSError) as error:
         return fail(error)
     print("\n".join([*(f"warning: {line}" for line in unreadable), *(f"{k} {v:.4f}" for k, v in scores.items())]))

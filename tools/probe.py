@@ -74,7 +74,7 @@ def carry_out(args: Args, config: ProbeConfig) -> int:
         init = args.weights()
         cache = args.cache or args.out / "features"
         for folder in (args.out, cache):
-            refuse_overwriting([folder], [args.data] if args.init is None else [args.data, args.init])
+            refuse_overwriting([folder], [args.data] if init is None else [args.data, init.path])
             refuse_among_images(folder, args.data, ("train", config.val_split))
         config = with_architecture(config, init)
         records = run_probes(config, data=args.data, init=init, out=args.out, cache=cache, say=print)

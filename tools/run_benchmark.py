@@ -186,6 +186,7 @@ def _here(made: Prepared, at_once: int, command: str, began: float) -> int:
     suite = Suite(TOOLS, Console(), at_once=at_once)
     with locked(made.out) as note:
         _say(note)
+        made = made.fetch_weights()
         made.write_plan()
         outcomes = suite.carry_out(made.runs)
         print(closing_report(made.out, outcomes, TASKS, seconds=time.monotonic() - began))
@@ -203,6 +204,7 @@ def _handed_in(made: Prepared, trust_pickle: bool) -> str:
     # beside the jobs of an earlier call, which hold the folder in the same way, but beside no other such command
     with locked(made.out, shared=True) as note, locked(made.out / SLURM_FOLDER):
         _say(note)
+        made = made.fetch_weights()
         made.write_plan()
         return submit(made, Suite(TOOLS, Console()), job)
 

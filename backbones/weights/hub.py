@@ -15,11 +15,13 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.zoo import PUBLIC
 from files.digest import file_sha256
 
 NAMES = ("hf:", "timm:", "https://", "http://")
@@ -27,6 +29,7 @@ BESIDE = ("config.json", "preprocessor_config.json")
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".pth.tar", ".npz", ".pkl")
 USUAL = ("model.safetensors", "backbone.safetensors", "pytorch_model.bin")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+ADDRESSES, SOURCE = "addresses", "address.txt"
 TIMEOUT = 10.0  # seconds until the hub counts as absent
 ATTEMPTS = 4  # of a question to a busy hub
 LONGEST_WAIT = 60.0  # seconds between two
@@ -68,9 +71,46 @@ class Found:
     """As published, or of what arrived from an address; None of a file that was in the cache already."""
 
 
-def is_remote(text: str) -> bool:
-    """Whether a text names weights elsewhere rather than a file here."""
-    return text.startswith(NAMES)
+def is_remote(named: str | Path) -> bool:
+    """Whether a text names weights elsewhere rather than a file here; as a path too, of which flags are."""
+    return _text(named).startswith(NAMES)
+
+
+def located(declared: InitialWeights) -> InitialWeights:
+    """Return a declaration of weights by name as one of the file that they are in, any other as it is.
+
+    The family of a known name is the catalogue's, unless another than `own` is declared. What was found is printed
+    once. Raises as `parse` and `find`.
+    """
+    if not is_remote(declared.path):
+        return declared
+    remote = parse(_text(declared.path))
+    found, family = find(remote), family_of(remote)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{remote.text}: {found.name} is {found.path}", flush=True)
+    source = family if declared.source == "own" and family is not None else declared.source
+    return replace(declared, path=found.path, source=source)
+
+
+def family_of(remote: Remote) -> str | None:
+    """Return the family of a name that the catalogue knows, and of all of timm's; None of another."""
+    if remote.repository is not None and remote.repository.startswith("timm/"):
+        return "timm"
+    known = (entry.source for entry in PUBLIC if remote.repository == entry.name or remote.text == entry.url)
+    return next(known, None)
+
+
+def name_of(path: Path) -> str | None:
+    """Return the name, with its commit, of a file that lies in the hub's cache or came from an address; else None."""
+    if (source := path.with_name(SOURCE)).is_file() and path.parent.parent.name == ADDRESSES:
+        return source.read_text(encoding="utf-8").strip()
+    for folder in path.parents:
+        if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
+            kind, *names = folder.parent.parent.name.split("--")
+            if kind == "models" and len(names) == 2:
+                repository, file = "/".join(names), str(path.relative_to(folder))
+                return Remote(text="", repository=repository).at(folder.name, file)
+    return None
 
 
 def parse(text: str) -> Remote:
@@ -219,7 +259,7 @@ def _of_address(url: str) -> Found:
     from huggingface_hub.file_download import http_get
 
     name = Path(urlsplit(url).path).name
-    path = Path(constants.HF_HOME) / "addresses" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    path = Path(constants.HF_HOME) / ADDRESSES / hashlib.sha256(url.encode()).hexdigest()[:16] / name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{name}.part")
@@ -228,6 +268,7 @@ def _of_address(url: str) -> Found:
                 raise ConnectionError("HF_HUB_OFFLINE is set")
             with part.open("ab") as file:
                 http_get(url, file, resume_size=file.tell(), displayed_filename=name)
+        path.with_name(SOURCE).write_text(f"{url}\n", encoding="utf-8")
         os.replace(part, path)
     return Found(path=path, name=url, sha256=file_sha256(path))
 
@@ -294,6 +335,11 @@ def _is_unreachable(error: BaseException) -> bool:
 
 def _endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def _text(named: str | Path) -> str:
+    """Return a name as it was typed: a path has one slash where an address has two."""
+    return re.sub(r"^(https?):/?(?!/)", r"\1://", str(named))
 
 
 def _line(error: BaseException) -> str:

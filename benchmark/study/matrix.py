@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.weights.declaration import BACKBONE_NAME
+from backbones.weights.hub import family_of, is_remote, parse
 from benchmark.study.arms import Arm
 from benchmark.study.calling import FRACTION_FLAG, LENGTH_FLAGS, Grid, Tools
 from benchmark.study.calls import Options
@@ -51,10 +52,11 @@ class Matrix(Pretrainings):
         tools: Tools,
         lengths: Mapping[str, Options],
         beside: Path | None = None,
+        pins: Mapping[str, Path] | None = None,
     ) -> None:
-        """As of Pretrainings; `beside`: folder of the study's file."""
+        """As of Pretrainings; `beside`: folder of the study's file; `pins`: files of the arms' weights by name."""
         super().__init__(study, out=out, root=root, tools=tools, lengths=lengths)
-        self.beside = beside
+        self.beside, self.pins = beside, pins or {}
         self.cells = [Cell(task, fraction) for task in study.transfers for fraction in task.label_fractions]
 
     def runs(self) -> tuple[Run, ...]:
@@ -228,6 +230,15 @@ class Matrix(Pretrainings):
             search=search,
         )
 
+    def _file(self, init: str, options: Options) -> tuple[dict[str, Any], tuple[Path, ...]]:
+        """Return the flags of an arm's weights, and the file that must be there; weights by name are fetched later."""
+        if not is_remote(init):
+            return {"init": self.place(init), **options}, (self.place(init),)
+        family = family_of(parse(init))
+        known = {} if family is None else {"init_source": family}
+        path = self.pins.get(init)
+        return {"init": Path(init) if path is None else path, **known, **options}, ()
+
     def _search(self, cell: Cell, arm: Arm, grid: Grid) -> Search:
         return Search(
             task=cell.name,
@@ -265,7 +276,7 @@ class Matrix(Pretrainings):
             start = {"init": self.out / name_of_start / BACKBONE_NAME}
             needs = (*needs, name_of_start)
         elif arm.init is not None:
-            start, weights = {"init": self.place(arm.init), **arm.options}, (self.place(arm.init),)
+            start, weights = self._file(arm.init, arm.options)
         if start and self.study.differ:
             start["init_architecture"] = "file"
         own = self.tools[task.tool].own()

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from benchmark.study.checks import budget, problems, refuse
 from benchmark.study.file import dumped, read_study, study_text
 from benchmark.study.matrix import GROUPS, Matrix
 from benchmark.study.options import like
+from benchmark.study.pins import pinned
 from benchmark.study.plan import NAME, write_plan
 from benchmark.study.run import Run
 from benchmark.study.spec import Study
@@ -63,6 +64,22 @@ class Prepared:
             with replacing(self.out / COPY) as temporary:
                 temporary.write_text(study_text(self.study), encoding="utf-8")
 
+    def fetch_weights(self) -> "Prepared":
+        """Return the study with the weights that its arms name fetched: of the commits that its folder keeps, or now.
+
+        To be called with the folder locked. Raises ValueError where some cannot be had.
+        """
+        pinned(self.out, self._names, fetch=True)
+        return replace(self)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(arm.init for arm in self.study.arms if arm.init is not None)
+
+    @cached_property
+    def _pins(self) -> dict[str, Path]:
+        return pinned(self.out, self._names, fetch=False)
+
     @cached_property
     def _as_stated(self) -> tuple[Run, ...]:
         """All runs with the lengths that the file states."""
@@ -76,7 +93,15 @@ class Prepared:
             raise ValueError(f"{self.file}: nothing was run, since {error}") from error
 
     def _matrix(self, lengths: Mapping[str, dict[str, float]]) -> Matrix:
-        return Matrix(self.study, out=self.out, root=self.root, tools=self.tools, lengths=lengths, beside=self.folder)
+        return Matrix(
+            self.study,
+            out=self.out,
+            root=self.root,
+            tools=self.tools,
+            lengths=lengths,
+            beside=self.folder,
+            pins=self._pins,
+        )
 
 
 def prepare(

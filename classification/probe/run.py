@@ -17,6 +17,7 @@ from torchvision.datasets import ImageFolder
 
 from backbones.vit import ViT
 from backbones.weights.declaration import InitialWeights
+from backbones.weights.hub import name_of
 from backbones.weights.initial import start_from
 from backbones.weights.loader import LoadReport
 from classification.config import Pooling, ProbeConfig
@@ -242,6 +243,7 @@ class _Base:
             error=None,
             extra={"classes": self.train.classes},
             weights_options={} if self.init is None else self.init.options(),
+            weights_name=None if self.init is None else name_of(self.init.path),
         )
         write_identity(folder, identity)
         write_record(folder, record)

@@ -128,6 +128,8 @@ class RunRecord:
     records that were written before they were kept."""
     weights_options: dict[str, Any] = field(default_factory=dict)
     """What was declared of the weights file, its family first."""
+    weights_name: str | None = None
+    """How the weights can be had again, where they came by name: `hf:OWNER/MODEL@COMMIT`, or an address."""
     normalisation: dict[str, tuple[float, ...]] | None = None
     """Mean and std of the pixels; None in records that were written before they were kept."""
     departures: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
+from backbones.weights.hub import name_of
 from engine.config import RunConfig, as_json
 from engine.device import device_name, peak_memory
 from engine.records.metrics_file import Mark
@@ -131,6 +132,7 @@ class Recorder:
             extra=facts.extra,
             labels=facts.labels,
             weights_options={} if facts.init is None else facts.init.options(),
+            weights_name=None if facts.init is None else name_of(facts.init.path),
             departures=self.named.departures,
         )
 
