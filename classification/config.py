@@ -5,8 +5,6 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from typing_extensions import Doc
-
 from backbones.config import ViTConfig
 from backbones.weights.normalisation import Normalisation
 from engine.config import BASIC, COMPUTED, FILE, LabelFraction, RunConfig, Workers
@@ -18,14 +16,7 @@ Resize = Literal["pillow", "tensor"]
 RANDAUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*")
 
 
-Decode = Annotated[
-    Literal["full", "reduced"],
-    Doc(
-        "How JPEGs of training images are decoded: whole, or at 1/2, 1/4 or 1/8 of their sides where the smallest crop "
-        "is still as large as the model's image. Photographs of some megapixels are read several times as fast; the "
-        "pixels are other ones (docs/performance.md says how far), so compare runs of one choice."
-    ),
-]
+Decode = Literal["full", "reduced"]
 
 
 def check_crop_scale(scale: tuple[float, float]) -> None:
@@ -61,6 +52,9 @@ class Augmentation:
     process 1.5 times as fast. Its pixels are 0.04 of 255 levels off Pillow's on average, and off by more than one level
     in 0.02 % of them (there by up to 15), so compare runs of one choice (perf/image_loader.py measures it)."""
     decode: Annotated[Decode, BASIC] = "full"
+    """How JPEGs of training images are decoded: whole (full), or at 1/2, 1/4 or 1/8 of their sides where no crop is
+    then smaller than the model's image (reduced). Photographs of some megapixels are read several times as fast; the
+    pixels are other ones, so compare runs of one choice (docs/performance.md)."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what makes no augmentation."""

@@ -63,6 +63,9 @@ class MAEConfig(UnlabelledSplits):
     crop_scale: Annotated[tuple[float, float], BASIC] = (0.2, 1.0)
     """Share of the image's area that a crop of random scale takes."""
     decode: Annotated[Decode, BASIC] = "full"
+    """How JPEGs of training images are decoded: whole (full), or at 1/2, 1/4 or 1/8 of their sides where no crop is
+    then smaller than the model's image (reduced). Photographs of some megapixels are read several times as fast; the
+    pixels are other ones, so compare runs of one choice (docs/performance.md)."""
     resize: Annotated[Resize, BASIC] = "pillow"
     """What resizes crops: Pillow, as the official code, or torch's kernel for bytes, 1.5 times as fast in a loader
     process, of nearly the same pixels (as of classification)."""

@@ -82,7 +82,7 @@ def test_a_run_is_held_against_its_row(name: str) -> None:
         departures=getattr(PUBLISHED[name], "departs", ()),
         val_images=19_809 if "lvis" in name else 5_000,
     )
-    run: Any = SimpleNamespace(record=record, choice=None)
+    run: Any = SimpleNamespace(record=record, choice=None, pretrained=False)
     measured = {
         (check.published.arm, check.published.metric): check for check in check_published([run]) if check.measured
     }

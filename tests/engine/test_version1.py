@@ -87,7 +87,7 @@ def test_departures_of_values_and_sentences_that_are_none() -> None:
 
 def test_a_table_shows_a_run_of_before(before: Path) -> None:
     text = EXPORTS["md"](compare(open_store(before.parent, TASKS), resamples=0))
-    assert "classification, 50 % of labels | top1      | 7.50" in text and "; 0 not readable" in text
+    assert "| classification, 50 % of labels | top1     | 7.50 ± - (1) " in text and "; 0 not readable" in text
 
 
 def job(folder: Path, **changes: Any) -> Job:

@@ -125,7 +125,12 @@ def test_mae_reads_them_reduced_where_it_is_asked_to(tmp_path: Path, monkeypatch
         view = train_transform((32, 32), Augmentation(crop_scale=(0.2, 1.0), decode=decode), IMAGENET)  # type: ignore[arg-type]
         pixels = view.pixels
         view.pixels = lambda image, pixels=pixels: (sizes.append(image.size), pixels(image))[1]  # type: ignore[misc]
-        assert MaskedImages(tmp_path / "train", view, noise=lambda: torch.rand(16))[0][0].shape == (1, 3, 32, 32)
+        assert MaskedImages(open_images(tmp_path / "train"), view, noise=lambda: torch.rand(16))[0][0].shape == (
+            1,
+            3,
+            32,
+            32,
+        )
     assert sizes == [(1600, 1200), (200, 150)]
     assert open_images(tmp_path / "train").read(0, least_area=1600 * 1200 / 4).size == (800, 600)
 
