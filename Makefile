@@ -8,7 +8,7 @@ THIS_PYTHON := $(if $(filter-out file default undefined,$(origin PYTHON)),--this
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $$(nproc 2>/dev/null || echo 2) --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench gpu wheels doctor clean
+.PHONY: help setup demo test test-all test-fast check format bench gpu wheels doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -22,11 +22,14 @@ setup: ## make or update .venv with the pinned stack
 demo: setup ## the main job on embedded data: pre-train, transfer three ways, one table (about 15 minutes on two cores)
 	@$(RUN) tools/run_benchmark.py demo
 
-test: setup ## all tests
+test: setup ## all tests but the rest of sweeps over all recipes
+	@$(PYTEST) -m "not sweep"
+
+test-all: setup ## all tests
 	@$(PYTEST)
 
 test-fast: setup ## all tests but those marked slow
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow and not sweep"
 
 check: setup ## format, lint, types, imports between folders
 	@$(RUN) -m ruff format --check .

@@ -66,9 +66,11 @@ def open_split(data: Path, split: str) -> tuple[ImageFolder, list[str]]:
     """
     root = data / split
     if not root.is_dir():
+        images = any(entry.suffix.lower() in IMG_EXTENSIONS for entry in data.iterdir()) if data.is_dir() else False
+        without = " Images without classes are what tools/pretrain.py takes." if images else ""
         raise FileNotFoundError(
             f"{data}: looked for {split}/<class>/<image>; found {_listing(data)}. "
-            "--data names the folder that holds train/ and val/."
+            f"--data names the folder that holds train/ and val/.{without}"
         )
     return open_classes(root)
 

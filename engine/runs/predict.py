@@ -144,5 +144,14 @@ def predict_images(
             pictures += drawn
     with replacing(folder / PREDICTIONS_NAME) as temporary:
         temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    if isinstance(trained, DrawsByScore) and pictures:
+        scores = [found["score"] for entry in entries if entry["pictures"] for found in entry["detections"]]
+        if max(scores, default=0.0) < trained.min_score:
+            highest = f"the highest is {max(scores):.2g}" if scores else "there is none at all"
+            least = f"a score of {trained.min_score:g} or more ({highest})"
+            say(
+                f"warning: no picture shows a detection: none has {least}; "
+                f"--min-score draws lower ones, and {PREDICTIONS_NAME} has all."
+            )
     file = folder / PREDICTIONS_NAME
     return Predicted(file=file, images=len(entries), pictures=tuple(pictures), failed=tuple(failed))

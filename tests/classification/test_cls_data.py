@@ -35,6 +35,12 @@ def test_missing_split_says_what_was_found(data: Path, tmp_path: Path) -> None:
         open_split(tmp_path / "absent", "train")
 
 
+def test_a_flat_folder_of_images_is_told_apart(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    with pytest.raises(FileNotFoundError, match=r"Images without classes are what tools/pretrain\.py takes\."):
+        open_split(tmp_path, "train")
+
+
 def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(FileNotFoundError, match="train: looked for one folder per class; found an empty folder"):

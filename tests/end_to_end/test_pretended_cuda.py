@@ -62,7 +62,9 @@ def probes_compared(scenes: ScenesIndex, folder: Path, *, other: Where) -> None:
         assert there.metrics["top1"] == pytest.approx(here.metrics["top1"], abs=100 / 16)  # an image of the sixteen
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in CASES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.sweep) for name in CASES]
+)
 def test_a_recipe(name: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
     compared(name, few_scenes, tmp_path, other="pretended")
 

@@ -82,10 +82,15 @@ def test_its_label_maps_are_the_data_sets(runs: Path, photos: Path, tmp_path: Pa
         assert (colours[numbers == number] == record.labels["palette"][number - 1]).all()
 
 
-def test_as_many_pictures_as_asked(runs: Path, photos: Path, tmp_path: Path) -> None:
+def test_as_many_pictures_as_asked(
+    runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     flags = [str(runs / "det"), str(photos), "--out", str(out)]
     assert predict.main([*flags, "--pictures", "1", "--min-score", "0.9"]) == 0
+    said = capsys.readouterr().out
+    assert "warning: no picture shows a detection: none has a score of 0.9 or more (the" in said
+    assert "--min-score draws lower ones, and predictions.json has all." in said
     entries = json.loads((out / "predictions.json").read_text())
     assert [entry["pictures"] for entry in entries] == [["0.png"], []]
     assert sorted(path.name for path in out.iterdir()) == ["0.png", "predictions.json"]
