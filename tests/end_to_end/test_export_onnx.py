@@ -40,6 +40,9 @@ def test_a_run_without_an_answer_is_refused(
     run = ["tiny", "--data", str(few_scenes.root / "imagenet"), "--out", str(tmp_path / "run")]
     assert pretrain.main([*run, "--steps", "1", "--batch-size", "8"]) == 0
     assert export_onnx.main([str(tmp_path / "run"), "--out", str(tmp_path / "m.onnx")]) == 1
-    assert "a run of task 'mae', which has nothing to export" in capsys.readouterr().err
+    assert (
+        "a run of task 'mae', which makes no predictions on images without labels and has nothing to"
+        in capsys.readouterr().err
+    )
     assert export_onnx.main([str(tmp_path / "none"), "--out", str(tmp_path / "m.onnx")]) == 1
     assert "none" in capsys.readouterr().err
