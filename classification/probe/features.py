@@ -6,14 +6,11 @@ error is at most 2 ** -11. Axis letters: N images, E depths, B batch, T tokens, 
 """
 
 import copy
-import hashlib
 import json
-import warnings
-import zlib
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +24,12 @@ from classification.config import Pooling
 from classification.data import LabelledImages, collate
 from classification.heads import pool
 from engine.config import Workers
+from engine.feature_cache import IMAGES, cached, digest_of, open_array, read_list, write_list
 from engine.training.ahead import on_device
 from engine.training.data import eval_batches, loading_for
-from files.locking import locked
-from files.parsing import read_json
 from files.writing import replacing
 
 FEATURES = "features.npy"
-IMAGES = "images.json"
 POOLINGS: tuple[Pooling, ...] = ("class", "mean")
 
 
@@ -55,35 +50,21 @@ class Features:
 
 
 def cache_key(weights: str, data: LabelledImages, transform: str, precision: str) -> str:
-    """Return 16 hexadecimal digits of what the features depend on.
-
-    The data count by their names, labels, sizes and times of change: reading them would cost what is saved.
-    """
-    digest = hashlib.sha256(json.dumps([weights, transform, precision]).encode())
-    for index, (path, label) in enumerate(data.folder.samples):
-        stat = Path(path).stat()
-        digest.update(f"{data.image_id(index)}\n{label} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+    """Return 16 hexadecimal digits of what the features depend on: names and labels of the images among it."""
+    images = ((f"{data.image_id(n)}\n{label}", Path(path)) for n, (path, label) in enumerate(data.folder.samples))
+    return digest_of([weights, transform, precision], images)
 
 
 def cached_features(
     folder: Path, vit: ViT, data: LabelledImages, *, fabric: Fabric, batch_size: int, workers: Workers
 ) -> Features:
-    """Return the features in `folder`, extracted first where they are not there yet.
+    """Return the features in `folder`, extracted first where they are not there yet or not as they were written.
 
-    `folder` is to be named by `cache_key`. Extraction that is stopped half-way leaves nothing that is taken for whole;
-    while another process extracts the same, this one waits for it. What does not have the checksum that it was written
-    with is extracted again, with a warning: the check reads all of it once (crc32, 1 to 3 GB a second).
+    `folder` is to be named by `cache_key`.
     """
     shape = _shape(vit, data)
-    if (found := _whole(folder, shape, warn=False)) is None:
-        with locked(folder, wait=True) as note:
-            if note is not None:
-                warnings.warn(note, stacklevel=2)
-            if (found := _whole(folder, shape, warn=True)) is None:
-                _extract(folder, vit, data, fabric=fabric, batch_size=batch_size, workers=workers)
-                found = _read(folder, shape)
-    return found
+    extract = partial(_extract, folder, vit, data, fabric=fabric, batch_size=batch_size, workers=workers)
+    return cached(folder, read=lambda: _read(folder, shape), make=extract)
 
 
 def every_depth(vit: ViT, image_BCHW: Tensor) -> Tensor:
@@ -128,14 +109,7 @@ def _extract(
                 labels += label_B.tolist()
                 image_ids += batch.ids
         file.flush()
-    with replacing(folder / IMAGES) as temporary:
-        values = {
-            "image_ids": image_ids,
-            "labels": labels,
-            "unreadable": unreadable,
-            "features_crc32": _file_crc32(folder / FEATURES),
-        }
-        temporary.write_text(json.dumps({**values, "crc32": _values_crc32(values)}), encoding="utf-8")
+    write_list(folder, {"image_ids": image_ids, "labels": labels, "unreadable": unreadable}, [FEATURES])
 
 
 def _shape(vit: ViT, data: LabelledImages) -> tuple[int, int, int, int]:
@@ -143,57 +117,22 @@ def _shape(vit: ViT, data: LabelledImages) -> tuple[int, int, int, int]:
     return len(POOLINGS), vit.architecture.depth, len(data), vit.architecture.embed_dim
 
 
-def _whole(folder: Path, shape: tuple[int, ...], *, warn: bool) -> Features | None:
-    """Return what is in `folder`, or None where there is nothing, or something else than was written."""
-    if not (folder / IMAGES).is_file():
-        return None
-    try:
-        return _read(folder, shape)
-    except (ValueError, OSError) as error:
-        if warn:
-            warnings.warn(f"cached features not usable, extracted again: {error}", stacklevel=3)
-        return None
-
-
-def _read(folder: Path, shape: tuple[int, ...]) -> Features:
+def _read(folder: Path, shape: tuple[int, int, int, int]) -> Features:
     """Return the features in `folder`. Raises OSError, and ValueError where they are not as they were written."""
-    path = folder / IMAGES
-    listed = read_json(path, surrogates=True)  # names of files may be no UTF-8
-    kinds = {"image_ids": list, "labels": list, "unreadable": list, "features_crc32": int, "crc32": int}
-    if not isinstance(listed, dict) or {key: type(value) for key, value in listed.items()} != kinds:
-        raise ValueError(f"{path}: not the list of images of cached features, or one without checksums.")
-    if listed.pop("crc32") != _values_crc32(listed):
-        raise ValueError(f"{path}: its content does not have the checksum that it was written with.")
+    listed = read_list(folder, {"image_ids": list, "labels": list, "unreadable": list}, [FEATURES])
     count = len(listed["image_ids"])
     if not count == len(listed["labels"]) == shape[2] - len(listed["unreadable"]):
         raise ValueError(
-            f"{path}: {count} images with {len(listed['labels'])} labels and {len(listed['unreadable'])} unreadable "
-            f"ones, for {shape[2]} images."
+            f"{folder / IMAGES}: {count} images with {len(listed['labels'])} labels and {len(listed['unreadable'])} "
+            f"unreadable ones, for {shape[2]} images."
         )
-    array = folder / FEATURES
-    if listed["features_crc32"] != _file_crc32(array):
-        raise ValueError(f"{array}: its content does not have the checksum that it was written with.")
-    features_PEND = np.load(array, mmap_mode="r", allow_pickle=False)
-    if features_PEND.shape != shape or features_PEND.dtype != np.float16:
-        raise ValueError(f"{array}: {features_PEND.dtype} of shape {features_PEND.shape} for float16 of {shape}.")
+    features_PEND = open_array(folder / FEATURES, shape, np.float16)
     return Features(
         features_PEND=features_PEND[:, :, :count],
         label_N=np.asarray(listed["labels"], dtype=np.int64),
         image_ids=tuple(listed["image_ids"]),
         unreadable=tuple(listed["unreadable"]),
     )
-
-
-def _values_crc32(values: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
-
-
-def _file_crc32(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while block := file.read(2**24):
-            crc = zlib.crc32(block, crc)
-    return crc
 
 
 def describe(architecture: ViTConfig, crop_pct: float, normalisation: Normalisation) -> str:
