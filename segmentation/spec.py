@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from engine.spec import Scores, TaskSpec
 from metrics import miou
 from segmentation.config import SegmentationConfig
+from segmentation.probe.config import DenseProbeConfig
 from segmentation.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -45,3 +46,26 @@ SEGMENTATION = TaskSpec(
         ),
     ),
 )
+
+
+def _probe(name: str, apart: str) -> TaskSpec:
+    return TaskSpec(
+        name=name,
+        tool="probe_dense",
+        config=DenseProbeConfig,
+        recipes={},
+        scores=(
+            Scores(
+                kind=name,
+                label="segmentation",
+                apart=apart,
+                metrics=(miou.MIOU, miou.MACC, miou.AACC),
+                resampler=miou.resampler,
+                class_score="iou",
+            ),
+        ),
+    )
+
+
+KNN_SEGMENTATION = _probe("knn_segmentation", "k-NN on patches")
+LINEAR_SEGMENTATION = _probe("linear_segmentation", "linear on patches")

@@ -62,9 +62,9 @@ def device(where: Where) -> Iterator[None]:
         held.enter_context(pretended())
         for module in ("engine.training.loop", "engine.runs.trained", "classification.probe.run"):
             held.enter_context(patch(f"{module}.make_fabric", lambda *_, **__: pretended_fabric()))
-        for module in ("engine.records.recording", "engine.training.introduction", "classification.probe.run"):
+        for module in ("engine.records.recording", "engine.training.introduction", "engine.records.probed"):
             held.enter_context(patch(f"{module}.device_name", lambda _: "pretended"))
-        for module in ("engine.records.recording", "classification.probe.run"):
+        for module in ("engine.records.recording", "engine.records.probed"):
             held.enter_context(patch(f"{module}.peak_memory", lambda _: 0))
         yield
 

@@ -54,6 +54,7 @@ def _of(name: str) -> Callable[[], ProbeConfig]:
 
 
 RECIPES = {name: _of(name) for name in FAMILY}
+RUN = "classification.probe.run"  # imported when it is carried out
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,11 +14,12 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -31,15 +32,13 @@ from benchmark.runner.slurm import submit
 from benchmark.runner.status import dry_run_text, status_text
 from benchmark.study.prepare import Prepared, prepare
 from benchmark.study.tool import Tool
-from classification.config import ProbeConfig
 from engine.config import as_json
 from engine.launch import TrainArgs, fail, parse, start, with_length
-from engine.spec import TaskSpec, TaskTable, of_tool, recipes_of, with_later_fields
+from engine.spec import RESULT, TaskSpec, TaskTable, of_tool, recipes_of, with_later_fields
 from files.locking import locked
 from mae_transfer.tasks import TASKS
-from metrics.accuracy import TOP1
 from scenes.config import ScenesConfig
-from tools import hold_out, make_scenes, probe
+from tools import hold_out, make_scenes, probe, probe_dense
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
@@ -100,15 +99,27 @@ def preload(*modules: str) -> None:
             import_module(module)
 
 
-def _probe(args: probe.Args, config: ProbeConfig) -> int:
-    """Probe anew where a probe was cut off: its features are cached, and it refuses a folder with half its results."""
-    for name in ("knn", "linear_features"):
-        shutil.rmtree(args.out / name, ignore_errors=True)
-    return probe.carry_out(args, config)
+def prober(module: ModuleType, specs: Sequence[TaskSpec], later: Later, *, leading: Callable[[Any], str]) -> Tool:
+    """Return a tool that probes, each record in a folder called as its task; `leading` is that of the last record."""
+    records = tuple(spec.name for spec in specs)
 
+    def run(args: Any, config: Any) -> int:
+        """Probe anew where a probe was cut off: its features are cached, and half of its results are refused."""
+        for name in records:
+            shutil.rmtree(args.out / name, ignore_errors=True)
+        code: int = module.carry_out(args, config)
+        return code
 
-def _probe_settings(_: probe.Args, config: ProbeConfig) -> dict[str, Any]:
-    return {**as_json(config), "leading": f"depth{config.backbone.depth:02d}_{config.pooling}"}
+    return Tool(
+        args=module.Args,
+        recipes=module.RECIPES,
+        run=run,
+        settings=lambda _, config: {**as_json(config), RESULT: leading(config)},
+        later=later,
+        metric=specs[0].primary,
+        records=records,
+        preload=partial(preload, module.RUN),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +141,13 @@ def tools_for(tasks: TaskTable) -> dict[str, Tool]:
         "make_scenes": Tool(args=_Scenes, recipes={"": ScenesConfig}, run=_make_scenes),
         "hold_out": Tool(args=hold_out.Args, run=lambda args, _: hold_out.carry_out(args)),
         **{tool: trainer(of_tool(tasks, tool), later) for tool in trained},
-        "probe": Tool(
-            args=probe.Args,
-            recipes=probe.RECIPES,
-            run=_probe,
-            settings=_probe_settings,
-            later=later,
-            metric=TOP1,
-            preload=partial(preload, "classification.probe.run"),
+        "probe": prober(
+            probe,
+            of_tool(tasks, "probe"),
+            later,
+            leading=lambda config: f"depth{config.backbone.depth:02d}_{config.pooling}",
         ),
+        "probe_dense": prober(probe_dense, of_tool(tasks, "probe_dense"), later, leading=lambda c: c.features),
     }
 
 

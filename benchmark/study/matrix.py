@@ -300,7 +300,7 @@ class Matrix(Pretrainings):
             inputs=self.not_made(data, *weights, *files, *self.group_files(task)),
             needs=needs,
             search=search,
-            records=(out / "knn", out / "linear_features") if task.tool == "probe" else (out,),
+            records=tuple(out / name for name in self.tools[task.tool].records) or (out,),
             seconds=seconds(task.hours),
         )
         return checked(run)

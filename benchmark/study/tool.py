@@ -67,6 +67,8 @@ class Tool:
     """Gives a configuration of before the fields that came after it."""
     metric: Metric | None = None
     """What its runs lead with; None for a tool that leaves no record."""
+    records: tuple[str, ...] = ()
+    """Folders of its records below that of the run; empty for one that leaves its record in the run's own."""
     preload: Callable[[], object] = lambda: None
     """Imports what a run needs: once, before runs are forked."""
 

@@ -7,33 +7,26 @@ held-out training images. Every other combination stands beside it, and none is 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets import ImageFolder
 
 from backbones.vit import ViT
 from backbones.weights.declaration import InitialWeights
-from backbones.weights.hub import name_of
 from backbones.weights.initial import start_from
-from backbones.weights.loader import LoadReport
 from classification.config import Pooling, ProbeConfig
 from classification.data import LabelledImages, eval_transform, open_split, same_classes, shared_note
 from classification.probe.features import POOLINGS, Features, cache_key, cached_features, describe
 from classification.probe.knn import NEIGHBOURS, nearest_classes
 from classification.probe.linear_sweep import Sweep, sweep
 from classification.with_head import top_scores
-from engine.config import as_json
-from engine.cost import count_flops, count_parameters
-from engine.device import device_name, make_fabric, peak_memory
+from engine.device import make_fabric
 from engine.images.reading import none_readable
-from engine.records.identity import run_id, write_identity
-from engine.records.provenance import git_commit, library_versions
-from engine.records.record import Cost, Evaluation, RunRecord, write_record
-from engine.records.results_file import ImageResult, write_results
+from engine.records.probed import Probed, now
+from engine.records.record import RunRecord
+from engine.records.results_file import ImageResult
 
 LEADING_NEIGHBOURS = 20
 
@@ -58,7 +51,7 @@ def run_probes(
     for name in ("knn", "linear_features"):
         if (out / name).exists():
             raise ValueError(f"{out / name}: holds a probe already; give another --out.")
-    began, started = time.monotonic(), _now()
+    began, started = time.monotonic(), now()
     torch.manual_seed(config.seed)
     vit = ViT(config.backbone)
     report, normalisation = start_from(vit, init)
@@ -86,14 +79,29 @@ def run_probes(
             cache / key, vit, images, fabric=fabric, batch_size=config.batch_size, workers=config.workers
         )
         splits.append(features)
-    base = _Base(config, data, init, report, train, val, (*train_notes, *val_notes), tuple(splits), vit, started, began)
+    base = Probed(
+        config=config,
+        data=data,
+        init=init,
+        report=report,
+        train_split="train",
+        val_split=config.val_split,
+        train_images=len(train.samples),
+        val_images=len(val.samples),
+        classes=train.classes,
+        notes=(*train_notes, *val_notes),
+        unreadable=tuple(line for split in splits for line in split.unreadable),
+        vit=vit,
+        started=started,
+        began=began,
+    )
     device = fabric.device
     neighbours = probe_neighbours(*splits, classes=len(train.classes), device=device, say=say)
     linear = probe_linear(*splits, classes=len(train.classes), config=config, device=device, say=say)
     last = f"depth{config.backbone.depth:02d}_{config.pooling}"
     return [
-        base.write(out / "knn", "knn", neighbours, leading=f"{last}_k{LEADING_NEIGHBOURS}"),
-        base.write(out / "linear_features", "linear_features", linear, leading=last),
+        _write(base, out, "knn", neighbours, leading=f"{last}_k{LEADING_NEIGHBOURS}"),
+        _write(base, out, "linear_features", linear, leading=last),
     ]
 
 
@@ -159,96 +167,8 @@ def _outcome(name: str, val: Features, predictions_VK: Tensor) -> Outcome:
     return Outcome(name=name, top1=top_scores(list(results))["top1"], results=results)
 
 
-@dataclass(frozen=True)
-class _Base:
-    """What the records of both probes share."""
-
-    config: ProbeConfig
-    data: Path
-    init: InitialWeights | None
-    report: LoadReport
-    train: ImageFolder
-    val: ImageFolder
-    notes: tuple[str, ...]
-    splits: tuple[Features, ...]
-    vit: ViT
-    started: str
-    began: float
-
-    def write(self, folder: Path, task: str, outcomes: Sequence[Outcome], *, leading: str) -> RunRecord:
-        """Write a probe's files and return its record; `leading` names the outcome that `top1` is."""
-        leader = next(outcome for outcome in outcomes if outcome.name == leading)
-        metrics = {**top_scores(list(leader.results)), **{outcome.name: outcome.top1 for outcome in outcomes}}
-        size = self.config.backbone.image_size
-        example = torch.zeros(1, self.config.backbone.in_chans, *size, device=next(self.vit.parameters()).device)
-        config = {**as_json(self.config), "leading": leading}
-        identity = {
-            "recipe": task,
-            "config": config,
-            "weights": self.report.sha256,
-            "data": {
-                "train_images": len(self.train.samples),
-                "val_images": len(self.val.samples),
-                "classes": self.train.classes,
-            },
-        }
-        seconds = time.monotonic() - self.began
-        results = write_results(folder, leader.results)
-        record = RunRecord(
-            run_id=run_id(identity),
-            task=task,
-            recipe=task,
-            status="completed",
-            seed=self.config.seed,
-            steps=0,
-            total_steps=0,
-            samples_seen=0,
-            data=str(self.data),
-            train_split="train",
-            val_split=self.config.val_split,
-            train_images=len(self.train.samples),
-            val_images=len(self.val.samples),
-            data_notes=self.notes,
-            unreadable_images=tuple(line for split in self.splits for line in split.unreadable),
-            architecture=asdict(self.config.backbone),
-            weights_source=self.report.source,
-            weights_path=self.report.path,
-            weights_sha256=self.report.sha256,
-            weights_report=tuple(self.report.lines()),
-            primary_metric="top1",
-            metrics=metrics,
-            evaluations=(Evaluation(step=0, metrics=metrics),),
-            losses={},
-            cost=Cost(
-                parameters=count_parameters(self.vit),
-                flops_per_image=count_flops(self.vit, example),
-                images_per_second=None,
-                data_wait_share=None,
-                peak_memory_bytes=peak_memory(example.device),
-                train_seconds=0.0,
-                total_seconds=seconds,
-            ),
-            config=config,
-            results_file=results.name,
-            results_sha256=results.sha256,
-            pictures=(),
-            outputs=(),
-            git_commit=git_commit(),
-            libraries=library_versions(),
-            device=device_name(example.device),
-            world_size=1,
-            precision="float16 features",
-            started=self.started,
-            ended=_now(),
-            error=None,
-            extra={"classes": self.train.classes},
-            weights_options={} if self.init is None else self.init.options(),
-            weights_name=None if self.init is None else name_of(self.init.path),
-        )
-        write_identity(folder, identity)
-        write_record(folder, record)
-        return record
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def _write(base: Probed, out: Path, task: str, outcomes: Sequence[Outcome], *, leading: str) -> RunRecord:
+    """Write a probe's files and return its record; `leading` names the outcome that `top1` is."""
+    leader = next(outcome for outcome in outcomes if outcome.name == leading)
+    metrics = {**top_scores(list(leader.results)), **{outcome.name: outcome.top1 for outcome in outcomes}}
+    return base.write(out / task, task, primary="top1", leading=leading, metrics=metrics, results=leader.results)

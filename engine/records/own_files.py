@@ -45,7 +45,12 @@ def digests(out: Path, outputs: Sequence[str], metrics: Mark) -> dict[str, str]:
 
     The digest of metrics.csv is that of the bytes that were written, whatever the disk has made of them since.
     """
-    return {name: file_sha256(out / name) for name in (*_tables(out), *outputs)} | {CSV_NAME: metrics.sha256}
+    return table_digests(out) | {name: file_sha256(out / name) for name in outputs} | {CSV_NAME: metrics.sha256}
+
+
+def table_digests(folder: Path) -> dict[str, str]:
+    """Return the digests of the tables in a run's folder."""
+    return {name: file_sha256(folder / name) for name in _tables(folder)}
 
 
 def _tables(folder: Path) -> list[str]:
