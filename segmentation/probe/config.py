@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
-from engine.config import BASIC, COMPUTED, LabelFraction, Workers
+from engine.config import BASIC, LabelFraction, Workers
 from segmentation.config import LayoutName
 
 FeatureKind = Literal["raw", "standardised", "position_regressed"]
@@ -19,8 +19,6 @@ class DenseProbeConfig(LabelFraction):
 
     backbone: ViTConfig
     """Architecture; its image_size is what images are resized to (not cropped: the shape of an image is not kept)."""
-    class_token: Annotated[bool, COMPUTED] = True
-    """Whether the ViT has a class token, which is not read; without one where the weights have none."""
     last_blocks: Annotated[int, BASIC] = 1
     """Blocks, counted from the end, whose patch tokens make the features, side by side."""
     features: Annotated[FeatureKind, BASIC] = "standardised"

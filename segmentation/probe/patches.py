@@ -122,9 +122,7 @@ def patch_features(
     `weights` says whose they are. Raises ValueError where no image can be read, for a label map of another size than
     its image, and for features beyond the range of float16.
     """
-    text = json.dumps(
-        [asdict(config.backbone), config.class_token, config.last_blocks, asdict(normalisation), [*classes.names]]
-    )
+    text = json.dumps([asdict(config.backbone), config.last_blocks, asdict(normalisation), [*classes.names]])
     table = json.dumps(split.label_mapping.table)
     files = ((pair.image_id, path) for pair in split.pairs for path in (pair.image, pair.labels))
     folder = cache / f"dense-{digest_of([weights, text, table, str(fabric._precision.precision)], files)}"

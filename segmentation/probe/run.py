@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.vit import ViT
+from backbones.weights.checkpoint import Checkpoint
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import read_initial, start_from
 from engine.device import make_fabric
@@ -74,8 +75,7 @@ def run_dense_probes(
         if (nothing := none_readable([pair.image for pair in split.pairs], split.name)) is not None:
             raise ValueError(f"{data}: {nothing}")
     checkpoint = read_initial(init)
-    final_norm = checkpoint is None or "norm.weight" in checkpoint.state
-    vit = ViT(config.backbone, class_token=config.class_token, final_norm=final_norm)
+    vit = _vit_for(config, checkpoint)
     report, normalisation = start_from(vit, init, checkpoint)
     vit.eval().requires_grad_(False)
     for line in report.lines() or ["RANDOM (no --init was given)"]:
@@ -120,7 +120,7 @@ def run_dense_probes(
         train_images=len(folder.train.pairs),
         val_images=len(folder.val.pairs),
         classes=folder.classes.names,
-        notes=(*folder.notes, memory.note, *([] if final_norm else [NO_NORM])),
+        notes=(*folder.notes, memory.note, *([NO_NORM] if isinstance(vit.norm, nn.Identity) else [])),
         unreadable=(*train.unreadable, *val.unreadable),
         vit=vit,
         started=started,
@@ -135,6 +135,18 @@ def run_dense_probes(
 
 
 NO_NORM = "the weights have no final norm: the residual stream is read as it is"
+
+
+def _vit_for(config: DenseProbeConfig, checkpoint: Checkpoint | None) -> ViT:
+    """Return the ViT with the class token, which is not read, and the final norm where the weights have them."""
+    if checkpoint is None:
+        a = config.backbone
+        return ViT(a, class_token=not (a.window_size or a.relative_position == "decomposed"))
+    return ViT(
+        config.backbone,
+        class_token="cls_token" in checkpoint.state,
+        final_norm="norm.weight" in checkpoint.state,
+    )
 
 
 @dataclass(frozen=True)

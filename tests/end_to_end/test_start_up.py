@@ -23,6 +23,7 @@ MISSING = {
     "train_cls": ["tiny", "--data", "nowhere", "--out", "o"],
     "train_det": ["tiny", "--data", "nowhere", "--out", "o"],
     "train_seg": ["tiny", "--data", ".", "--out", "o", "--init", "nowhere"],
+    "probe_dense": ["vit_demo_patch8", "--data", "nowhere", "--out", "o"],
     "pretrain": ["tiny", "--data", "nowhere", "--out", "o"],
     "evaluate": ["nowhere"],
     "predict": ["nowhere", "x.png"],

@@ -157,6 +157,14 @@ def test_unreadable_images_are_counted(scenes: Path, tmp_path: Path, kind: str) 
     assert len(read_results(tmp_path / "out" / "knn_segmentation" / "results.jsonl")) == 5
 
 
+def test_weights_without_class_token_and_final_norm(scenes: Path, tmp_path: Path) -> None:
+    vit = ViT(TINY, class_token=False, final_norm=False)
+    write_checkpoint(tmp_path / "b.safetensors", vit, source="mae")
+    probe_of(scenes, tmp_path / "out", init=InitialWeights(path=tmp_path / "b.safetensors"))
+    record = read_record(tmp_path / "out" / "knn_segmentation")
+    assert any(note.startswith("the weights have no final norm") for note in record.data_notes)
+
+
 def test_part_of_the_images(scenes: Path, tmp_path: Path) -> None:
     config = DenseProbeConfig(backbone=TINY, memory=1000, linear_iterations=2, label_fraction=0.25)
     probe_of(scenes, tmp_path / "out", config)
