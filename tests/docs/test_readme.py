@@ -54,6 +54,7 @@ SHORTER = {
     ),
     **dict.fromkeys(("pretrain", "train_cls", "train_det", "train_seg"), ONE_STEP),
     "probe": ["--linear-epochs", "1"],
+    "probe_dense": ["--linear-iterations", "1", "--memory", "100"],
     "reconstruct": ["--count", "1"],
 }
 """Flags that a tool gets at the end, in the place of the README's own."""
