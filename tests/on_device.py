@@ -22,6 +22,8 @@ from engine.training.loop import fit
 from engine.training.seeding import derive, seed_all
 from mae_transfer.tasks import TASKS
 from scenes.layouts import ScenesIndex
+from segmentation.probe.config import DenseProbeConfig
+from segmentation.probe.run import run_dense_probes
 from tests.pretend_cuda import pretended, pretended_fabric
 from tests.same_draws import SameDraws
 from tests.smaller import small_vit
@@ -60,7 +62,12 @@ def device(where: Where) -> Iterator[None]:
             yield
             return
         held.enter_context(pretended())
-        for module in ("engine.training.loop", "engine.runs.trained", "classification.probe.run"):
+        for module in (
+            "engine.training.loop",
+            "engine.runs.trained",
+            "classification.probe.run",
+            "segmentation.probe.run",
+        ):
             held.enter_context(patch(f"{module}.make_fabric", lambda *_, **__: pretended_fabric()))
         for module in ("engine.records.recording", "engine.training.introduction", "engine.records.probed"):
             held.enter_context(patch(f"{module}.device_name", lambda _: "pretended"))
@@ -100,3 +107,13 @@ def probed(scenes: ScenesIndex, out: Path, *, where: Where) -> list[RunRecord]:
     config = ProbeConfig(backbone=vit, linear_epochs=2, device="cuda" if where == "cuda" else "cpu")
     with device(where):
         return run_probes(config, data=scenes.imagenet, init=None, out=out, cache=out / "features", say=lambda _: None)
+
+
+def probed_densely(scenes: ScenesIndex, out: Path, *, where: Where) -> list[RunRecord]:
+    """Return the records of the dense probes of a small ViT."""
+    vit = small_vit(TASKS["mae"].recipes["mae_base"]().backbone)
+    place = "cuda" if where == "cuda" else "cpu"
+    config = DenseProbeConfig(backbone=vit, memory=100, linear_iterations=20, device=place)
+    with device(where):
+        cache = out / "features"
+        return run_dense_probes(config, data=scenes.ade20k, init=None, out=out, cache=cache, say=lambda _: None)

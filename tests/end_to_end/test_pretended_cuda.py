@@ -16,7 +16,7 @@ from engine.records.record import RunRecord
 from engine.spec import TaskSpec
 from mae_transfer.tasks import TASKS
 from scenes.layouts import ScenesIndex
-from tests.on_device import Where, need, probed, trained
+from tests.on_device import Where, need, probed, probed_densely, trained
 from tests.smaller import distinct, smaller
 
 RECIPES = distinct(TASKS)
@@ -73,6 +73,17 @@ def test_probes(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     probes_compared(few_scenes, tmp_path, other="pretended")
 
 
+def dense_probes_compared(scenes: ScenesIndex, folder: Path, *, other: Where) -> None:
+    places: tuple[Where, Where] = ("cpu", other)
+    made: list[list[RunRecord]] = [probed_densely(scenes, folder / where, where=where) for where in places]
+    for here, there in zip(*made, strict=True):
+        assert there.metrics == pytest.approx(here.metrics, abs=1)  # percent; single pixels tie or nearly
+
+
+def test_dense_probes(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    dense_probes_compared(few_scenes, tmp_path, other="pretended")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CASES)
 def test_a_recipe_on_a_gpu(name: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
@@ -84,3 +95,9 @@ def test_a_recipe_on_a_gpu(name: str, few_scenes: ScenesIndex, tmp_path: Path) -
 def test_probes_on_a_gpu(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     need("cuda")
     probes_compared(few_scenes, tmp_path, other="cuda")
+
+
+@pytest.mark.gpu
+def test_dense_probes_on_a_gpu(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    need("cuda")
+    dense_probes_compared(few_scenes, tmp_path, other="cuda")

@@ -165,6 +165,29 @@ def test_weights_without_class_token_and_final_norm(scenes: Path, tmp_path: Path
     assert any(note.startswith("the weights have no final norm") for note in record.data_notes)
 
 
+def test_classes_that_the_memory_lacks(scenes: Path, tmp_path: Path) -> None:
+    probe_of(scenes, tmp_path / "out", DenseProbeConfig(backbone=TINY, memory=4, linear_iterations=2, seed=1))
+    for task in ("knn_segmentation", "linear_segmentation"):
+        record = read_record(tmp_path / "out" / task)
+        assert all(0 <= value <= 100 for value in record.metrics.values())
+        assert any("classes are in none and are never predicted" in note for note in record.data_notes)
+
+
+def test_label_maps_of_another_size_and_without_a_label(scenes: Path, tmp_path: Path) -> None:
+    maps = sorted((scenes / "annotations" / "validation").iterdir())
+    whole = [path.read_bytes() for path in maps]
+    for path in maps:
+        Image.fromarray(np.zeros_like(np.array(Image.open(path)))).save(path)
+    with pytest.raises(ValueError, match="validation"):
+        probe_of(scenes, tmp_path / "out")
+    for path, content in zip(maps, whole, strict=True):
+        path.write_bytes(content)
+    Image.new("L", (5, 4), 1).save(maps[0])
+    with pytest.raises(ValueError, match=f"{maps[0].name}: the label map is 5 x 4 pixels, its image"):
+        probe_of(scenes, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_part_of_the_images(scenes: Path, tmp_path: Path) -> None:
     config = DenseProbeConfig(backbone=TINY, memory=1000, linear_iterations=2, label_fraction=0.25)
     probe_of(scenes, tmp_path / "out", config)
