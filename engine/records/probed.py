@@ -65,6 +65,8 @@ class Probed:
         metrics: Mapping[str, float],
         results: Sequence[ImageResult],
         notes: Sequence[str] = (),
+        pictures: Sequence[Path] = (),
+        warnings: Sequence[str] = (),
     ) -> RunRecord:
         """Write a probe's files and return its record; `leading` names the outcome that `primary` and results are."""
         size = self.config.backbone.image_size
@@ -112,7 +114,8 @@ class Probed:
             results_file=written.name,
             results_sha256=written.sha256,
             files_sha256=table_digests(folder),
-            pictures=(),
+            pictures=tuple(path.relative_to(folder).as_posix() for path in pictures),
+            warnings=tuple(warnings),
             outputs=(),
             git_commit=git_commit(),
             libraries=library_versions(),

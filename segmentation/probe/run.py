@@ -9,6 +9,7 @@ the most frequent class, the mean label map, and position alone.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from backbones.weights.checkpoint import Checkpoint
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import read_initial, start_from
 from engine.device import make_fabric
+from engine.drawing import drawn
 from engine.images.reading import none_readable
 from engine.records.probed import Probed, now
-from engine.records.record import RunRecord
+from engine.records.record import PICTURES, RunRecord
 from engine.records.results_file import ImageResult
 from metrics.miou import add_up, scores
 from segmentation.data.labels import decode, read_label_map
@@ -34,10 +36,12 @@ from segmentation.evaluation.resized import resized
 from segmentation.probe.config import KINDS, LEADING_NEIGHBOURS, NEIGHBOURS, DenseProbeConfig
 from segmentation.probe.memory import Memory, Statistics, angles, draw_memory, rows_and_columns, statistics
 from segmentation.probe.patches import Grid, PatchFeatures, patch_features
+from segmentation.probe.pictures import NAME, basis_of, draw_patches
 from segmentation.probe.readout import CS, PatchScores, Regression, occurring, regression, retrieve
 
 KNN, LINEAR = "knn_segmentation", "linear_segmentation"
 CLASSES_AT_ONCE = 16  # whose scores are enlarged at once
+BASIS_PATCHES = 10_000  # that the colours of pictures are from
 Say = Callable[[str], None]
 ReadOut = Callable[[Tensor], Mapping[str, PatchScores]]
 """From the features of an image's patches, (P, D) float32 and raw, to scores by the name of the outcome."""
@@ -129,7 +133,16 @@ def run_dense_probes(
     leading = {KNN: f"{config.features}_k{LEADING_NEIGHBOURS}", LINEAR: config.features}
     position = {KNN: f"position_k{LEADING_NEIGHBOURS}", LINEAR: "position"}
     return [
-        write(base, out / task, task, tallies[task], leading=leading[task], position=position[task], say=say)
+        write(
+            base,
+            out / task,
+            task,
+            tallies[task],
+            leading=leading[task],
+            position=position[task],
+            draw=partial(readouts.draw, out / task / PICTURES / NAME, val, folder),
+            say=say,
+        )
         for task in tallies
     ]
 
@@ -203,6 +216,15 @@ class Readouts:
         prior = PatchScores(self.known.share_PC.new_ones(self.grid[0] * self.grid[1], 1), frequent_1)
         return {"class_prior": prior, "mean_label_map": occurring(self.known.share_PC)}
 
+    def draw(self, path: Path, val: PatchFeatures, folder: SegmentationFolder) -> Path:
+        """Write pictures of the form that leads, in colours from patches of the memory."""
+        kind, every_P = self.config.features, torch.arange(self.grid[0] * self.grid[1], device=self.device)
+        raw_MD = self.memory.feature_MD[:BASIS_PATCHES].to(self.device)
+        basis = basis_of(self.known.form(raw_MD, self._positions()[:BASIS_PATCHES], kind))
+        return draw_patches(
+            path, val, folder, basis, lambda feature_PD: self.known.form(feature_PD.to(self.device), every_P, kind)
+        )
+
     def _positions(self) -> Tensor:
         return torch.from_numpy(self.memory.position_M).to(self.device)
 
@@ -251,7 +273,15 @@ def tally(
 
 
 def write(
-    base: Probed, out: Path, task: str, tallies: Mapping[str, Tally], *, leading: str, position: str, say: Say
+    base: Probed,
+    out: Path,
+    task: str,
+    tallies: Mapping[str, Tally],
+    *,
+    leading: str,
+    position: str,
+    draw: Callable[[], Path],
+    say: Say,
 ) -> RunRecord:
     """Write the files of a read-out and return its record; `leading` names the outcome that `miou` is."""
     if not tallies[leading].total_CC.any():
@@ -268,6 +298,17 @@ def write(
         ]
         say(f"note: {notes[0]}")
     write_per_class(out / "per_class.csv", tallies[leading].total_CC, [*base.classes])
+    warnings: list[str] = []
+    pictures = drawn(NAME, lambda: [draw()], warnings.append)
     metrics = {**scores(tallies[leading].total_CC), **mious}
-    results = tallies[leading].results
-    return base.write(out, task, primary="miou", leading=leading, metrics=metrics, results=results, notes=notes)
+    return base.write(
+        out,
+        task,
+        primary="miou",
+        leading=leading,
+        metrics=metrics,
+        results=tallies[leading].results,
+        notes=notes,
+        pictures=pictures,
+        warnings=warnings,
+    )
