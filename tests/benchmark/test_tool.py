@@ -10,7 +10,7 @@ from engine.flags import leaves
 from engine.launch import configured
 from engine.spec import of_tool
 from mae_transfer.tasks import TASKS
-from tools import probe
+from tools import probe, probe_dense
 from tools.run_benchmark import TOOLS
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -44,6 +44,10 @@ def _whole(job: Any) -> Any:
 def test_a_probe_and_scenes_too() -> None:
     job = TOOLS["probe"].job("vit_demo_patch8", {**PLACES, "pooling": "mean", "cache": Path("c")})
     assert probe.configured(job.command()) == (job.args, job.config)
+    job = TOOLS["probe_dense"].job("vit_demo_patch8", {**PLACES, "features": "raw", "image_size": [32, 48]})
+    assert probe_dense.configured(job.command()) == (job.args, job.config)
+    assert job.settings is not None and job.settings["leading"] == "raw"
+    assert TOOLS["probe_dense"].records == ("knn_segmentation", "linear_segmentation")
     scenes = TOOLS["make_scenes"].job(None, {"out": Path("o"), "image_size": (64, 32), "classify_train": 7})
     assert scenes.command() == ["--out", "o", "--image-size", "64", "32", "--classify-train", "7"]
     assert scenes.settings is None and scenes.config.counts.classify_train == 7
