@@ -39,6 +39,8 @@ class ViTConfig:
     """How the position table starts: MAE's fixed sin-cos table, a small random table to be learned, or no table."""
     distilled: bool = False
     """A second token beside the class token, DeiT's distillation token."""
+    registers: int = 0
+    """Learned tokens behind the class token that take no position and that no task reads (arXiv 2309.16588)."""
     qkv_bias: QkvBias = "fused"
     """One bias for queries, keys and values, or BEiT's two vectors, none for the keys."""
     layer_scale: float | None = None
@@ -74,6 +76,9 @@ class ViTConfig:
             raise ValueError(
                 f"distilled with relative_position {self.relative_position!r}: no public model is so made."
             )
+        if self.registers and (self.window_size or self.relative_position != "none"):
+            what = "windows" if self.window_size else f"relative_position {self.relative_position!r}"
+            raise ValueError(f"registers {self.registers} have no place in {what}; leave them out (registers 0).")
         if outside := [block for block in self.global_blocks if not 0 <= block < self.depth]:
             raise ValueError(
                 f"global_blocks {outside} are outside the depth of {self.depth} blocks, 0 to {self.depth - 1}."
@@ -83,6 +88,7 @@ class ViTConfig:
         """Raise ValueError for a field that is no number or word of its kind: a file's header may hold anything."""
         for name in ("embed_dim", "depth", "num_heads", "patch_size", "in_chans"):
             _check_whole(name, getattr(self, name), 1)
+        _check_whole("registers", self.registers, 0)
         _check_whole("window_size", self.window_size, 0)
         for name in ("image_size", "relative_size"):
             size = getattr(self, name)
@@ -126,6 +132,11 @@ class ViTConfig:
         """Patches (rows, columns) that relative tables of whole-image attention are made for."""
         height, width = self.relative_size or self.image_size
         return height // self.patch_size, width // self.patch_size
+
+    @property
+    def unusual(self) -> tuple[str, ...]:
+        """What this ViT has beyond the published forms of a plain one, in words; only our own format can hold it."""
+        return (f"{self.registers} registers",) if self.registers else ()
 
     def windowed(self, block: int) -> bool:
         """True where the block attends within windows."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-EMBEDDING = ("cls_token", "dist_token", "pos_embed", "mask_token", "patch_embed.")
+EMBEDDING = ("cls_token", "dist_token", "reg_token", "pos_embed", "mask_token", "patch_embed.")
 _BLOCK_NORM = re.compile(r"(.+\.)?blocks\.\d+\.norm[12]\.(weight|bias)")
 Exempt = Callable[[str, nn.Parameter], bool]
 
@@ -49,12 +49,12 @@ def layer_of(name: str, *, depth: int, prefix: str = "") -> int:
 
 
 def exempt_vectors_and_embeddings(name: str, parameter: nn.Parameter) -> bool:
-    """True for biases, norms, layer scales, position tables, class and distillation tokens: MAE's fine-tuning rule.
+    """True for biases, norms, layer scales, position tables and tokens before the patches: MAE's fine-tuning rule.
 
     BEiT's and what mmsegmentation intends; its code decays position table and class token, whose names it does not
     meet. Relative positions are decayed.
     """
-    return parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in ("pos_embed", "cls_token", "dist_token")
+    return parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in ("pos_embed", "cls_token", "dist_token", "reg_token")
 
 
 def exempt_vectors(name: str, parameter: nn.Parameter) -> bool:

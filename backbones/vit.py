@@ -21,6 +21,7 @@ class ViT(nn.Module):
 
     cls_token: Tensor | None
     dist_token: Tensor | None
+    reg_token: Tensor | None
     pos_embed: Tensor | None
 
     def __init__(
@@ -47,12 +48,15 @@ class ViT(nn.Module):
             raise ValueError(f"a class token has no place in {what}; build the ViT with class_token=False.")
         self.architecture = a
         self.activation_checkpointing = activation_checkpointing
-        self.num_prefix_tokens = (1 + a.distilled) if class_token else 0
+        self.num_prefix_positions = (1 + a.distilled) if class_token else 0
+        """Rows of the position table before the patches: registers have none."""
+        self.num_prefix_tokens = self.num_prefix_positions + a.registers
         self.patch_embed = PatchEmbed(patch_size=a.patch_size, in_chans=a.in_chans, embed_dim=a.embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token and a.distilled else None
+        self.reg_token = nn.Parameter(torch.zeros(1, a.registers, a.embed_dim)) if a.registers else None
         self.pos_embed = (
-            nn.Parameter(_first_table(a, self.num_prefix_tokens), train_position) if a.position != "none" else None
+            nn.Parameter(_first_table(a, self.num_prefix_positions), train_position) if a.position != "none" else None
         )
         rates = [drop_path * i / max(1, a.depth - 1) for i in range(a.depth)]
         self.blocks = nn.ModuleList(_block(a, i, class_token=class_token, drop_path=rates[i]) for i in range(a.depth))
@@ -66,7 +70,7 @@ class ViT(nn.Module):
                 self.window_rel_pos_bias = TableBias(window, num_heads=a.num_heads, class_token=False)
         self.norm = nn.LayerNorm(a.embed_dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
         self.apply(initialise)
-        for token in (self.cls_token, self.dist_token):
+        for token in (self.cls_token, self.dist_token, self.reg_token):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
         if a.position == "learned" and self.pos_embed is not None:
@@ -125,16 +129,18 @@ class ViT(nn.Module):
             x_BND = torch.where(mask_BN[:, :, None], mask_token_11D.to(x_BND.dtype), x_BND)
         if self.pos_embed is None:
             return x_BND, grid
-        table_1PD = resize_position(self.pos_embed, self.architecture.grid, grid, self.num_prefix_tokens)
-        return x_BND + table_1PD[:, self.num_prefix_tokens :], grid
+        table_1PD = resize_position(self.pos_embed, self.architecture.grid, grid, self.num_prefix_positions)
+        return x_BND + table_1PD[:, self.num_prefix_positions :], grid
 
     def _with_prefix(self, x_BND: Tensor) -> Tensor:
         tokens = [token for token in (self.cls_token, self.dist_token) if token is not None]
+        if self.pos_embed is not None and tokens:
+            tokens = [torch.cat(tokens, dim=1) + self.pos_embed[:, : self.num_prefix_positions]]
+        if self.reg_token is not None:
+            tokens.append(self.reg_token)
         if not tokens:
             return x_BND
         first_1PD = torch.cat(tokens, dim=1)
-        if self.pos_embed is not None:
-            first_1PD = first_1PD + self.pos_embed[:, : self.num_prefix_tokens]
         return torch.cat([first_1PD.to(x_BND.dtype).expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
 
     def _run(self, x_BTD: Tensor, grid: Grid | None, out_indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
@@ -160,10 +166,10 @@ class ViT(nn.Module):
         return table(grid)
 
 
-def _first_table(a: ViTConfig, num_prefix_tokens: int) -> Tensor:
+def _first_table(a: ViTConfig, num_prefix_positions: int) -> Tensor:
     if a.position == "sincos":
-        return sincos_table(a.embed_dim, a.grid, num_prefix_tokens)
-    return torch.empty(1, num_prefix_tokens + a.grid[0] * a.grid[1], a.embed_dim)
+        return sincos_table(a.embed_dim, a.grid, num_prefix_positions)
+    return torch.empty(1, num_prefix_positions + a.grid[0] * a.grid[1], a.embed_dim)
 
 
 def _block(a: ViTConfig, number: int, *, class_token: bool, drop_path: float) -> Block:

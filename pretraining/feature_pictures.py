@@ -33,7 +33,8 @@ def class_features(encoder: ViT, image_BCHW: Tensor) -> Tensor:
     with torch.no_grad():
         for some in image_BCHW.split(AT_ONCE):
             token_BTD = encoder(some.to(device)).float().cpu()
-            parts.append(token_BTD[:, 0] if encoder.num_prefix_tokens else token_BTD.mean(dim=1))
+            first = encoder.num_prefix_tokens
+            parts.append(token_BTD[:, 0] if encoder.cls_token is not None else token_BTD[:, first:].mean(dim=1))
     return torch.cat(parts)
 
 
@@ -70,13 +71,15 @@ def last_attention(encoder: ViT, image_BCHW: Tensor) -> Tensor:
     with torch.no_grad():
         weight_BhTT = _weights(last, inputs[0], grid, encoder.rel_pos_bias)
     first = encoder.num_prefix_tokens
-    row_BhN = weight_BhTT[:, :, 0, first:] if first else weight_BhTT.mean(dim=2)
+    row_BhN = (weight_BhTT[:, :, 0] if encoder.cls_token is not None else weight_BhTT[:, :, first:].mean(dim=2))[
+        ..., first:
+    ]
     return row_BhN.unflatten(2, grid).float()
 
 
-def position_similarity(table_1PD: Tensor, grid: Grid, num_prefix_tokens: int) -> Tensor:
+def position_similarity(table_1PD: Tensor, grid: Grid, num_prefix_positions: int) -> Tensor:
     """Return the cosine of every patch's position with every other's, (h, w, h, w)."""
-    unit_ND = F.normalize(table_1PD[0, num_prefix_tokens:].detach().double(), dim=1)
+    unit_ND = F.normalize(table_1PD[0, num_prefix_positions:].detach().double(), dim=1)
     return (unit_ND @ unit_ND.T).float().reshape(*grid, *grid)
 
 
@@ -134,14 +137,14 @@ def draw_attention(
     for one, title in zip(cells[0], ("image", "mean of heads", *(f"head {h}" for h in range(heads))), strict=True):
         one.set_title(title, fontsize=8)
     name_rows(cells, rows)
-    of = "class token" if encoder.num_prefix_tokens else "average patch"
+    of = "class token" if encoder.cls_token is not None else "average patch"
     figure.suptitle(f"what the {of} attends to in the last block; each map has its own scale", fontsize=8)
     return _write(figure, path)
 
 
-def draw_positions(path: Path, table_1PD: Tensor, grid: Grid, num_prefix_tokens: int) -> Path:
+def draw_positions(path: Path, table_1PD: Tensor, grid: Grid, num_prefix_positions: int) -> Path:
     """Write, for patches over the grid, the cosine of their position with all others (ViT, figure 7)."""
-    similar_hwhw = position_similarity(table_1PD.cpu(), grid, num_prefix_tokens)
+    similar_hwhw = position_similarity(table_1PD.cpu(), grid, num_prefix_positions)
     least = float(similar_hwhw.min())
     shown = [sorted({round(k * (side - 1) / 6) for k in range(7)}) for side in grid]
     figure = Figure(figsize=(1.1 * len(shown[1]) + 1.0, 1.15 * len(shown[0]) + 0.5), layout="constrained")
@@ -152,16 +155,16 @@ def draw_positions(path: Path, table_1PD: Tensor, grid: Grid, num_prefix_tokens:
             axes.set_title(f"{row}, {column}", fontsize=6)
             axes.axis("off")
     figure.colorbar(image, ax=cells, shrink=0.6)
-    figure.suptitle(position_caption(table_1PD.cpu(), grid, num_prefix_tokens), fontsize=8)
+    figure.suptitle(position_caption(table_1PD.cpu(), grid, num_prefix_positions), fontsize=8)
     return _write(figure, path)
 
 
-def position_caption(table_1PD: Tensor, grid: Grid, num_prefix_tokens: int) -> str:
+def position_caption(table_1PD: Tensor, grid: Grid, num_prefix_positions: int) -> str:
     """Return what is drawn, and that a table of sines and cosines, as MAE's and MoCo v3's, was never learned."""
     what = "cosine of the position at (row, column) with every other"
     width = table_1PD.shape[2]
     # 1e-4: a table that another program made, or kept in 16 bits, differs by rounding; a trained one by far more
-    if width % 4 == 0 and torch.allclose(table_1PD, sincos_table(width, grid, num_prefix_tokens), atol=1e-4):
+    if width % 4 == 0 and torch.allclose(table_1PD, sincos_table(width, grid, num_prefix_positions), atol=1e-4):
         return f"{what}\nthe fixed table of sines and cosines, which training does not change: nothing here is learned"
     return what
 

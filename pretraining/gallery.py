@@ -188,7 +188,7 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     if encoder.pos_embed is None:
         notes.append("positions: the ViT has no position table")
     else:
-        pictures.append(draw_positions(out / "positions.png", encoder.pos_embed, a.grid, encoder.num_prefix_tokens))
+        pictures.append(draw_positions(out / "positions.png", encoder.pos_embed, a.grid, encoder.num_prefix_positions))
     return Gallery(tuple(pictures), tuple(notes))
 
 

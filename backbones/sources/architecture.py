@@ -38,7 +38,7 @@ def infer_architecture(
     depth = len(blocks)
     if not depth or blocks != set(range(depth)):
         raise ValueError(f"blocks {sorted(blocks)} are not 0, 1, 2, ... without a gap.")
-    num_prefix_tokens = sum(name in state for name in ("cls_token", "dist_token"))
+    num_prefix_positions = sum(name in state for name in ("cls_token", "dist_token"))
     relative = _relative(state)
     told = _heads_told(state, embed_dim, relative)
     if told is not None and num_heads not in (told, None):
@@ -48,7 +48,7 @@ def infer_architecture(
         notes.append(f"num_heads {num_heads}: that of the family's ViT {embed_dim} wide, not in the file")
     num_heads = told if num_heads is None else num_heads
     assert num_heads is not None
-    grid = _grid(state, num_prefix_tokens, patch, image_size, relative)
+    grid = _grid(state, num_prefix_positions, patch, image_size, relative)
     if grid is None:
         grid = (224 // patch, 224 // patch)
         notes.append(f"no table states the image size: {grid[0] * patch} pixels assumed")
@@ -66,6 +66,7 @@ def infer_architecture(
         mlp_ratio=_fc1(state).shape[0] / embed_dim,
         position="learned" if "pos_embed" in state else "none",
         distilled="dist_token" in state,
+        registers=state["reg_token"].shape[1] if "reg_token" in state else 0,
         qkv_bias="qv" if "blocks.0.attn.q_bias" in state else "fused",
         layer_scale=1.0 if scaled else None,  # the weights hold the values; a first value is for new ones
         relative_position=relative,
@@ -140,7 +141,7 @@ def _fc1(state: Mapping[str, Tensor]) -> Tensor:
 
 def _grid(
     state: Mapping[str, Tensor],
-    num_prefix_tokens: int,
+    num_prefix_positions: int,
     patch: int,
     image_size: tuple[int, int] | None,
     relative: RelativePosition,
@@ -149,13 +150,13 @@ def _grid(
 
     Raises ValueError where their rows are of another grid than the declared one.
     """
-    table_kept = CLASS_ROWS if num_prefix_tokens else 0
+    table_kept = CLASS_ROWS if num_prefix_positions else 0
     positions = state["pos_embed"].shape[1] if "pos_embed" in state else None
     distances = state[_table_name(relative)].shape[0] if relative in ("table", "shared_table") else None
     if image_size is not None:
         grid = whole_patches(image_size, patch)
         for what, rows, kept, needed in (
-            ("position table", positions, num_prefix_tokens, math.prod(grid)),
+            ("position table", positions, num_prefix_positions, math.prod(grid)),
             ("relative position table", distances, table_kept, table_rows(grid, class_token=False)),
         ):
             if rows is not None and rows != kept + needed:
@@ -165,7 +166,7 @@ def _grid(
                 )
         return grid
     if positions is not None:
-        return _square(positions - num_prefix_tokens, "position table", num_prefix_tokens)
+        return _square(positions - num_prefix_positions, "position table", num_prefix_positions)
     if distances is not None:
         side = _square(distances - table_kept, "relative position table", table_kept)[0]
         return (side + 1) // 2, (side + 1) // 2
@@ -182,11 +183,11 @@ def whole_patches(image_size: tuple[int, int], patch: int) -> Grid:
     return image_size[0] // patch, image_size[1] // patch
 
 
-def _square(rows: int, what: str, num_prefix_tokens: int) -> Grid:
+def _square(rows: int, what: str, num_prefix_positions: int) -> Grid:
     side = math.isqrt(max(rows, 0))
     if side * side != rows or not rows:
         raise ValueError(
-            f"{what} has {rows + num_prefix_tokens} rows, which is no square plus {num_prefix_tokens}; declare the "
-            "image size that it was made for (--init-image-size HEIGHT WIDTH)."
+            f"{what} has {rows + num_prefix_positions} rows, which is no square plus {num_prefix_positions}; declare "
+            "the image size that it was made for (--init-image-size HEIGHT WIDTH)."
         )
     return side, side

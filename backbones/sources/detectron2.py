@@ -85,8 +85,8 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
                 "ViT is square; resample it with --resize-to."
             )
         table_1PD = state["pos_embed"]
-        row_11D = table_1PD[:, :1] if checkpoint.num_prefix_tokens else torch.zeros_like(table_1PD[:, :1])
-        state["pos_embed"] = torch.cat([row_11D, table_1PD[:, checkpoint.num_prefix_tokens :]], dim=1)
+        row_11D = table_1PD[:, :1] if checkpoint.num_prefix_positions else torch.zeros_like(table_1PD[:, :1])
+        state["pos_embed"] = torch.cat([row_11D, table_1PD[:, checkpoint.num_prefix_positions :]], dim=1)
     return {f"{NET}{name}": tensor for name, tensor in state.items()}
 
 

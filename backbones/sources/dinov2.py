@@ -1,8 +1,8 @@
-"""DINOv2's backbone files (arXiv 2304.07193, facebookresearch/dinov2): `dinov2_vit{s,b,l}14_pretrain.pth`.
+"""DINOv2's backbone files (arXiv 2304.07193, 2309.16588, facebookresearch/dinov2).
 
-Flat, in timm's names with a mask token. Positions are for 518 pixels; DINOv2 resamples them as DINO does, which differs
-from ours as backbones/sources/dino.py says. Files with registers, and the giant with its gated MLP, hold tensors that
-the ViT here has no place for.
+`dinov2_vit{s,b,l}14_pretrain.pth` and, with registers, `dinov2_vit{s,b,l}14_reg4_pretrain.pth`: flat, in timm's names
+with a mask token. Positions are for 518 pixels; DINOv2 resamples them as DINO does, which differs from ours as
+backbones/sources/dino.py says. The giant's gated MLP holds tensors that the ViT here has no place for.
 """
 
 import re
@@ -14,7 +14,6 @@ from backbones.sources.source import Renamed, Source, rename_each, whole
 from backbones.sources.timm import OURS
 
 DROP = ((r"mask_token", "DINOv2's token for masked patches"),)
-REGISTERS = "register_tokens"
 
 
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
@@ -22,21 +21,21 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
 
     Raises ValueError for a name that its ViT-S, B and L do not have, and for one absent that they have.
     """
-    if REGISTERS in tensors:
-        raise ValueError(f"there are {REGISTERS}, which the ViT here does not have; take the file without registers.")
     renamed = rename_each(tensors, _ours, drop=DROP)
     return whole(renamed, "cls_token", "pos_embed", "blocks.0.gamma_1")
 
 
 def _ours(name: str) -> str:
     """Return our name, or an empty one for what DINOv2's ViT has not."""
+    if name == "register_tokens":
+        return "reg_token"
     new = re.sub(r"ls([12])\.gamma$", r"gamma_\1", name)
-    return new if OURS.fullmatch(new) and not new.startswith(("dist_token", "head", "fc_norm")) else ""
+    return new if OURS.fullmatch(new) and not new.startswith(("dist_token", "reg_token", "head", "fc_norm")) else ""
 
 
 SOURCE = Source(
     name="dinov2",
-    title="DINOv2: backbone files without registers",
+    title="DINOv2: backbone files, with and without registers",
     entries=("teacher", "model", "state_dict"),
     rename=rename,
 )

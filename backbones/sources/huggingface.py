@@ -1,5 +1,7 @@
 """transformers' ViTMAE, ViT and Beit files, with the names of version 4 (what the hub holds) and of version 5.
 
+Its Dinov2 files are those of backbones/sources/huggingface_towers.py.
+
 Queries, keys and values are three layers there and one here; Beit has no bias for the keys. `lambda_1` is our
 `gamma_1`, `pooler.layernorm` our `fc_norm`, `classifier` our `head`. ViT's pooler, Beit's mask token and head of
 pre-training, and index buffers are dropped.
@@ -21,6 +23,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from backbones.sources.huggingface_config import beside
+from backbones.sources.huggingface_towers import layout_of, rename_as
 from backbones.sources.source import (
     BEIT_ALONE,
     DECODER,
@@ -86,9 +89,11 @@ BEIT = re.compile(
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     """Return the tensors in our names, queries, keys and values joined.
 
-    Raises ValueError for a name that none of the three models has, for queries without keys or values, and for one
+    Raises ValueError for a name that none of the models has, for queries without keys or values, and for one
     absent that all files of the model have.
     """
+    if layout := layout_of(tensors):
+        return rename_as(layout, tensors)
     joined = _joined(tensors)
     renamed = rename_each(
         joined, lambda name: name if name in joined and name not in tensors else _ours(name), drop=DROP
@@ -194,7 +199,7 @@ def _theirs(name: str, tensor: Tensor, base: str, *, beit: bool) -> dict[str, Te
 
 SOURCE = Source(
     name="huggingface",
-    title="transformers ViTMAE, ViT and Beit, of versions 4 (the hub) and 5",
+    title="transformers ViTMAE, ViT, Beit and Dinov2 (with and without registers), of versions 4 (the hub) and 5",
     entries=("model", "state_dict", "module"),
     rename=rename,
     beside=beside,

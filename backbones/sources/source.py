@@ -36,7 +36,7 @@ _WB = r"(weight|bias)"
 _BLOCK = rf"((norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.{_WB}|attn\.(q_bias|v_bias)|gamma_[12])"
 _RELATIVE = r"attn\.(rel_pos_h|rel_pos_w|relative_position_bias_table)"
 ENCODER = re.compile(
-    rf"cls_token|dist_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.({_BLOCK}|{_RELATIVE})|norm\.{_WB}"
+    rf"cls_token|dist_token|reg_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.({_BLOCK}|{_RELATIVE})|norm\.{_WB}"
     r"|(window_)?rel_pos_bias\.relative_position_bias_table"
 )
 DECODER = re.compile(
@@ -46,7 +46,7 @@ HEAD = re.compile(rf"(fc_norm|head|head_dist)\.{_WB}")
 SUGGESTION = "`python tools/convert_checkpoint.py inspect FILE` says what it looks like."
 # axes of a tensor by the end of its name, the first that fits
 _AXES = (
-    (re.compile(r"(cls_token|dist_token|mask_token|pos_embed)$"), 3),
+    (re.compile(r"(cls_token|dist_token|reg_token|mask_token|pos_embed)$"), 3),
     (re.compile(r"patch_embed\.proj\.weight$"), 4),
     (re.compile(r"rel_pos_[hw]$|relative_position_bias_table$"), 2),
     (re.compile(r"norm\d?\.weight$|bias$|gamma_[12]$"), 1),

@@ -2,7 +2,8 @@
 
 Our names are timm's but for the layer scale (`ls1.gamma` is `gamma_1`). `pre_logits` of the old `jx_vit_*` is dropped,
 and with it the head, which reads its output. Where the position table has no rows for the tokens before the patches
-(DeiT III), rows of zeros are put there, which add nothing. Such a square has as many rows as an oblong with a class
+(DeiT III, and DINOv2 with registers, whose class token has the position in it), rows of zeros are put there, which add
+nothing. Such a square has as many rows as an oblong with a class
 token (14 x 14 = 13 x 15 + 1), so an image that is no square is to be declared. Of DeiT's training checkpoints `model`
 is taken, never `model_ema`.
 
@@ -29,7 +30,7 @@ from backbones.weights.checkpoint import Checkpoint
 _WB = r"(weight|bias)"
 PLAIN_BLOCK = rf"(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.{_WB}"
 PLAIN = rf"cls_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.{PLAIN_BLOCK}|(norm|fc_norm|head)\.{_WB}"
-OURS = re.compile(rf"{PLAIN}|dist_token|head_dist\.{_WB}|blocks\.\d+\.gamma_[12]")
+OURS = re.compile(rf"{PLAIN}|dist_token|reg_token|head_dist\.{_WB}|blocks\.\d+\.gamma_[12]")
 UNTOLD = "rotary positions (`vit_*_rope_ape_*`) leave no tensor"
 NO_CLASS_TOKEN = (
     "timm's ViTs without a class token differ in heads (`vit_base_patch16_gap_224` has 16), norms (`vit_*_rpn_*`) and "
@@ -65,8 +66,8 @@ def complete(renamed: Renamed, image_size: tuple[int, int] | None) -> Renamed:
     The image is a square unless declared.
     """
     state = renamed.state
-    num_prefix_tokens = sum(name in state for name in ("cls_token", "dist_token"))
-    if not num_prefix_tokens or "patch_embed.proj.weight" not in state:  # refused later
+    num_prefix_positions = sum(name in state for name in ("cls_token", "dist_token"))
+    if not num_prefix_positions or "patch_embed.proj.weight" not in state:  # refused later
         return renamed
     rows, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
     side = math.isqrt(rows)
@@ -74,10 +75,10 @@ def complete(renamed: Renamed, image_size: tuple[int, int] | None) -> Renamed:
     if rows != height * width:
         return renamed
     taken = f"{rows} rows taken as {height} x {width} patches"
-    added = f"pos_embed: {taken}, zeros put before them for {num_prefix_tokens} other tokens"
+    added = f"pos_embed: {taken}, zeros put before them for {num_prefix_positions} other tokens"
     return replace(
         renamed,
-        state={**state, "pos_embed": F.pad(state["pos_embed"], (0, 0, num_prefix_tokens, 0))},
+        state={**state, "pos_embed": F.pad(state["pos_embed"], (0, 0, num_prefix_positions, 0))},
         notes=(*renamed.notes, added),
     )
 

@@ -40,7 +40,16 @@ _SEEN = {
     "global_pool",
     "fc_norm",
 }
-_SEEN |= {"class_token", "no_embed_class", "init_values", "drop_rate", "drop_path_rate", "pos_drop_rate", "num_heads"}
+_SEEN |= {
+    "class_token",
+    "reg_tokens",
+    "no_embed_class",
+    "init_values",
+    "drop_rate",
+    "drop_path_rate",
+    "pos_drop_rate",
+    "num_heads",
+}
 _SEEN |= {"dynamic_img_size", "proj_drop_rate", "attn_drop_rate", "patch_drop_rate", "weight_init"}
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # named alike for all models
 

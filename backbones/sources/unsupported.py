@@ -12,7 +12,6 @@ _FAMILIES = (
     ("SigLIP of OpenCLIP or timm (pooling by attention)", r"(visual\.trunk\.)?attn_pool\..*"),
     ("CLIP of timm (a norm before the first block)", r"(visual\.trunk\.)?norm_pre\.(weight|bias)"),
     ("a SigLIP or CLIP layout of transformers", r"(.*\.)?encoder\.layers\.\d+\.self_attn\.q_proj\.weight"),
-    ("a ViT with registers (DINOv2, timm's `reg`)", r"(.*\.)?(register_tokens|reg_token)"),
 )
 
 

@@ -60,8 +60,11 @@ class Checkpoint:
         return self.digest()
 
     @property
-    def num_prefix_tokens(self) -> int:
-        """Rows of the position table before the patches: one for each of class token and distillation token."""
+    def num_prefix_positions(self) -> int:
+        """Rows of the position table before the patches: one for each of class token and distillation token.
+
+        Registers have none.
+        """
         return sum(name in self.state for name in ("cls_token", "dist_token"))
 
 

@@ -47,7 +47,7 @@ def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[
             return checkpoint, []
         kept = {name: tensor for name, tensor in checkpoint.state.items() if ENCODER.fullmatch(name)}
         return replace(checkpoint, state=kept), [f"left out: {len(checkpoint.state) - len(kept)} of decoder and head"]
-    vit = ViT(new, class_token=checkpoint.num_prefix_tokens > 0, final_norm="norm.weight" in checkpoint.state)
+    vit = ViT(new, class_token="cls_token" in checkpoint.state, final_norm="norm.weight" in checkpoint.state)
     report = load_checkpoint(vit, checkpoint, Fit(resize_patch=True, inflate=changes.inflate))
     normalisation = checkpoint.normalisation
     if in_chans != old.in_chans:
@@ -75,6 +75,10 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
     has no place for a tensor.
     """
     source = _writable(target)
+    if target != "own" and (unusual := checkpoint.architecture.unusual):
+        raise ValueError(
+            f"{checkpoint.path}: the ViT has {', '.join(unusual)}, which is written in the format `own` alone."
+        )
     checkpoint.check()
     suffixes = (".safetensors",) if source.written_as == "safetensors" else PYTORCH_SUFFIXES
     if path.suffix not in suffixes:

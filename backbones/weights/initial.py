@@ -7,7 +7,7 @@ from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint
 from backbones.weights.declaration import InitialWeights
-from backbones.weights.loader import RANDOM, Fit, LoadReport, load_checkpoint
+from backbones.weights.loader import RANDOM, Fit, LoadReport, load_checkpoint, tokenless
 from backbones.weights.normalisation import IMAGENET, Normalisation
 from backbones.weights.read import read_checkpoint
 
@@ -51,6 +51,8 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
         changes |= {"relative_position": recipe.relative_position, "relative_size": recipe.relative_size}
     if init.resize_patch:  # to the recipe's patches
         changes["patch_size"] = recipe.patch_size
+    if tokenless(recipe):  # ViTDet: no token has a place before the patches
+        changes["registers"] = 0
     if not found.window_size:
         changes |= {"window_size": recipe.window_size, "global_blocks": recipe.global_blocks}
     try:

@@ -216,6 +216,7 @@ def named(architecture: ViTConfig) -> str:
             ("qkv_bias", a.qkv_bias if a.qkv_bias != "fused" else None),
             ("layer scale", "yes" if a.layer_scale is not None else None),
             ("distilled", "yes" if a.distilled else None),
+            ("registers", a.registers or None),
             ("channels", a.in_chans if a.in_chans != 3 else None),
             ("position table", "none" if a.position == "none" else None),
         )
@@ -257,7 +258,9 @@ def training_flags(architectures: Iterable[ViTConfig]) -> str:
     (train_cls.py mae_huge) takes the same flag, which then changes nothing.
     """
     found = list(architectures)
-    if any(a.layer_scale is not None or a.qkv_bias != "fused" or "table" in a.relative_position for a in found):
+    if any(
+        a.layer_scale is not None or a.qkv_bias != "fused" or "table" in a.relative_position or a.unusual for a in found
+    ):
         return FROM_FILE
     names = {usual_name(a) for a in found}
     if names == {"vit_huge_patch14"}:

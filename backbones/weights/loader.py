@@ -173,21 +173,23 @@ class _Fitting:
             self.state["pos_embed"] = table  # refused as unexpected
             return
         old, new = checkpoint.architecture.grid, vit.architecture.grid
-        if vit.num_prefix_tokens > checkpoint.num_prefix_tokens:
-            token = "distillation" if checkpoint.num_prefix_tokens else "class"
+        if vit.num_prefix_positions > checkpoint.num_prefix_positions:
+            token = "distillation" if checkpoint.num_prefix_positions else "class"
             way_out = "; a head on the mean of the patches needs none (--pooling mean)" if token == "class" else ""
             raise ValueError(f"the file has no {token} token, which this task's ViT needs{way_out}.")
-        if vit.num_prefix_tokens < checkpoint.num_prefix_tokens:
+        if vit.num_prefix_positions < checkpoint.num_prefix_positions:
             table = (
-                table[:, checkpoint.num_prefix_tokens :] if not vit.num_prefix_tokens else _without_distillation(table)
+                table[:, checkpoint.num_prefix_positions :]
+                if not vit.num_prefix_positions
+                else _without_distillation(table)
             )
             self.dropped += [
                 f"pos_embed row {row}: the task's ViT has no such token"
-                for row in range(vit.num_prefix_tokens, checkpoint.num_prefix_tokens)
+                for row in range(vit.num_prefix_positions, checkpoint.num_prefix_positions)
             ]
         if old != new:
             self.resized.append(f"pos_embed: {old[0]}x{old[1]} -> {new[0]}x{new[1]} patches, bicubic")
-        self.state["pos_embed"] = resize_position(table, old, new, vit.num_prefix_tokens)
+        self.state["pos_embed"] = resize_position(table, old, new, vit.num_prefix_positions)
 
     def _patches(self, kernel: Tensor, wanted: Tensor, fit: Fit) -> Tensor:
         name, (size, channels) = "patch_embed.proj.weight", (wanted.shape[-1], wanted.shape[1])
@@ -216,8 +218,8 @@ class _Fitting:
         self.resized.append(f"{name}: copied to {len(targets)} blocks")
 
     def _resized_table(self, name: str, table: Tensor, target: str) -> Tensor:
-        old, had = self._table_grid(self.checkpoint.architecture, name), bool(self.checkpoint.num_prefix_tokens)
-        new, has = self._table_grid(self.vit.architecture, target), bool(self.vit.num_prefix_tokens)
+        old, had = self._table_grid(self.checkpoint.architecture, name), bool(self.checkpoint.num_prefix_positions)
+        new, has = self._table_grid(self.vit.architecture, target), bool(self.vit.num_prefix_positions)
         if had and not has:
             table = table[:-CLASS_ROWS]
             self.dropped.append(f"{target} rows {table.shape[0]} on: the task's ViT has no class token")
@@ -256,9 +258,14 @@ def _no_place(name: str, wanted: dict[str, Tensor]) -> str | None:
         return "MAE's decoder"
     if HEAD.fullmatch(name):
         return "a head, of another task"
-    if name in ("cls_token", "dist_token") or name.startswith("norm."):
+    if name in ("cls_token", "dist_token", "reg_token") or name.startswith("norm."):
         return "the task's ViT has none"
     return None
+
+
+def tokenless(architecture: ViTConfig) -> bool:
+    """Return whether no token has a place before the patches, as in ViTDet; those of a file are then dropped."""
+    return architecture.window_size > 0 or architecture.relative_position == "decomposed"
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -275,6 +282,8 @@ def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> 
     found = checkpoint.architecture
     names = ["embed_dim", "depth", "num_heads"]
     hints = []
+    if not tokenless(wanted):
+        names.append("registers")
     if not fit.resize_patch:
         names.append("patch_size")
         if found.patch_size != wanted.patch_size:

@@ -48,7 +48,11 @@ def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
     constants = Normalisation(mean=(0.5, 0.25, 0.1), std=(0.3, 0.2, 0.1))
     write_checkpoint(path, vit, source="supervised", normalisation=constants)
     checkpoint = read_checkpoint(InitialWeights(path=path))
-    assert (checkpoint.source, checkpoint.normalisation, checkpoint.num_prefix_tokens) == ("supervised", constants, 1)
+    assert (checkpoint.source, checkpoint.normalisation, checkpoint.num_prefix_positions) == (
+        "supervised",
+        constants,
+        1,
+    )
     assert checkpoint.architecture == TINY
     assert checkpoint.sha256 == file_sha256(path)
     assert [file.name for file in path.parent.iterdir()] == ["b.safetensors"]  # no temporary file is left

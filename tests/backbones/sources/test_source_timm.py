@@ -46,7 +46,7 @@ def tokens_of(
     """Our ViT's tokens with the weights of the file."""
     checkpoint = read_checkpoint(declared(path=path))
     vit = ViT(
-        checkpoint.architecture.at(size, size), class_token=checkpoint.num_prefix_tokens > 0, final_norm=final_norm
+        checkpoint.architecture.at(size, size), class_token=checkpoint.num_prefix_positions > 0, final_norm=final_norm
     )
     load_checkpoint(vit.double(), checkpoint)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_deits_training_checkpoint_gives_model_and_not_the_average(tmp_path: Pat
     }
     torch.save(content, tmp_path / "checkpoint.pth")
     checkpoint = read_checkpoint(DECLARED(path=tmp_path / "checkpoint.pth"))
-    assert checkpoint.architecture.distilled and checkpoint.num_prefix_tokens == 2
+    assert checkpoint.architecture.distilled and checkpoint.num_prefix_positions == 2
     assert all(torch.equal(checkpoint.state[name], tensor) for name, tensor in model.state_dict().items())
     beside = [line.partition(":")[0] for line in checkpoint.dropped]
     assert beside == ["optimizer", "lr_scheduler", "epoch", "model_ema", "scaler", "args"]

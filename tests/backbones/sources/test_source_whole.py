@@ -102,7 +102,7 @@ def test_without_a_class_token(source: str, samples: dict[str, Any], tmp_path: P
     tensors = cut.tensors  # some of timm's have none: their table has no row for it
     rows = {**tensors, "pos_embed": tensors["pos_embed"][:, 1:].contiguous()}
     checkpoint = cut.read(cut.with_tensors(rows).write(tmp_path / "gap"))
-    assert checkpoint.num_prefix_tokens == 0
+    assert checkpoint.num_prefix_positions == 0
     assert checkpoint.notes == ("cls_token: the file has none; the ViT is taken without",)
 
 

@@ -1,0 +1,132 @@
+"""transformers' Dinov2 and Dinov2WithRegisters files, as source `huggingface` takes them beside ViTMAE, ViT and Beit.
+
+Names are those of version 4 (what the hub holds) and of version 5. What is several layers there and one here is joined:
+queries, keys and values, and a gate with what it gates. Mask tokens and heads are dropped by the rules of a `Layout`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from backbones.sources.source import Renamed, join, rename_each, whole
+
+Place = tuple[str, int, int]  # our name, which part of that tensor, of how many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The names of one kind of model; a stem is a name without `.weight` or `.bias`."""
+
+    sign: re.Pattern[str]
+    """The whole of a name that no other kind has."""
+    prefix: str
+    """What may stand before all names, as a regular expression."""
+    outside: Mapping[str, Place]
+    """Their stems to ours, outside the blocks."""
+    block: re.Pattern[str]
+    """Finds the number of a block and the rest of the name."""
+    in_block: Mapping[str, Place]
+    drop: tuple[tuple[str, str], ...]
+    """Regular expressions of whole names, and the rule by which they are dropped."""
+    needed: tuple[str, ...]
+    """What every file of the kind has, in our names."""
+
+
+def _joined(*stems: tuple[str, ...], ours: str) -> dict[str, Place]:
+    """Return the places of parts, each under its spellings."""
+    return {stem: (ours, part, len(stems)) for part, spellings in enumerate(stems) for stem in spellings}
+
+
+def _alone(names: Mapping[str, str]) -> dict[str, Place]:
+    return {theirs: (ours, 0, 1) for theirs, ours in names.items()}
+
+
+_DINO = r"(?:dinov2(?:_with_registers)?\.)?"
+DINOV2 = Layout(
+    sign=re.compile(rf"{_DINO}encoder\.layer\.\d+\.layer_scale1\.lambda1"),
+    prefix=_DINO,
+    outside=_alone(
+        {
+            "embeddings.cls_token": "cls_token",
+            "embeddings.register_tokens": "reg_token",
+            "embeddings.position_embeddings": "pos_embed",
+            "embeddings.patch_embeddings.projection": "patch_embed.proj",
+            "layernorm": "norm",
+        }
+    ),
+    block=re.compile(r"encoder\.layer\.(\d+)\.(.+)"),
+    in_block=_alone(
+        {
+            "norm1": "norm1",
+            "norm2": "norm2",
+            "attention.output.dense": "attn.proj",
+            "attention.o_proj": "attn.proj",
+            "layer_scale1.lambda1": "gamma_1",
+            "layer_scale2.lambda1": "gamma_2",
+            "mlp.fc1": "mlp.fc1",
+            "mlp.fc2": "mlp.fc2",
+        }
+    )
+    | _joined(
+        *((f"attention.attention.{long}", f"attention.{long[0]}_proj") for long in ("query", "key", "value")),
+        ours="attn.qkv",
+    ),
+    drop=(
+        (rf"{_DINO}embeddings\.mask_token", "DINOv2's token for masked patches"),
+        (r"classifier\.(weight|bias)", "a head on the class token beside the mean of the patches"),
+    ),
+    needed=("cls_token", "pos_embed", "blocks.0.gamma_1"),
+)
+LAYOUTS = (DINOV2,)
+
+
+def layout_of(tensors: Mapping[str, Tensor]) -> Layout | None:
+    """Return the layout that the names are of, None where they are of none."""
+    return next((layout for layout in LAYOUTS if any(layout.sign.fullmatch(name) for name in tensors)), None)
+
+
+def rename_as(layout: Layout, tensors: Mapping[str, Tensor]) -> Renamed:
+    """Return the tensors in our names.
+
+    Raises ValueError for a name that the layout does not have, for parts of a joined tensor that are absent or there
+    twice, and for a tensor absent that all files of the kind have.
+    """
+    found: dict[str, Tensor] = {}
+    parts: dict[tuple[str, int], dict[int, tuple[str, Tensor]]] = {}
+    for name, tensor in tensors.items():
+        place = _place(layout, name)
+        if place is None:
+            found[name] = tensor  # dropped or refused
+            continue
+        ours, part, of = place
+        if part in (held := parts.setdefault((ours, of), {})):
+            raise ValueError(f"{name} and {held[part][0]} are the same part of {ours}; the file mixes two versions.")
+        held[part] = (name, tensor)
+    known = {ours for ours, _ in parts}
+    for (ours, of), held in parts.items():
+        if len(held) != of:
+            names = ", ".join(name for name, _ in held.values())
+            raise ValueError(f"{ours} cannot be joined: of {of} parts there are {len(held)} in the file ({names}).")
+        found[ours] = _joined_parts(ours, [held[part] for part in range(of)])
+    renamed = rename_each(found, lambda name: name if name in known else "", drop=layout.drop)
+    return whole(renamed, *layout.needed)
+
+
+def _joined_parts(ours: str, parts: list[tuple[str, Tensor]]) -> Tensor:
+    return parts[0][1] if len(parts) == 1 else join(ours, dict(parts))
+
+
+def _place(layout: Layout, name: str) -> Place | None:
+    bare = re.sub(rf"^{layout.prefix}", "", name)
+    block = layout.block.fullmatch(bare)
+    before, rest, table = (
+        (f"blocks.{int(block[1])}.", block[2], layout.in_block) if block else ("", bare, layout.outside)
+    )
+    stem, _, leaf = rest.rpartition(".")
+    for found, after in ((rest, ""), (stem, f".{leaf}")):
+        if found in table:
+            ours, part, of = table[found]
+            return f"{before}{ours}{after}", part, of
+    return None
