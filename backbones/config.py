@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 Position = Literal["sincos", "learned", "none"]
 QkvBias = Literal["fused", "qv"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 RelativePosition = Literal["none", "decomposed", "table", "shared_table"]
 Grid = tuple[int, int]  # patches (rows, columns)
 
@@ -35,6 +36,9 @@ class ViTConfig:
     """Channels of the image."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLP over embed_dim; the product is rounded."""
+    activation: Activation = "gelu"
+    """Of the MLP: an exact GELU; its tanh approximation (SigLIP); OpenAI's `x * sigmoid(1.702 x)` (CLIP); or SwiGLU
+    (arXiv 2002.05202, DINOv2's ViT-g), whose first layer is twice the hidden width: SiLU of one half by the other."""
     position: Position = "sincos"
     """How the position table starts: MAE's fixed sin-cos table, a small random table to be learned, or no table."""
     distilled: bool = False
@@ -104,6 +108,7 @@ class ViTConfig:
             _check_whole("a block of global_blocks", block, None)
         for name, words in (
             ("position", get_args(Position)),
+            ("activation", get_args(Activation)),
             ("qkv_bias", get_args(QkvBias)),
             ("relative_position", get_args(RelativePosition)),
         ):
@@ -136,7 +141,8 @@ class ViTConfig:
     @property
     def unusual(self) -> tuple[str, ...]:
         """What this ViT has beyond the published forms of a plain one, in words; only our own format can hold it."""
-        return (f"{self.registers} registers",) if self.registers else ()
+        registers = (f"{self.registers} registers",) if self.registers else ()
+        return registers if self.activation == "gelu" else (*registers, f"the activation {self.activation}")
 
     def windowed(self, block: int) -> bool:
         """True where the block attends within windows."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from backbones.attention import Attention
-from backbones.config import Grid
+from backbones.config import Activation, Grid
 
 LAYER_NORM_EPS = 1e-6  # MAE's and ViT's; PyTorch's default is 1e-5
 
@@ -41,16 +41,17 @@ class PatchEmbed(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between."""
+    """Two linear layers with an activation between, an exact GELU unless told otherwise."""
 
-    def __init__(self, embed_dim: int, *, hidden_dim: int) -> None:
+    def __init__(self, embed_dim: int, *, hidden_dim: int, activation: Activation = "gelu") -> None:
         super().__init__()
-        self.fc1 = nn.Linear(embed_dim, hidden_dim)
+        self.activation = activation
+        self.fc1 = nn.Linear(embed_dim, hidden_dim * 2 if activation == "swiglu" else hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, embed_dim)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return (B, T, D)."""
-        return self.fc2(F.gelu(self.fc1(x_BTD)))
+        return self.fc2(_activated(self.fc1(x_BTD), self.activation))
 
 
 class Block(nn.Module):
@@ -61,6 +62,7 @@ class Block(nn.Module):
         attention: Attention,
         *,
         mlp_ratio: float = 4.0,
+        activation: Activation = "gelu",
         drop_path: float = 0.0,
         layer_scale: float | None = None,
         window_size: int = 0,
@@ -72,7 +74,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
         self.attn = attention
         self.norm2 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
-        self.mlp = Mlp(embed_dim, hidden_dim=round(embed_dim * mlp_ratio))
+        self.mlp = Mlp(embed_dim, hidden_dim=round(embed_dim * mlp_ratio), activation=activation)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.gamma_1, self.gamma_2 = (
             None if layer_scale is None else nn.Parameter(torch.full((embed_dim,), layer_scale)) for _ in range(2)
@@ -100,6 +102,16 @@ def carried_out(
         return saved
     made: Tensor = block(x_BTD, grid, shared_HTT)
     return made
+
+
+def _activated(x_BTF: Tensor, activation: Activation) -> Tensor:
+    """Return (B, T, F), of a gate half of that."""
+    if activation == "swiglu":
+        gate_BTF, gated_BTF = x_BTF.chunk(2, dim=-1)
+        return F.silu(gate_BTF) * gated_BTF
+    if activation == "quick_gelu":
+        return x_BTF * torch.sigmoid(1.702 * x_BTF)
+    return F.gelu(x_BTF, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
 def _scaled(branch_BTD: Tensor, gamma_D: Tensor | None) -> Tensor:

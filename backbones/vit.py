@@ -185,6 +185,7 @@ def _block(a: ViTConfig, number: int, *, class_token: bool, drop_path: float) ->
     return Block(
         attention,
         mlp_ratio=a.mlp_ratio,
+        activation=a.activation,
         drop_path=drop_path,
         layer_scale=a.layer_scale,
         window_size=a.window_size if windowed else 0,

@@ -55,6 +55,7 @@ def infer_architecture(
     window, global_blocks, relative_grid = _windows(state, depth) if relative == "decomposed" else (0, (), None)
     if relative_grid and not window:
         notes.append("no windows: the relative positions of all blocks are for one grid, taken as the whole image's")
+    hidden, gated = _mlp(state)
     scaled = "blocks.0.gamma_1" in state
     return ViTConfig(
         embed_dim=embed_dim,
@@ -63,7 +64,8 @@ def infer_architecture(
         patch_size=patch,
         image_size=(grid[0] * patch, grid[1] * patch),
         in_chans=in_chans,
-        mlp_ratio=_fc1(state).shape[0] / embed_dim,
+        mlp_ratio=hidden / embed_dim,
+        activation="swiglu" if gated else "gelu",
         position="learned" if "pos_embed" in state else "none",
         distilled="dist_token" in state,
         registers=state["reg_token"].shape[1] if "reg_token" in state else 0,
@@ -133,10 +135,13 @@ def _usual_heads(embed_dim: int, usual: Mapping[int, int]) -> int:
     return usual[embed_dim]
 
 
-def _fc1(state: Mapping[str, Tensor]) -> Tensor:
+def _mlp(state: Mapping[str, Tensor]) -> tuple[int, bool]:
+    """Return the hidden width of the MLP, and whether its first layer holds a gate besides."""
     if "blocks.0.mlp.fc1.weight" not in state:
         raise ValueError("block 0 has no mlp.fc1.weight; is this the encoder of a ViT?")
-    return state["blocks.0.mlp.fc1.weight"]
+    rows, second = state["blocks.0.mlp.fc1.weight"].shape[0], state.get("blocks.0.mlp.fc2.weight")
+    gated = second is not None and rows == 2 * second.shape[-1]
+    return (rows // 2 if gated else rows), gated
 
 
 def _grid(

@@ -1,8 +1,9 @@
 """DINOv2's backbone files (arXiv 2304.07193, 2309.16588, facebookresearch/dinov2).
 
-`dinov2_vit{s,b,l}14_pretrain.pth` and, with registers, `dinov2_vit{s,b,l}14_reg4_pretrain.pth`: flat, in timm's names
-with a mask token. Positions are for 518 pixels; DINOv2 resamples them as DINO does, which differs from ours as
-backbones/sources/dino.py says. The giant's gated MLP holds tensors that the ViT here has no place for.
+`dinov2_vit{s,b,l,g}14_pretrain.pth` and, with registers, `dinov2_vit{s,b,l,g}14_reg4_pretrain.pth`: flat, in
+timm's names with a mask token. Positions are for 518 pixels; DINOv2 resamples them as DINO does, which differs from
+ours as backbones/sources/dino.py says. Of `dinov2_vitg14_*` `mlp.w12` (the gate and what it gates) is our `mlp.fc1`
+and `mlp.w3` our `mlp.fc2`.
 """
 
 import re
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from backbones.sources.architecture import HEADS
 from backbones.sources.source import Renamed, Source, rename_each, whole
 from backbones.sources.timm import OURS
 
@@ -30,6 +32,8 @@ def _ours(name: str) -> str:
     if name == "register_tokens":
         return "reg_token"
     new = re.sub(r"ls([12])\.gamma$", r"gamma_\1", name)
+    if found := re.fullmatch(r"(blocks\.\d+\.mlp\.)(w12|w3)(\.\w+)", name):
+        new = f"{found[1]}{'fc1' if found[2] == 'w12' else 'fc2'}{found[3]}"
     return new if OURS.fullmatch(new) and not new.startswith(("dist_token", "reg_token", "head", "fc_norm")) else ""
 
 
@@ -38,4 +42,5 @@ SOURCE = Source(
     title="DINOv2: backbone files, with and without registers",
     entries=("teacher", "model", "state_dict"),
     rename=rename,
+    heads=HEADS | {1536: 24},
 )

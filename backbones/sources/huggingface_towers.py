@@ -72,7 +72,9 @@ DINOV2 = Layout(
     | _joined(
         *((f"attention.attention.{long}", f"attention.{long[0]}_proj") for long in ("query", "key", "value")),
         ours="attn.qkv",
-    ),
+    )
+    | _alone({"mlp.weights_in": "mlp.fc1", "mlp.weights_out": "mlp.fc2", "mlp.down_proj": "mlp.fc2"})
+    | _joined(("mlp.gate_proj",), ("mlp.up_proj",), ours="mlp.fc1"),
     drop=(
         (rf"{_DINO}embeddings\.mask_token", "DINOv2's token for masked patches"),
         (r"classifier\.(weight|bias)", "a head on the class token beside the mean of the patches"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, GluMlp
 from timm.models import get_pretrained_cfg
 from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
@@ -209,12 +209,14 @@ def _differences(model: nn.Module) -> list[str]:
     assert isinstance(model.blocks, nn.Sequential | nn.ModuleList)
     odd: list[str] = []
     for block in model.blocks:
-        act = getattr(getattr(block, "mlp", None), "act", None)
+        mlp = getattr(block, "mlp", None)
+        act = getattr(mlp, "act", None)
+        gated = isinstance(mlp, GluMlp) and isinstance(act, nn.SiLU) and not mlp.gate_last  # as fc1's width shows
         if isinstance(model, VisionTransformer) and type(block) is not Block:
             odd.append(f"blocks of the class {type(block).__name__}")
         elif isinstance(model, VisionTransformer) and type(block.attn) is not Attention:
             odd.append(f"attention of the class {type(block.attn).__name__}")
-        elif not isinstance(act, nn.GELU) or act.approximate != "none":
+        elif not gated and (not isinstance(act, nn.GELU) or act.approximate != "none"):
             odd.append(f"the activation {act}, where an exact GELU is used here")
     return sorted(set(odd))
 

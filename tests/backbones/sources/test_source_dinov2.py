@@ -1,4 +1,4 @@
-"""DINOv2 with registers and without, of its own code, timm and transformers: tokens and gradients are the peer's."""
+"""DINOv2, plain, with registers and with SwiGLU: tokens and gradients are those of timm and transformers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,6 +130,72 @@ def test_transformers_file(tmp_path: Path, registers: int, version: int) -> None
     same(vit_in(checkpoint)[0], lambda image: model(image).last_hidden_state, model)
 
 
+def timms_giant() -> nn.Module:
+    return random(timm.create_model("vit_giant_patch14_reg4_dinov2", img_size=SIZE, num_classes=0, **TINY))
+
+
+def assert_gated(architecture: ViTConfig) -> None:
+    assert (architecture.activation, architecture.registers) == ("swiglu", 4)
+
+
+def test_timms_giant(tmp_path: Path) -> None:
+    model, path = timms_giant(), tmp_path / "model.safetensors"
+    save_file(model.state_dict(), path)
+    (tmp_path / "config.json").write_text(
+        '{"architecture": "vit_giant_patch14_reg4_dinov2", "model_args": {"embed_dim": 32, "depth": 2, "num_heads": 4},'
+        ' "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}'
+    )
+    checkpoint = read_checkpoint(InitialWeights(path=path, source="timm", image_size=SIZE))
+    assert_gated(checkpoint.architecture)
+    assert checkpoint.architecture.mlp_width == 85  # of 32 * 5.33334 = 170 in the first layer
+    same(vit_in(checkpoint)[0], model.forward_features, model)
+
+
+def test_official_giant(tmp_path: Path) -> None:
+    model, path = timms_giant(), tmp_path / "dinov2_vitg14_reg4_pretrain.pth"
+    names = (("mlp.fc1", "mlp.w12"), ("mlp.fc2", "mlp.w3"), ("reg_token", "register_tokens"))
+    state = {"mask_token": torch.zeros(1, 32)}
+    for name, tensor in model.state_dict().items():
+        for timms_name, official_name in names:
+            name = name.replace(timms_name, official_name)
+        state[name] = tensor
+    state["pos_embed"] = torch.nn.functional.pad(state["pos_embed"], (0, 0, 1, 0))
+    torch.save(state, path)
+    checkpoint = read_checkpoint(InitialWeights(path=path, source="dinov2", num_heads=4, image_size=SIZE))
+    assert_gated(checkpoint.architecture)
+    same(vit_in(checkpoint)[0], model.forward_features, model)
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_transformers_giant(tmp_path: Path, version: int) -> None:
+    model = random(Dinov2WithRegistersModel(Dinov2WithRegistersConfig(use_swiglu_ffn=True, **SIZES)))
+    table = model.embeddings.position_embeddings
+    model.embeddings.interpolate_pos_encoding = lambda *_: table
+    model.config.save_pretrained(tmp_path)
+    state = dict(model.state_dict())
+    if version == 4:
+        for i in range(2):
+            for leaf in ("weight", "bias"):
+                gate, up = (state.pop(f"encoder.layer.{i}.mlp.{part}_proj.{leaf}") for part in ("gate", "up"))
+                state[f"encoder.layer.{i}.mlp.weights_in.{leaf}"] = torch.cat([gate, up])
+                state[f"encoder.layer.{i}.mlp.weights_out.{leaf}"] = state.pop(
+                    f"encoder.layer.{i}.mlp.down_proj.{leaf}"
+                )
+    save_file({version_4(name) if version == 4 else name: t for name, t in state.items()}, tmp_path / "m.safetensors")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "m.safetensors", source="huggingface"))
+    assert_gated(checkpoint.architecture)
+    same(vit_in(checkpoint)[0], lambda image: model(image).last_hidden_state, model)
+
+
+def test_the_giant_has_24_heads_where_nothing_tells() -> None:
+    from backbones.sources.dinov2 import SOURCE
+
+    model = timm.models.vision_transformer.vit_giant_patch14_dinov2
+    with torch.device("meta"):
+        giant = model(depth=1)
+    assert (giant.embed_dim, giant.blocks[0].attn.num_heads) == (1536, SOURCE.heads[1536])
+
+
 def test_a_file_of_two_versions_or_without_a_part_is_refused(tmp_path: Path) -> None:
     state = random(Dinov2Model(Dinov2Config(**SIZES))).state_dict()
     name = "encoder.layer.0.attention.q_proj.weight"
@@ -145,6 +211,17 @@ def test_a_file_of_two_versions_or_without_a_part_is_refused(tmp_path: Path) -> 
 REGISTERED = ViTConfig(
     embed_dim=16, depth=2, num_heads=2, patch_size=4, image_size=(16, 16), position="learned", registers=3
 )
+
+
+def test_another_activation_is_another_architecture(tmp_path: Path) -> None:
+    gated = replace(REGISTERED, activation="swiglu", mlp_ratio=2.5)
+    write_checkpoint(tmp_path / "own.safetensors", ViT(gated), source="test")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "own.safetensors"))
+    assert checkpoint.architecture == gated and checkpoint.state["blocks.0.mlp.fc1.weight"].shape == (80, 16)
+    with pytest.raises(ValueError, match=r"activation swiglu \(recipe: gelu\)"):
+        load_checkpoint(ViT(REGISTERED), checkpoint)
+    with pytest.raises(ValueError, match="activation is 'relu'; there are: gelu, gelu_tanh, quick_gelu, swiglu"):
+        replace(REGISTERED, activation="relu")
 
 
 def test_our_own_file_holds_registers_at_another_size(tmp_path: Path) -> None:
