@@ -39,6 +39,10 @@ class ViTConfig:
     activation: Activation = "gelu"
     """Of the MLP: an exact GELU; its tanh approximation (SigLIP); OpenAI's `x * sigmoid(1.702 x)` (CLIP); or SwiGLU
     (arXiv 2002.05202, DINOv2's ViT-g), whose first layer is twice the hidden width: SiLU of one half by the other."""
+    pre_norm: bool = False
+    """A norm of all tokens before the first block, and a patch projection without a bias (CLIP, arXiv 2103.00020)."""
+    norm_eps: float = 1e-6
+    """Epsilon of the norms: ViT's and MAE's; CLIP's is 1e-5."""
     position: Position = "sincos"
     """How the position table starts: MAE's fixed sin-cos table, a small random table to be learned, or no table."""
     distilled: bool = False
@@ -114,8 +118,10 @@ class ViTConfig:
         ):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; there are: {', '.join(words)}.")
-        if not isinstance(self.distilled, bool):
-            raise ValueError(f"distilled is {self.distilled!r}; it must be true or false.")
+        for name in ("distilled", "pre_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be true or false.")
+        _check_positive("norm_eps", self.norm_eps)
         _check_positive("mlp_ratio", self.mlp_ratio)
         if not 0.5 < self.embed_dim * self.mlp_ratio < math.inf:
             raise ValueError(f"mlp_ratio {self.mlp_ratio} makes no hidden width of embed_dim {self.embed_dim}.")
@@ -141,8 +147,13 @@ class ViTConfig:
     @property
     def unusual(self) -> tuple[str, ...]:
         """What this ViT has beyond the published forms of a plain one, in words; only our own format can hold it."""
-        registers = (f"{self.registers} registers",) if self.registers else ()
-        return registers if self.activation == "gelu" else (*registers, f"the activation {self.activation}")
+        found = {
+            f"{self.registers} registers": self.registers > 0,
+            f"the activation {self.activation}": self.activation != "gelu",
+            "a norm before the first block": self.pre_norm,
+            f"norms with an epsilon of {self.norm_eps}": self.norm_eps != 1e-6,
+        }
+        return tuple(what for what, there in found.items() if there)
 
     def windowed(self, block: int) -> bool:
         """True where the block attends within windows."""

@@ -18,10 +18,10 @@ LAYER_NORM_EPS = 1e-6  # MAE's and ViT's; PyTorch's default is 1e-5
 class PatchEmbed(nn.Module):
     """Project non-overlapping square patches to tokens."""
 
-    def __init__(self, *, patch_size: int, in_chans: int, embed_dim: int) -> None:
+    def __init__(self, *, patch_size: int, in_chans: int, embed_dim: int, bias: bool = True) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size, bias=bias)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Return (B, h, w, D); an image that is no multiple of the patch is padded with zeros below and to the right.
@@ -66,14 +66,15 @@ class Block(nn.Module):
         drop_path: float = 0.0,
         layer_scale: float | None = None,
         window_size: int = 0,
+        norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
         """`layer_scale` is the first value of `gamma_1` and `gamma_2` (BEiT's names), None for no factors."""
         super().__init__()
         embed_dim = attention.proj.in_features
         self.window_size = window_size
-        self.norm1 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.norm1 = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.attn = attention
-        self.norm2 = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.mlp = Mlp(embed_dim, hidden_dim=round(embed_dim * mlp_ratio), activation=activation)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.gamma_1, self.gamma_2 = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from backbones.attention import Attention, TableBias
 from backbones.config import Grid, ViTConfig
-from backbones.layers import LAYER_NORM_EPS, Block, PatchEmbed, carried_out, initialise
+from backbones.layers import Block, PatchEmbed, carried_out, initialise
 from backbones.position import resize_position, sincos_table
 
 
@@ -51,7 +51,10 @@ class ViT(nn.Module):
         self.num_prefix_positions = (1 + a.distilled) if class_token else 0
         """Rows of the position table before the patches: registers have none."""
         self.num_prefix_tokens = self.num_prefix_positions + a.registers
-        self.patch_embed = PatchEmbed(patch_size=a.patch_size, in_chans=a.in_chans, embed_dim=a.embed_dim)
+        self.patch_embed = PatchEmbed(
+            patch_size=a.patch_size, in_chans=a.in_chans, embed_dim=a.embed_dim, bias=not a.pre_norm
+        )
+        self.norm_pre = nn.LayerNorm(a.embed_dim, eps=a.norm_eps) if a.pre_norm else None
         self.cls_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token and a.distilled else None
         self.reg_token = nn.Parameter(torch.zeros(1, a.registers, a.embed_dim)) if a.registers else None
@@ -68,7 +71,7 @@ class ViT(nn.Module):
             if True in kinds:
                 window = (a.window_size, a.window_size)
                 self.window_rel_pos_bias = TableBias(window, num_heads=a.num_heads, class_token=False)
-        self.norm = nn.LayerNorm(a.embed_dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
+        self.norm = nn.LayerNorm(a.embed_dim, eps=a.norm_eps) if final_norm else nn.Identity()
         self.apply(initialise)
         for token in (self.cls_token, self.dist_token, self.reg_token):
             if token is not None:
@@ -148,6 +151,8 @@ class ViT(nn.Module):
         whole_HTT = self._shared(self.rel_pos_bias, grid)
         window = self.architecture.window_size
         within_HTT = self._shared(self.window_rel_pos_bias, (window, window))
+        if self.norm_pre is not None:
+            x_BTD = self.norm_pre(x_BTD)
         found = []
         last = out_indices[-1] if out_indices else len(self.blocks) - 1
         for number, block in enumerate(self.blocks[: last + 1]):
@@ -189,4 +194,5 @@ def _block(a: ViTConfig, number: int, *, class_token: bool, drop_path: float) ->
         drop_path=drop_path,
         layer_scale=a.layer_scale,
         window_size=a.window_size if windowed else 0,
+        norm_eps=a.norm_eps,
     )

@@ -67,6 +67,7 @@ def infer_architecture(
         mlp_ratio=hidden / embed_dim,
         activation="swiglu" if gated else "gelu",
         position="learned" if "pos_embed" in state else "none",
+        pre_norm="norm_pre.weight" in state,
         distilled="dist_token" in state,
         registers=state["reg_token"].shape[1] if "reg_token" in state else 0,
         qkv_bias="qv" if "blocks.0.attn.q_bias" in state else "fused",

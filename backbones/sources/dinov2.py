@@ -34,7 +34,11 @@ def _ours(name: str) -> str:
     new = re.sub(r"ls([12])\.gamma$", r"gamma_\1", name)
     if found := re.fullmatch(r"(blocks\.\d+\.mlp\.)(w12|w3)(\.\w+)", name):
         new = f"{found[1]}{'fc1' if found[2] == 'w12' else 'fc2'}{found[3]}"
-    return new if OURS.fullmatch(new) and not new.startswith(("dist_token", "reg_token", "head", "fc_norm")) else ""
+    return (
+        new
+        if OURS.fullmatch(new) and not new.startswith(("dist_token", "reg_token", "norm_pre", "head", "fc_norm"))
+        else ""
+    )
 
 
 SOURCE = Source(

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from backbones.layers import LAYER_NORM_EPS
 from backbones.sources.source import BEIT_ALONE, POSITIONS, Renamed
-from backbones.weights.normalisation import Normalisation
+from backbones.weights.normalisation import HALF, Normalisation
 from files.parsing import read_json
 
 CONFIG, PIXELS = "config.json", "preprocessor_config.json"
 RESCALE = 1 / 255
+# transformers' names of activations, to ours
+_ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
 # in the order of POSITIONS
 _BEIT_POSITIONS = {
     "use_absolute_position_embeddings": "position table",
@@ -33,32 +35,60 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
     Raises ValueError where they cannot be read, are of another model, or say what this ViT and its data do not do.
     """
     config, pixels = read_object(path.with_name(CONFIG)), read_object(path.with_name(PIXELS))
+    if isinstance(config.get("vision_config"), dict):  # of a model of images and texts
+        config = config["vision_config"]
     kernel = renamed.state.get("patch_embed.proj.weight")
     if kernel is None:
         return renamed  # refused later
-    _check_config(config, renamed.state, kernel)
+    _check_config(config, renamed.state, kernel, activations=_ACTIVATIONS if renamed.untold else {"gelu": "gelu"})
+    untold = _untold(config, renamed.untold)
     _check_positions(config, renamed.state)
     notes = list(renamed.notes)
     normalisation = _normalisation(pixels, channels=kernel.shape[1])
     if normalisation is None:
         normalisation = renamed.normalisation
-        which = "0.5" if normalisation else "ImageNet's constants"
+        which = {None: "ImageNet's constants", HALF: "0.5"}.get(normalisation, "CLIP's constants")
         notes.append(f"normalisation by {which}: usual for such names, no {PIXELS} beside the file says it")
-    if (epsilon := config.get("layer_norm_eps", LAYER_NORM_EPS)) != LAYER_NORM_EPS:
+    if not config and "activation" in untold:
+        notes.append(f"activation {untold['activation']}: usual for such names, no {CONFIG} beside the file says it")
+    epsilon = config.get("layer_norm_eps", LAYER_NORM_EPS)
+    if "norm_eps" not in untold and epsilon != LAYER_NORM_EPS:
         notes.append(f"norms have an epsilon of {LAYER_NORM_EPS} here, and of {epsilon} by {CONFIG}")
     return replace(
         renamed,
         num_heads=config.get("num_attention_heads"),
         image_size=_image_size(config, kernel.shape[-1]),
         normalisation=normalisation,
+        untold=untold,
         notes=tuple(notes),
     )
 
 
-def _check_config(config: Mapping[str, Any], state: Mapping[str, Tensor], kernel: Tensor) -> None:
+def _untold(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `usual`, which no tensor shows, as config.json has them.
+
+    What it leaves out is transformers' default. Raises ValueError for CLIP where there is none.
+    """
+    found = dict(usual)
+    if "norm_eps" in usual and not config:
+        raise ValueError(
+            "CLIP's ViTs of OpenAI have a quick GELU, and those of OpenCLIP under the same names an exact one; no "
+            f"{CONFIG} beside the file tells which this is: put it there."
+        )
+    if "activation" in usual and "hidden_act" in config:
+        found["activation"] = _ACTIVATIONS[config["hidden_act"]]
+    if "norm_eps" in usual:
+        found["norm_eps"] = config.get("layer_norm_eps", usual["norm_eps"])
+    return found
+
+
+def _check_config(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], kernel: Tensor, *, activations: Mapping[str, str]
+) -> None:
     """Raise ValueError where config.json is of other weights than these, or of another kind of model."""
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(f"{CONFIG} beside it has hidden_act {config['hidden_act']!r}; the ViT here has an exact GELU.")
+    if (activation := config.get("hidden_act", "gelu")) not in activations:
+        kinds = "an exact GELU" if len(activations) == 1 else " or ".join(activations)
+        raise ValueError(f"{CONFIG} beside it has hidden_act {activation!r}; the ViT here has {kinds}.")
     heads = config.get("num_attention_heads")
     if heads is not None and (type(heads) is not int or heads < 1):
         raise ValueError(f"{CONFIG} beside it has num_attention_heads {heads!r}, which is no number of heads.")

@@ -1,16 +1,19 @@
-"""transformers' Dinov2 and Dinov2WithRegisters files, as source `huggingface` takes them beside ViTMAE, ViT and Beit.
+"""transformers' Dinov2, Dinov2WithRegisters, Siglip and CLIP files, which source `huggingface` takes as well.
 
 Names are those of version 4 (what the hub holds) and of version 5. What is several layers there and one here is joined:
-queries, keys and values, and a gate with what it gates. Mask tokens and heads are dropped by the rules of a `Layout`.
+queries, keys and values, and a gate with what it gates. Mask tokens, heads and the tower of the text are dropped by the
+rules of a `Layout`. Siglip2's own layout, whose patch projection is a linear layer for images of any shape, is refused.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
 from backbones.sources.source import Renamed, join, rename_each, whole
+from backbones.weights.normalisation import HALF, OPENAI_CLIP, Normalisation
 
 Place = tuple[str, int, int]  # our name, which part of that tensor, of how many
 
@@ -32,6 +35,11 @@ class Layout:
     """Regular expressions of whole names, and the rule by which they are dropped."""
     needed: tuple[str, ...]
     """What every file of the kind has, in our names."""
+    untold: Mapping[str, Any] = field(default_factory=dict)
+    """As `Renamed.untold`, by the defaults of transformers' configuration."""
+    normalisation: Normalisation | None = None
+    """Of transformers' image processor of the kind; None is ImageNet's."""
+    notes: tuple[str, ...] = ()
 
 
 def _joined(*stems: tuple[str, ...], ours: str) -> dict[str, Place]:
@@ -81,7 +89,52 @@ DINOV2 = Layout(
     ),
     needed=("cls_token", "pos_embed", "blocks.0.gamma_1"),
 )
-LAYOUTS = (DINOV2,)
+_VISION = r"(?:vision_model\.)?"
+_TEXT = (
+    (r"text_model\..*", "the tower of the text"),
+    (r"(text|visual)_projection\.weight", "a projection to the space that images and texts share"),
+    (r"logit_(scale|bias)", "of the loss of images and texts"),
+    (r"(.*\.)?position_ids", "an index"),
+    (r"classifier\.(weight|bias)", "a head on the mean of the patches"),
+)
+_TOWER = {
+    "embeddings.patch_embedding": "patch_embed.proj",
+    "embeddings.position_embedding.weight": "pos_embed",
+    "post_layernorm": "norm",
+}
+_TOWER_BLOCK = _alone(
+    {
+        "layer_norm1": "norm1",
+        "layer_norm2": "norm2",
+        "self_attn.out_proj": "attn.proj",
+        "mlp.fc1": "mlp.fc1",
+        "mlp.fc2": "mlp.fc2",
+    }
+) | _joined(*((f"self_attn.{part}_proj",) for part in "qkv"), ours="attn.qkv")
+SIGLIP = Layout(
+    sign=re.compile(rf"{_VISION}encoder\.layers\.\d+\.self_attn\.q_proj\.weight"),
+    prefix=_VISION,
+    outside=_alone(_TOWER),
+    block=re.compile(r"encoder\.layers\.(\d+)\.(.+)"),
+    in_block=_TOWER_BLOCK,
+    drop=((rf"{_VISION}head\..*", "SigLIP's head, which pools the tokens by attention"), *_TEXT),
+    needed=("pos_embed",),
+    untold={"activation": "gelu_tanh"},
+    normalisation=HALF,
+    notes=("cls_token: SigLIP has none; the ViT is taken without",),
+)
+CLIP = Layout(
+    sign=re.compile(rf"{_VISION}pre_layrnorm\.weight"),  # transformers' spelling
+    prefix=_VISION,
+    outside=_alone({**_TOWER, "embeddings.class_embedding": "cls_token", "pre_layrnorm": "norm_pre"}),
+    block=SIGLIP.block,
+    in_block=_TOWER_BLOCK,
+    drop=_TEXT,
+    needed=("cls_token", "pos_embed"),
+    untold={"activation": "quick_gelu", "norm_eps": 1e-5},
+    normalisation=OPENAI_CLIP,
+)
+LAYOUTS = (DINOV2, CLIP, SIGLIP)  # the first whose sign is there: CLIP has SigLIP's too
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout | None:
@@ -112,8 +165,21 @@ def rename_as(layout: Layout, tensors: Mapping[str, Tensor]) -> Renamed:
             names = ", ".join(name for name, _ in held.values())
             raise ValueError(f"{ours} cannot be joined: of {of} parts there are {len(held)} in the file ({names}).")
         found[ours] = _joined_parts(ours, [held[part] for part in range(of)])
-    renamed = rename_each(found, lambda name: name if name in known else "", drop=layout.drop)
-    return whole(renamed, *layout.needed)
+    renamed = rename_each(_with_axes(found), lambda name: name if name in known else "", drop=layout.drop)
+    renamed = whole(renamed, *layout.needed)
+    return replace(
+        renamed, untold=layout.untold, normalisation=layout.normalisation, notes=renamed.notes + layout.notes
+    )
+
+
+def _with_axes(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors, a table of positions (P, D) and a class token (D,) with the axes that ours have."""
+    shaped = dict(found)
+    if (table := found.get("pos_embed")) is not None and table.ndim == 2:
+        shaped["pos_embed"] = table[None]
+    if (token := found.get("cls_token")) is not None and token.ndim == 1:
+        shaped["cls_token"] = token[None, None]
+    return shaped
 
 
 def _joined_parts(ours: str, parts: list[tuple[str, Tensor]]) -> Tensor:

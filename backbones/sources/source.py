@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ _WB = r"(weight|bias)"
 _BLOCK = rf"((norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.{_WB}|attn\.(q_bias|v_bias)|gamma_[12])"
 _RELATIVE = r"attn\.(rel_pos_h|rel_pos_w|relative_position_bias_table)"
 ENCODER = re.compile(
-    rf"cls_token|dist_token|reg_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.({_BLOCK}|{_RELATIVE})|norm\.{_WB}"
+    rf"cls_token|dist_token|reg_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.({_BLOCK}|{_RELATIVE})|(norm|norm_pre)\.{_WB}"
     r"|(window_)?rel_pos_bias\.relative_position_bias_table"
 )
 DECODER = re.compile(
@@ -49,7 +49,7 @@ _AXES = (
     (re.compile(r"(cls_token|dist_token|reg_token|mask_token|pos_embed)$"), 3),
     (re.compile(r"patch_embed\.proj\.weight$"), 4),
     (re.compile(r"rel_pos_[hw]$|relative_position_bias_table$"), 2),
-    (re.compile(r"norm\d?\.weight$|bias$|gamma_[12]$"), 1),
+    (re.compile(r"norm(\d|_pre)?\.weight$|bias$|gamma_[12]$"), 1),
     (re.compile(r"weight$"), 2),
 )
 
@@ -67,6 +67,8 @@ class Renamed:
     """Where the file tells it."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels, where the file tells it."""
+    untold: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `ViTConfig` that no tensor shows, where something beside the tensors tells them."""
     ambiguous: str = ""
     """Why the tensors may be of another model than a plain ViT, where nothing beside them tells which."""
     notes: tuple[str, ...] = ()

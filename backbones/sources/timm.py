@@ -7,11 +7,12 @@ nothing. Such a square has as many rows as an oblong with a class
 token (14 x 14 = 13 x 15 + 1), so an image that is no square is to be declared. Of DeiT's training checkpoints `model`
 is taken, never `model_ema`.
 
-A file does not say how its pixels were normalised, nor what has no parameter: `vit_*_rope_ape_*` (rotary positions),
-`vit_*_rpn_*` (norms behind the branches) and SigLIP's `so400m` and `giantopt` (tanh GELU) have these names and compute
-something else, and `vit_base_patch16_gap_224` has 16 heads. timm's config.json beside the file or a known name tells
-(backbones/sources/timm_config.py); without either, mean and std must be declared, and the heads too where such a model
-has the same tensors. `augreg` shares these names and declares mean and std 0.5 (AugReg, `.orig_in21k`, `.sam`).
+A file does not say how its pixels were normalised, nor what has no parameter: `vit_*_rope_ape_*` (rotary positions) and
+`vit_*_rpn_*` (norms behind the branches) have these names and compute something else, SigLIP's and CLIP's towers differ
+in activation and epsilon, and `vit_base_patch16_gap_224` has 16 heads. timm's config.json beside the file or a known
+name tells (backbones/sources/timm_config.py). Without either, towers are refused, and mean and std must be declared,
+and the heads too where such a model has the same tensors. `augreg` shares these names and declares mean and std 0.5
+(AugReg, `.orig_in21k`, `.sam`).
 """
 
 import math
@@ -30,12 +31,13 @@ from backbones.weights.checkpoint import Checkpoint
 _WB = r"(weight|bias)"
 PLAIN_BLOCK = rf"(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.{_WB}"
 PLAIN = rf"cls_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.{PLAIN_BLOCK}|(norm|fc_norm|head)\.{_WB}"
-OURS = re.compile(rf"{PLAIN}|dist_token|reg_token|head_dist\.{_WB}|blocks\.\d+\.gamma_[12]")
+OURS = re.compile(rf"{PLAIN}|dist_token|reg_token|norm_pre\.{_WB}|head_dist\.{_WB}|blocks\.\d+\.gamma_[12]")
 UNTOLD = "rotary positions (`vit_*_rope_ape_*`) leave no tensor"
 NO_CLASS_TOKEN = (
     "timm's ViTs without a class token differ in heads (`vit_base_patch16_gap_224` has 16), norms (`vit_*_rpn_*`) and "
     "activation (`*_siglip_gap_*`)"
 )
+POOL = "SigLIP's head, which pools the tokens by attention"
 REPRESENTATION = "the representation layer of ImageNet-21K pre-training, which timm left off"
 
 
@@ -44,7 +46,7 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
 
     Raises ValueError for a name that no plain ViT of timm has, and without positions.
     """
-    drop = [(r"pre_logits\..*", REPRESENTATION)]
+    drop = [(r"pre_logits\..*", REPRESENTATION), (r"attn_pool\..*", POOL)]
     if any(name.startswith("pre_logits.") for name in tensors):
         drop.append((r"head\..*", "a head that reads pre_logits"))
     renamed = rename_each(tensors, _ours, drop=drop)

@@ -2,12 +2,13 @@
 
 A `config.json` of timm beside the file decides, else a name that is known: of the file, of its folder, or of the hub's
 cache, looked for in the installed timm and among the public checkpoints (backbones/weights/zoo.py). timm's model of
-that name is built without memory and compared, since some of its models have the names of a plain ViT and compute
-something else: rotary positions, norms behind the branches, another GELU.
+that name is built without memory: it tells the activation and, of CLIP, the epsilon of the norms. It is compared too,
+since some of its models have the names of a plain ViT and compute something else: rotary positions, norms behind the
+branches.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ _SEEN |= {
     "num_heads",
 }
 _SEEN |= {"dynamic_img_size", "proj_drop_rate", "attn_drop_rate", "patch_drop_rate", "weight_init"}
+# of modules of timm, to ours; an exact GELU needs no word
+_ACTIVATIONS = {"gelu tanh": "gelu_tanh", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+# beginnings of names of tensors
+_TOWERS = {"attn_pool.": "SigLIP towers", "norm_pre.": "CLIP towers"}
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # named alike for all models
 
 
@@ -65,6 +70,8 @@ class Told:
     """None where the models of that name were trained with different constants."""
     shape: tuple[int, int, int]
     """Width, depth and patch size."""
+    untold: Mapping[str, Any] = field(default_factory=dict)
+    """As `Renamed.untold`."""
     notes: tuple[str, ...] = ()
 
 
@@ -76,6 +83,7 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
     kernel = renamed.state.get("patch_embed.proj.weight")
     if kernel is None or kernel.ndim != 4:
         return renamed  # refused later
+    names = [*renamed.state, *renamed.dropped]
     foreign: tuple[str, ...] = ()
     config = read_object(path.with_name(CONFIG))
     if "architecture" in config:
@@ -85,6 +93,11 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
             foreign = (f"{CONFIG} beside the file is not timm's (it has no `architecture`): not used",)
         told = _by_name(path)
     if told is None:
+        if tower := next((what for sign, what in _TOWERS.items() if any(n.startswith(sign) for n in names)), None):
+            raise ValueError(
+                f"timm's {tower} differ in what no tensor shows (activation, epsilon of the norms), and no {CONFIG} of "
+                "timm beside the file and no known name tells which it is: put that beside it, or give it timm's name."
+            )
         return replace(renamed, notes=(*renamed.notes, *foreign))
     _compare(told, renamed.state, kernel)
     return replace(
@@ -92,6 +105,7 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
         num_heads=told.num_heads if renamed.num_heads is None else renamed.num_heads,
         normalisation=told.normalisation,
         ambiguous="",
+        untold=told.untold,
         notes=(*renamed.notes, *foreign, *told.notes),
     )
 
@@ -104,7 +118,7 @@ def _by_config(config: Mapping[str, Any]) -> Told:
         raise ValueError(f"{by} has architecture {name!r} and model_args {given!r}; fetch it again or move it away.")
     if other := sorted(set(given) - _SEEN):
         raise ValueError(f"{by} has model_args {', '.join(other)}, which may change what the ViT computes.")
-    heads, shape, notes = _plain(name, by)
+    heads, shape, untold, notes = _plain(name, by)
     if (stated := given.get("num_heads", heads)) != heads:
         if type(stated) is not int or stated < 1:
             raise ValueError(f"{by} has num_heads {stated!r}, which is no number of heads.")
@@ -112,7 +126,8 @@ def _by_config(config: Mapping[str, Any]) -> Told:
     shape = (given.get("embed_dim", shape[0]), given.get("depth", shape[1]), given.get("patch_size", shape[2]))
     pixels = config.get("pretrained_cfg")
     pixels = config if not isinstance(pixels, Mapping) else pixels  # flat before timm 0.6
-    return Told(by=by, num_heads=heads, normalisation=_stated(pixels, by), shape=shape, notes=notes)
+    untold, notes = _natively(f"{name}.{pixels.get('tag')}", untold, notes)
+    return Told(by=by, num_heads=heads, normalisation=_stated(pixels, by), shape=shape, untold=untold, notes=notes)
 
 
 def _stated(pixels: Mapping[str, Any], by: str) -> Normalisation | None:
@@ -142,13 +157,33 @@ def _by_name(path: Path) -> Told | None:
         return None
     architecture, _, tag = name.partition(".")
     by = f"its name, of timm's {name},"
-    heads, shape, notes = _plain(architecture, by)
+    heads, shape, untold, notes = _plain(architecture, by)
+    untold, notes = _natively(name, untold, notes)
     found = {_constants(get_pretrained_cfg(n)) for n in _tagged().get(architecture, ())}
     exact = get_pretrained_cfg(name, allow_unregistered=False) if tag and name in timm.list_pretrained() else None
     normalisation = _constants(exact) if exact else found.pop() if len(found) == 1 else None
     said = ("heads by the name",) if normalisation is None else ("heads, mean and std of the pixels by the name",)
     notes = (*notes, *(f"{text}, which is timm's {name}" for text in said))
-    return Told(by=by, num_heads=heads, normalisation=normalisation, shape=shape, notes=notes)
+    return Told(by=by, num_heads=heads, normalisation=normalisation, shape=shape, untold=untold, notes=notes)
+
+
+def _natively(
+    name: str, untold: Mapping[str, Any], notes: tuple[str, ...]
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Return both with OpenAI's activation where timm's notes on the published model say that it was trained with it.
+
+    timm builds such models with an exact GELU unless asked for their `quickgelu` variant.
+    """
+    published = get_pretrained_cfg(name, allow_unregistered=False) if name in _published() else None
+    if published is None or not any("natively QuickGELU" in note for note in published.notes or ()):
+        return untold, notes
+    note = f"activation quick_gelu: timm's notes on {name} say that it was trained with it"
+    return {**untold, "activation": "quick_gelu"}, (*notes, note)
+
+
+@lru_cache(maxsize=1)
+def _published() -> frozenset[str]:
+    return frozenset(timm.list_pretrained())
 
 
 def _cached(path: Path) -> str:
@@ -178,8 +213,8 @@ def _constants(config: Any) -> Normalisation:
 
 
 @lru_cache(maxsize=8)
-def _plain(architecture: str, by: str) -> tuple[int, tuple[int, int, int], tuple[str, ...]]:
-    """Return heads, (width, depth, patch size) and notes of timm's model.
+def _plain(architecture: str, by: str) -> tuple[int, tuple[int, int, int], Mapping[str, Any], tuple[str, ...]]:
+    """Return heads, (width, depth, patch size), what no tensor shows and notes of timm's model.
 
     Raises ValueError where this timm does not have it, or it computes something else than the ViT here.
     """
@@ -195,10 +230,23 @@ def _plain(architecture: str, by: str) -> tuple[int, tuple[int, int, int], tuple
         raise ValueError(f"{by} is of {architecture}, which is no plain ViT: it has {', '.join(odd)}. Not supported.")
     block = model.blocks[0]
     notes = []
-    if (epsilon := block.norm1.eps) != LAYER_NORM_EPS:
+    untold: dict[str, Any] = {}
+    if (activation := _ACTIVATIONS.get(_act(block))) is not None:
+        untold["activation"] = activation
+    if (epsilon := block.norm1.eps) != LAYER_NORM_EPS and isinstance(model.norm_pre, nn.LayerNorm):
+        untold["norm_eps"] = epsilon
+    elif epsilon != LAYER_NORM_EPS:
         notes.append(f"norms have an epsilon of {LAYER_NORM_EPS} here, and of {epsilon} in timm's {architecture}")
     shape = (model.embed_dim, len(model.blocks), model.patch_embed.patch_size[0])
-    return block.attn.num_heads, shape, tuple(notes)
+    return block.attn.num_heads, shape, untold, tuple(notes)
+
+
+def _act(block: nn.Module) -> str:
+    """Return the name of the MLP's activation."""
+    act = getattr(getattr(block, "mlp", None), "act", None)
+    if isinstance(act, nn.GELU):
+        return f"gelu {act.approximate}"
+    return type(act).__name__
 
 
 def _differences(model: nn.Module) -> list[str]:
@@ -210,14 +258,14 @@ def _differences(model: nn.Module) -> list[str]:
     odd: list[str] = []
     for block in model.blocks:
         mlp = getattr(block, "mlp", None)
-        act = getattr(mlp, "act", None)
-        gated = isinstance(mlp, GluMlp) and isinstance(act, nn.SiLU) and not mlp.gate_last  # as fc1's width shows
+        act = _act(block)
+        gated = isinstance(mlp, GluMlp) and act == "SiLU" and not mlp.gate_last  # as fc1's width shows
         if isinstance(model, VisionTransformer) and type(block) is not Block:
             odd.append(f"blocks of the class {type(block).__name__}")
         elif isinstance(model, VisionTransformer) and type(block.attn) is not Attention:
             odd.append(f"attention of the class {type(block.attn).__name__}")
-        elif not gated and (not isinstance(act, nn.GELU) or act.approximate != "none"):
-            odd.append(f"the activation {act}, where an exact GELU is used here")
+        elif not gated and act != "gelu none" and act not in _ACTIVATIONS:
+            odd.append(f"the activation {act}, which the ViT here does not have")
     return sorted(set(odd))
 
 

@@ -217,6 +217,8 @@ def named(architecture: ViTConfig) -> str:
             ("layer scale", "yes" if a.layer_scale is not None else None),
             ("distilled", "yes" if a.distilled else None),
             ("registers", a.registers or None),
+            ("norm before the blocks", "yes" if a.pre_norm else None),
+            ("norm_eps", a.norm_eps if a.norm_eps != 1e-6 else None),
             ("activation", a.activation if a.activation != "gelu" else None),
             ("channels", a.in_chans if a.in_chans != 3 else None),
             ("position table", "none" if a.position == "none" else None),

@@ -280,7 +280,7 @@ def _without_distillation(table_1PD: Tensor) -> Tensor:
 def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> None:
     """Raise ValueError that names every field in which the two differ and that no rule can bridge."""
     found = checkpoint.architecture
-    names = ["embed_dim", "depth", "num_heads", "activation"]
+    names = ["embed_dim", "depth", "num_heads", "activation", "pre_norm", "norm_eps"]
     hints = []
     if not tokenless(wanted):
         names.append("registers")

@@ -59,6 +59,7 @@ def interpret(file: WeightFile, declared: InitialWeights) -> Checkpoint:
             usual_heads=source.heads,
             image_size=image_size,
         )
+        architecture = replace(architecture, **renamed.untold)
         check_whole(renamed.state, architecture)
         if renamed.ambiguous and declared.num_heads is None:
             raise ValueError(f"{renamed.ambiguous}; {AMBIGUOUS}")

@@ -1,4 +1,4 @@
-"""DINOv2's official files are read; CLIP and SigLIP, in every layout, are named as what they are and not supported."""
+"""DINOv2's official files are read; CLIP and SigLIP of OpenAI and OpenCLIP are named and not supported."""
 
 from pathlib import Path
 
@@ -6,16 +6,6 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    SiglipConfig,
-    SiglipModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-)
 
 from backbones.sources import SOURCES
 from backbones.vit import ViT
@@ -24,14 +14,6 @@ from backbones.weights.loader import load_checkpoint
 from backbones.weights.normalisation import IMAGENET
 from backbones.weights.read import read_checkpoint
 from tools.convert_checkpoint import main
-
-SIZES = {
-    "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 16,
-    "patch_size": 4,
-}  # fmt: skip
-TEXT = {name: value for name, value in SIZES.items() if "_size" not in name or name[0] in "hi"} | {"vocab_size": 10}
-TEXT.pop("image_size")
-TEXT |= {"bos_token_id": 1, "eos_token_id": 2}
 
 
 def dinov2() -> dict[str, Tensor]:
@@ -71,31 +53,31 @@ def openai_clip() -> dict[str, Tensor]:
     return {f"visual.{name}": torch.ones(2) for name in names} | {"logit_scale": torch.ones(())}
 
 
+def openclip(timms: str) -> dict[str, Tensor]:
+    """OpenCLIP's file of a tower that is timm's."""
+    tower = timm.create_model(timms, depth=1, embed_dim=8, num_heads=2).state_dict()
+    return {f"visual.trunk.{name}": tensor for name, tensor in tower.items()} | {"logit_scale": torch.ones(())}
+
+
 FOREIGN = {
-    "CLIP of transformers": lambda: CLIPVisionModel(CLIPVisionConfig(**SIZES)).state_dict(),
-    "CLIP of transformers, whole": lambda: CLIPModel(CLIPConfig(text_config=TEXT, vision_config=SIZES)).state_dict(),
-    "SigLIP of transformers": lambda: SiglipVisionModel(SiglipVisionConfig(**SIZES)).state_dict(),
-    "SigLIP of transformers, whole": (
-        lambda: SiglipModel(SiglipConfig(text_config=TEXT, vision_config=SIZES)).state_dict()
-    ),
     "CLIP of OpenAI or OpenCLIP": openai_clip,
-    "CLIP of timm": lambda: timm.create_model("vit_xsmall_patch16_clip_224", depth=1).state_dict(),
-    "SigLIP of OpenCLIP or timm": lambda: timm.create_model("vit_base_patch16_siglip_224", depth=1).state_dict(),
+    "CLIP of OpenCLIP on timm's ViT": lambda: openclip("vit_xsmall_patch16_clip_224"),
+    "SigLIP of OpenCLIP": lambda: openclip("vit_base_patch16_siglip_224"),
 }
 
 
 @pytest.mark.parametrize("family", FOREIGN)
-def test_families_that_are_not_supported_are_named(
+def test_layouts_that_are_not_supported_are_named(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "weights.pth"
     torch.save(FOREIGN[family](), path)
     assert main(["inspect", str(path)]) == 1
     error = capsys.readouterr().err
-    said = f"weights.pth: is {family.partition(',')[0]}"
-    assert said in error and "That family is not supported" in error and "DINOv2 and ViTDet are" in error
+    said = f"weights.pth: is {family} by its tensor"
+    assert said in error and "That layout is not supported" in error and "SigLIP, CLIP and ViTDet are" in error
     for source in ("timm", "huggingface", "mae"):
-        with pytest.raises(ValueError, match=f"is {family.partition(',')[0]}"):
+        with pytest.raises(ValueError, match=f"is {family}"):
             read_checkpoint(InitialWeights(path=path, source=source, num_heads=2, mean=IMAGENET.mean, std=IMAGENET.std))
 
 

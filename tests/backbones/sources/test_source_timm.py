@@ -211,7 +211,6 @@ def with_changes(**changes: Tensor | None) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (with_changes(reg_token=torch.ones(1, 4, 32)), "is a ViT with registers .* by its tensor reg_token"),
         (with_changes(mask_token=torch.ones(1, 1, 32)), "belong to this kind of file: mask_token"),
         (with_changes(blocks__0__attn__q_bias=torch.ones(32)), r"this kind of file: blocks\.0\.attn\.q_bias"),
         (

@@ -104,7 +104,7 @@ def test_a_declaration_overrides_what_a_file_tells(tmp_path: Path) -> None:
 ROPE = "vit_small_patch16_rope_ape_224"
 
 
-@pytest.mark.parametrize("name", [ROPE, "vit_base_patch16_rpn_224", "vit_base_patch32_siglip_gap_256"])
+@pytest.mark.parametrize("name", [ROPE, "vit_base_patch16_rpn_224"])
 @pytest.mark.parametrize("by", ["config", "name"])
 def test_models_that_compute_otherwise_are_refused(tmp_path: Path, name: str, by: str) -> None:
     """They have the tensors of a plain ViT; rotary positions alone move tokens of about 4 by 0.43."""
