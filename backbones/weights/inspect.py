@@ -19,7 +19,8 @@ from backbones.weights.checkpoint import FORMAT, Checkpoint
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.read import interpret
 from backbones.weights.reader import WeightFile, open_weight_file, take_weights
-from backbones.weights.zoo import PublicCheckpoint, find_public
+from backbones.weights.zoo import find_public
+from backbones.weights.zoo_entry import PublicCheckpoint
 
 SHOWN = 8  # tensors of an unknown file
 UNTOLD = {

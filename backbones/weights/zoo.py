@@ -5,56 +5,10 @@ hub or timm's table of weights; None stands for what none of them says. Nothing 
 source of a file is declared by the user.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-SourceName = Literal[
-    "mae", "timm", "augreg", "beit", "moco_v3", "dino", "dinov2", "huggingface", "detectron2", "mmseg", "own"
-]
-Contents = Literal["encoder", "encoder and decoder", "fine-tuned", "training checkpoint"]
-Channels = tuple[float, float, float]
-
-_IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublicCheckpoint:
-    """One published weight file."""
-
-    name: str
-    """The file's name; of a model on the Hugging Face hub, whose files are all named alike, `owner/model`."""
-    source: SourceName
-    """What `--init-source` takes."""
-    architecture: str
-    """A name in `backbones.config.FAMILY`."""
-    url: str
-    """The file, or the page that it is published on."""
-    contents: Contents
-    """`fine-tuned` has a classifier or detector on top (supervised weights too); a `training checkpoint` has momentum
-    copies, projections or an optimiser beside the encoder."""
-    normalised_target: Literal["yes", "no", "not applicable"] | None
-    """Whether pre-training reconstructed pixels normalised by patch (MAE, section 4); it does not apply elsewhere."""
-    data: str
-    epochs: int | None
-    """Of pre-training, or of training where the weights are supervised; fine-tuning is not counted."""
-    licence: str | None
-    md5: str | None = None
-    """The first digits of the file's MD5, as published."""
-    mean: Channels = _IMAGENET[0]
-    std: Channels = _IMAGENET[1]
-    file: str | None = None
-    """The name of the file to give the command, where it is not `name`."""
-
-    @property
-    def command(self) -> str:
-        """The command that turns the file into a checkpoint of ours."""
-        trust = " --trust-pickle" if self.name.endswith(".pkl") else ""
-        return (
-            f"python tools/convert_checkpoint.py convert {self.file or self.name} --init-source {self.source}{trust} "
-            "--out backbone.safetensors"
-        )
-
+from backbones.weights.zoo_entry import HALF, Contents, PublicCheckpoint
+from backbones.weights.zoo_towers import dinov2, towers
 
 # github.com/facebookresearch/mae: README, FINETUNE.md, the demo notebook; issue 3 (visualize), issue 8 (full).
 _MAE_URL = "https://dl.fbaipublicfiles.com/mae"
@@ -279,24 +233,6 @@ def _dino() -> list[PublicCheckpoint]:
     ]
 
 
-# timm/models/vision_transformer.py: addresses, normalisation and licence of its dinov2 entries.
-def _dinov2() -> list[PublicCheckpoint]:
-    return [
-        PublicCheckpoint(
-            name=f"dinov2_vit{size[0]}14_pretrain.pth",
-            source="dinov2",
-            architecture=f"vit_{size}_patch14",
-            url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{size[0]}14/dinov2_vit{size[0]}14_pretrain.pth",
-            contents="encoder",
-            normalised_target="not applicable",
-            data="LVD-142M",
-            epochs=None,
-            licence="Apache-2.0",
-        )
-        for size in ("small", "base", "large")
-    ]
-
-
 # The models' cards and file lists on huggingface.co. The MAE ones are converted from the visualize files
 # (transformers, convert_vit_mae_to_pytorch.py), which are under another licence than the cards say.
 _MAE_CARD = "Apache-2.0 on the card; converted from CC-BY-NC-4.0 weights"
@@ -381,7 +317,8 @@ PUBLIC: tuple[PublicCheckpoint, ...] = (
     *_beit_v2(),
     *_moco_v3(),
     *_dino(),
-    *_dinov2(),
+    *dinov2(),
+    *towers(),
     *_huggingface(),
     *_vitdet(),
 )

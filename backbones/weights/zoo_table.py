@@ -1,6 +1,7 @@
 """The table of public checkpoints as a page shows it, with the command of each."""
 
-from backbones.weights.zoo import HALF, PUBLIC
+from backbones.weights.zoo import PUBLIC
+from backbones.weights.zoo_entry import HALF, OPENAI_CLIP
 
 
 def markdown_table() -> str:
@@ -18,7 +19,7 @@ def markdown_table() -> str:
             entry.normalised_target or "unknown",
             entry.data,
             "unknown" if entry.epochs is None else str(entry.epochs),
-            "0.5; 0.5" if (entry.mean, entry.std) == HALF else "ImageNet",
+            {HALF: "0.5; 0.5", OPENAI_CLIP: "CLIP"}.get((entry.mean, entry.std), "ImageNet"),
             "" if entry.md5 is None else f"{entry.md5}...",
             entry.licence or "not stated",
         )

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from timm.models import get_pretrained_cfg
 
 from backbones.config import FAMILY
 from backbones.sources import SOURCES
@@ -43,10 +44,29 @@ def test_known_files(name: str, source: str, architecture: str, contents: str, n
     assert found == (source, architecture, contents, normalised)
 
 
-def test_normalisation_is_half_for_augreg_and_beit_alone() -> None:
+def test_normalisation_is_half_for_augreg_beit_and_siglip_alone() -> None:
     half = {entry.source for entry in PUBLIC if entry.mean == (0.5, 0.5, 0.5)}
-    assert half == {"augreg", "beit", "huggingface"}
+    assert half == {"augreg", "beit", "huggingface", "timm"}
+    towers = [entry for entry in PUBLIC if entry.source == "timm" and entry.mean[0] == 0.5]
+    assert towers and all("siglip" in entry.name for entry in towers)
     assert all(entry.mean[0] == 0.485 for entry in PUBLIC if entry.name.startswith("facebook/vit-mae"))
+
+
+def test_timms_towers_are_as_timm_says() -> None:
+    entries = [entry for entry in PUBLIC if "_siglip_" in entry.name or "_clip_" in entry.name]
+    assert len(entries) == 11
+    for entry in entries:
+        theirs = get_pretrained_cfg(entry.name.removeprefix("timm/"), allow_unregistered=False)
+        assert theirs.hf_hub_id in ("timm/", entry.name)
+        assert (theirs.mean, theirs.std) == (entry.mean, entry.std)
+        assert theirs.license.lower() == entry.licence.lower()
+
+
+def test_dinov2s_files_are_as_timm_says() -> None:
+    for entry in (entry for entry in PUBLIC if entry.source == "dinov2"):
+        registers = "_reg4" if "_reg4" in entry.name else ""
+        theirs = get_pretrained_cfg(f"{entry.architecture}{registers}_dinov2.lvd142m", allow_unregistered=False)
+        assert (theirs.url, theirs.mean, theirs.std) == (entry.url, entry.mean, entry.std)
 
 
 def test_md5_confirms_contradicts_and_finds() -> None:
