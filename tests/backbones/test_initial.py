@@ -87,3 +87,19 @@ def test_weights_without_a_class_token_make_a_vit_without(tmp_path: Path) -> Non
     assert with_architecture(Task(PLAIN, reads_class_token=True), init).class_token  # refused when it is loaded
     assert with_architecture(Task(PLAIN), replace(declared(tmp_path, PLAIN), architecture="recipe")).class_token
     assert with_architecture(Task(PLAIN), None).class_token
+
+
+REGISTERED = ViTConfig(
+    embed_dim=32, depth=2, num_heads=4, patch_size=8, image_size=(32, 32), position="learned", registers=4,
+    activation="quick_gelu", pre_norm=True, norm_eps=1e-5,
+)  # fmt: skip
+
+
+def test_registers_stay_where_tokens_have_a_place(tmp_path: Path) -> None:
+    init = declared(tmp_path, REGISTERED)
+    plain = with_architecture(Task(replace(PLAIN, image_size=(64, 64))), init).backbone
+    assert plain == REGISTERED.at(64, 64)
+    vitdet = with_architecture(Config(RECIPE), init).backbone
+    assert (vitdet.registers, vitdet.window_size, vitdet.activation, vitdet.pre_norm) == (0, 4, "quick_gelu", True)
+    report, _ = start_from(ViT(vitdet, class_token=False, final_norm=False), init)
+    assert "reg_token: the task's ViT has none" in report.dropped
