@@ -4,11 +4,13 @@ A learning rate that a study has searched for every arm alike may differ too, wh
 chose.
 """
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
+from backbones.config import ViTConfig
 from benchmark.compare.records import Stored
 from benchmark.study.plan import Match, Plan
 from engine.config import differences
@@ -81,7 +83,7 @@ def pretraining_problems(stored: Sequence[Stored], plan: Plan | None = None) -> 
 
 def _unmatched(stored: Sequence[Stored], match: Match, differ: Sequence[str]) -> list[str]:
     names = PRETRAINING_FIELDS[match]
-    problems = _unequal(stored, lambda item: _without({name: getattr(item.record, name) for name in names}, differ))
+    problems = _unequal(stored, lambda item: _without(_stated(item, names), differ))
     return [*problems, *_unequal_flops(stored)] if match == "flops" else problems
 
 
@@ -171,7 +173,7 @@ def _lighter(holder: dict[str, Any], name: str, differ: Sequence[str]) -> dict[s
 
 def _transfer_view(item: Stored) -> dict[str, Any]:
     record = item.record
-    view: dict[str, Any] = {name: getattr(record, name) for name in TRANSFER_FIELDS}
+    view = _stated(item, TRANSFER_FIELDS)
     config = dict(record.config)
     if isinstance(config.get("run"), dict):
         config["run"] = {name: value for name, value in config["run"].items() if name != "seed"}
@@ -181,6 +183,15 @@ def _transfer_view(item: Stored) -> dict[str, Any]:
     else:
         config.pop("seed", None)  # a probe has no run
     return {**view, "config": config}
+
+
+def _stated(item: Stored, names: Sequence[str]) -> dict[str, Any]:
+    """Return these fields of the record, a ViT's architecture with the defaults of the fields that came after it."""
+    view: dict[str, Any] = {name: getattr(item.record, name) for name in names}
+    if "embed_dim" in view.get(ARCHITECTURE, {}):
+        later = {f.name: f.default for f in fields(ViTConfig) if f.default is not MISSING}
+        view[ARCHITECTURE] = json.loads(json.dumps(later)) | view[ARCHITECTURE]  # lists, as a record has them
+    return view
 
 
 def _unequal_flops(stored: Sequence[Stored]) -> list[str]:

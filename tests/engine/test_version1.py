@@ -105,6 +105,17 @@ def test_a_run_of_before_is_compared_with_one_of_today(before: Path) -> None:
     assert len(stored) == 2 and transfer_problems(stored, later=TOOLS["train_cls"].later) == []
 
 
+def test_an_architecture_of_before_has_the_defaults_of_later_fields(before: Path) -> None:
+    record = read_record(before)
+    assert "registers" not in record.architecture
+    today = {**record.architecture, "registers": 0, "activation": "gelu", "pre_norm": False, "norm_eps": 1e-6}
+    write_record(before.parent / "today", replace(record, architecture=today, arm="other"))
+    assert transfer_problems(open_store(before.parent, TASKS).stored) == []
+    write_record(before.parent / "today", replace(record, architecture={**today, "registers": 4}, arm="other"))
+    (problem,) = transfer_problems(open_store(before.parent, TASKS).stored)
+    assert problem.startswith("architecture.registers")
+
+
 def test_a_study_counts_a_run_of_before_as_finished(before: Path) -> None:
     run = Run(
         name="a",
