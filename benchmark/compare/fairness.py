@@ -36,6 +36,8 @@ PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
     "none": ("architecture",),
 }
 ARCHITECTURE = "architecture"
+HAS_CLASS_TOKEN = "class_token"
+"""Of a configuration: whether the weights have one, where the task reads none of it."""
 FLOPS_TOLERANCE = 0.01  # share: steps are whole
 SEARCHED = "as searched"
 Later = Callable[
@@ -47,8 +49,8 @@ def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), late
     """Return what makes the runs of one task unequal, each line with the field's name; empty where they are equal.
 
     The whole configuration counts but for the seed, for what the engine lets a run change midway (workers, logging),
-    and for the parts of the architecture in `differ`. `later` gives a configuration the defaults of the fields that
-    came after it; it is asked where the recorded ones differ.
+    for whether the weights have a class token, and for the parts of the architecture in `differ`. `later` gives a
+    configuration the defaults of the fields that came after it; it is asked where the recorded ones differ.
     """
     problems = _unequal(stored, lambda item: _without(_transfer_view(item), differ))
     if problems and later is not None:
@@ -174,7 +176,7 @@ def _lighter(holder: dict[str, Any], name: str, differ: Sequence[str]) -> dict[s
 def _transfer_view(item: Stored) -> dict[str, Any]:
     record = item.record
     view = _stated(item, TRANSFER_FIELDS)
-    config = dict(record.config)
+    config = {name: value for name, value in record.config.items() if name != HAS_CLASS_TOKEN}
     if isinstance(config.get("run"), dict):
         config["run"] = {name: value for name, value in config["run"].items() if name != "seed"}
         optim = config["run"].get("optim", {})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backbones.weights.checksum import check_stamp
-from benchmark.compare.fairness import Later
+from benchmark.compare.fairness import HAS_CLASS_TOKEN, Later
 from benchmark.study.run import SEARCHES, Run
 from benchmark.study.search import has_diverged
 from engine.config import as_json, differences
@@ -102,6 +102,7 @@ def other_settings(run: Run, record: RunRecord, later: Later | None = None) -> l
     found = differences(record.config, wanted)
     if found and later is not None:
         found = differences(later(record.task, record.config), wanted)
+    found = [line for line in found if not line.startswith(f"{HAS_CLASS_TOKEN}:")]  # as the weights, compared below
     if any(line.startswith("run.schedule.warmup.") for line in found):
         found = _without_short_warmup(found, run, record)
     if (

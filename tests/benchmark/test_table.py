@@ -174,6 +174,16 @@ def test_seed_and_workers_may_differ(whole_study: Any, record: Callable[..., Run
     assert not row_of(comparison_of(whole_study), "classification", "top1").refused
 
 
+def test_weights_with_and_without_a_class_token_are_compared(
+    whole_study: Any, record: Callable[..., RunRecord]
+) -> None:
+    config = {"mask_ratio": 0.75, "run": {"seed": 1, "batch_size": 64}}
+    for name, has in (("mae", True), ("supervised", False)):
+        changed = record("classification", name, 1, {"top1": 61.0}, config={**config, "class_token": has})
+        whole_study.add(f"classification-{name}-seed1", changed)
+    assert not row_of(comparison_of(whole_study), "classification", "top1").refused
+
+
 def test_same_seed_twice_is_refused(whole_study: Any, record: Callable[..., RunRecord]) -> None:
     whole_study.add("again", record("detection", "mae", 1, {"box_ap": 99.0}))
     refused = row_of(comparison_of(whole_study), "detection", "box_ap").refused

@@ -130,6 +130,8 @@ def test_a_study_counts_a_run_of_before_as_finished(before: Path) -> None:
     )
     record, later = read_record(before), TOOLS["train_cls"].later
     assert is_finished(run, record, [run]) and other_settings(run, record, later) == []
+    token = replace(record, config={**record.config, "class_token": False})  # of weights that have none
+    assert other_settings(run, token, later) == []
     other = replace(run, job=job(before, crop_pct=0.9))
     assert other_settings(other, record, later) == ["crop_pct: 0.8 -> 0.9"]
 
