@@ -10,50 +10,19 @@ random while it trains (arXiv 2111.06377, table 12): the number here is not that
 weights, images (names, sizes, times) and transform: 2 * depth * width * 2 bytes an image, 37 kB for ViT-B.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from backbones.config import FAMILY
 from classification.config import ProbeConfig
 from engine.flags import parse_with_config
-from engine.init_flags import InitFlags
 from engine.launch import fail, refuse_among_images
+from engine.probe_flags import ProbeArgs, of_every_vit
 from files.naming import refuse_overwriting
 
 
-@dataclass(frozen=True, kw_only=True)
-class Args(InitFlags):
-    """Flags of probing."""
-
-    backbone: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BACKBONE")]
-    """Name of a ViT: vit_base_patch16, vit_large_patch16, vit_huge_patch14, vit_demo_patch8, ..."""
-    data: Path
-    """Folder that holds train/<class>/ and val/<class>/."""
-    out: Path
-    """Folder to write to."""
-    cache: Path | None = None
-    """Folder of the features, which runs may share; OUT/features unless given."""
-
-
-def configured(argv: list[str] | None) -> tuple[Args, ProbeConfig]:
+def configured(argv: list[str] | None) -> tuple[ProbeArgs, ProbeConfig]:
     """Return the flags and the configuration before the weights are read. Raises ValueError for an unknown ViT."""
-    return parse_with_config(Args, RECIPES, argv, doc=__doc__, noun="ViT")
+    return parse_with_config(ProbeArgs, RECIPES, argv, doc=__doc__, noun="ViT")
 
 
-def _of(name: str) -> Callable[[], ProbeConfig]:
-    def config() -> ProbeConfig:
-        return ProbeConfig(backbone=FAMILY[name])
-
-    vit = FAMILY[name]
-    config.__doc__ = f"width {vit.embed_dim}, {vit.depth} blocks, {vit.num_heads} heads, patches of {vit.patch_size} px"
-    return config
-
-
-RECIPES = {name: _of(name) for name in FAMILY}
+RECIPES = of_every_vit(ProbeConfig)
 RUN = "classification.probe.run"  # imported when it is carried out
 
 
@@ -66,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     return carry_out(args, config)
 
 
-def carry_out(args: Args, config: ProbeConfig) -> int:
+def carry_out(args: ProbeArgs, config: ProbeConfig) -> int:
     """Probe, and return the exit code: 0 done, 1 failed."""
     try:
         from backbones.weights.initial import with_architecture

@@ -11,50 +11,19 @@ departs from published ones. Features are cached by weights, images (names, size
 each patch and each number of its feature or class (512 x 512 px, ViT-B, 150 classes: 1.9 MB an image).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from backbones.config import FAMILY
 from engine.flags import parse_with_config
-from engine.init_flags import InitFlags
 from engine.launch import fail, refuse_among_images
+from engine.probe_flags import ProbeArgs, of_every_vit
 from files.naming import refuse_overwriting
 from segmentation.probe.config import DenseProbeConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class Args(InitFlags):
-    """Flags of dense probing."""
-
-    backbone: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BACKBONE")]
-    """Name of a ViT: vit_base_patch16, vit_large_patch16, vit_huge_patch14, vit_demo_patch8, ..."""
-    data: Path
-    """Folder of a data set that train_seg reads (--layout)."""
-    out: Path
-    """Folder to write to."""
-    cache: Path | None = None
-    """Folder of the features, which runs may share; OUT/features unless given."""
-
-
-def configured(argv: list[str] | None) -> tuple[Args, DenseProbeConfig]:
+def configured(argv: list[str] | None) -> tuple[ProbeArgs, DenseProbeConfig]:
     """Return the flags and the configuration before the weights are read. Raises ValueError for an unknown ViT."""
-    return parse_with_config(Args, RECIPES, argv, doc=__doc__, noun="ViT")
+    return parse_with_config(ProbeArgs, RECIPES, argv, doc=__doc__, noun="ViT")
 
 
-def _of(name: str) -> Callable[[], DenseProbeConfig]:
-    def config() -> DenseProbeConfig:
-        return DenseProbeConfig(backbone=FAMILY[name])
-
-    vit = FAMILY[name]
-    config.__doc__ = f"width {vit.embed_dim}, {vit.depth} blocks, {vit.num_heads} heads, patches of {vit.patch_size} px"
-    return config
-
-
-RECIPES = {name: _of(name) for name in FAMILY}
+RECIPES = of_every_vit(DenseProbeConfig)
 RUN = "segmentation.probe.run"  # imported when it is carried out
 
 
@@ -67,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     return carry_out(args, config)
 
 
-def carry_out(args: Args, config: DenseProbeConfig) -> int:
+def carry_out(args: ProbeArgs, config: DenseProbeConfig) -> int:
     """Probe, and return the exit code: 0 done, 1 failed."""
     try:
         init = args.weights()

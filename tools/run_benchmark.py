@@ -34,6 +34,7 @@ from benchmark.study.prepare import Prepared, prepare
 from benchmark.study.tool import Tool
 from engine.config import as_json
 from engine.launch import TrainArgs, fail, parse, start, with_length
+from engine.probe_flags import ProbeArgs
 from engine.spec import RESULT, TaskSpec, TaskTable, of_tool, recipes_of, with_later_fields
 from files.locking import locked
 from mae_transfer.tasks import TASKS
@@ -111,7 +112,7 @@ def prober(module: ModuleType, specs: Sequence[TaskSpec], later: Later, *, leadi
         return code
 
     return Tool(
-        args=module.Args,
+        args=ProbeArgs,
         recipes=module.RECIPES,
         run=run,
         settings=lambda _, config: {**as_json(config), RESULT: leading(config)},

@@ -67,8 +67,6 @@ class Found:
     """In the cache; what the publisher keeps beside it, `config.json` for one, lies beside it."""
     name: str
     """How it can be had again: a name with its commit, or the address."""
-    sha256: str | None
-    """As published, or of what arrived from an address; None of a file that was in the cache already."""
 
 
 def is_remote(named: str | Path) -> bool:
@@ -125,8 +123,7 @@ def parse(text: str) -> Remote:
         return Remote(text=text)
     kind, _, rest = text.partition(":")
     rest, _, revision = rest.partition("@")
-    parts = [f"timm/{rest}"] if kind == "timm" else rest.split("/", 2)
-    parts = parts[0].split("/", 2) if kind == "timm" else parts
+    parts = (f"timm/{rest}" if kind == "timm" else rest).split("/", 2)
     if kind not in ("hf", "timm") or len(parts) < 2 or not all(_PART.fullmatch(part) for part in parts[:2]):
         raise ValueError(f"{text}: no name of a model; it should be hf:OWNER/MODEL[@REVISION] or timm:NAME.TAG.")
     if "@" in text and not revision:
@@ -178,7 +175,7 @@ def _of_hub(remote: Remote) -> Found:
     digest = published[file]
     if here is None and digest is not None:
         _compare(path, digest, remote)
-    return Found(path=path, name=remote.at(commit, file), sha256=digest)
+    return Found(path=path, name=remote.at(commit, file))
 
 
 def _patiently(ask: Callable[[], T]) -> T:
@@ -215,7 +212,7 @@ def _cached(remote: Remote, revision: str, file: str | None = None) -> Found | N
     if remote.file is not None and remote.file not in names:
         return None
     chosen = file or _chosen(remote, names)
-    return Found(path=snapshot / chosen, name=remote.at(commit, chosen), sha256=None)
+    return Found(path=snapshot / chosen, name=remote.at(commit, chosen))
 
 
 def _chosen(remote: Remote, names: Sequence[str]) -> str:
@@ -270,7 +267,7 @@ def _of_address(url: str) -> Found:
                 http_get(url, file, resume_size=file.tell(), displayed_filename=name)
         path.with_name(SOURCE).write_text(f"{url}\n", encoding="utf-8")
         os.replace(part, path)
-    return Found(path=path, name=url, sha256=file_sha256(path))
+    return Found(path=path, name=url)
 
 
 @contextmanager

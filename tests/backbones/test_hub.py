@@ -1,6 +1,5 @@
 """Weights by name, against a hub on loopback: found, pinned, cached, and refused with the way out."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,7 +97,6 @@ def test_a_model_is_downloaded_once_and_stated_with_its_commit(server: Hub) -> N
     found = find(parse("hf:facebook/vit-mae-base"))
     assert found.path.read_bytes() == WEIGHTS and found.path.with_name("config.json").read_bytes() == CONFIG
     assert found.name == f"hf:facebook/vit-mae-base@{OLD}"
-    assert found.sha256 == hashlib.sha256(WEIGHTS).hexdigest()
     assert not found.path.with_name("modeling.py").exists()  # no code
     before = len(server.fetched())
     assert find(parse("hf:facebook/vit-mae-base")).path == found.path
@@ -206,7 +204,7 @@ def test_a_file_at_an_address(server: Hub) -> None:
     server.behaviour.cut_after = 100_000
     found = find(parse(f"{server.url}/files/mae.pth"))
     assert (found.path.name, found.path.read_bytes()) == ("mae.pth", WEIGHTS)
-    assert (found.name, found.sha256) == (f"{server.url}/files/mae.pth", hashlib.sha256(WEIGHTS).hexdigest())
+    assert found.name == f"{server.url}/files/mae.pth"
     asked = len(server.asked)
     assert find(parse(f"{server.url}/files/mae.pth")) == found and len(server.asked) == asked
     with pytest.raises(ValueError, match=r"files/other\.pth: the server answered"):

@@ -39,7 +39,7 @@ def test_a_command_line_declares_every_field() -> None:
 
 
 @pytest.mark.parametrize("word", ["--init-source mae", "--init-image-size 24 40", "--init-resize-patch"])
-@pytest.mark.parametrize("flags", [InitFlags, TrainArgs, probe.Args])
+@pytest.mark.parametrize("flags", [InitFlags, TrainArgs, probe.ProbeArgs])
 def test_a_declaration_needs_a_file(flags: type[InitFlags], word: str) -> None:
     needed = [] if flags is InitFlags else ["vit_demo_patch8", "--data", "d", "--out", "o"]
     with pytest.raises(ValueError, match=r"of the initial weights declared, but no file; give --init FILE"):
@@ -47,7 +47,7 @@ def test_a_declaration_needs_a_file(flags: type[InitFlags], word: str) -> None:
     assert parse(flags, [*needed, *word.split(), "--init", "w.pth"], doc=None).weights() is not None
 
 
-@pytest.mark.parametrize("flags", [TrainArgs, probe.Args, reconstruct.Args, convert_checkpoint.Convert])
+@pytest.mark.parametrize("flags", [TrainArgs, probe.ProbeArgs, reconstruct.Args, convert_checkpoint.Convert])
 def test_help_names_every_family(flags: type[object], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(flags, ["--help"], doc=None)
