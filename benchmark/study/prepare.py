@@ -42,7 +42,10 @@ class Prepared:
     @cached_property
     def runs(self) -> tuple[Run, ...]:
         """All runs. Raises ValueError for budgets that are not matched."""
-        return self._matrix(self._lengths).runs() if self._lengths else self._as_stated
+        if not self._lengths:
+            return self._as_stated
+        scaled = {run.name: run for run in self._matrix(self._lengths).every_pretraining()}
+        return tuple(scaled.get(run.name, run) for run in self._as_stated)
 
     def refuse(self) -> None:
         """Raise ValueError that lists what would fail."""

@@ -12,7 +12,7 @@ from benchmark.study.calls import Calls, Options
 from benchmark.study.plan import Phase
 from benchmark.study.run import Run, checked
 from benchmark.study.search import LR_FLAG, Search
-from benchmark.study.spec import Study
+from benchmark.study.spec import Study, pretraining_seeds
 
 PROBED = "linear_features"  # folder of the record of a probe that judges a pre-training
 
@@ -37,6 +37,10 @@ class Pretrainings(Calls):
     def pretrainings(self, seed: int | None) -> Iterator[Run]:
         """Yield the pre-trainings of one seed; None where each arm has one alone."""
         yield from (self._pretrain(arm, seed) for arm in self.study.arms if arm.pretrain is not None)
+
+    def every_pretraining(self) -> Iterator[Run]:
+        """Yield the pre-trainings of all seeds."""
+        yield from (run for seed in pretraining_seeds(self.study) for run in self.pretrainings(seed))
 
     def _pretrain(self, arm: Arm, seed: int | None) -> Run:
         assert arm.pretrain is not None

@@ -3,7 +3,7 @@
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,19 @@ def _recipe(make: Callable[[], Any]) -> tuple[Any, dict[str, Leaf]]:
     return config, {leaf.name: leaf for leaf in leaves(config)}
 
 
+@cache
+def _own(args: type[Any]) -> dict[str, Any]:
+    """Return the types of a tool's own flags by name."""
+    hints = typing.get_type_hints(args, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(args)}
+
+
+@cache
+def _own_paths(args: type[Any]) -> set[str]:
+    """Return the names of a tool's own flags that are files or folders."""
+    return {name for name, hint in _own(args).items() if Path in (hint, *typing.get_args(hint))}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One call of a tool."""
@@ -29,10 +42,15 @@ class Job:
     """Configuration of the recipe with what departs from it; None for a tool without recipes."""
     recipe: Any
     """Configuration of the recipe as it is."""
-    settings: dict[str, Any] | None
-    """The configuration that its record would hold; None for a tool that leaves no record and repeats no work."""
     record: Callable[[Any, Any], dict[str, Any]] | None
-    """Makes `settings` of flags and configuration."""
+    """Makes `settings` of flags and configuration; None for a tool that leaves no record and repeats no work."""
+    flags: Mapping[str, Leaf]
+    """Fields of its configuration by the names of their flags."""
+
+    @cached_property
+    def settings(self) -> dict[str, Any] | None:
+        """The configuration that its record would hold; None for a tool that leaves none."""
+        return None if self.record is None else self.record(self.args, self.config)
 
     def command(self) -> list[str]:
         """Return the words of its command line, behind the tool's name."""
@@ -40,10 +58,8 @@ class Job:
 
     def with_option(self, name: str, value: Any) -> "Job":
         """Return the job with another value in a field of its configuration. Raises ValueError for one that is none."""
-        leaf = next(leaf for leaf in leaves(self.config) if leaf.name == name)
-        config = rebuilt(self.config, {leaf.path: leaf.value(value)})
-        settings = None if self.record is None else self.record(self.args, config)
-        return replace(self, config=config, settings=settings)
+        leaf = self.flags[name]
+        return replace(self, config=rebuilt(self.config, {leaf.path: leaf.value(value)}))
 
     def resumed(self) -> "Job":
         """Return the job that goes on where this one stopped."""
@@ -74,8 +90,7 @@ class Tool:
 
     def own(self) -> dict[str, Any]:
         """Return the types of its own flags by name."""
-        hints = typing.get_type_hints(self.args, include_extras=True)
-        return {f.name: hints[f.name] for f in fields(self.args)}
+        return _own(self.args)
 
     def takes(self, name: str) -> bool:
         """Return whether it has a flag, with any recipe."""
@@ -91,7 +106,7 @@ class Tool:
 
     def job(self, recipe: str | None, given: Mapping[str, Any]) -> Job:
         """Return the call with these flags, by name. Raises ValueError for values that make no configuration."""
-        own = self.own()
+        own, known = self.own(), self._flags(recipe)
         paths = self._paths()  # of a configuration a file is a text
         flags = {
             name: Path(value) if name in paths and isinstance(value, str) else value
@@ -102,15 +117,16 @@ class Tool:
             flags[positional(self.args)] = recipe
         args, base, config = self.args(**flags), None, None
         if self.recipes:
-            base, known = _recipe(self.recipes[recipe or ""])
+            base, _ = _recipe(self.recipes[recipe or ""])
             values = {name: value for name, value in given.items() if name not in own}
             config = rebuilt(base, {known[name].path: known[name].value(value) for name, value in values.items()})
-        settings = None if self.settings is None else self.settings(args, config)
-        return Job(args=args, config=config, recipe=base, settings=settings, record=self.settings)
+        job = Job(args=args, config=config, recipe=base, record=self.settings, flags=known)
+        _ = job.settings  # flags that contradict each other are refused here
+        return job
 
     def _paths(self) -> set[str]:
         """Return the names of its own flags that are files or folders."""
-        return {name for name, hint in self.own().items() if Path in (hint, *typing.get_args(hint))}
+        return _own_paths(self.args)
 
     def _flags(self, recipe: str | None) -> dict[str, Leaf]:
         return _recipe(self.recipes[recipe or ""])[1] if self.recipes else {}

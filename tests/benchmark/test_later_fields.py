@@ -71,8 +71,10 @@ def test_a_finished_run_of_before_is_not_run_again(record: Callable[..., RunReco
     at = {"out": tmp_path, "logs": tmp_path, "records": (tmp_path,)}
     run = Run(name="x", phase="transfer", kind="x", tool="train_cls", recipe="tiny", job=None, **at)
     done = record("classification", "random", 0, {"top1": 1.0}, config=before)
-    run = replace(run, job=Job(args=None, config=None, recipe=None, settings=whole, record=None))
+    run = replace(run, job=Job(args=None, config=None, recipe=None, record=lambda *_: whole, flags={}))
     assert other_settings(run, done, with_later_fields) == []
     assert other_settings(run, done)
-    run = replace(run, job=Job(args=None, config=None, recipe=None, settings={**whole, "tuned_blocks": 3}, record=None))
+    run = replace(
+        run, job=Job(args=None, config=None, recipe=None, record=lambda *_: {**whole, "tuned_blocks": 3}, flags={})
+    )
     assert other_settings(run, done, with_later_fields) == ["tuned_blocks: 1 -> 3"]
