@@ -190,6 +190,8 @@ FAMILY: dict[str, ViTConfig] = {
         for size, config in {"tiny": _TINY, "small": _SMALL, "base": _BASE, "large": _LARGE, "huge": _HUGE}.items()
         for patch in (8, 14, 16)
     },
+    # ViT-g of arXiv 2106.04560, table 2
+    "vit_giant_patch16": ViTConfig(embed_dim=1408, depth=40, num_heads=16, mlp_ratio=48 / 11),
     # MoCo v3's ViT-S: 12 heads of 32 channels (arXiv 2104.02057, table 2)
     "vit_small_patch16_12heads": replace(_SMALL, num_heads=12),
     "vit_demo_tiny_patch8": ViTConfig(embed_dim=96, depth=6, num_heads=3, patch_size=8, image_size=(64, 64)),

@@ -82,8 +82,10 @@ class ClassificationConfig(LabelFraction):
     """Length, batch, optimiser, schedule."""
     augment: Augmentation
     """Training-time augmentation."""
+    train_split: str = "train"
+    """Folder of the training images, in that of the data."""
     val_split: str = "val"
-    """Folder of the validation images, beside train/."""
+    """Folder of the validation images, in that of the data."""
     statistics: Annotated[bool, BASIC] = False
     """Pre-training normalises pixels with the mean and std of the training images (pretraining/statistics.py)."""
     normalisation: Annotated[Normalisation | None, COMPUTED] = None
@@ -140,6 +142,8 @@ class ProbeConfig:
     """Architecture; its image_size is the resolution of the features."""
     pooling: Annotated[Pooling, BASIC] = "class"
     """What the leading metric reads: the class token, or the mean of the patch tokens."""
+    class_token: Annotated[bool, COMPUTED] = True
+    """Whether the ViT has a class token; without one where the initial weights have none and `pooling` is the mean."""
     crop_pct: float = 224 / 256
     """The shorter side is resized to resolution / crop_pct before the centre crop."""
     val_split: Annotated[str, BASIC] = "val"
@@ -154,3 +158,8 @@ class ProbeConfig:
     """Where it is computed: `auto` (a GPU where there is one), `cpu`, `cuda`, or `cuda:N`, GPU N."""
     workers: Annotated[Workers, BASIC] = "auto"
     """Processes that load images; `auto` is 0 on a CPU and for a GPU the cores, 16 at most."""
+
+    @property
+    def reads_class_token(self) -> bool:
+        """True where what leads the metrics cannot do without it."""
+        return self.pooling == "class"

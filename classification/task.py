@@ -123,7 +123,7 @@ class ClassificationTask:
 
 
 def build_task(config: ClassificationConfig, *, data: Path, init: InitialWeights | None) -> ClassificationTask:
-    """Return training by `config.protocol` on `data/train`, evaluated on `data/val`.
+    """Return training by `config.protocol` on `data/<train_split>`, evaluated on `data/<val_split>`.
 
     It starts from the backbone checkpoint `init` or from random weights.
     """
@@ -152,7 +152,7 @@ def assemble(
     report, found = start_from(backbone, init)
     normalisation = config.normalisation or found
     freeze(config, backbone)
-    (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
+    (train, train_notes), (val, val_notes) = open_split(data, config.train_split), open_split(data, config.val_split)
     train_notes.insert(0, same_classes(train, val))
     val_notes += shared_note(train, val)
     train_notes += _use_part(train, config)
@@ -160,7 +160,7 @@ def assemble(
     model = classifier(config, backbone, num_classes=len(train.classes), normalise=Normalise(normalisation))
     facts = Facts(
         data=str(data),
-        train_split="train",
+        train_split=config.train_split,
         val_split=config.val_split,
         train_images=len(train.samples),
         val_images=len(val.samples),

@@ -81,7 +81,9 @@ def with_statistics(config: C, *, data: Path, out: Path, resume: bool, init: Ini
         return replace(config, normalisation=_of_run(out / NAME))
     say = print if os.environ.get("RANK", "0") == "0" else _nothing  # every process computes the same
     made = measure(
-        open_splits(data, config).train if isinstance(config, UnlabelledSplits) else open_images(data / "train"),
+        open_splits(data, config).train
+        if isinstance(config, UnlabelledSplits)
+        else open_images(data / config.train_split),
         config.backbone.image_size,
         workers=loading_for(config.run.workers, device_named(config.run.device, processes=1)).workers,
         progress=evaluation_lines("statistics:", say),

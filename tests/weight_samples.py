@@ -92,6 +92,7 @@ def weight_samples() -> dict[str, Sample]:
     return samples | {
         "own": Sample("own", dict(plain), ".safetensors"),
         "dinov2": Sample("dinov2", scaled | {"mask_token": _noise(1, 8)}),
+        "ijepa": Sample("ijepa", _ijepa()),
         "augreg": Sample("augreg", _jax(plain), ".npz"),
         "moco_v3": Sample("moco_v3", {"state_dict": both, "epoch": 1}),
         "moco_v3_momentum": Sample("moco_v3_momentum", {"state_dict": both, "epoch": 1}),
@@ -99,6 +100,13 @@ def weight_samples() -> dict[str, Sample]:
         "mmpretrain": Sample("mmpretrain", {"meta": {}, "state_dict": layers}),
         "mmpretrain_half": Sample("mmpretrain_half", {"meta": {}, "state_dict": layers}),
     }
+
+
+def _ijepa() -> dict[str, Any]:
+    target = {f"module.{n}": torch.randn_like(t) for n, t in ViT(PLAIN, class_token=False).state_dict().items()}
+    context = {name: tensor + 1 for name, tensor in target.items()}
+    predictor = {"module.predictor_embed.weight": _noise(4, 8)}
+    return {"target_encoder": target, "encoder": context, "predictor": predictor, "epoch": 3}
 
 
 def _random(architecture: ViTConfig) -> dict[str, Tensor]:

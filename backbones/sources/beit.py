@@ -1,10 +1,13 @@
-"""BEiT's files (arXiv 2106.08254, microsoft/unilm): pre-trained and fine-tuned.
+"""BEiT's files (arXiv 2106.08254, microsoft/unilm) and those of BEiT v2 (arXiv 2208.06366): pre-trained and fine-tuned.
 
 Both have q_bias and v_bias, a layer scale, and in place of a position table relative positions: one table for all
 blocks after pre-training (with `norm`), one in every block after fine-tuning (with `fc_norm` and `head`, without
-`norm`). The published files of BEiT (pt22k, ft22k, ft22kto1k) take pixels at mean and std 0.5. Those of BEiT v2 (arXiv
-2208.06366) that are fine-tuned have the same names but ImageNet's constants. The name of a published file tells which,
-and so does timm's config.json beside it; of any other file mean and std must be declared.
+`norm`). The published files of BEiT (pt22k, ft22k, ft22kto1k) take pixels at mean and std 0.5, those of BEiT v2 at
+ImageNet's constants (its PRETRAINING.md and timm's entries). The name of a published file tells which, and so does
+timm's config.json beside it; of any other file mean and std must be declared.
+
+BEiT v2's pre-training has two blocks more, which take the class token of the last block and the patches of an early
+one (section 3.3). They serve the loss alone and are dropped, as its fine-tuning does.
 """
 
 import re
@@ -30,7 +33,11 @@ WRITABLE = re.compile(rf"{BEIT.pattern}|blocks\.\d+\.attn\.qkv\.bias")
 DROP = (
     (r"(rel_pos_bias|blocks\.\d+\.attn)\.relative_position_index", "an index, made anew for every grid"),
     (r"mask_token", "BEiT's token for masked patches"),
-    (rf"lm_head\.{_WB}", "the head of pre-training"),
+    (rf"(cls_pt_)?lm_head\.{_WB}", "the head of pre-training"),
+    (
+        r"cls_pt_(layers\.\d+|norm)\..*",
+        "BEiT v2's blocks behind the class token, which serve the loss of pre-training alone",
+    ),
 )
 
 
@@ -69,7 +76,7 @@ def restore(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 SOURCE = Source(
     name="beit",
-    title="BEiT of unilm: pre-trained (pt22k) and fine-tuned (ft22k, ft22kto1k); BEiT v2, fine-tuned; timm's of both",
+    title="BEiT of unilm: pre-trained (pt22k) and fine-tuned (ft22k, ft22kto1k); BEiT v2, alike; timm's of both",
     entries=("model", "module", "state_dict"),
     rename=rename,
     beside=beside,

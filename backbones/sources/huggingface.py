@@ -1,4 +1,4 @@
-"""transformers' ViTMAE, ViT and Beit files, with the names of version 4 (what the hub holds) and of version 5.
+"""transformers' ViTMAE, ViT, IJepa and Beit files, with the names of version 4 (what the hub holds) and of version 5.
 
 Its Dinov2 files are those of backbones/sources/huggingface_towers.py.
 
@@ -41,7 +41,7 @@ from backbones.weights.normalisation import HALF
 
 _WB = r"(weight|bias)"
 _TABLE = "relative_position_bias_table"
-_BASE = r"(?:(?:vit|beit)\.)?"
+_BASE = r"(?:(?:vit|beit|ijepa)\.)?"
 DROP = (
     (rf"{_BASE}embeddings\.mask_token", "the token for masked patches of another pre-training"),
     (rf"{_BASE}pooler\.dense\.{_WB}", "ViT's pooler, a layer behind the class token"),
@@ -100,7 +100,8 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     )
     beit = any(name.endswith(BEIT_ALONE) for name in renamed.state)
     # Beit's final norm is one of two or none (use_mean_pooling), its positions are checked with config.json
-    renamed = whole(renamed, *(["cls_token"] if beit else ["cls_token", "pos_embed"]), norm=not beit)
+    # without a class token it is I-JEPA's, which config.json must say
+    renamed = whole(renamed, "cls_token" if beit else "pos_embed", norm=not beit)
     half = any(re.search(r"pooler\.|classifier\.|lambda_1", name) for name in tensors)
     return replace(renamed, normalisation=HALF if half else None)
 

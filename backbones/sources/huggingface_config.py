@@ -40,6 +40,7 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
     kernel = renamed.state.get("patch_embed.proj.weight")
     if kernel is None:
         return renamed  # refused later
+    _check_class_token(config, renamed)
     _check_config(config, renamed.state, kernel, activations=_ACTIVATIONS if renamed.untold else {"gelu": "gelu"})
     untold = _untold(config, renamed.untold)
     _check_positions(config, renamed.state)
@@ -61,6 +62,18 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
         normalisation=normalisation,
         untold=untold,
         notes=tuple(notes),
+    )
+
+
+def _check_class_token(config: Mapping[str, Any], renamed: Renamed) -> None:
+    """Raise ValueError where there is no class token, and config.json does not say that the weights are I-JEPA's."""
+    if (
+        "cls_token" in renamed.state or renamed.untold or config.get("model_type") == "ijepa"
+    ):  # towers are checked apart
+        return
+    raise ValueError(
+        f"there is no cls_token, which all of transformers' models here but I-JEPA have, and no {CONFIG} beside the "
+        "file says model_type ijepa: the file is not whole, or its config.json is not there."
     )
 
 

@@ -24,6 +24,7 @@ FAMILIES = {
     "dino": "dino.SOURCE",
     "dino_student": "dino.STUDENT",
     "dinov2": "dinov2.SOURCE",
+    "ijepa": "ijepa.SOURCE",
     "huggingface": "huggingface.SOURCE",
     "detectron2": "detectron2.SOURCE",
     "mmseg": "mmseg.SOURCE",

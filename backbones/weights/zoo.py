@@ -161,6 +161,7 @@ def _beit() -> list[PublicCheckpoint]:
 
 # timm/models/beit.py: addresses in comments, mean and std of the entries, licence of the family; epochs are not said.
 _BEIT_V2_URL = "https://conversationhub.blob.core.windows.net/beit-share-public/beitv2"
+_BEIT_V2_EARLY = "https://github.com/addf400/files/releases/download/BEiT-v2"
 _BEIT_V2 = (
     ("pt1k_ft21k", "ImageNet-1K, then ImageNet-21K"),
     ("pt1k_ft1k", "ImageNet-1K"),
@@ -183,6 +184,46 @@ def _beit_v2() -> list[PublicCheckpoint]:
         )
         for size in ("base", "large")
         for stage, data in _BEIT_V2
+    ] + [  # beit2/PRETRAINING.md: addresses, epochs, ImageNet's constants
+        PublicCheckpoint(
+            name=f"beitv2_{size}_patch16_224_{stage}.pth",
+            source="beit",
+            architecture=f"vit_{size}_patch16",
+            url=f"{_BEIT_V2_EARLY}/beitv2_{size}_patch16_224_{stage}.pth",
+            contents="training checkpoint",
+            normalised_target="not applicable",
+            data="ImageNet-1K",
+            epochs=epochs,
+            licence=None,
+        )
+        for size in ("base", "large")
+        for stage, epochs in (("pt1k", 1600), ("pt1k_300e", 300))
+    ]
+
+
+# github.com/facebookresearch/ijepa: README (files, epochs), LICENSE, transforms.py (normalisation).
+_IJEPA = (
+    ("IN1K-vit.h.14-300e", "vit_huge_patch14", "ImageNet-1K", 300),
+    ("IN1K-vit.h.16-448px-300e", "vit_huge_patch16", "ImageNet-1K", 300),
+    ("IN22K-vit.h.14-900e", "vit_huge_patch14", "ImageNet-22K", 66),
+    ("IN22K-vit.g.16-600e", "vit_giant_patch16", "ImageNet-22K", 44),
+)
+
+
+def _ijepa() -> list[PublicCheckpoint]:
+    return [
+        PublicCheckpoint(
+            name=f"{name}.pth.tar",
+            source="ijepa",
+            architecture=architecture,
+            url=f"https://dl.fbaipublicfiles.com/ijepa/{name}.pth.tar",
+            contents="training checkpoint",
+            normalised_target="not applicable",
+            data=data,
+            epochs=epochs,
+            licence="CC BY-NC 4.0",
+        )
+        for name, architecture, data, epochs in _IJEPA
     ]
 
 
@@ -315,6 +356,7 @@ PUBLIC: tuple[PublicCheckpoint, ...] = (
     *_augreg(),
     *_beit(),
     *_beit_v2(),
+    *_ijepa(),
     *_moco_v3(),
     *_dino(),
     *dinov2(),

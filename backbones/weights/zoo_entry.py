@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 SourceName = Literal[
-    "mae", "timm", "augreg", "beit", "moco_v3", "dino", "dinov2", "huggingface", "detectron2", "mmseg", "own"
+    "mae", "timm", "augreg", "beit", "moco_v3", "dino", "dinov2", "ijepa", "huggingface", "detectron2", "mmseg", "own"
 ]
 Contents = Literal["encoder", "encoder and decoder", "fine-tuned", "training checkpoint"]
 Channels = tuple[float, float, float]

@@ -1,8 +1,8 @@
 """Features of every block of a frozen ViT, extracted in one pass over a split and kept on disk.
 
-After each block the residual stream goes through the ViT's final norm (where it has one), and its class token and the
-mean of its patch tokens are kept, so the last depth is what a linear probe reads. Half precision: an entry's relative
-error is at most 2 ** -11. Axis letters: N images, E depths, B batch, T tokens, D width.
+After each block the residual stream goes through the ViT's final norm (where it has one). Its class token, where it has
+one, and the mean of its patch tokens are kept, so the last depth is what a linear probe reads. Half precision: an
+entry's relative error is at most 2 ** -11. Axis letters: N images, E depths, B batch, T tokens, D width.
 """
 
 import copy
@@ -38,7 +38,8 @@ class Features:
     """What is kept of one split; the arrays are read from disk as they are used."""
 
     features_PEND: np.ndarray
-    """float16; axis P is POOLINGS."""
+    """float16; axis P is `poolings`."""
+    poolings: tuple[Pooling, ...]
     label_N: np.ndarray
     image_ids: tuple[str, ...]
     unreadable: tuple[str, ...]
@@ -46,7 +47,9 @@ class Features:
 
     def of(self, depth: int, pooling: Pooling) -> Tensor:
         """Return (N, D) float32 after block `depth`, counted from 1."""
-        return torch.from_numpy(np.asarray(self.features_PEND[POOLINGS.index(pooling), depth - 1], dtype=np.float32))
+        return torch.from_numpy(
+            np.asarray(self.features_PEND[self.poolings.index(pooling), depth - 1], dtype=np.float32)
+        )
 
 
 def cache_key(weights: str, data: LabelledImages, transform: str, precision: str) -> str:
@@ -64,16 +67,22 @@ def cached_features(
     """
     shape = _shape(vit, data)
     extract = partial(_extract, folder, vit, data, fabric=fabric, batch_size=batch_size, workers=workers)
-    return cached(folder, read=lambda: _read(folder, shape), make=extract)
+    return cached(folder, read=lambda: _read(folder, shape, poolings_of(vit)), make=extract)
+
+
+def poolings_of(vit: ViT) -> tuple[Pooling, ...]:
+    """Return what features of the ViT are kept: of one without a class token the mean alone."""
+    return POOLINGS if vit.cls_token is not None else ("mean",)
 
 
 def every_depth(vit: ViT, image_BCHW: Tensor) -> Tensor:
-    """Return (P, E, B, D): both poolings of the tokens after every block, from one forward pass."""
+    """Return (P, E, B, D): the poolings of the tokens after every block, from one forward pass."""
     pooled: list[Tensor] = []
+    poolings = poolings_of(vit)
 
     def keep(block: nn.Module, inputs: tuple[Tensor, ...], tokens_BTD: Tensor) -> None:
         normed_BTD = vit.norm(tokens_BTD)
-        pooled.append(torch.stack([pool(normed_BTD, vit.num_prefix_tokens, pooling).float() for pooling in POOLINGS]))
+        pooled.append(torch.stack([pool(normed_BTD, vit.num_prefix_tokens, pooling).float() for pooling in poolings]))
 
     handles = [block.register_forward_hook(keep) for block in vit.blocks]
     try:
@@ -114,10 +123,10 @@ def _extract(
 
 def _shape(vit: ViT, data: LabelledImages) -> tuple[int, int, int, int]:
     """Return the P, E, N, D of the array; the last of its N are empty where images cannot be read."""
-    return len(POOLINGS), vit.architecture.depth, len(data), vit.architecture.embed_dim
+    return len(poolings_of(vit)), vit.architecture.depth, len(data), vit.architecture.embed_dim
 
 
-def _read(folder: Path, shape: tuple[int, int, int, int]) -> Features:
+def _read(folder: Path, shape: tuple[int, int, int, int], poolings: tuple[Pooling, ...]) -> Features:
     """Return the features in `folder`. Raises OSError, and ValueError where they are not as they were written."""
     listed = read_list(folder, {"image_ids": list, "labels": list, "unreadable": list}, [FEATURES])
     count = len(listed["image_ids"])
@@ -129,6 +138,7 @@ def _read(folder: Path, shape: tuple[int, int, int, int]) -> Features:
     features_PEND = open_array(folder / FEATURES, shape, np.float16)
     return Features(
         features_PEND=features_PEND[:, :, :count],
+        poolings=poolings,
         label_N=np.asarray(listed["labels"], dtype=np.int64),
         image_ids=tuple(listed["image_ids"]),
         unreadable=tuple(listed["unreadable"]),

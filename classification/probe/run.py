@@ -18,7 +18,7 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from classification.config import Pooling, ProbeConfig
 from classification.data import LabelledImages, eval_transform, open_split, same_classes, shared_note
-from classification.probe.features import POOLINGS, Features, cache_key, cached_features, describe
+from classification.probe.features import Features, cache_key, cached_features, describe
 from classification.probe.knn import NEIGHBOURS, nearest_classes
 from classification.probe.linear_sweep import Sweep, sweep
 from classification.with_head import top_scores
@@ -53,7 +53,7 @@ def run_probes(
             raise ValueError(f"{out / name}: holds a probe already; give another --out.")
     began, started = time.monotonic(), now()
     torch.manual_seed(config.seed)
-    vit = ViT(config.backbone)
+    vit = ViT(config.backbone, class_token=config.class_token)
     report, normalisation = start_from(vit, init)
     vit.eval().requires_grad_(False)
     (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
@@ -158,7 +158,9 @@ def _sweep_row(found: Sweep) -> str:
 
 
 def _kinds(features: Features) -> list[tuple[int, Pooling]]:
-    return [(depth, pooling) for depth in range(1, features.features_PEND.shape[1] + 1) for pooling in POOLINGS]
+    return [
+        (depth, pooling) for depth in range(1, features.features_PEND.shape[1] + 1) for pooling in features.poolings
+    ]
 
 
 def _outcome(name: str, val: Features, predictions_VK: Tensor) -> Outcome:

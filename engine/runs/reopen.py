@@ -25,6 +25,9 @@ from files.naming import distinct_stems, inside
 from files.writing import replacing
 
 
+PARTS = ("label_fraction", "train_list")  # fields that choose some of the training images
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What the command line says of a run that is opened again."""
@@ -135,23 +138,24 @@ def files_of(run: Path) -> list[Path]:
 
 def _on(config: Any, record: RunRecord, asked: Asked) -> Any:
     """Return the configuration with the split and the data that are asked for."""
-    split, data = asked.split, asked.data
+    split = asked.split
     if split is not None:
         if not hasattr(config, "val_split"):
             raise ValueError(f"--split: the validation split of {record.task} is fixed ({record.val_split}).")
         config = replace(config, val_split=split)
         if hasattr(config, "val_json"):  # it named the annotations of the run's own split
             config = replace(config, val_json=None)
-    if data is not None and hasattr(config, "train_split"):  # other images may have no training split; none is needed
+    if hasattr(config, "train_split"):  # there may be no training images any more; none are needed
         config = replace(config, train_split=split or record.val_split)
-        if hasattr(config, "train_json"):
-            config = replace(config, train_json=config.val_json)
+        for name, value in {"train_json": getattr(config, "val_json", None), **dict.fromkeys(PARTS)}.items():
+            if hasattr(config, name):
+                config = replace(config, **{name: value})
     return config
 
 
 def named_files(config: Any) -> list[str]:
     """Return a line for every file beside the data that is read because the record's configuration names it."""
-    named = {name: getattr(config, name, None) for name in ("train_json", "val_json", "train_list", "tokenizer")}
+    named = {name: getattr(config, name, None) for name in ("val_json", "tokenizer")}
     return [f"{name}: {path}, as the record says" for name, path in named.items() if path is not None]
 
 

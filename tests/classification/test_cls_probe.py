@@ -69,6 +69,26 @@ def test_features_are_cached_and_followed(data: Path, tmp_path: Path) -> None:
     assert cache_key("w", images, "t", "32-true") != key
 
 
+def test_without_a_class_token_the_mean_alone_is_kept(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """I-JEPA's weights and SigLIP's: token 0 is a patch there and no class token."""
+    torch.manual_seed(0)
+    vit = ViT(TINY, class_token=False).eval()
+    tokens = vit(images := torch.randn(3, 3, 32, 32))
+    assert torch.equal(every_depth(vit, images)[:, -1], tokens.mean(dim=1)[None])
+    write_checkpoint(tmp_path / "gap.safetensors", vit, source="timm")
+    flags = ["--data", str(data), "--init", str(tmp_path / "gap.safetensors"), "--init-architecture", "file"]
+    flags += ["--image-size", "32", "32", "--linear-epochs", "1", "--device", "cpu"]
+    assert probe.main(["vit_demo_patch8", *flags, "--pooling", "mean", "--out", str(tmp_path / "out")]) == 0
+    record = read_record(tmp_path / "out" / "knn")
+    assert record.config["class_token"] is False and record.metrics["top1"] == record.metrics["depth02_mean_k20"]
+    assert not [name for name in record.metrics if "class" in name]
+    capsys.readouterr()
+    assert probe.main(["vit_demo_patch8", *flags, "--out", str(tmp_path / "no")]) == 1
+    assert "the file has no class token, which this task's ViT needs; a head on the mean" in capsys.readouterr().err
+
+
 def test_unreadable_images_are_left_out(data: Path, tmp_path: Path) -> None:
     (data / "train" / "bee" / "0.png").write_bytes(b"")
     made = cached_features(

@@ -129,6 +129,24 @@ def test_it_is_evaluated_on_other_data(
     assert robustness.main([str(run), "folders", str(few_scenes.imagenet / "test")]) == 0
 
 
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_it_is_evaluated_without_a_training_image(
+    name: str, runs: Path, few_scenes: ScenesIndex, tmp_path: Path
+) -> None:
+    run, data = tmp_path / name, tmp_path / "data"
+    shutil.copytree(runs / name, run)
+    shutil.copytree(few_scenes.root / LAYOUTS[name], data, ignore=shutil.ignore_patterns("train*", "instances_train*"))
+    record = read_record(run)
+    write_record(run, replace(record, config={**record.config, "label_fraction": 0.5}))
+    assert evaluate.main([str(run), "--data", str(data)]) == 0
+    (found,) = (run / "evaluations").iterdir()
+    assert json.loads((found / "metrics.json").read_text())["metrics"] == record.metrics
+    (found / "metrics.json").unlink()
+    write_record(run, replace(record, data=str(data)))  # its own data, of which the training images are gone
+    assert evaluate.main([str(run)]) == 0
+    assert json.loads((found / "metrics.json").read_text())["metrics"] == record.metrics
+
+
 def test_it_is_exported(runs: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     assert export_onnx.main([str(runs / "cls"), "--out", str(tmp_path / "m.onnx")]) == 0

@@ -268,8 +268,22 @@ def test_a_fused_bias_is_split_without_a_change_of_what_is_computed() -> None:
     assert_same(theirs.double().eval().forward_features(x), vit.double()(x))
 
 
+def test_what_the_second_version_adds_for_its_loss_is_dropped(tmp_path: Path) -> None:
+    """A file of BEiT v2's pre-training: blocks of the same kind behind the class token."""
+    theirs = reference(shared=True)
+    state = unilm_state(theirs)
+    more = {f"cls_pt_layers.{n.removeprefix('blocks.')}": t + 1 for n, t in state.items() if n.startswith("blocks.0.")}
+    more |= {"cls_pt_norm.weight": torch.ones(32), "cls_pt_lm_head.bias": torch.zeros(64)}
+    path = tmp_path / "beitv2.pth"
+    torch.save({"model": state | more}, path)
+    checkpoint = read_checkpoint(DECLARED(path=path))
+    assert sum("serve the loss of pre-training alone" in line for line in checkpoint.dropped) == len(more) - 1
+    x = image()
+    assert_same(loaded(checkpoint)(x), theirs.double().forward_features(x))
+
+
 @pytest.mark.parametrize(
-    "name", ["blocks.0.attn.qkv.bias", "cls_pt_layers.0.norm1.weight", "decoder_pos_embed", "head.0.weight"]
+    "name", ["blocks.0.attn.qkv.bias", "cls_pt_blocks.0.norm1.weight", "decoder_pos_embed", "head.0.weight"]
 )
 def test_unknown_names_are_refused(tmp_path: Path, name: str) -> None:
     state = unilm_state(reference(shared=True)) | {name: torch.zeros(96)}

@@ -156,6 +156,7 @@ def test_augreg_refuses_a_file_of_other_pixels(tmp_path: Path) -> None:
 BEIT_FILES = {
     "beit_base_patch16_224_pt22k_ft22k.pth": HALF,
     "beitv2_base_patch16_224_pt1k_ft21k.pth": IMAGENET,
+    "beitv2_base_patch16_224_pt1k.pth": IMAGENET,
     "beit_base_patch16_224.in22k_ft_in22k.pth": HALF,
     "beitv2_base_patch16_224.in1k_ft_in1k.pth": IMAGENET,
 }
