@@ -24,7 +24,6 @@ from engine.training.resume import checkpoints, load_model
 from files.naming import distinct_stems, inside
 from files.writing import replacing
 
-
 PARTS = ("label_fraction", "train_list")  # fields that choose some of the training images
 
 
