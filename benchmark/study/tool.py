@@ -19,19 +19,6 @@ def _recipe(make: Callable[[], Any]) -> tuple[Any, dict[str, Leaf]]:
     return config, {leaf.name: leaf for leaf in leaves(config)}
 
 
-@cache
-def _own(args: type[Any]) -> dict[str, Any]:
-    """Return the types of a tool's own flags by name."""
-    hints = typing.get_type_hints(args, include_extras=True)
-    return {f.name: hints[f.name] for f in fields(args)}
-
-
-@cache
-def _own_paths(args: type[Any]) -> set[str]:
-    """Return the names of a tool's own flags that are files or folders."""
-    return {name for name, hint in _own(args).items() if Path in (hint, *typing.get_args(hint))}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One call of a tool."""
@@ -90,7 +77,7 @@ class Tool:
 
     def own(self) -> dict[str, Any]:
         """Return the types of its own flags by name."""
-        return _own(self.args)
+        return self._own
 
     def takes(self, name: str) -> bool:
         """Return whether it has a flag, with any recipe."""
@@ -102,12 +89,12 @@ class Tool:
 
     def files(self, recipe: str | None) -> set[str]:
         """Return the names of its flags that are files or folders."""
-        return self._paths() | {name for name, leaf in self._flags(recipe).items() if leaf.is_file}
+        return self._paths | {name for name, leaf in self._flags(recipe).items() if leaf.is_file}
 
     def job(self, recipe: str | None, given: Mapping[str, Any]) -> Job:
         """Return the call with these flags, by name. Raises ValueError for values that make no configuration."""
         own, known = self.own(), self._flags(recipe)
-        paths = self._paths()  # of a configuration a file is a text
+        paths = self._paths  # of a configuration a file is a text
         flags = {
             name: Path(value) if name in paths and isinstance(value, str) else value
             for name, value in given.items()
@@ -124,9 +111,15 @@ class Tool:
         _ = job.settings  # flags that contradict each other are refused here
         return job
 
+    @cached_property
+    def _own(self) -> dict[str, Any]:
+        hints = typing.get_type_hints(self.args, include_extras=True)
+        return {f.name: hints[f.name] for f in fields(self.args)}
+
+    @cached_property
     def _paths(self) -> set[str]:
-        """Return the names of its own flags that are files or folders."""
-        return _own_paths(self.args)
+        """Names of its own flags that are files or folders."""
+        return {name for name, hint in self._own.items() if Path in (hint, *typing.get_args(hint))}
 
     def _flags(self, recipe: str | None) -> dict[str, Leaf]:
         return _recipe(self.recipes[recipe or ""])[1] if self.recipes else {}
