@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
 from backbones.weights.normalisation import Normalisation
-from engine.config import BASIC, COMPUTED, FILE, LabelFraction, RunConfig, Workers
+from engine.config import BASIC, COMPUTED, FILE, FeatureProbes, LabelFraction, RunConfig, Workers
 
 Protocol = Literal["finetune", "linear", "partial"]
 Pooling = Literal["mean", "class"]
@@ -73,7 +73,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig(LabelFraction):
+class ClassificationConfig(LabelFraction, FeatureProbes):
     """A ViT, its head and how they are trained."""
 
     backbone: ViTConfig

@@ -31,6 +31,7 @@ from classification.data import (
 )
 from classification.heads import Classifier
 from classification.pictures import draw_predictions
+from classification.probe.while_training import FeatureProbe, with_probe
 from classification.protocols import freeze_all, freeze_but_last, probe_norm
 from classification.spec import CLASSIFICATION
 from classification.subset import fraction_of_classes, list_text, listed_images
@@ -48,6 +49,7 @@ class ClassificationTask:
     """Fine-tuning, linear probing, partial fine-tuning, or pre-training from labels."""
 
     primary_metric = CLASSIFICATION.primary.name
+    probe: FeatureProbe | None = None
 
     def __init__(
         self,
@@ -172,7 +174,7 @@ def assemble(
         **cost_of(backbone, torch.zeros(1, config.backbone.in_chans, *size)),
         extra={"classes": train.classes},
     )
-    return ClassificationTask(
+    task = ClassificationTask(
         config,
         model=model,
         train_data=LabelledImages(train, train_transform(size, config.augment, normalisation)),
@@ -181,6 +183,7 @@ def assemble(
         normalisation=normalisation,
         pretraining=pretraining,
     )
+    return with_probe(task, config, backbone, normalisation)
 
 
 def classifier(

@@ -289,6 +289,18 @@ class LabelFraction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureProbes:
+    """Probes of the features while a ViT trains; the configuration of a task inherits it."""
+
+    probe_data: Annotated[str | None, BASIC, FILE] = None
+    """Folder with train/<class>/ and val/<class>/ whose images are probed at every evaluation: k nearest neighbours, a
+    linear classifier, rank and spread of the features. Without --eval-every there are then up to 20 evaluations, as
+    many as take 3 % of the run's products."""
+    probe_images: int = 1000
+    """Images of each of its two splits that are used, the same share of every class."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnlabelledSplits:
     """Which images are validated on; the configuration of a way of pre-training without labels inherits it."""
 

@@ -1,5 +1,6 @@
 """A picture of how a run went: its losses, its learning rate and its metrics by step, from metrics.csv."""
 
+import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -12,6 +13,9 @@ CURVES_NAME = "curves.png"
 LEADING = 3  # metrics drawn of each kind (box_ap, box_ap50, ...), since the many that follow would hide them
 # each in a panel of its own: rates, and numbers that are watched and not optimised
 WATCHED = ("lr", "grad_norm", "loss_scale", "feature_spread", "feature_rank")
+ABREAST = 4  # panels of a row
+PROBE = "probe_"  # of the features while a ViT trains; top-1 of them in one panel, what else there is each in its own
+TOP1 = ("probe_knn", "probe_linear")
 NOT_LOSSES = (*WATCHED, "images_per_second", "data_wait")
 
 Series = dict[str, tuple[list[int], list[float]]]
@@ -41,13 +45,20 @@ def draw_curves(metrics: Path, picture: Path) -> list[Path]:
     losses = {name: s for name, s in series.items() if name not in NOT_LOSSES and not name.startswith(VALIDATION)}
     rates: Series = {name: series[name] for name in WATCHED if name in series}
     panels = [(losses, "loss", True), *(((one, name, False) for name, one in _each(rates)))]
+    probes = {name: validation.pop(name) for name in list(validation) if name.startswith(PROBE)}
     if validation:
         panels.append((_leading(validation), "validation", False))
-    figure = Figure(figsize=(5.0 * len(panels), 3.6), layout="constrained")
-    for panel, (lines, title, logarithmic) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
+    if scores := {name: probes.pop(name) for name in TOP1 if name in probes}:
+        panels.append((scores, "features: top-1", False))
+    panels += [(one, name, False) for name, one in _each(probes)]
+    columns = min(len(panels), ABREAST)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5.0 * columns, 3.6 * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (lines, title, logarithmic) in zip(places, panels, strict=False):
         _draw(panel, lines, title, logarithmic=logarithmic)
+    for panel in places[len(panels) :]:  # what is left of the last row
+        panel.set_axis_off()
     write_figure(figure, picture, dpi=100)
     return [picture]
 
@@ -81,5 +92,5 @@ def _draw(panel: Axes, lines: Series, title: str, *, logarithmic: bool) -> None:
     panel.set_title(label_text(title), fontsize=10)
     panel.set_xlabel("step")
     panel.grid(alpha=0.3)
-    if len(lines) > 1 or title == "validation":
+    if len(lines) > 1 or title in ("validation", "features: top-1"):
         panel.legend(fontsize=7)

@@ -12,7 +12,18 @@ R = TypeVar("R", bound=Callable[[], Any])
 IMAGENET_1K = 1_281_167  # training images
 # which data, not how it is trained
 NOT_A_DEPARTURE = frozenset(
-    {"seed", "train_split", "val_split", "train_json", "val_json", "train_list", "layout", "tokenizer"}
+    {
+        "seed",
+        "train_split",
+        "val_split",
+        "train_json",
+        "val_json",
+        "train_list",
+        "layout",
+        "tokenizer",
+        "probe_data",
+        "probe_images",
+    }
 )
 
 

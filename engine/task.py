@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from lightning_fabric import Fabric
 from torch import nn
 
 from backbones.param_groups import ParamGroup
@@ -131,6 +132,25 @@ class Watches(Protocol):
 
     def watch(self, due: bool) -> None:
         """Say whether the next step's numbers are logged."""
+
+
+class FeatureScores(Protocol):
+    """Probes of the features of the ViT that learns, which change nothing of the run."""
+
+    def every(self, total: int) -> int:
+        """Return after how many steps an evaluation is due in a run of `total` steps, where nothing else says it."""
+
+    def __call__(self, fabric: Fabric) -> dict[str, float]:
+        """Return the metrics by name, by the weights as they are."""
+
+
+@runtime_checkable
+class ProbesFeatures(Protocol):
+    """What a task has besides where features may be probed at every evaluation."""
+
+    @property
+    def probe(self) -> FeatureScores | None:
+        """None where they are not."""
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from engine.training.resume import checkpoints, load_model
 from files.naming import distinct_stems, inside
 from files.writing import replacing
 
-PARTS = ("label_fraction", "train_list")  # fields that choose some of the training images
+UNUSED = ("label_fraction", "train_list", "probe_data")  # fields of what an evaluation again does not look at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +144,10 @@ def _on(config: Any, record: RunRecord, asked: Asked) -> Any:
         config = replace(config, val_split=split)
         if hasattr(config, "val_json"):  # it named the annotations of the run's own split
             config = replace(config, val_json=None)
-    if hasattr(config, "train_split"):  # there may be no training images any more; none are needed
-        config = replace(config, train_split=split or record.val_split)
-        for name, value in {"train_json": getattr(config, "val_json", None), **dict.fromkeys(PARTS)}.items():
-            if hasattr(config, name):
-                config = replace(config, **{name: value})
-    return config
+    # there may be no training images any more; none are needed
+    seen = {"train_split": split or record.val_split, "train_json": getattr(config, "val_json", None)}
+    changes = {**seen, **dict.fromkeys(UNUSED)}
+    return replace(config, **{name: value for name, value in changes.items() if hasattr(config, name)})
 
 
 def named_files(config: Any) -> list[str]:

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 
 from engine.config import RunConfig
 from engine.records.results_file import ImageResult
-from engine.task import Task
+from engine.task import ProbesFeatures, Task
 from engine.training.ahead import on_device
 from engine.training.data import Shard, eval_batches, loading_for
 from engine.training.processes import from_each, from_first, on_any
@@ -40,13 +40,14 @@ def evaluate(
 ) -> Evaluated | None:
     """Return the evaluation of `task.model` as it is, or None where `stop` said so between two batches, on any process.
 
-    The model is put in eval mode and back. Every process gets the whole result. `progress` is told how many of how many
+    The model is put in eval mode and back. Every process gets the whole result, with what the first finds of a probe of
+    the features where the task has one. `progress` is told how many of how many
     images of this process are done.
     """
     if fabric.world_size > 1:
         for buffer in task.model.buffers():  # running statistics of batch norm differ between processes
             dist.broadcast(buffer, 0)
-    training = task.model.training
+    training, probe = task.model.training, task.probe if isinstance(task, ProbesFeatures) else None
     task.model.eval()
     shard = Shard(fabric.global_rank, fabric.world_size)
     loaded = eval_batches(
@@ -86,7 +87,7 @@ def evaluate(
     parts = from_each(fabric, (results, unreadable))
     results = _interleave([part for part, _ in parts])
     unreadable = {path: reason for _, part in parts for path, reason in part.items()}
-    metrics = from_first(fabric, lambda: task.score(results))
+    metrics = from_first(fabric, lambda: task.score(results) | (probe(fabric) if probe else {}))
     return Evaluated(metrics=metrics, results=tuple(results), unreadable=unreadable)
 
 

@@ -26,7 +26,7 @@ from engine.records.metrics_file import CSV_NAME, Mark, MetricsFile
 from engine.records.record import PICTURES, RunRecord, Status, write_record
 from engine.records.recording import Named, Recorder, now, relative
 from engine.records.results_file import write_results
-from engine.task import ActsAfterSteps, Task, Watches
+from engine.task import ActsAfterSteps, ProbesFeatures, Task, Watches
 from engine.training import resume as checkpointing
 from engine.training.ahead import on_device
 from engine.training.block_modes import checkpoint_activations, compile_blocks
@@ -96,7 +96,9 @@ class _Session:
         if self.total < 1:
             raise ValueError(f"the run's length, {run.length.value} {run.length.unit}, is less than one step.")
         self.warmup = run.schedule.warmup.steps(**sizes)
-        self.eval_every = max(1, run.eval_every.steps(**sizes)) if run.eval_every else self.total
+        probe = task.probe if isinstance(task, ProbesFeatures) else None
+        seldom = self.total if probe is None else probe.every(self.total)
+        self.eval_every = max(1, run.eval_every.steps(**sizes)) if run.eval_every else seldom
         self.save_every = max(1, run.save_every.steps(**sizes)) if run.save_every else self.total
         self.peak_lr = run.optim.lr(run.batch_size)
         task.param_groups(run.optim)  # refuses what it must before anything is written

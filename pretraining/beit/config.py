@@ -6,7 +6,7 @@ from typing import Annotated
 from backbones.config import Grid, ViTConfig
 from backbones.weights.normalisation import Normalisation
 from classification.config import check_crop_scale
-from engine.config import BASIC, COMPUTED, FILE, RunConfig, UnlabelledSplits
+from engine.config import BASIC, COMPUTED, FILE, FeatureProbes, RunConfig, UnlabelledSplits
 from pretraining.mae.config import TokenizerKind
 
 
@@ -25,7 +25,7 @@ def check_blocks(grid: Grid, *, masked: int, smallest: int, least_aspect: float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BEiTConfig(UnlabelledSplits):
+class BEiTConfig(UnlabelledSplits, FeatureProbes):
     """The encoder, the tokenizer, the masking and how they are trained (BEiT, arXiv 2106.08254, appendix D)."""
 
     backbone: ViTConfig

@@ -18,6 +18,7 @@ from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
+from classification.probe.while_training import FeatureProbe, with_probe
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images.reading import evenly_spaced
@@ -41,6 +42,7 @@ class BEiTTask:
     """Prediction of the tokens of masked patches; ends in a backbone checkpoint of the encoder alone."""
 
     name, primary_metric = BEIT.name, BEIT.primary.name
+    probe: FeatureProbe | None = None
 
     def __init__(
         self,
@@ -171,7 +173,7 @@ def build_task(
             }
         },
     )
-    return BEiTTask(
+    task = BEiTTask(
         config,
         model=model,
         train_data=train_data,
@@ -179,6 +181,7 @@ def build_task(
         facts=facts,
         normalisation=normalisation,
     )
+    return with_probe(task, config, encoder, normalisation)
 
 
 def _mask(config: BEiTConfig, generator: random.Random) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from backbones.config import Position, ViTConfig
 from backbones.weights.normalisation import Normalisation
 from classification.config import Decode, Resize, check_crop_scale
-from engine.config import BASIC, COMPUTED, FILE, RunConfig, UnlabelledSplits
+from engine.config import BASIC, COMPUTED, FILE, FeatureProbes, RunConfig, UnlabelledSplits
 
 MaskTokenIn = Literal["decoder", "encoder"]
 LossOn = Literal["masked", "all"]
@@ -18,7 +18,7 @@ StatisticsOf = Literal["true", "visible"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAEConfig(UnlabelledSplits):
+class MAEConfig(UnlabelledSplits, FeatureProbes):
     """The encoder, the decoder and how they are trained (MAE, section 3, table 1 and appendix A.1)."""
 
     backbone: ViTConfig

@@ -15,6 +15,7 @@ from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
+from classification.probe.while_training import FeatureProbe, with_probe
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images.reading import UnreadableImageError, evenly_spaced
@@ -43,6 +44,7 @@ class MAETask:
     """Reconstruction of masked pixels; ends in a backbone checkpoint of the encoder alone."""
 
     name, primary_metric = MAE.name, MAE.primary.name
+    probe: FeatureProbe | None = None
 
     def __init__(
         self,
@@ -175,7 +177,7 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
         frozen_flops_per_image=frozen,
         views_per_image=config.repeats,
     )
-    return MAETask(
+    task = MAETask(
         config,
         model=model,
         train_data=train_data,
@@ -183,6 +185,7 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
         facts=facts,
         normalisation=normalisation,
     )
+    return with_probe(task, config, encoder, normalisation)
 
 
 def token_target(config: MAEConfig, normalisation: Normalisation, *, trust_tokenizer: bool = False) -> TokenTarget:

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 from backbones.config import ViTConfig
 from backbones.weights.normalisation import Normalisation
 from classification.config import check_crop_scale
-from engine.config import BASIC, COMPUTED, RunConfig, UnlabelledSplits
+from engine.config import BASIC, COMPUTED, FeatureProbes, RunConfig, UnlabelledSplits
 
 Changes = Literal["byol", "crop"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoCoConfig(UnlabelledSplits):
+class MoCoConfig(UnlabelledSplits, FeatureProbes):
     """The encoder, its two MLPs, the views and how they are trained (MoCo v3, arXiv 2104.02057, appendix A)."""
 
     backbone: ViTConfig

@@ -20,8 +20,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from backbones.normalise import Normalise
 from backbones.vit import ViT
+from engine.collapse import effective_rank, feature_spread
 from engine.training.sync_norm import SyncBatchNorm
-from pretraining.collapse import effective_rank, feature_spread
 
 Batch = tuple[Tensor, Tensor, list[str]]  # first view, second view, ids
 

@@ -14,13 +14,14 @@ from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
+from classification.probe.while_training import FeatureProbe, with_probe
+from engine.collapse import effective_rank, feature_spread
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images.reading import evenly_spaced
 from engine.records.results_file import ImageResult
 from engine.task import Facts
 from pretraining.augment import validation_view
-from pretraining.collapse import effective_rank, feature_spread
 from pretraining.feature_pictures import class_features, draw_neighbours
 from pretraining.moco_v3.config import MoCoConfig
 from pretraining.moco_v3.model import Batch, MoCoV3, initialise_encoder, momentum_at
@@ -36,6 +37,7 @@ class MoCoTask:
     """Contrast of two views; ends in a backbone checkpoint of the trained (not the momentum) encoder."""
 
     name, primary_metric = MOCO_V3.name, MOCO_V3.primary.name
+    probe: FeatureProbe | None = None
 
     def __init__(
         self,
@@ -156,6 +158,7 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
         flops_per_image=count_flops(model, (image, image, [])) - frozen,
         frozen_flops_per_image=frozen,
     )
-    return MoCoTask(
+    task = MoCoTask(
         config, model=model, train_data=train_data, val_data=val_data, facts=facts, normalisation=normalisation
     )
+    return with_probe(task, config, encoder, normalisation)

@@ -30,6 +30,17 @@ def test_a_panel_for_losses_rate_and_metrics(tmp_path: Path) -> None:
     assert (np.asarray(Image.open(tmp_path / "b.png").convert("L")) < 128).mean() > 0.002
 
 
+def test_probes_of_features_have_panels_of_their_own(tmp_path: Path) -> None:
+    """Losses, rate, validation; top-1 of both probes, rank and spread: four panels and three below them."""
+    path = tmp_path / "metrics.csv"
+    names = ("top1", "probe_knn", "probe_linear", "probe_rank", "probe_spread")
+    path.write_text(ROWS + "1,grad_norm,1\n" + "".join(f"2,val/{name},50\n" for name in names))
+    draw_curves(path, tmp_path / "a.png")
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
+    assert pixels.shape == (720, 2000)
+    assert pixels[360:, 1500:].min() == 255  # the eighth place is empty
+
+
 @pytest.mark.parametrize(("last", "scale"), [(0.09, "log"), (0.2, "linear")])
 def test_the_axis_is_logarithmic_from_a_decade_on(last: float, scale: str) -> None:
     panel = Figure().subplots()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretraining.collapse import effective_rank, feature_spread
+from engine.collapse import effective_rank, feature_spread
 
 
 def test_collapse_by_hand() -> None:
