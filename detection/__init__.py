@@ -1,6 +1,5 @@
 """Detection and instance segmentation: the ViT in detectron2's Mask R-CNN, which is imported only here."""
 
-import importlib.util
 import logging
 import warnings
 
@@ -8,6 +7,3 @@ import warnings
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.script` is deprecated", category=FutureWarning)
 warnings.filterwarnings("ignore", message=r"torch\.meshgrid: in an upcoming release", category=UserWarning)
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-
-if importlib.util.find_spec("detectron2") is None:  # not imported here: its configuration needs no torch
-    raise ImportError("detection/ needs detectron2, which is not installed; run `make setup`.")

@@ -117,6 +117,17 @@ class TaskSpec:
 TaskTable = Mapping[str, TaskSpec]
 
 
+class MissingHostError(ImportError, ValueError):
+    """A library that one task is built on is not installed; the others need none of it."""
+
+    def __init__(self, what: str, page: str = "docs/releasing.md") -> None:
+        """`what` says which, and for what."""
+        super().__init__(
+            f"{what}. In the repository `make setup` installs it; beside an installed wheel it is put in by hand "
+            f"({page})."
+        )
+
+
 def check_metrics(folder: Path, record: "RunRecord", tasks: TaskTable) -> None:
     """Raise ValueError that names the record in `folder` where it holds metrics that no run can have written."""
     spec = tasks.get(record.task)

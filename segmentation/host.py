@@ -10,6 +10,8 @@ from contextlib import contextmanager, redirect_stdout
 
 from torch import nn
 
+from engine.spec import MissingHostError
+
 HARMLESS = (
     "Fail to import ``MultiScaleDeformableAttention``",  # mmcv-lite has no compiled op; UPerNet needs none
     "Default ``avg_non_ignore`` is False",  # the published recipe's choice, made in configs/upernet.py
@@ -60,7 +62,7 @@ try:
         from mmseg.models.necks import Feature2Pyramid
         from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS
 except ImportError as error:
-    raise ImportError(f"mmsegmentation cannot be imported ({error}); `make setup` installs it.") from error
+    raise MissingHostError(f"segmentation needs mmsegmentation, which cannot be imported here ({error})") from error
 
 __all__ = [
     "MODELS",

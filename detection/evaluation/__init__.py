@@ -1,1 +1,3 @@
 """Scoring and drawing detections."""
+
+from detection import host as host

@@ -68,3 +68,29 @@ def test_hosted_checks_and_forms_are_yaml_and_call_what_is_there() -> None:
     for name in ("bug.yml", "weights.yml"):
         assert {"name", "description", "body"} <= read[name].keys()
         assert all(part["type"] in ("input", "textarea") for part in read[name]["body"])
+
+
+WITHOUT = """
+import importlib.util, sys
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "detectron2" else real(name, *rest)
+sys.modules["mmcv"] = None
+from tools import train_cls, train_det, train_seg
+out = sys.argv[3]
+assert train_det.main(["tiny", "--data", sys.argv[1], "--out", out]) == 1
+assert train_seg.main(["tiny", "--data", sys.argv[2], "--out", out]) == 1
+try:
+    train_cls.main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+"""
+
+
+def test_without_the_hosts_the_rest_works(few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    words = [sys.executable, "-W", "ignore", "-c", WITHOUT, str(few_scenes.coco), str(few_scenes.root / "ade20k")]
+    done = subprocess.run([*words, str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (
+        "error: detection needs detectron2, which is not installed here. In the repository `make setup`" in done.stderr
+    )
+    assert "error: segmentation needs mmsegmentation, which cannot be imported here (" in done.stderr
+    assert not (tmp_path / "run").exists()
