@@ -7,8 +7,11 @@ THIS_PYTHON := $(if $(filter-out file default undefined,$(origin PYTHON)),--this
 # One thread a process: two programs with threads for every core slow each other tenfold.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses $$(nproc 2>/dev/null || echo 2) --maxprocesses 4 --dist loadfile
 
+# strict: a link that leads nowhere ends it
+DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-fast check format bench gpu wheels doctor clean
+.PHONY: help setup demo test test-all test-fast check format docs bench gpu wheels doctor clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,11 +34,16 @@ test-all: setup ## all tests
 test-fast: setup ## all tests but those marked slow
 	@$(PYTEST) -m "not slow and not sweep"
 
-check: setup ## format, lint, types, imports between folders
+check: setup ## format, lint, types, imports between folders, the site
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
 	@.venv/bin/lint-imports --no-logo
+	@$(DOCS)
+
+docs: setup ## build/site: all pages, the recipes, the reference from docstrings, the reports; opens from disk
+	@$(DOCS)
+	@echo "build/site/index.html"
 
 format: setup ## format the code and mend what the linter can
 	@$(RUN) -m ruff format .

@@ -205,7 +205,8 @@ class TaskConfig(Protocol):
     """The configuration of one task: a frozen dataclass with a `run`."""
 
     @property
-    def run(self) -> RunConfig: ...
+    def run(self) -> RunConfig:
+        """How it is trained."""
 
 
 # what a run may change between its start and its resumption without becoming another run

@@ -67,6 +67,7 @@ class Inspect(FileFlags):
     """Say what a weights file looks like: contents, architecture, digests, the command to load it."""
 
     def run(self) -> None:
+        """Say what the file is."""
         from backbones.weights.inspect import inspect_file
 
         found = inspect_file(self.declared())
@@ -87,6 +88,7 @@ class Convert(FileFlags):
     """What becomes of the weights on the way."""
 
     def run(self) -> None:
+        """Write the file in the other format."""
         from backbones.weights.convert import changed, write_as, written
         from backbones.weights.loader import by_rule
         from backbones.weights.read import read_checkpoint
@@ -105,6 +107,7 @@ class List:
     """List the public checkpoints and the formats."""
 
     def run(self) -> None:
+        """Say what is known."""
         from backbones.sources import SOURCES
         from backbones.weights.zoo_table import markdown_table
 

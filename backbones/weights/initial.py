@@ -16,7 +16,8 @@ class HasBackbone(Protocol):
     """The configuration of a task: a frozen dataclass with the architecture of its ViT."""
 
     @property
-    def backbone(self) -> ViTConfig: ...
+    def backbone(self) -> ViTConfig:
+        """The ViT."""
 
 
 C = TypeVar("C", bound=HasBackbone)

@@ -28,10 +28,12 @@ class ProbeSettings(Protocol):
     """The configuration of a probe: a frozen dataclass."""
 
     @property
-    def backbone(self) -> ViTConfig: ...
+    def backbone(self) -> ViTConfig:
+        """The ViT."""
 
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Of random weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ class StopRequest:
         self.signal_name: str | None = None
 
     def __call__(self, number: int, _: FrameType | None) -> None:
+        """Keep the signal; a second Ctrl-C ends the program."""
         if self.signal_name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name

@@ -53,6 +53,7 @@ class MaskedViews:
         self.image_size, self.token_size = image_size, token_size
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the image, its pixels for the tokenizer, and the mask of the patches."""
         crop = self.crop(image)
         image_CHW = _pixels(crop, self.image_size, Image.Resampling.BICUBIC)
         pixel_CHW = _pixels(crop, self.token_size, Image.Resampling.LANCZOS)
@@ -73,6 +74,7 @@ class RandomCrop:
         self.steps, self.scale = steps, list(scale)
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        """Return a random crop."""
         for step in self.steps:
             image = step(image)
         top, left, height, width = RandomResizedCrop.get_params(image, self.scale, list(ASPECTS))
@@ -86,6 +88,7 @@ class CentreCrop:
         self.size = size
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        """Return the centre crop."""
         height, width = self.size
         scale = CROP_PCT * min(image.height / height, image.width / width)
         rows, columns = max(1, round(height * scale)), max(1, round(width * scale))

@@ -77,6 +77,7 @@ class Blur:
         self.probability, self.radii = probability, radii
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        """Return the image, blurred or as it is."""
         if random.random() >= self.probability:
             return image
         return image.filter(ImageFilter.GaussianBlur(random.uniform(*self.radii)))
