@@ -28,6 +28,7 @@ REFERENCE = (
     "segmentation",
 )
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+FETCHED = "https://unpkg.com/iframe-worker/shim"  # what the plugin `offline` adds
 
 _pages: dict[str, str] = {}
 """From a file of the repository to its page or file of the site."""
@@ -130,6 +131,11 @@ def _reference(package: str) -> str:
     for module in modules:
         lines += ["", f"::: {package}.{module}"]
     return "\n".join(lines) + "\n"
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Return the page with our own script where the theme would fetch one from the network."""
+    return output.replace(FETCHED, posixpath.relpath("worker.js", posixpath.dirname(page.file.src_uri) or "."))
 
 
 def on_post_build(config: MkDocsConfig) -> Any:
