@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from classification.data import LabelledImages
 from engine.drawing import label_text, write_figure
 from engine.images.reading import UnreadableImageError, read_rgb
 from engine.records.results_file import ImageResult
+from metrics.calibration import reliability
 
 
 def draw_predictions(
@@ -53,3 +56,27 @@ def draw_prediction(picture: Path, image: Path, *, classes: Sequence[str], proba
     bars.set_xlim(0, 1.6)
     bars.axis("off")
     write_figure(figure, picture)
+
+
+def draw_reliability(path: Path, lines: Sequence[dict[str, Any]]) -> Path:
+    """Write, for bins of the predicted class's probability, the share that is right, and how many images there are."""
+    found = reliability(lines)
+    bins = len(found.count_B)
+    centre_B = (np.arange(bins) + 0.5) / bins
+    figure = Figure(figsize=(4.6, 5.4), layout="constrained")
+    rates, counts = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    rates.bar(centre_B, np.nan_to_num(found.right_B), width=0.9 / bins, color="steelblue", label="share that is right")
+    rates.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle="--", label="as probable as right")
+    rates.scatter(
+        found.probability_B, found.right_B, s=14, color="crimson", zorder=3, label="at the bin's mean probability"
+    )
+    rates.set_ylim(0, 1)
+    rates.set_ylabel("right")
+    rates.set_title(f"expected calibration error {found.ece:.1f} %", fontsize=10)
+    rates.legend(fontsize=8, loc="upper left")
+    counts.bar(centre_B, found.count_B, width=0.9 / bins, color="grey")
+    counts.set_ylabel("images")
+    counts.set_xlabel("probability of the predicted class")
+    counts.set_xlim(0, 1)
+    write_figure(figure, path)
+    return path

@@ -30,7 +30,7 @@ from classification.data import (
     train_transform,
 )
 from classification.heads import Classifier
-from classification.pictures import draw_predictions
+from classification.pictures import draw_predictions, draw_reliability
 from classification.probe.while_training import FeatureProbe, with_probe
 from classification.protocols import freeze_all, freeze_but_last, probe_norm
 from classification.spec import CLASSIFICATION
@@ -40,7 +40,7 @@ from engine.cost import cost_of
 from engine.records.results_file import ImageResult
 from engine.task import Facts
 from files.writing import replacing
-from metrics import accuracy
+from metrics import accuracy, calibration
 
 Batch = tuple[Tensor, Tensor, list[str]]
 
@@ -103,14 +103,19 @@ class ClassificationTask:
         ]
 
     def score(self, results: Sequence[ImageResult]) -> dict[str, float]:
-        """Return top1 and top5 in percent."""
+        """Return top1 and top5 in percent, and the expected calibration error, likewise."""
         if not results:
             raise ValueError(f"{self.facts.data}: no image of split {self.facts.val_split} could be evaluated.")
-        return accuracy.scores([result.values for result in results])
+        lines = [result.values for result in results]
+        return accuracy.scores(lines) | {calibration.ECE.name: calibration.reliability(lines).ece}
 
     def draw(self, results: Sequence[ImageResult], folder: Path) -> list[Path]:
-        """Write predictions.png: images with their label and the model's prediction, mistakes marked."""
-        return [draw_predictions(folder / "predictions.png", self.val_data, results, self.classes)]
+        """Write predictions.png, images with label and prediction, and reliability.png, probabilities and how many are
+        right."""
+        return [
+            draw_predictions(folder / "predictions.png", self.val_data, results, self.classes),
+            draw_reliability(folder / "reliability.png", [result.values for result in results]),
+        ]
 
     def finish(self, folder: Path) -> list[Path]:
         """Write backbone.safetensors; of a run on a part of the labels train_list.txt too, which --train-list reads."""

@@ -62,8 +62,10 @@ def test_predict_and_top_classes(task: ClassificationTask) -> None:
 
 def test_score_by_hand(task: ClassificationTask) -> None:
     answers = [(0, [0, 1, 2, 3, 4]), (1, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4]), (4, [0, 1, 2, 3, 4])]
-    results = [ImageResult(str(i), {"label": label, "top5": top}) for i, (label, top) in enumerate(answers)]
-    assert task.score(results) == {"top1": 25.0, "top5": 75.0}
+    results = [
+        ImageResult(str(i), {"label": label, "top5": top, "probability": 0.4}) for i, (label, top) in enumerate(answers)
+    ]
+    assert task.score(results) == pytest.approx({"top1": 25.0, "top5": 75.0, "ece": 15.0})
     assert task.primary_metric in task.score(results)
     with pytest.raises(ValueError, match="data: no image of split val could be evaluated"):
         task.score([])
@@ -130,10 +132,11 @@ def test_pictures(task: ClassificationTask, data: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         results = task.predict(task.collate([task.val_data[i] for i in range(3)]))
     (data / "val" / "cow" / "0.png").write_bytes(b"")  # it became unreadable since
-    (picture,) = task.draw(results, tmp_path / "pictures")
-    with Image.open(picture) as image:
-        assert image.format == "PNG"
-    assert [p.name for p in picture.parent.iterdir()] == ["predictions.png"]
+    pictures = task.draw(results, tmp_path / "pictures")
+    for picture in pictures:
+        with Image.open(picture) as image:
+            assert image.format == "PNG"
+    assert pictures == [tmp_path / "pictures" / name for name in ("predictions.png", "reliability.png")]
 
 
 def test_recipe_of_mae_is_the_released_code() -> None:
