@@ -20,12 +20,14 @@ class ClassificationCheck:
     """What training would stop at; empty for a data set that is as it should be."""
 
 
-def check_folders(data: Path, *, val_split: str = "val") -> ClassificationCheck:
-    """Return what `data/train` and `data/val_split` hold; headers of all images are read, and pixels up to the first
-    image of a split that can be decoded."""
+def check_folders(data: Path, *, val_split: str | None = "val") -> ClassificationCheck:
+    """Return what `data/train` and `data/val_split` hold, or the former alone where the latter is None.
+
+    Headers of all images are read, and pixels up to the first image of a split that can be decoded.
+    """
     lines, faults = [f"{data}: folders of classes"], []
     found: list[ImageFolder] = []
-    for split in ("train", val_split):
+    for split in ("train", val_split) if val_split else ("train",):
         try:
             folder, notes = open_split(data, split)
         except (ValueError, OSError) as error:

@@ -7,9 +7,6 @@ digest beside it.
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +17,7 @@ from files.digest import check_beside, write_beside
 from files.naming import refuse_overwriting, refuse_within, system_part
 from files.parsing import read_json
 from files.typed import from_json
-from files.writing import READABLE
+from files.writing import link_or_copy, new_folder
 
 Layout = Literal["ade20k", "folder"]
 NOTE = "held_out.json"
@@ -81,17 +78,9 @@ def hold_out(wanted: HoldOut, out: Path) -> str:
                 _check(path, out)
             return f"{out}: there already."
         raise ValueError(f"{out}: holds something else than {wanted.share:g} of {wanted.data}; remove that folder.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # a new folder of a name that nobody can foresee
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:READABLE]}.", suffix=".part", dir=out.parent))
-    try:
-        temporary.chmod(0o777 & ~_umask())
+    with new_folder(out) as temporary:
         counts = {"train_cls": _classes, "train_det": _coco, "train_seg": _maps}[wanted.tool](wanted, temporary)
         (temporary / NOTE).write_text(note, encoding="utf-8")
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return f"{out}: {counts[0]} images to train on, {counts[1]} held out."
 
 
@@ -113,13 +102,6 @@ def _check(path: Path, out: Path) -> None:
         raise ValueError(f"{error} Or remove the folder {out}, which is made anew.") from error
 
 
-def _umask() -> int:
-    """Return the mask of new files' permissions, which can be read by setting it alone."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 def held_out_names(names: Sequence[str], share: float) -> set[str]:
     """Return the share of the names that is held out, at least one. Raises ValueError where none would be left."""
     count = max(1, round(share * len(names)))
@@ -138,7 +120,7 @@ def _classes(wanted: HoldOut, out: Path) -> tuple[int, int]:
             continue
         away = held_out_names(names, wanted.share)
         for name in names:
-            _link(folder / name, out / ("val" if name in away else "train") / folder.name / name)
+            link_or_copy(folder / name, out / ("val" if name in away else "train") / folder.name / name)
         kept, held = kept + len(names) - len(away), held + len(away)
     if not held:
         raise ValueError(f"{root}: no image in a folder per class.")
@@ -168,7 +150,7 @@ def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(part), encoding="utf-8")
         write_beside(target)
-        _link(_folder(wanted.data / split), out / name)
+        link_or_copy(_folder(wanted.data / split), out / name)
     return len(whole["images"]) - len(away), len(away)
 
 
@@ -199,9 +181,9 @@ def _maps(wanted: HoldOut, out: Path) -> tuple[int, int]:
     for kind, found in files.items():
         for stem, path in found.items():
             inside = path.relative_to(wanted.data / kind / split)
-            _link(path, out / kind / (val if stem in away else train) / inside)
+            link_or_copy(path, out / kind / (val if stem in away else train) / inside)
     for path in (*wanted.data.glob("objectInfo*.txt"), *wanted.data.glob("classes.txt")):
-        _link(path, out / path.name)
+        link_or_copy(path, out / path.name)
     return len(files["images"]) - len(away), len(away)
 
 
@@ -216,8 +198,3 @@ def _folder(path: Path) -> Path:
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder; --data and --train-split name the training images.")
     return path
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(source.resolve())
