@@ -65,7 +65,7 @@ def _read(path: Path, folders: tuple[Path, ...]) -> _File:
     for key in ("images", "categories", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{path}: not in COCO's format: no list {key!r} at the top level.")
-    names = {}
+    names: dict[Any, str] = {}
     for category in content["categories"]:
         number, name = field(category, "id", path, "category"), field(category, "name", path, "category")
         if not is_id(number) or not is_id(name) or number in names or str(name) in names.values():
@@ -143,7 +143,7 @@ def _instance(raw: dict[str, Any], file: _File, label: dict[str, int]) -> Instan
 def _count_fields(file: _File, tally: Tally) -> None:
     for kind, key, known in (("images", "images", IMAGE_FIELDS), ("annotations", "annotations", ANNOTATION_FIELDS)):
         for record in file.content[key]:
-            for name in record.keys() - known:
+            for name in sorted(record.keys() - known):
                 tally.add(f"`{name[:40]}` of {kind}, left out", f"{file.path.name}: {shown(record.get('id'))}")
 
 

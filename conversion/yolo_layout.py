@@ -48,8 +48,8 @@ def read_layout(data: Path, tally: Tally, *, root: Path | None = None) -> YoloLa
     names = _names(content["names"], file)
     if (count := content.get("nc", len(names))) != len(names):
         raise ValueError(f"{file}: `nc` is {shown(count)} and `names` lists {len(names)} classes; correct one.")
-    for key in content.keys() - USED:
-        tally.add(f"entries of {file.name} that have no place in COCO's format, left out", str(key))
+    for key in sorted(map(str, content.keys() - USED)):
+        tally.add(f"entries of {file.name} that have no place in COCO's format, left out", key)
     root = root or _root(content.get("path"), file, tally)
     splits = {key: _places(content[key], key, file, root, tally) for key in SPLITS if content.get(key)}
     if not splits:
@@ -76,7 +76,7 @@ def _yaml_in(folder: Path) -> Path | None:
     usual = [path for path in found if path.stem in ("data", "dataset")]
     if len(found) > 1 and len(usual) != 1:
         raise ValueError(f"{folder}: holds {some(path.name for path in found)}; name the one to read instead of it.")
-    return (usual or found or [None])[0]
+    return next(iter(usual or found), None)
 
 
 def _without_yaml(folder: Path, tally: Tally) -> YoloLayout:
@@ -87,7 +87,7 @@ def _without_yaml(folder: Path, tally: Tally) -> YoloLayout:
     names = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
     if not names:
         raise ValueError(f"{file}: lists no class; write a name a line, the first for class 0.")
-    below = {name: (images / name,) for name in SPLITS if (images / name).is_dir()}
+    below: dict[str, tuple[Path, ...]] = {name: (images / name,) for name in SPLITS if (images / name).is_dir()}
     for path in sorted(images.iterdir()) if below else ():
         if path.name not in below:
             tally.add(f"entries of images/ beside {' and '.join(below)}, left out", path.name)

@@ -16,8 +16,6 @@ Files are written to a temporary folder that is renamed at the end, so a folder 
 import hashlib
 import io
 import json
-import secrets
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -27,7 +25,7 @@ from PIL import Image
 
 from files.parsing import read_json
 from files.typed import from_json
-from files.writing import READABLE
+from files.writing import new_folder
 from scenes.classes import IGNORE, WORLDS, World
 from scenes.config import IDS_PER_SPLIT, SPLITS, VERSION, ScenesConfig, Split, WorldName, image_id, split_seed
 from scenes.polygons import mask_to_polygons
@@ -82,10 +80,7 @@ def write_scenes(out: Path, config: ScenesConfig) -> ScenesIndex:
     world = _checked(config)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _open_same(out, config)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name[:READABLE]}.{secrets.token_hex(4)}.part")
-    partial.mkdir()
-    try:
+    with new_folder(out) as partial:
         files = _Files(partial)
         train, val, _ = [_write_split(files, split, config, world) for split in SPLITS]
         files.add(_object_info_path(world), _object_info(train, val, world).encode())
@@ -98,12 +93,6 @@ def write_scenes(out: Path, config: ScenesConfig) -> ScenesIndex:
             "things": [kind.name for kind in world.things],
         }
         files.add("scenes.json", _json_bytes(record))
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return ScenesIndex(root=out, config=config, digest=digest)
 
 

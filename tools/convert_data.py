@@ -1,9 +1,10 @@
-"""Turn a data set into the layout that the tools read: COCO for detection, folders of classes for classification.
+"""Turn a data set into the layout that the tools read: COCO, label maps (--label-maps), or folders of classes.
 
     python tools/convert_data.py yolo DIR --out data/mine          # data.yaml, or images/ and labels/; polygons too
     python tools/convert_data.py voc DIR --out data/mine           # Annotations/, JPEGImages/, ImageSets/Main/
     python tools/convert_data.py coco DIR --out data/mine          # COCO exports of Roboflow and CVAT
     python tools/convert_data.py cvat DIR --out data/mine          # CVAT for images 1.1
+    python tools/convert_data.py cvat DIR --out data/maps --label-maps --background other    # for train_seg
     python tools/convert_data.py huggingface DIR --out data/mine   # of save_to_disk, or Parquet
     python tools/convert_data.py table labels.csv --images DIR --out data/mine
 
@@ -17,7 +18,7 @@ from typing import Annotated
 
 import tyro
 
-from conversion import class_folders, coco_layout, huggingface, table
+from conversion import class_folders, coco_layout, huggingface, label_maps, table
 from conversion.coco_exports import read_coco_export
 from conversion.cvat import read_cvat
 from conversion.dataset import DataSet
@@ -45,14 +46,28 @@ class DetectionTarget(Target):
 
     boxes_only: bool = False
     """Leave polygons and masks out."""
+    label_maps: bool = False
+    """Draw polygons and masks as label maps for train_seg --layout folder, in the place of COCO's layout."""
+    background: str | None = None
+    """With --label-maps: class of the pixels of no object; they are ignored unless given."""
 
     def write(self, data: DataSet) -> list[str]:
+        if (self.label_maps and self.boxes_only) or (self.background is not None and not self.label_maps):
+            raise ValueError("--label-maps draws masks: it goes without --boxes-only, and --background goes with it.")
+        if self.label_maps:
+            return label_maps.write_label_maps(data, self.out, copy=self.copy, background=self.background)
         return coco_layout.write_coco(data, self.out, copy=self.copy, boxes_only=self.boxes_only)
 
     def check(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        sheet = self.out / "contact_sheet.png"
+        if self.label_maps:
+            from segmentation.data.check import check_ade20k  # here: it imports mmseg
+
+            seen = check_ade20k(self.out, sheet=sheet, layout="folder")
+            return (*seen.lines, f"contact sheet: {seen.sheet}"), seen.faults
         from detection.data.check import check_coco  # here: it imports detectron2
 
-        found = check_coco(self.out, files=(), sheet=self.out / "contact_sheet.png")
+        found = check_coco(self.out, files=(), sheet=sheet)
         return (*found.lines, f"contact sheet: {found.sheet}"), found.faults
 
 

@@ -47,6 +47,18 @@ def test_converted_sets_are_trained_on(tmp_path: Path, capsys: pytest.CaptureFix
     assert train_cls.main(["tiny", "--data", str(held), "--out", str(tmp_path / "cls"), *ONE_STEP]) == 0
 
 
+def test_polygons_as_label_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_yolo(tmp_path / "yolo")
+    for path in data.glob("labels/*/*.txt"):
+        path.write_text("0 0 0 0.5 0 0.5 0.5 0 0.5\n1 0.5 0.5 1 0.5 1 1 0.5 1\n")
+    flags = ["--out", str(tmp_path / "out"), "--label-maps", "--background", "sky"]
+    assert convert_data.main(["yolo", str(data), *flags]) == 0
+    said = capsys.readouterr().out
+    assert "train: 4 label maps of split 'train', 8 objects drawn" in said and "no faults found" in said
+    map_HW = np.asarray(Image.open(tmp_path / "out/labels/val/4.png"))
+    assert (map_HW[0, 0], map_HW[-1, -1], map_HW[0, -1]) == (1, 2, 0)
+
+
 def test_what_the_tool_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_yolo(tmp_path / "yolo")
     before = sorted(path for path in tmp_path.rglob("*"))
@@ -56,6 +68,9 @@ def test_what_the_tool_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "would be written into" in capsys.readouterr().err
     assert convert_data.main(["voc", str(data), "--out", str(tmp_path / "out")]) == 1
     assert "error: " in (said := capsys.readouterr().err) and "A VOC data set has Annotations/*.xml" in said
+    for flags in (["--background", "sky"], ["--label-maps", "--boxes-only"]):
+        assert convert_data.main(["yolo", str(data), "--out", str(tmp_path / "out"), *flags]) == 1
+        assert "it goes without --boxes-only" in capsys.readouterr().err
     (data / "labels/train/0.txt").write_text("0 1.7 0.5 0.1 0.1")
     assert convert_data.main(["yolo", str(data), "--out", str(tmp_path / "out")]) == 1
     assert "labels/train/0.txt, line 1: coordinate 1.7; coordinates are fractions" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from files.writing import remove_leftovers, replacing
+from files.writing import link_or_copy, new_folder, remove_leftovers, replacing
 
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -72,3 +72,29 @@ def test_leftovers_of_a_killed_process_are_removed_and_named(tmp_path: Path) -> 
     (tmp_path / "mine.part").write_text("whole")
     assert remove_leftovers(tmp_path) == (".record.json.01234567.part",)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".link.part", "mine.part"]
+
+
+def test_a_folder_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with new_folder(tmp_path / "a" / "out") as temporary:
+            (temporary / "x").write_text("1")
+            assert not (tmp_path / "a/out").exists()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a/out/x").read_text() == "1"
+    assert stat.S_IMODE((tmp_path / "a/out").stat().st_mode) == 0o750
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "a" / "two") as temporary:
+        (temporary / "x").write_text(str(1 / 0))
+    with (
+        pytest.raises(FileExistsError, match="out: is there already; give a new --out"),
+        new_folder(tmp_path / "a/out"),
+    ):
+        pass
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["out"]
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / "empty") as temporary:
+        link_or_copy(tmp_path / "a/out/x", temporary / "deep/link")
+        link_or_copy(tmp_path / "a/out/x", temporary / "copy", copy=True)
+    assert (tmp_path / "empty/deep/link").readlink() == (tmp_path / "a/out/x").resolve()
+    assert not (tmp_path / "empty/copy").is_symlink() and (tmp_path / "empty/copy").read_text() == "1"
