@@ -52,6 +52,7 @@ class DetectionTarget(Target):
     """With --label-maps: class of the pixels of no object; they are ignored unless given."""
 
     def write(self, data: DataSet) -> list[str]:
+        """Write the data set, and return what is to be said of it."""
         if (self.label_maps and self.boxes_only) or (self.background is not None and not self.label_maps):
             raise ValueError("--label-maps draws masks: it goes without --boxes-only, and --background goes with it.")
         if self.label_maps:
@@ -59,6 +60,7 @@ class DetectionTarget(Target):
         return coco_layout.write_coco(data, self.out, copy=self.copy, boxes_only=self.boxes_only)
 
     def check(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return lines on what was written, and its faults."""
         sheet = self.out / "contact_sheet.png"
         if self.label_maps:
             from segmentation.data.check import check_ade20k  # here: it imports mmseg
@@ -76,6 +78,7 @@ class ClassTarget(Target):
     """What is written of a classification set."""
 
     def check(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return lines on what was written, and its faults."""
         from classification.check import check_folders  # here: it imports torch
 
         val = next((name for name in ("val", "test") if (self.out / name).is_dir()), None)
@@ -92,10 +95,9 @@ class Yolo(DetectionTarget):
     root: Path | None = None
     """Folder that the paths of the .yaml file are below; its own unless given."""
 
-    def folders(self) -> list[Path]:
-        return [self.root or _folder(self.source), _folder(self.source)]
-
     def run(self) -> list[str]:
+        """Convert, and return what is to be said of it."""
+        refuse_within(self.out, [self.root or _folder(self.source), _folder(self.source)])
         return self.write(read_yolo(self.source, root=self.root))
 
 
@@ -108,10 +110,9 @@ class Voc(DetectionTarget):
     rules: tyro.conf.OmitArgPrefixes[VocRules] = field(default_factory=VocRules)
     """How it is read."""
 
-    def folders(self) -> list[Path]:
-        return [self.source]
-
     def run(self) -> list[str]:
+        """Convert, and return what is to be said of it."""
+        refuse_within(self.out, [self.source])
         return self.write(read_voc(self.source, self.rules))
 
 
@@ -122,10 +123,9 @@ class Coco(DetectionTarget):
     source: Source
     """Folder of the data set."""
 
-    def folders(self) -> list[Path]:
-        return [self.source]
-
     def run(self) -> list[str]:
+        """Convert, and return what is to be said of it."""
+        refuse_within(self.out, [self.source])
         return self.write(read_coco_export(self.source))
 
 
@@ -138,10 +138,9 @@ class Cvat(DetectionTarget):
     images: Path | None = None
     """Folder of the images; images/ beside the XML file unless given."""
 
-    def folders(self) -> list[Path]:
-        return [self.images or _folder(self.source), _folder(self.source)]
-
     def run(self) -> list[str]:
+        """Convert, and return what is to be said of it."""
+        refuse_within(self.out, [self.images or _folder(self.source), _folder(self.source)])
         return self.write(read_cvat(self.source, images=self.images))
 
 
@@ -154,10 +153,9 @@ class HuggingFace(ClassTarget):
     columns: huggingface.Columns = field(default_factory=huggingface.Columns)
     """Which columns are read."""
 
-    def folders(self) -> list[Path]:
-        return [self.source]
-
     def run(self) -> list[str]:
+        """Convert, and return what is to be said of it."""
+        refuse_within(self.out, [self.source])
         data = huggingface.read_huggingface(self.source, self.columns)
         return class_folders.write_class_folders(data, self.out, copy=self.copy)
 
@@ -173,10 +171,9 @@ class Table(ClassTarget):
     columns: table.Columns = field(default_factory=table.Columns)
     """Which columns are read."""
 
-    def folders(self) -> list[Path]:
-        return [self.source, self.images or self.source.parent]
-
     def run(self) -> list[str]:
+        """Convert, and return what is to be said of it."""
+        refuse_within(self.out, [self.source, self.images or self.source.parent])
         data = table.read_table(self.source, self.columns, images=self.images)
         return class_folders.write_class_folders(data, self.out, copy=self.copy)
 
@@ -200,7 +197,6 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done and nothing to mend, 1 faults or failed."""
     command: Yolo | Voc | Coco | Cvat | HuggingFace | Table = parse(Form, argv, doc=__doc__)  # type: ignore[arg-type]
     try:
-        refuse_within(command.out, command.folders())
         print("\n".join(command.run()), flush=True)
         lines, faults = command.check()
     except (ValueError, OSError, ImportError) as error:

@@ -25,6 +25,7 @@ MISSING = {
     "train_seg": ["tiny", "--data", ".", "--out", "o", "--init", "nowhere"],
     "probe_dense": ["vit_demo_patch8", "--data", "nowhere", "--out", "o"],
     "pretrain": ["tiny", "--data", "nowhere", "--out", "o"],
+    "convert_data": ["yolo", "nowhere", "--out", "o"],
     "evaluate": ["nowhere"],
     "predict": ["nowhere", "x.png"],
     "export_onnx": ["nowhere", "--out", "x.onnx"],

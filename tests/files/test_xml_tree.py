@@ -30,8 +30,8 @@ def test_children_with_their_lines(tmp_path: Path) -> None:
 
 
 def test_children_come_before_the_file_is_read(tmp_path: Path) -> None:
-    """A fault at the end of 2 MB is met after the first children are given."""
-    path = write(tmp_path, "<a>" + "<x><y>1</y></x>" * 140_000 + "<b></a>")
+    """A fault at the end of 300 kB is met after the first children are given."""
+    path = write(tmp_path, "<a>" + "<x><y>1</y></x>" * 20_000 + "<b></a>")
     assert len(list(itertools.islice(read_children(path, root="a"), 1000))) == 1000
     with pytest.raises(ValueError, match=r"a\.xml, line 1: no XML \(mismatched tag\)"):
         list(read_children(path, root="a"))
