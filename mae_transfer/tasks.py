@@ -4,7 +4,7 @@ from classification.spec import CLASSIFICATION, KNN, LINEAR_FEATURES
 from detection.spec import DETECTION
 from engine.spec import TaskTable
 from pretraining.spec import BEIT, DVAE, MAE, MOCO_V3, SUPERVISED
-from segmentation.spec import KNN_SEGMENTATION, LINEAR_SEGMENTATION, SEGMENTATION
+from segmentation.spec import IN_CONTEXT, KNN_SEGMENTATION, LINEAR_SEGMENTATION, SEGMENTATION
 
 TASKS: TaskTable = {
     spec.name: spec
@@ -21,5 +21,6 @@ TASKS: TaskTable = {
         LINEAR_FEATURES,
         KNN_SEGMENTATION,
         LINEAR_SEGMENTATION,
+        IN_CONTEXT,
     )
 }

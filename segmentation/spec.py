@@ -1,11 +1,12 @@
 """What tools, planner, studies and tables know of segmentation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.spec import Scores, TaskSpec
-from metrics import miou
+from engine.spec import Config, Scores, TaskSpec
+from metrics import foreground, miou
 from segmentation.config import SegmentationConfig
+from segmentation.in_context.config import InContextConfig
 from segmentation.probe.config import DenseProbeConfig
 from segmentation.recipes import RECIPES
 
@@ -69,3 +70,26 @@ def _probe(name: str, apart: str) -> TaskSpec:
 
 KNN_SEGMENTATION = _probe("knn_segmentation", "k-NN on patches")
 LINEAR_SEGMENTATION = _probe("linear_segmentation", "linear on patches")
+
+
+EXAMPLES = Scores(
+    kind="in_context",
+    label="by example",
+    metrics=(foreground.FOREGROUND_IOU, foreground.BOX_IOU),
+    resampler=foreground.resampler,
+    class_score=foreground.FOREGROUND_IOU.name,
+)
+
+
+def _by_method(config: Config, _: Sequence[str]) -> tuple[Scores, str]:
+    return EXAMPLES, f"{config['method']} from {'boxes' if config['prompt'] == 'box' else 'masks'}"
+
+
+IN_CONTEXT = TaskSpec(
+    name="in_context",
+    tool="in_context",
+    config=InContextConfig,
+    recipes={},
+    scores=(EXAMPLES,),
+    scored_as=_by_method,
+)

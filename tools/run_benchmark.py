@@ -39,7 +39,7 @@ from engine.spec import RESULT, TaskSpec, TaskTable, of_tool, recipes_of, with_l
 from files.locking import locked
 from mae_transfer.tasks import TASKS
 from scenes.config import ScenesConfig
-from tools import hold_out, make_scenes, probe, probe_dense
+from tools import hold_out, in_context, make_scenes, probe, probe_dense
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
@@ -100,7 +100,14 @@ def preload(*modules: str) -> None:
             import_module(module)
 
 
-def prober(module: ModuleType, specs: Sequence[TaskSpec], later: Later, *, leading: Callable[[Any], str]) -> Tool:
+def prober(
+    module: ModuleType,
+    specs: Sequence[TaskSpec],
+    later: Later,
+    *,
+    leading: Callable[[Any], str],
+    args: type[Any] = ProbeArgs,
+) -> Tool:
     """Return a tool that probes, each record in a folder called as its task; `leading` is that of the last record."""
     records = tuple(spec.name for spec in specs)
 
@@ -112,7 +119,7 @@ def prober(module: ModuleType, specs: Sequence[TaskSpec], later: Later, *, leadi
         return code
 
     return Tool(
-        args=ProbeArgs,
+        args=args,
         recipes=module.RECIPES,
         run=run,
         settings=lambda _, config: {**as_json(config), RESULT: leading(config)},
@@ -149,6 +156,9 @@ def tools_for(tasks: TaskTable) -> dict[str, Tool]:
             leading=lambda config: f"depth{config.backbone.depth:02d}_{config.pooling}",
         ),
         "probe_dense": prober(probe_dense, of_tool(tasks, "probe_dense"), later, leading=lambda c: c.features),
+        "in_context": prober(
+            in_context, of_tool(tasks, "in_context"), later, leading=lambda c: c.leading, args=in_context.Args
+        ),
     }
 
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pycocotools.mask as rle
 
 from detection.data.run_lengths import checked_runs
@@ -44,6 +45,13 @@ def read_mask(value: Any, *, height: int, width: int) -> Mask:
     left, top, across, down = rle.toBbox(runs).tolist()
     text = runs["counts"].encode("ascii")
     return Mask([], text, int(rle.area(runs)), (left, top, left + across, top + down))
+
+
+def decoded(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """Return a checked segmentation (polygons or run lengths) as pixels, (H, W) bool."""
+    if isinstance(segmentation, list):
+        segmentation = rle.merge(rle.frPyObjects(segmentation, *size))
+    return np.asarray(rle.decode(segmentation), dtype=bool)
 
 
 def _polygons(value: list[Any], height: int, width: int) -> Mask:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as rle
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
+from detection.data.coco_masks import decoded
 from engine.drawing import label_text, write_figure
 from engine.images.reading import read_rgb
 from engine.palette import ink_on, told_apart
@@ -89,7 +89,7 @@ def _draw_object(panel: Axes, item: dict[str, Any], *, names: dict[Any, str], si
     red, green, blue = told_apart(len(names))[sorted(names).index(item["category_id"])] / 255
     colour, ink = (red, green, blue), ink_on((red, green, blue))
     if "segmentation" in item:
-        mask_HW = _mask(item["segmentation"], size)
+        mask_HW = decoded(item["segmentation"], size)
         panel.imshow(
             mask_HW[:, :, None] * np.array(to_rgba(colour, 0.45)),
             interpolation="nearest",
@@ -118,9 +118,3 @@ def _outlined(ink: str) -> list[AbstractPathEffect]:
 def _share(height_by_width: float) -> float:
     """Return a panel's height by its width: of images that are all length a strip, which a figure can hold."""
     return min(MOST_SHARE, max(1 / MOST_SHARE, height_by_width))
-
-
-def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    if isinstance(segmentation, list):
-        segmentation = rle.merge(rle.frPyObjects(segmentation, *size))
-    return rle.decode(segmentation)

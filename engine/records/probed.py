@@ -56,6 +56,8 @@ class Probed:
     """As `now` gives it."""
     began: float
     """Seconds of the monotonic clock."""
+    precision: str = "float16 features"
+    """What the record says of it."""
 
     def write(
         self,
@@ -123,7 +125,7 @@ class Probed:
             libraries=library_versions(),
             device=device_name(example.device),
             world_size=1,
-            precision="float16 features",
+            precision=self.precision,
             started=self.started,
             ended=now(),
             error=None,

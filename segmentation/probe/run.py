@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint
 from backbones.weights.declaration import InitialWeights
@@ -79,7 +80,7 @@ def run_dense_probes(
         if (nothing := none_readable([pair.image for pair in split.pairs], split.name)) is not None:
             raise ValueError(f"{data}: {nothing}")
     checkpoint = read_initial(init)
-    vit = _vit_for(config, checkpoint)
+    vit = vit_for(config.backbone, checkpoint)
     report, normalisation = start_from(vit, init, checkpoint)
     vit.eval().requires_grad_(False)
     for line in report.lines() or ["RANDOM (no --init was given)"]:
@@ -150,13 +151,13 @@ def run_dense_probes(
 NO_NORM = "the weights have no final norm: the residual stream is read as it is"
 
 
-def _vit_for(config: DenseProbeConfig, checkpoint: Checkpoint | None) -> ViT:
+def vit_for(architecture: ViTConfig, checkpoint: Checkpoint | None) -> ViT:
     """Return the ViT with the class token, which is not read, and the final norm where the weights have them."""
     if checkpoint is None:
-        a = config.backbone
+        a = architecture
         return ViT(a, class_token=not (a.window_size or a.relative_position == "decomposed"))
     return ViT(
-        config.backbone,
+        architecture,
         class_token="cls_token" in checkpoint.state,
         final_norm="norm.weight" in checkpoint.state,
     )
