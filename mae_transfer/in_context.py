@@ -23,6 +23,7 @@ from engine.records.record import RunRecord
 from pretraining.gallery import Decoder
 from pretraining.mae.painting import Painter, open_painter, random_painter
 from segmentation.in_context.answers import RANDOM, Inpainting, Method, Retrieval
+from segmentation.in_context.canvas import hole
 from segmentation.in_context.canvases import write_canvases
 from segmentation.in_context.config import EpisodeConfig, InContextConfig
 from segmentation.in_context.episodes import Drawn, draw_episodes
@@ -149,23 +150,31 @@ def answer_queries(
 
 
 def make_canvases(config: EpisodeConfig, *, data: Path, out: Path, say: Say) -> list[Path]:
-    """Write OUT/train and OUT/val, canvases with answers of both splits, and return these folders.
+    """Write OUT/train and OUT/val, canvases with answers, and return these folders.
 
-    In each split a query has examples of its own split, so that no validation image is in a training canvas. Raises
-    FileExistsError where `out` holds something, and as reading the data does.
+    Queries are training and validation images, and examples are training images of both: no validation image is in a
+    training canvas. Raises FileExistsError where `out` holds something, ValueError where no image of a split has a
+    canvas, and as reading the data does.
     """
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out}: holds something already; give another --out.")
     splits = open_both(config, data)
     names = [category.name for category in splits.train.categories]
+    hole(config.backbone.grid)
+    pools = objects_of(config, splits.train)
     drawn: dict[str, Drawn] = {}
-    for name, split in (("train", splits.train), ("val", splits.val)):
-        objects = objects_of(config, split)
-        most = config.queries_per_class
+    for name, split in splits._asdict().items():
         try:
-            drawn[name] = draw_episodes(objects, objects, names, shots=1, most=most, seed=config.seed)
+            drawn[name] = draw_episodes(
+                pools,
+                objects_of(config, split),
+                names,
+                shots=1,
+                most=config.queries_per_class,
+                seed=config.seed,
+            )
         except ValueError as error:
-            raise ValueError(f"{split.annotations}: {error}") from error
+            raise ValueError(f"{split.annotations}: {error} An image is no example of itself.") from error
     folders = []
     for name, episodes in drawn.items():
         count, unreadable = write_canvases(out / name, episodes, config.backbone.image_size)

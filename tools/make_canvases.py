@@ -6,7 +6,8 @@
         --out runs/painted
 
 The ViT says how large a canvas is. Each canvas has two images of one class out of a data set in COCO's format and both
-masks; training images alone are in OUT/train, validation images in OUT/val. docs/in_context.md has the protocol.
+masks: in OUT/train two training images, in OUT/val a validation image below a training image. docs/in_context.md has
+the protocol.
 """
 
 from dataclasses import dataclass

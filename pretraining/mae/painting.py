@@ -117,9 +117,8 @@ def open_painter(declared: InitialWeights, decoder: Decoder, architecture: ViTCo
         )
     found = shown.encoder.architecture
     if found != architecture:
-        name = next(
-            (name for name, known in FAMILY.items() if replace(known, image_size=found.image_size) == found), None
-        )
+        shape = {**vars(found), "image_size": None}
+        name = next((name for name, known in FAMILY.items() if {**vars(known), "image_size": None} == shape), None)
         sides = f"--image-size {found.image_size[0]} {found.image_size[1]}"
         advice = f"give {name} {sides}" if name else f"give its width, depth and patches as flags, and {sides}"
         raise ValueError(

@@ -22,7 +22,7 @@ class EpisodeConfig:
     prompt: Annotated[Prompt, BASIC] = "mask"
     """What an example shows, and what a query is scored against: the mask of its object, or its box, filled."""
     queries_per_class: Annotated[int, BASIC] = 50
-    """Most queries, or canvases, of each class, drawn by the seed."""
+    """Most queries, or canvases, of each class, evenly spaced among all, the same for every seed."""
     least_area: Annotated[float, BASIC] = 0.05
     """Least share of its image that an object takes, of examples and queries."""
     most_area: Annotated[float, BASIC] = 0.5
@@ -36,7 +36,7 @@ class EpisodeConfig:
     val_json: Annotated[str | None, BASIC, FILE] = None
     """Annotations of the latter; None is annotations/instances_<val_split>.json in the data folder."""
     seed: Annotated[int, BASIC] = 0
-    """Seed of the queries, of their examples and of random weights."""
+    """Seed of the examples and of random weights."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no examples and no queries."""

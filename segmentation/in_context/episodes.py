@@ -1,4 +1,4 @@
-"""Which examples are shown with which query: drawn by a seed, the same for every weights.
+"""Which examples are shown with which query: drawn by a seed, the same for all weights.
 
 An episode is a query with examples of its class. An image is no example of itself, as where both splits share images.
 """
@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.images.reading import evenly_spaced
 from metrics.foreground import Box
 
 NAMED = 5  # classes in a note
@@ -77,6 +78,7 @@ def draw_episodes(
 ) -> Drawn:
     """Return the episodes of every class, `most` queries of each, with `shots` examples or as many as there are.
 
+    The seed draws the examples; queries are evenly spaced, the same for every seed, so that images can be resampled.
     `pools` and `asked` are by class. Raises ValueError where no class has both.
     """
     classes: list[ClassEpisodes] = []
@@ -86,10 +88,10 @@ def draw_episodes(
         found, pool = asked.get(number, ()), tuple(pools.get(number, ()))
         places = [os.path.realpath(example.path) for example in pool]
         drawn = []
-        for index in sorted(np.random.default_rng([seed, 0, number]).permutation(len(found))[:most].tolist()):
+        for index in evenly_spaced(range(len(found)), most):
             query = found[index]
             others = [k for k, place in enumerate(places) if place != os.path.realpath(query.path)]
-            order = np.random.default_rng([seed, 1, number, index]).permutation(others)[:shots].tolist()
+            order = np.random.default_rng([seed, 0, number, index]).permutation(others)[:shots].tolist()
             if order:
                 drawn.append(Episode(query=query, examples=tuple(pool[k] for k in order)))
         if found and not drawn:

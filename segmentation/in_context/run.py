@@ -152,7 +152,7 @@ def mean_mask(pool: Sequence[Pictured], size: Size, *, seed: int) -> np.ndarray:
 
     From MEAN_OF images of the pool at most, drawn by the seed. The mean mask alone is above a half hardly anywhere.
     """
-    chosen = np.random.default_rng([seed, 2]).permutation(len(pool))[:MEAN_OF].tolist()
+    chosen = np.random.default_rng([seed, 1]).permutation(len(pool))[:MEAN_OF].tolist()
     total_hw = np.zeros(size)
     for k in chosen:
         mask = Image.fromarray(pool[k].mask()).resize((size[1], size[0]), Image.Resampling.NEAREST)

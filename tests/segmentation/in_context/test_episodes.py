@@ -33,6 +33,7 @@ def test_the_same_seed_draws_the_same_and_another_others() -> None:
     assert one == two != three and one.queries == 10
     for episode in one.classes[0].episodes:
         assert len({example.name for example in episode.examples}) == 3
+    assert [e.query for e in one.classes[0].episodes] == [e.query for e in three.classes[0].episodes] == asked[0][::2]
     # more shots begin with the fewer, and more queries hold the fewer
     more = draw_episodes(pools, asked, ["cat"], shots=5, most=20, seed=0).classes[0].episodes
     by_query = {episode.query: episode.examples[:3] for episode in more}
