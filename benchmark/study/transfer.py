@@ -86,7 +86,7 @@ class TransferTask(Calling):
     tool: str
     """One that takes initial weights."""
     recipe: Recipe
-    """For `probe` and `probe_dense` the name of a ViT."""
+    """For `probe`, `probe_dense` and `in_context` the name of a ViT."""
     data: Text
     label_fractions: Annotated[tuple[Fraction, ...], AfterValidator(distinct), listed("[0.01, 0.1, 1]")] = (1.0,)
     """An axis of its own: every fraction is a task with its own search."""

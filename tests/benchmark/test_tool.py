@@ -10,7 +10,7 @@ from engine.flags import leaves
 from engine.launch import configured
 from engine.spec import of_tool
 from mae_transfer.tasks import TASKS
-from tools import probe, probe_dense
+from tools import in_context, probe, probe_dense
 from tools.run_benchmark import TOOLS
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -48,6 +48,10 @@ def test_a_probe_and_scenes_too() -> None:
     assert probe_dense.configured(job.command()) == (job.args, job.config)
     assert job.settings is not None and job.settings["leading"] == "raw"
     assert TOOLS["probe_dense"].records == ("knn_segmentation", "linear_segmentation")
+    job = TOOLS["in_context"].job("vit_demo_patch8", {**PLACES, "method": "inpainting", "val_json": "a b.json"})
+    assert in_context.configured(job.command()) == (job.args, job.config)
+    assert job.settings is not None and job.settings["leading"] == "inpainting"
+    assert TOOLS["in_context"].records == ("in_context",)
     scenes = TOOLS["make_scenes"].job(None, {"out": Path("o"), "image_size": (64, 32), "classify_train": 7})
     assert scenes.command() == ["--out", "o", "--image-size", "64", "32", "--classify-train", "7"]
     assert scenes.settings is None and scenes.config.counts.classify_train == 7

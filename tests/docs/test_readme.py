@@ -50,7 +50,7 @@ SMALLER = {
 ONE_STEP = ["--steps", "1", "--batch-size", "2"]
 SHORTER = {
     "make_scenes": shlex.split(
-        "--classify-train 16 --classify-val 8 --classify-test 8 --dense-train 8 --dense-val 4 --dense-test 2"
+        "--classify-train 16 --classify-val 8 --classify-test 8 --dense-train 16 --dense-val 4 --dense-test 2"
     ),
     **dict.fromkeys(("pretrain", "train_cls", "train_det", "train_seg"), ONE_STEP),
     "probe": ["--linear-epochs", "1"],
@@ -198,6 +198,10 @@ def users_own_files(folder: Path, scenes: ScenesIndex) -> None:
         (folder / "cells" / name).symlink_to(scenes.coco / f"{name}2017")
         annotations = scenes.coco / f"annotations/instances_{name}2017.json"
         (folder / f"cells/annotations/instances_{name}.json").symlink_to(annotations)
+    (folder / "shown").mkdir()
+    first = next((scenes.coco / "train2017").iterdir())
+    (folder / "shown" / first.name).symlink_to(first)
+    (folder / "shown/boxes.json").write_text(json.dumps([{"image": first.name, "box": [8, 8, 40, 40]}]))
     (folder / "masks").mkdir()
     Image.new("RGB", (8, 8), (255, 0, 0)).save(folder / "masks/a.png")
     (folder / "classes.txt").write_text("background\t#000000\ncell\t#ff0000\n")

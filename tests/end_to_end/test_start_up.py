@@ -24,6 +24,8 @@ MISSING = {
     "train_det": ["tiny", "--data", "nowhere", "--out", "o"],
     "train_seg": ["tiny", "--data", ".", "--out", "o", "--init", "nowhere"],
     "probe_dense": ["vit_demo_patch8", "--data", "nowhere", "--out", "o"],
+    "in_context": ["vit_demo_patch8", "--data", "nowhere", "--out", "o"],
+    "make_canvases": ["vit_demo_patch8", "--data", "nowhere", "--out", "o"],
     "pretrain": ["tiny", "--data", "nowhere", "--out", "o"],
     "convert_data": ["yolo", "nowhere", "--out", "o"],
     "evaluate": ["nowhere"],
