@@ -69,6 +69,9 @@ class InContextConfig(EpisodeConfig):
     """Inpainting: attention heads of the decoder of a weights file; a run knows them."""
     target: Literal["pixels", "normalised"] | None = None
     """Inpainting: what the decoder of a weights file predicts; a run knows it."""
+    threshold: Annotated[float, BASIC] = 0.5
+    """Share of foreground above which a pixel is the object; half is the nearer of two colours, too. A lower one finds
+    more where answers are empty."""
     batch_size: int = 32
     """Images, or canvases, per forward pass."""
     device: Device = "auto"
@@ -86,6 +89,8 @@ class InContextConfig(EpisodeConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more.")
         if not 1 <= self.last_blocks <= self.backbone.depth:
             raise ValueError(f"last_blocks is {self.last_blocks}; it is 1 to {self.backbone.depth}, the ViT's blocks.")
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold is {self.threshold:g}; it is a share, 0 to less than 1 (0.5 is usual).")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature:g}; give a number above 0 (0.02 is usual).")
         check_device(self.device)

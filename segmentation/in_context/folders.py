@@ -145,12 +145,13 @@ def answer_folder(config: InContextConfig, method: Method, *, examples: Path, qu
     entries: list[dict[str, Any]] = []
     rows: list[Row] = []
     for (path, size), name, stem, answer in zip(kept, names, stems, method.answers(shown, asked), strict=True):
-        predicted_HW = foreground(answer.share_hw[config.leading], size)
+        share_hw = answer.share_hw[config.leading]
+        predicted_HW = foreground(share_hw, size, config.threshold)
         box = largest_box(predicted_HW)
         with replacing(out / MASKS / f"{stem}.png") as temporary:
             Image.fromarray(predicted_HW.astype(np.uint8) * 255).save(temporary, format="PNG")
-        area = float(predicted_HW.mean())
-        entries.append({"image": name, "box": box, "mask": f"{MASKS}/{stem}.png", "foreground_share": area})
+        shares = {"foreground_share": float(predicted_HW.mean()), "highest_share": float(share_hw.max())}
+        entries.append({"image": name, "box": box, "mask": f"{MASKS}/{stem}.png", **shares})
         if len(rows) < MOST_ROWS:
             rows.append(
                 Row(
@@ -168,6 +169,9 @@ def answer_folder(config: InContextConfig, method: Method, *, examples: Path, qu
     with replacing(out / BOXES) as temporary:
         temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
     if empty := sum(entry["box"] is None for entry in entries):
-        notes.append(f"queries without a foreground pixel, whose box is null: {empty} of {len(entries)}")
+        notes.append(
+            f"queries without a foreground pixel, whose box is null: {empty} of {len(entries)}; --threshold is "
+            f"{config.threshold:g}, and a lower one finds more"
+        )
     pictures = drawn(NAME, lambda: [draw_rows(out / NAME, rows)], notes.append)
     return Answered(files=(out / MASKS, out / BOXES, *pictures), notes=tuple(notes))

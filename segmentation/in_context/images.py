@@ -19,7 +19,7 @@ from segmentation.evaluation.resized import resized
 from segmentation.in_context.episodes import Pictured
 from segmentation.probe.patches import Grid, patch_counts
 
-HALF = 0.5  # a pixel is foreground above it
+HALF = 0.5
 Size = tuple[int, int]  # height and width in pixels
 
 
@@ -83,9 +83,9 @@ def patch_shares(mask_HW: np.ndarray, grid: Grid) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(share_P).float()[:, None], torch.from_numpy(pixels_P > 0)
 
 
-def foreground(share_hw: Tensor, size: Size) -> np.ndarray:
-    """Return which pixels of an image of `size` have a share above a half, enlarged bilinearly, (H, W) bool."""
-    return np.asarray((resized(share_hw.float()[None, None], size)[0, 0] > HALF).cpu().numpy())
+def foreground(share_hw: Tensor, size: Size, threshold: float = HALF) -> np.ndarray:
+    """Return which pixels of an image of `size` have a share above the threshold, enlarged bilinearly, (H, W) bool."""
+    return np.asarray((resized(share_hw.float()[None, None], size)[0, 0] > threshold).cpu().numpy())
 
 
 def largest_box(mask_HW: np.ndarray) -> Box | None:

@@ -26,6 +26,7 @@ from segmentation.in_context.answers import RANDOM, Asked, Method, by_position
 from segmentation.in_context.config import LEADING_NEIGHBOURS, InContextConfig
 from segmentation.in_context.episodes import ClassEpisodes, Drawn, Episode, Pictured
 from segmentation.in_context.images import (
+    HALF,
     Example,
     Size,
     foreground,
@@ -112,14 +113,9 @@ def _answer_class(config: InContextConfig, of_class: ClassEpisodes, method: Meth
     for number, ((episode, size), one, answer) in enumerate(zip(kept, asked, answers, strict=True)):
         truth_HW = read_mask(episode.query, size)
         masks = [listed[k].mask_HW for k in one.shown]
-        outcomes = {
-            **answer.share_hw,
-            MEAN_MASK: mean_hw,
-            COPY: copied(masks, size),
-            **by_position(masks, config),
-        }
-        for name, share_hw in outcomes.items():
-            predicted_HW = foreground(share_hw, size)
+        without = {MEAN_MASK: mean_hw, COPY: copied(masks, size)}
+        for name, share_hw in {**answer.share_hw, **without, **by_position(masks, config)}.items():
+            predicted_HW = foreground(share_hw, size, HALF if name in without else config.threshold)
             query = scored(of_class.category, truth_HW, episode.query.box, predicted_HW)
             made.add(name, episode.query.name, query)
             if name == config.leading and number < rows:

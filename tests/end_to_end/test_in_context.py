@@ -142,6 +142,12 @@ def test_folders(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.Capt
             left, top, width, height = map(int, entry["box"])
             assert mask[top : top + height, left : left + width].any()
     assert read_rgb(out / "in_context.png").width > 100
+    given = ("--examples", shown, "--queries", asked, "--threshold")
+    assert run(*given, 0.99, "--out", tmp_path / "few") == run(*given, 0, "--out", tmp_path / "many") == 0
+    assert "--threshold is 0.99, and a lower one finds more" in capsys.readouterr().out
+    entries = {name: json.loads((tmp_path / name / "boxes.json").read_text()) for name in ("few", "many")}
+    assert [entry["box"] is None for entry in entries["few"]] == [True, True]
+    assert all(entry["foreground_share"] > 0.9 for entry in entries["many"])
     for words, expected in (
         (("--examples", shown), "both --examples and --queries"),
         ((), "give --data, to be scored, or both"),

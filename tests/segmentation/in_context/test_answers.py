@@ -151,6 +151,7 @@ def test_the_box_is_of_the_largest_part() -> None:
         ({"least_area": 0.6}, "least_area 0.6 and most_area 0.5 are shares"),
         ({"last_blocks": 3}, "it is 1 to 2, the ViT's blocks"),
         ({"temperature": 0.0}, "temperature is 0"),
+        ({"threshold": 1.0}, "threshold is 1; it is a share"),
         ({"queries_per_class": 0}, "queries_per_class is 0"),
         ({"method": "inpainting", "features": "raw"}, "features raw has no effect with method inpainting"),
         ({"target": "pixels"}, "target pixels has no effect with method retrieval"),
