@@ -4,9 +4,10 @@ Axis letters: H x W pixels of an image, h x w of a map.
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +40,7 @@ from segmentation.in_context.pictures import MOST_ROWS, NAME, Row, draw_rows
 
 TASK = "in_context"
 MEAN_OF = 200  # most masks of a class that its mean mask is made of
-COPY, MEAN_MASK, POSITION = "copied_mask", "mean_mask", f"position_k{LEADING_NEIGHBOURS}"
+COPY, MEAN_MASK, OTHER, POSITION = "copied_mask", "mean_mask", "other_class", f"position_k{LEADING_NEIGHBOURS}"
 Say = Callable[[str], None]
 T = TypeVar("T")
 
@@ -82,20 +83,33 @@ def run_queries(config: InContextConfig, episodes: Drawn, method: Method, say: S
     """
     made = Scored()
     each = -(-MOST_ROWS // len(episodes.classes))
-    for of_class in episodes.classes:
-        count = _answer_class(config, of_class, method, made, rows=min(each, MOST_ROWS - len(made.rows)))
+    following = [*episodes.classes[1:], episodes.classes[0]]
+    for of_class, other in zip(episodes.classes, following, strict=True):
+        rows = min(each, MOST_ROWS - len(made.rows))
+        count = _answer_class(config, of_class, method, made, rows=rows)
+        if other is not of_class:
+            _show_others(config, of_class, other, method, made)
         say(f"{of_class.name}: {count} queries, {len(of_class.pool)} images to draw examples from")
     if not made.queries:
         raise ValueError(f"none of {episodes.queries} queries could be asked; the first: {next(iter(made.unreadable))}")
     return made
 
 
-def _answer_class(config: InContextConfig, of_class: ClassEpisodes, method: Method, made: Scored, *, rows: int) -> int:
-    """Answer the queries of a class, draw `rows` of them, and return how many were asked."""
+@dataclass(frozen=True)
+class _Questions:
+    """What a method is given, and the query and the size of its image behind each question."""
+
+    examples: list[Example]
+    asked: list[Asked]
+    queries: list[tuple[Pictured, Size]]
+
+
+def _questions(episodes: Iterable[Episode], method: Method, made: Scored) -> _Questions:
+    """Return the questions whose query and one or more of whose examples can be read."""
     read: dict[str, Example | None] = {}
     asked: list[Asked] = []
-    kept: list[tuple[Episode, Size]] = []
-    for episode in of_class.episodes:
+    queries: list[tuple[Pictured, Size]] = []
+    for episode in episodes:
         for picture in episode.examples:
             if picture.name not in read:
                 read[picture.name] = made.readable(partial(read_example, picture, method.size))
@@ -104,35 +118,56 @@ def _answer_class(config: InContextConfig, of_class: ClassEpisodes, method: Meth
         if found is not None:
             places = {name: k for k, name in enumerate(name for name, example in read.items() if example is not None)}
             asked.append(Asked(image=found[0], shown=tuple(places[name] for name in usable)))
-            kept.append((episode, found[1]))
-    if not asked:
+            queries.append((episode.query, found[1]))
+    return _Questions([example for example in read.values() if example is not None], asked, queries)
+
+
+def _answer_class(config: InContextConfig, of_class: ClassEpisodes, method: Method, made: Scored, *, rows: int) -> int:
+    """Answer the queries of a class, draw `rows` of them, and return how many were asked."""
+    given = _questions(of_class.episodes, method, made)
+    if not given.asked:
         return 0
-    listed = [example for example in read.values() if example is not None]
     mean_hw = torch.from_numpy(mean_mask(of_class.pool, config.backbone.image_size, seed=config.seed)).float()
-    answers = method.answers(listed, asked)
-    for number, ((episode, size), one, answer) in enumerate(zip(kept, asked, answers, strict=True)):
-        truth_HW = read_mask(episode.query, size)
-        masks = [listed[k].mask_HW for k in one.shown]
+    answers = method.answers(given.examples, given.asked)
+    for number, ((picture, size), one, answer) in enumerate(zip(given.queries, given.asked, answers, strict=True)):
+        truth_HW = read_mask(picture, size)
+        examples = tuple(given.examples[k] for k in one.shown)
+        masks = [example.mask_HW for example in examples]
         without = {MEAN_MASK: mean_hw, COPY: copied(masks, size)}
         for name, share_hw in {**answer.share_hw, **without, **by_position(masks, config)}.items():
             predicted_HW = foreground(share_hw, size, HALF if name in without else config.threshold)
-            query = scored(of_class.category, truth_HW, episode.query.box, predicted_HW)
-            made.add(name, episode.query.name, query)
+            query = scored(of_class.category, truth_HW, picture.box, predicted_HW)
+            made.add(name, picture.name, query)
             if name == config.leading and number < rows:
                 made.rows.append(
                     Row(
-                        title=f"{of_class.name}: {episode.query.name}",
-                        path=episode.query.path,
+                        title=f"{of_class.name}: {picture.name}",
+                        path=picture.path,
                         predicted_HW=predicted_HW,
                         box=query.box,
                         truth_HW=truth_HW,
-                        true_box=episode.query.box,
-                        examples=tuple(listed[k] for k in one.shown),
+                        true_box=picture.box,
+                        examples=examples,
                         answer=answer,
                         grid=config.backbone.grid,
                     )
                 )
-    return len(asked)
+    return len(given.asked)
+
+
+def _show_others(
+    config: InContextConfig, of_class: ClassEpisodes, other: ClassEpisodes, method: Method, made: Scored
+) -> None:
+    """Ask the same with examples of another class: what is said whatever the example is."""
+    shown = cycle(episode.examples for episode in other.episodes)
+    episodes = (Episode(query=e.query, examples=x) for e, x in zip(of_class.episodes, shown, strict=False))
+    given = _questions(episodes, method, made)
+    if not given.asked:
+        return
+    for (picture, size), answer in zip(given.queries, method.answers(given.examples, given.asked), strict=True):
+        predicted_HW = foreground(answer.share_hw[config.leading], size, config.threshold)
+        query = scored(of_class.category, read_mask(picture, size), picture.box, predicted_HW)
+        made.add(OTHER, picture.name, query)
 
 
 def copied(masks: Sequence[np.ndarray], size: Size) -> Tensor:
@@ -199,6 +234,7 @@ BESIDE = {
     COPY: "a copy of the example's mask",
     MEAN_MASK: "the mean mask of the class",
     POSITION: "position alone",
+    OTHER: "what it says when it is shown another class",
     RANDOM: "random weights",
 }
 
