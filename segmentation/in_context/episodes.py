@@ -25,7 +25,8 @@ class Pictured(Protocol):
         """As results name it."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Of the file."""
 
     @property
     def box(self) -> Box:
