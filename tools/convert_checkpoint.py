@@ -2,10 +2,10 @@
 
     python tools/convert_checkpoint.py inspect FILE
     python tools/convert_checkpoint.py convert FILE --init-source mae --out backbone.safetensors
-    python tools/convert_checkpoint.py list
+    python tools/convert_checkpoint.py list dinov2 --size base
 
-`inspect` states what the file looks like and the command that loads it; nothing is guessed on load. `list` has the
-public checkpoints and the formats.
+`inspect` states what the file looks like and the command that loads it; nothing is guessed on load. `list` searches the
+public checkpoints; without a word or flag it has all of them, and the formats.
 """
 
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from backbones.weights.declaration import (
     TrustPickle,
 )
 from backbones.weights.hub import located
+from backbones.weights.zoo_table import Search, aligned_table
 from engine.launch import fail, parse
 from files.naming import refuse_overwriting
 
@@ -103,16 +104,19 @@ class Convert(FileFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class List:
-    """List the public checkpoints and the formats."""
+class List(Search):
+    """Search the public checkpoints, or list all of them and the formats."""
+
+    words: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="WORD")] = ()
+    """Words that the row has, in any column (dinov2 base, "fine-tuned" imagenet-21k)."""
 
     def run(self) -> None:
-        """Say what is known."""
-        from backbones.sources import SOURCES
-        from backbones.weights.zoo_table import markdown_table
+        """Print what is found."""
+        if self == List():
+            from backbones.sources import SOURCES
 
-        print("\n".join(f"{name}: {source.title}" for name, source in sorted(SOURCES.items())))
-        print(f"\n{markdown_table()}")
+            print("\n".join(f"{name}: {source.title}" for name, source in sorted(SOURCES.items())), end="\n\n")
+        print(aligned_table(self.found()))
 
 
 def main(argv: list[str] | None = None) -> int:

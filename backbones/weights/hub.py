@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from backbones.weights.declaration import InitialWeights
-from backbones.weights.zoo import PUBLIC
+from backbones.weights.zoo import find_public, public_checkpoints
+from backbones.weights.zoo_entry import PublicCheckpoint
 from files.digest import file_sha256
 
 NAMES = ("hf:", "timm:", "https://", "http://")
@@ -94,8 +95,21 @@ def family_of(remote: Remote) -> str | None:
     """Return the family of a name that the catalogue knows, and of all of timm's; None of another."""
     if remote.repository is not None and remote.repository.startswith("timm/"):
         return "timm"
-    known = (entry.source for entry in PUBLIC if remote.repository == entry.name or remote.text == entry.url)
-    return next(known, None)
+    entry = _entry(remote)
+    return None if entry is None else entry.source
+
+
+def catalogued(named: str | Path) -> PublicCheckpoint | None:
+    """Return the catalogue's entry of a name, whatever its revision, or of a file here by its own name; else None.
+
+    Raises ValueError as `parse`.
+    """
+    return _entry(parse(_text(named))) if is_remote(named) else find_public(Path(named).name)
+
+
+def _entry(remote: Remote) -> PublicCheckpoint | None:
+    found = (e for e in public_checkpoints() if remote.repository == e.name or remote.text == e.url)
+    return next(found, None)
 
 
 def name_of(path: Path) -> str | None:

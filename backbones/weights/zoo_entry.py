@@ -1,17 +1,19 @@
-"""One entry of the table of public ViT checkpoints."""
+"""One entry of the catalogue of public ViT checkpoints."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-SourceName = Literal[
-    "mae", "timm", "augreg", "beit", "moco_v3", "dino", "dinov2", "ijepa", "huggingface", "detectron2", "mmseg", "own"
-]
+from backbones.config import FAMILY
+from backbones.weights.declaration import FAMILIES
+
 Contents = Literal["encoder", "encoder and decoder", "fine-tuned", "training checkpoint"]
+Labels = Literal["none", "classes", "texts", "boxes"]
 Channels = tuple[float, float, float]
 
 IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI_CLIP: tuple[Channels, Channels] = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,33 +22,53 @@ class PublicCheckpoint:
 
     name: str
     """The file's name; of a model on the Hugging Face hub, whose files are all named alike, `owner/model`."""
-    source: SourceName
-    """What `--init-source` takes."""
+    source: str
+    """The family, as `--init-source` takes it."""
     architecture: str
-    """A name in `backbones.config.FAMILY`."""
-    url: str
-    """The file, or the page that it is published on."""
+    """A name in `backbones.config.FAMILY`; layer scale, biases and registers are the file's."""
+    folder: str
+    """The address that `name` is at."""
     contents: Contents
     """`fine-tuned` has a classifier or detector on top (supervised weights too); a `training checkpoint` has momentum
     copies, projections or an optimiser beside the encoder."""
-    normalised_target: Literal["yes", "no", "not applicable"] | None
-    """Whether pre-training reconstructed pixels normalised by patch (MAE, section 4); it does not apply elsewhere."""
     data: str
-    epochs: int | None
-    """Of pre-training, or of training where the weights are supervised; fine-tuning is not counted."""
+    """What the weights were trained on, in order."""
+    labels: Labels
+    """What a person gave with the images: nothing, classes, texts (of the web's pages too) or boxes and masks; in any
+    stage."""
     licence: str | None
+    normalised_target: Literal["yes", "no", "not applicable"] | None = "not applicable"
+    """Whether pre-training reconstructed pixels normalised by patch (MAE, section 4); it does not apply elsewhere."""
+    epochs: int | None = None
+    """Of pre-training, or of training where the weights are supervised; fine-tuning is not counted."""
     md5: str | None = None
     """The first digits of the file's MD5, as published."""
     mean: Channels = IMAGENET[0]
     std: Channels = IMAGENET[1]
     file: str | None = None
-    """The name of the file to give the command, where it is not `name`."""
+    """The file that a model of the hub keeps its weights in."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a family or an architecture that is not known here, or no address."""
+        faults = []
+        if self.source not in FAMILIES:
+            faults.append(f"source {self.source!r} is none of {', '.join(FAMILIES)}")
+        if self.architecture not in FAMILY:
+            faults.append(f"architecture {self.architecture!r} is none of {', '.join(FAMILY)}")
+        if not self.folder.startswith("https://") or self.folder.endswith("/"):
+            faults.append(f"folder {self.folder!r} should be https://HOST/PATH without a slash at its end")
+        if faults:
+            raise ValueError("; ".join(faults))
 
     @property
-    def command(self) -> str:
-        """The command that turns the file into a checkpoint of ours."""
-        trust = " --trust-pickle" if self.name.endswith(".pkl") else ""
-        return (
-            f"python tools/convert_checkpoint.py convert {self.file or self.name} --init-source {self.source}{trust} "
-            "--out backbone.safetensors"
-        )
+    def url(self) -> str:
+        """The file, or the page that it is published on."""
+        return f"{self.folder}/{self.name}"
+
+    @property
+    def typed(self) -> str:
+        """The name that `--init` takes: `timm:NAME.TAG`, `hf:OWNER/MODEL`, or an address."""
+        if self.folder != HUB:
+            return self.url
+        owner, _, model = self.name.partition("/")
+        return f"timm:{model}" if owner == "timm" else f"hf:{self.name}"

@@ -1,25 +1,180 @@
-"""The table of public checkpoints: consistent with the family of architectures, found by name and MD5."""
+"""The catalogue of public checkpoints: read whole or refused, consistent with timm, searched, found by name and MD5."""
 
-import shlex
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from timm.models import get_pretrained_cfg
+from timm.models._registry import _model_pretrained_cfgs
 
 from backbones.config import FAMILY
 from backbones.sources import SOURCES
-from backbones.weights.zoo import PUBLIC, find_public
-from backbones.weights.zoo_table import markdown_table
+from backbones.vit import ViT
+from backbones.weights.hub import catalogued, family_of, parse
+from backbones.weights.zoo import find_public, public_checkpoints
+from backbones.weights.zoo_entry import PublicCheckpoint
+from backbones.weights.zoo_table import Search, markdown_table
+from tools.convert_checkpoint import main
+
+PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
 
 def test_every_entry_is_consistent() -> None:
-    names = [entry.name for entry in PUBLIC]
-    assert len(set(names)) == len(names)
-    for entry in PUBLIC:
-        assert entry.architecture in FAMILY, entry.name
+    entries = public_checkpoints()
+    assert len(entries) == 177
+    for entry in entries:
         assert entry.url.startswith("https://") and entry.url.endswith(entry.name), entry.name
         assert len(entry.mean) == len(entry.std) == FAMILY[entry.architecture].in_chans
         assert entry.source in ("mae", "timm") or entry.md5 is None
+        # one spelling of a licence, so that a search finds all of it
+        assert (entry.licence or "").split(" ")[0] in ("", "Apache-2.0", "MIT", "CC-BY-NC-4.0", "apple-ascl")
+    assert len({entry.typed for entry in entries}) == len(entries)
+
+
+def test_every_entrys_architecture_builds() -> None:
+    for name in {entry.architecture for entry in public_checkpoints()}:
+        with torch.device("meta"):
+            vit = ViT(FAMILY[name])
+        assert len(vit.blocks) == FAMILY[name].depth
+
+
+def test_what_is_typed_is_the_entry_and_its_family() -> None:
+    for entry in public_checkpoints():
+        assert catalogued(entry.typed) is entry
+        assert family_of(parse(entry.typed)) == entry.source
+    assert catalogued("hf:facebook/vit-mae-base/pytorch_model.bin@main") is find_public("facebook/vit-mae-base")
+    assert catalogued("hf:timm/vit_base_patch16_224.mae@" + 40 * "0") is find_public("timm/vit_base_patch16_224.mae")
+    assert catalogued(Path("weights/mae_pretrain_vit_base.pth")) is find_public("mae_pretrain_vit_base.pth")
+    assert catalogued("hf:some/model") is None and catalogued("runs/backbone.safetensors") is None
+
+
+@cache
+def _timms_by_url() -> dict[str, str]:
+    return {cfg.url: name for name, cfg in _model_pretrained_cfgs.items() if cfg.url and "." in name}
+
+
+def test_facts_agree_with_timm_where_it_knows_the_file() -> None:
+    known = 0
+    for entry in public_checkpoints():
+        name = entry.typed.removeprefix("timm:") if entry.typed.startswith("timm:") else _timms_by_url().get(entry.url)
+        if name is None:
+            continue
+        known += 1
+        theirs = get_pretrained_cfg(name, allow_unregistered=False)
+        assert (theirs.mean, theirs.std) == (entry.mean, entry.std), entry.name
+        if entry.typed.startswith("timm:"):
+            assert theirs.hf_hub_id in ("timm/", entry.name), entry.name
+            assert (theirs.license or "").lower() == (entry.licence or "").lower(), entry.name
+    assert known == 125
+
+
+def test_labels_are_those_of_the_method() -> None:
+    for words, labels in {
+        **{("dinov2",): {"none"}, ("siglip",): {"texts"}, ("clip",): {"texts"}, ("augreg",): {"classes"}},
+        **{("deit3",): {"classes"}, ("ijepa",): {"none"}, ("moco_v3",): {"none"}, ("detectron2",): {"boxes"}},
+        **{("mae_finetuned",): {"classes"}, ("mae_pretrain",): {"none"}, ("pt22k_ft",): {"classes"}},
+    }.items():
+        assert {entry.labels for entry in Search(words=words).found()} == labels, words
+
+
+def test_all_faults_of_the_file_are_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "public.yaml"
+    path.write_text(
+        "- {source: mae, architecture: vit_base_patch16, folder: 'https://a/b', contents: encoder, data: D,\n"
+        "   labels: none, licence: null, files: [{name: a.pth}, {name: a.pth}, {name: b.pth, epochs: many},\n"
+        "   {name: c.pth, labels: some}, {name: d.pth, source: other}, {name: e.pth, mean: [1, 2]}, {md5: a}]}\n"
+        "- {source: mae}\n"
+        "- {source: timm, files: [{name: f.pth, folder: 'http://a/'}]}\n"
+    )
+    with pytest.raises(ValueError, match=r"^public\.yaml: ") as refused:
+        public_checkpoints(path)
+    for part in (
+        *(
+            "name a.pth comes twice",
+            "b.pth: epochs: 'many' is no whole number",
+            "c.pth: labels: 'some' is none of none",
+        ),
+        *("d.pth: source 'other' is none of own, mae", "e.pth: mean: [1, 2] is no list of 3"),
+        *("block 1, file 7: PublicCheckpoint needs name", "block 2: it should have `files`"),
+        "f.pth: PublicCheckpoint needs architecture, contents, data, labels, licence",
+    ):
+        assert part in str(refused.value)
+    path.write_text("a: 1\n")
+    with pytest.raises(ValueError, match=r"public\.yaml: it should be a list of blocks"):
+        public_checkpoints(path)
+
+
+def test_an_entry_says_what_is_not_known() -> None:
+    with pytest.raises(ValueError, match=r"architecture 'vit' is none of .*; folder 'http://a' should be https://"):
+        PublicCheckpoint(
+            **{"name": "n", "source": "mae", "architecture": "vit", "folder": "http://a", "contents": "encoder"},
+            **{"data": "D", "labels": "none", "licence": None},
+        )
+
+
+def test_the_catalogue_is_read_where_it_is_asked_for() -> None:
+    code = "import backbones.weights.hub, backbones.weights.zoo as z; print(z.public_checkpoints.cache_info().misses)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        (
+            ["dinov2", "--size", "base", "--family", "timm"],
+            ["timm:vit_base_patch14_dinov2.lvd142m", "timm:vit_base_patch14_reg4_dinov2.lvd142m"],
+        ),
+        (
+            ["--data", "webli", "--size", "large_patch16", "--licence", "apache-2.0", "v2", "512"],
+            ["timm:vit_large_patch16_siglip_512.v2_webli"],
+        ),
+        (["FACEBOOK", "imagenet 1k", "--size", "huge"], ["hf:facebook/vit-mae-huge"]),
+        (
+            ["--licence", "not stated", "--size", "huge"],
+            [
+                "https://dl.fbaipublicfiles.com/detectron2/ViTDet/COCO/mask_rcnn_vitdet_h/f329145471/model_final_7224f1.pkl"
+            ],
+        ),
+    ],
+)
+def test_list_finds(argv: list[str], names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", *argv]) == 0
+    head, *rows, count = capsys.readouterr().out.splitlines()
+    assert [row.split()[-1] for row in rows] == names
+    assert count == f"{len(names)} of 177 public checkpoints"
+    # aligned: the last column begins where its head does
+    assert {row.rindex(name) for row, name in zip(rows, names, strict=True)} == {head.rindex("name")}
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["dinov4"], "no public checkpoint has the word 'dinov4'. Near: https://dl.fbaipublicfiles.com/dinov2/"),
+        (["--family", "mea"], "no public checkpoint has the family 'mea'; there are: augreg, beit, "),
+        (
+            ["--size", "bse", "dino"],
+            "has the size 'bse'; there are: base_patch14, base_patch16, base_patch8, giant_patch16",
+        ),
+        (["--size", "giant", "--family", "clip"], "no public checkpoint fits all of it. Near: timm:vit_"),
+        (
+            ["--licence", "gpl"],
+            "there are: Apache-2.0, Apache-2.0 on the card; converted from CC-BY-NC-4.0 weights, CC-BY",
+        ),
+    ],
+)
+def test_list_names_near_ones(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", *argv]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_list_of_everything_has_the_formats_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("augreg: ") and out.endswith("177 of 177 public checkpoints\n")
 
 
 @pytest.mark.parametrize(
@@ -44,31 +199,6 @@ def test_known_files(name: str, source: str, architecture: str, contents: str, n
     assert found == (source, architecture, contents, normalised)
 
 
-def test_normalisation_is_half_for_augreg_beit_and_siglip_alone() -> None:
-    half = {entry.source for entry in PUBLIC if entry.mean == (0.5, 0.5, 0.5)}
-    assert half == {"augreg", "beit", "huggingface", "timm"}
-    towers = [entry for entry in PUBLIC if entry.source == "timm" and entry.mean[0] == 0.5]
-    assert towers and all("siglip" in entry.name for entry in towers)
-    assert all(entry.mean[0] == 0.485 for entry in PUBLIC if entry.name.startswith("facebook/vit-mae"))
-
-
-def test_timms_towers_are_as_timm_says() -> None:
-    entries = [entry for entry in PUBLIC if "_siglip_" in entry.name or "_clip_" in entry.name]
-    assert len(entries) == 11
-    for entry in entries:
-        theirs = get_pretrained_cfg(entry.name.removeprefix("timm/"), allow_unregistered=False)
-        assert theirs.hf_hub_id in ("timm/", entry.name)
-        assert (theirs.mean, theirs.std) == (entry.mean, entry.std)
-        assert theirs.license.lower() == entry.licence.lower()
-
-
-def test_dinov2s_files_are_as_timm_says() -> None:
-    for entry in (entry for entry in PUBLIC if entry.source == "dinov2"):
-        registers = "_reg4" if "_reg4" in entry.name else ""
-        theirs = get_pretrained_cfg(f"{entry.architecture}{registers}_dinov2.lvd142m", allow_unregistered=False)
-        assert (theirs.url, theirs.mean, theirs.std) == (entry.url, entry.mean, entry.std)
-
-
 def test_md5_confirms_contradicts_and_finds() -> None:
     name = "mae_pretrain_vit_base.pth"
     entry = find_public(name)
@@ -81,35 +211,20 @@ def test_md5_confirms_contradicts_and_finds() -> None:
     assert find_public("checkpoint-799.pth") is None
 
 
-def test_commands_name_the_file_and_the_source() -> None:
-    entry = find_public("model_final_61ccd1.pkl")
-    assert entry is not None
-    assert entry.command == (
-        "python tools/convert_checkpoint.py convert model_final_61ccd1.pkl --init-source detectron2 --trust-pickle "
-        "--out backbone.safetensors"
-    )
-    hub = find_public("facebook/vit-mae-base")
-    assert hub is not None and shlex.split(hub.command)[3] == "pytorch_model.bin"
-
-
-def test_table_has_a_row_and_a_command_for_each() -> None:
-    lines = markdown_table().splitlines()
-    rows = [line for line in lines if line.startswith("| [")]
-    assert len(rows) == len(PUBLIC) and {row.count("|") for row in rows} == {11}
-    assert sum(line.startswith("python tools/convert_checkpoint.py convert ") for line in lines) == len(PUBLIC)
+def test_table_has_a_row_for_each() -> None:
+    rows = [line for line in markdown_table().splitlines() if line.startswith("| [")]
+    assert len(rows) == len(public_checkpoints()) and {row.count("|") for row in rows} == {12}
     assert (
         "| [mae_pretrain_vit_base.pth](https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth) | mae "
-        "| vit_base_patch16 | encoder | yes | ImageNet-1K | 1600 | ImageNet | 8cad7c... | CC-BY-NC-4.0 |"
+        "| vit_base_patch16 | encoder | yes | ImageNet-1K | none | 1600 | ImageNet | CC-BY-NC-4.0 | 8cad7c... |"
     ) in rows
 
 
 def test_docs_have_the_table() -> None:
     """The page is `markdown_table()` below the text: write it anew when the table changes."""
-    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    assert page.partition("| file |")[2] == markdown_table().partition("| file |")[2]
+    assert PAGE.read_text(encoding="utf-8").partition("| file, ")[2] == markdown_table().partition("| file, ")[2]
 
 
 def test_docs_name_every_source() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
-    table = page.split("## Sources")[1].split("Versions:")[0]
+    table = PAGE.read_text(encoding="utf-8").split("## Sources")[1].split("Versions:")[0]
     assert [name for name in SOURCES if f"`{name}`" not in table] == []

@@ -309,11 +309,6 @@ def test_a_file_of_others_without_a_source(tmp_path: Path, capsys: pytest.Captur
     assert "(--init-source)" in capsys.readouterr().err
 
 
-def test_list_has_the_public_files(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list"]) == 0
-    assert "mae_pretrain_vit_base.pth" in capsys.readouterr().out
-
-
 def test_the_file_that_is_read_is_never_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor through a link to it, nor as one of the files that are written beside the weights."""
     path = tmp_path / "own.safetensors"
