@@ -17,6 +17,7 @@ from benchmark.compare.fairness import (
     transfer_problems,
 )
 from benchmark.compare.lines import Line, usual_lines
+from benchmark.compare.origins import RANDOM, pretrained_on
 from benchmark.compare.published import PublishedCheck, check_published
 from benchmark.compare.ranks import LEAST_ARMS, rank_intervals
 from benchmark.compare.records import Store, Stored
@@ -27,7 +28,6 @@ from engine.spec import with_later_fields
 from metrics.metric import Metric
 
 ARMS = ("random", "supervised", "mae")
-RANDOM = "random"
 OWN_TASK = "supervised"  # the pre-training that has a task of its own
 
 
@@ -94,6 +94,8 @@ class ArmCost:
     """What an arm took; means where it was run several times, None where nothing is recorded."""
 
     arm: str
+    pretrained_on: str | None
+    """Data of its pre-training, as far as it is known."""
     pretrainings: int
     """Records of its pre-training."""
     parameters: float | None
@@ -219,7 +221,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
         rows=_judged(rows),
         costs=tuple(_cost(arm, lines, pretrainings, transfers) for arm in arms),
         own_task=OwnTask(top1=min(own) if own else None, pass_mark=plan.pass_mark),
-        unknown_origin=tuple(sorted({i.arm for i in transfers} - known - {"random"})),
+        unknown_origin=tuple(sorted({i.arm for i in transfers} - known - {RANDOM})),
         not_finite=tuple(not_finite),
         not_resampled=tuple(not_resampled),
         alike=tuple(alike),
@@ -363,6 +365,7 @@ def _cost(arm: str, lines: Sequence[Line], pretrainings: Sequence[Stored], trans
     mine = [item for item in transfers if item.arm == arm]
     return ArmCost(
         arm=arm,
+        pretrained_on=pretrained_on(arm, pretrainings, mine),
         pretrainings=len(records),
         parameters=_mean([r.cost.parameters for r in records]),
         samples_seen=_mean([r.samples_seen for r in records]),

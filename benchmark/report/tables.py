@@ -9,6 +9,7 @@ from benchmark.compare.comparison import ArmCost, Comparison, Row
 from benchmark.compare.contrast import Contrast
 from benchmark.compare.interval import SMALLEST
 from benchmark.compare.lines import TOKENIZER_NAME
+from benchmark.compare.origins import NOT_KNOWN, NOTHING
 from benchmark.compare.published import PublishedCheck
 from benchmark.compare.records import Store
 from benchmark.compare.seeds import Summary
@@ -170,6 +171,7 @@ def cost_grid(comparison: Comparison) -> Grid:
     """Return the table of costs: one row per arm."""
     head = (
         "arm",
+        "pre-trained on",
         "pre-trainings",
         "parameters (M)",
         "samples seen",
@@ -207,6 +209,7 @@ def record_lines(comparison: Comparison) -> list[str]:
             f"The study states that its arms differ in {', '.join(store.plan.differ)}: a difference between them may "
             "be one of architecture, not of pre-training alone."
         )
+    lines += _data_line(comparison)
     lines += [
         f"Tokenizer {item.folder.name}: trained on {item.record.samples_seen:,} samples in "
         f"{item.record.cost.total_seconds:,.0f} s before the arms; neither is part of an arm's budget or cost."
@@ -260,6 +263,18 @@ def record_lines(comparison: Comparison) -> list[str]:
     lines += [f"Left out, in the study's folder but not one of its runs: {text}" for text in store.unplanned]
     lines += _absent(store)
     return lines
+
+
+def _data_line(comparison: Comparison) -> list[str]:
+    """Return the line for arms with weights that were not, or are not known to be, pre-trained on the same data."""
+    data = [cost.pretrained_on for cost in comparison.costs if cost.pretrained_on not in (None, NOTHING)]
+    if len(data) < 2 or (len({*data}) == 1 and NOT_KNOWN not in data):
+        return []
+    how = "not known to be pre-trained on the same" if NOT_KNOWN in data else "pre-trained on different"
+    return [
+        f"The arms were {how} data (table of costs): a difference between them may be one of data and length, not of "
+        "the method alone."
+    ]
 
 
 def units(metrics: Sequence[Metric]) -> str:
@@ -359,6 +374,7 @@ def _flag(check: PublishedCheck) -> str:
 def _cost_row(cost: ArmCost) -> tuple[str, ...]:
     return (
         title(cost.arm),
+        cost.pretrained_on or DASH,
         str(cost.pretrainings) if cost.pretrainings else DASH,
         _number(cost.parameters, 1e6, ".2f"),
         _number(cost.samples_seen, 1, ",.0f"),

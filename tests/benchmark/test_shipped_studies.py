@@ -3,15 +3,25 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from backbones.config import ViTConfig
+from backbones.vit import ViT
+from backbones.weights import initial
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.hub import catalogued
 from benchmark.runner.slurm import parameters
 from benchmark.runner.status import dry_run_text
 from benchmark.study.prepare import prepare
 from benchmark.study.sections import Cluster
 from engine.records.record import read_record
+from files.parsing import read_yaml
+from mae_transfer.tasks import TASKS
 from scenes.layouts import ScenesIndex
 from tools import run_benchmark, study_job
 from tools.run_benchmark import TOOLS
@@ -87,6 +97,7 @@ def test_two_nodes_on_one_machine_train_together(few_scenes: ScenesIndex, tmp_pa
         ("real_small", ("cifar10", "seg_camvid", "det_bccd"), 3 + 2 + 3 * 3 * 4 + 3 * 4 * 3),
         ("methods", ("cifar10", "seg_camvid", "det_bccd"), 3 + 1 + 4 + 3 * 5 * 2 + 5 * 4 * 2),
         ("imagenet_coco_ade", ("imagenet", "coco", "ADEChallengeData2016"), 4 + 6 * 3 * 3 + 3 * 7 * 3),
+        ("arms_2026", ("imagenet", "coco", "ADEChallengeData2016"), 3 + 12 * 3 * 3 + 12 * 3 * 3),
     ],
 )
 def test_shipped_studies_pass_their_checks(name: str, folders: tuple[str, ...], runs: int, tmp_path: Path) -> None:
@@ -99,6 +110,49 @@ def test_shipped_studies_pass_their_checks(name: str, folders: tuple[str, ...], 
     study.refuse()
     assert len(study.runs) == runs
     assert f"{runs} runs" in dry_run_text(name, study.runs, study.out)
+
+
+def test_the_arms_of_2026_are_in_the_catalogue_and_its_page_says_what_that_says() -> None:
+    folder = run_benchmark.STUDIES / "arms_2026"
+    arms = {name: arm["init"] for name, arm in read_yaml(folder / "study.yaml")["arms"].items() if arm != "random"}
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    said = [line for line in page.splitlines() if line.startswith(tuple(f"| {name} |" for name in arms))]
+    rows = []
+    for name, init in arms.items():
+        entry = catalogued(init)
+        assert entry is not None and entry.typed == init
+        facts = (entry.architecture, entry.data, entry.labels, entry.epochs or "unknown", entry.licence or "not stated")
+        rows.append(" | ".join(map(str, (f"| {name}", f"`{init}`", *facts))) + " |")
+    assert said == rows
+    assert "has not run" in page and "Nothing of their pre-training is held equal" in page
+
+
+VIT = ViTConfig(embed_dim=768, depth=12, num_heads=12)
+HUGE = ViTConfig(embed_dim=1280, depth=32, num_heads=16, patch_size=14)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        VIT,
+        replace(VIT, qkv_bias="qv", layer_scale=0.1, relative_position="shared_table", position="none"),  # BEiT v2
+        replace(VIT, patch_size=14, image_size=(518, 518), layer_scale=1e-5),  # DINOv2
+        replace(VIT, pre_norm=True, activation="quick_gelu", norm_eps=1e-5),  # CLIP
+        HUGE,
+    ],
+)
+def test_every_kind_of_vit_of_the_arms_goes_with_every_recipe(
+    found: ViTConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = SimpleNamespace(architecture=found, state={"cls_token": None})
+    monkeypatch.setattr(initial, "read_checkpoint", lambda init: checkpoint)
+    declared = InitialWeights(path=Path("w"), architecture="file", resize_patch=True)
+    for task in read_yaml(run_benchmark.STUDIES / "arms_2026" / "study.yaml")["tasks"].values():
+        (spec,) = [spec for spec in TASKS.values() if spec.tool == task["tool"] and task["recipe"] in spec.recipes]
+        config = initial.with_architecture(spec.recipes[task["recipe"]](), declared)
+        with torch.device("meta"):
+            vit = ViT(config.backbone, class_token=not config.backbone.window_size, final_norm=False)
+        assert len(vit.blocks) == found.depth and config.backbone.patch_size == 16
 
 
 def test_configurations_are_those_of_the_recipes(tmp_path: Path) -> None:
