@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbones.sources import SOURCES, huggingface_written
+from backbones.sources import SOURCES, huggingface_written, timm_written
+from backbones.sources.huggingface_config import CONFIG
 from backbones.sources.source import ENCODER, HEAD, Source
 from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint, write_state
@@ -64,7 +65,7 @@ def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[
 
 def written(target: str, path: Path) -> list[Path]:
     """Return the files that `write_as` writes."""
-    beside = huggingface_written.BESIDE if target == "huggingface" else ()
+    beside = {"huggingface": huggingface_written.BESIDE, "timm": (CONFIG,)}.get(target, ())
     return [path, *(path.with_name(name) for name in beside)]
 
 
@@ -97,6 +98,11 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
         return []
     assert source.restore is not None
     state = {name: tensor.contiguous() for name, tensor in source.restore(checkpoint).items()}
+    if target == "timm":
+        texts = timm_written.config_text(checkpoint, state, path)  # before anything is written
+        _write(source, state, path)
+        huggingface_written.write_texts(texts)
+        return timm_written.remarks(path)
     if target != "huggingface":
         _write(source, state, path)
         mean, std = (" ".join(f"{v:g}" for v in values) for values in asdict(checkpoint.normalisation).values())
