@@ -1,5 +1,6 @@
-"""A hub on loopback that serves small repositories made by tests, and misbehaves where it is told to."""
+"""A hub on loopback that serves and takes small repositories, and misbehaves where it is told to."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+LARGE = (".safetensors", ".bin", ".pth")
 
 
 @dataclass
@@ -45,6 +48,10 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     url: str = ""
+    token: str | None = None
+    """What may write; nothing may where there is none."""
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    """Contents by their SHA-256, as they were sent before a commit names them."""
 
     def fetched(self) -> list[str]:
         """The files whose content was asked for."""
@@ -72,6 +79,65 @@ def serving(repositories: dict[str, Repository], files: dict[str, bytes] | None 
 
         def do_GET(self) -> None:
             self._answer(body=True)
+
+        def do_POST(self) -> None:
+            self._write()
+
+        def do_PUT(self) -> None:
+            self._write()
+
+        def _write(self) -> None:
+            path, content = unquote(urlsplit(self.path).path), self._body()
+            hub.asked.append(f"{self.command} {path}")
+            if path.startswith("/upload/"):  # an address that was given to who may write
+                hub.uploads[path.removeprefix("/upload/")] = content
+                return self._send(200, b"", {})
+            if hub.token is None or self.headers.get("Authorization") != f"Bearer {hub.token}":
+                return self._send(401 if "wrong" in str(self.headers.get("Authorization")) else 403, b"", {})
+            if path == "/api/validate-yaml":
+                return self._send(200, json.dumps({"errors": [], "warnings": []}).encode(), {})
+            if path == "/api/repos/create":
+                asked = json.loads(content)
+                name = f"{asked['organization']}/{asked['name']}"
+                found = name in repositories
+                repositories.setdefault(name, Repository({}, {}))
+                return self._send(409 if found else 200, json.dumps({"url": f"{hub.url}/{name}"}).encode(), {})
+            answer = self._of_commit(path, content)
+            return self._send(200, json.dumps(answer).encode(), {})
+
+        def _of_commit(self, path: str, content: bytes) -> dict[str, Any]:
+            """Answer one of the three requests that a commit is made of."""
+            if path.endswith("/info/lfs/objects/batch"):
+                objects = json.loads(content)["objects"]
+                there = {item["oid"]: {"upload": {"href": f"{hub.url}/upload/{item['oid']}"}} for item in objects}
+                return {"transfer": "basic", "objects": [{**item, "actions": there[item["oid"]]} for item in objects]}
+            if "/preupload/" in path:
+                names = [item["path"] for item in json.loads(content)["files"]]
+                modes = {name: "lfs" if name.endswith(LARGE) else "regular" for name in names}
+                return {"files": [{"path": n, "uploadMode": modes[n], "shouldIgnore": False} for n in names]}
+            name = "/".join(path.removeprefix("/api/models/").split("/")[:2])
+            repository, files = repositories[name], {}
+            for line in map(json.loads, content.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    files[value["path"]] = hub.uploads[value["oid"]]
+            before = repository.commits.get(repository.branches.get("main", ""), {})
+            sha = commit(0xABC0 + len(repository.commits))
+            repository.commits[sha] = {**before, **files}
+            repository.branches["main"] = sha
+            return {"success": True, "commitOid": sha, "commitUrl": f"{hub.url}/{name}/commit/{sha}", "hookOutput": ""}
+
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
 
         def _answer(self, *, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
@@ -137,7 +203,7 @@ def serving(repositories: dict[str, Repository], files: dict[str, bytes] | None 
             for key, value in {**kind, **headers}.items():
                 self.send_header(key, value)
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(content)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -155,6 +221,6 @@ def _info(name: str, sha: str, contents: dict[str, bytes]) -> dict[str, Any]:
     siblings = []
     for file, content in contents.items():
         large = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
-        kept = {"lfs": large} if file.endswith((".safetensors", ".bin", ".pth")) else {}
+        kept = {"lfs": large} if file.endswith(LARGE) else {}
         siblings.append({"rfilename": file, "size": len(content), "blobId": "0" * 40, **kept})
     return {"_id": "0", "id": name, "modelId": name, "sha": sha, "private": False, "tags": [], "siblings": siblings}

@@ -1,8 +1,9 @@
-"""Say what a weights file is, or write it in another format.
+"""Say what a weights file is, write it in another format, search the public ones, publish those of a run.
 
     python tools/convert_checkpoint.py inspect FILE
     python tools/convert_checkpoint.py convert FILE --init-source mae --out backbone.safetensors
     python tools/convert_checkpoint.py list dinov2 --size base
+    python tools/convert_checkpoint.py push RUN --licence apache-2.0 --to OWNER/NAME
 
 `inspect` states what the file looks like and the command that loads it; nothing is guessed on load. `list` searches the
 public checkpoints; without a word or flag it has all of them, and the formats.
@@ -119,9 +120,43 @@ class List(Search):
         print(aligned_table(self.found()))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Write the folder that a hub takes of a completed run, and upload it with --to."""
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run that left backbone.safetensors."""
+    licence: str
+    """Licence of the weights as the hub names it: apache-2.0, mit, cc-by-nc-4.0, other."""
+    out: Path | None = None
+    """Folder to write; RUN/hub unless given."""
+    to: str | None = None
+    """OWNER/NAME on the hub to upload to, by the token of HF_TOKEN or of `hf auth login`; absent uploads nothing."""
+    private: bool = False
+    """Make the model private where it is not there yet."""
+
+    def run(self) -> None:
+        from backbones.weights.upload import check_repository, upload
+        from engine.runs.publish import write_folder
+        from mae_transfer.tasks import TASKS
+
+        if self.to is not None:
+            check_repository(self.to)
+        out = self.out or self.run_folder / "hub"
+        name = self.to or self.run_folder.resolve().name
+        made = write_folder(self.run_folder, TASKS, out=out, licence=self.licence, name=name)
+        print(f"{out}: {', '.join(path.name for path in made.files)}")
+        print("".join(f"  {line}\n" for line in made.lines), end="")
+        source = " --init-source timm" if made.timm else ""
+        if self.to is None:
+            print(f"to use it: --init {made.files[0]}{source}")
+        else:
+            print(f"uploaded; to use it: --init {upload(made.files, self.to, private=self.private)}{source}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
-    command = parse(Inspect | Convert | List, argv, doc=__doc__)  # type: ignore[arg-type]
+    command = parse(Inspect | Convert | List | Push, argv, doc=__doc__)  # type: ignore[arg-type]
     try:
         command.run()
     except (ValueError, OSError) as error:

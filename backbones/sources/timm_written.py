@@ -1,7 +1,7 @@
-"""timm's config.json beside weights in timm's names: `timm.create_model("local-dir:FOLDER", pretrained=True)` builds them.
+"""timm's config.json beside weights in timm's names, for `timm.create_model("local-dir:FOLDER", pretrained=True)`.
 
-The architecture is a name of timm and the arguments in which these weights differ from it. timm's model of both is built
-without memory and compared with the tensors, so that no config is written that would not load.
+The architecture is a name of timm and the arguments in which these weights differ from it. timm's model of both is
+built without memory and compared with the tensors, so that no config is written that would not load.
 """
 
 import json

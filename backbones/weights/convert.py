@@ -76,10 +76,8 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
     has no place for a tensor.
     """
     source = _writable(target)
-    if target != "own" and (unusual := checkpoint.architecture.unusual):
-        raise ValueError(
-            f"{checkpoint.path}: the ViT has {', '.join(unusual)}, which is written in the format `own` alone."
-        )
+    if target != "own":
+        _check_usual(checkpoint)
     checkpoint.check()
     suffixes = (".safetensors",) if source.written_as == "safetensors" else PYTORCH_SUFFIXES
     if path.suffix not in suffixes:
@@ -116,6 +114,25 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
     _write(source, state, path)
     huggingface_written.write_texts(texts)
     return huggingface_written.remarks(checkpoint, path)
+
+
+def timm_refuses(checkpoint: Checkpoint) -> str | None:
+    """Return why timm has no model of these weights, None where it has one and `write_as` writes its files."""
+    source = SOURCES["timm"]
+    assert source.restore is not None
+    try:
+        _check_usual(checkpoint)
+        timm_written.model_config(checkpoint, source.restore(checkpoint))
+    except ValueError as error:
+        return str(error).removeprefix(f"{checkpoint.path}: ")
+    return None
+
+
+def _check_usual(checkpoint: Checkpoint) -> None:
+    if unusual := checkpoint.architecture.unusual:
+        raise ValueError(
+            f"{checkpoint.path}: the ViT has {', '.join(unusual)}, which is written in the format `own` alone."
+        )
 
 
 def _writable(target: str) -> Source:

@@ -52,7 +52,7 @@ class Remote:
     @property
     def page(self) -> str:
         """Where people find it."""
-        return f"{_endpoint()}/{self.repository}" if self.repository else self.text
+        return f"{endpoint()}/{self.repository}" if self.repository else self.text
 
     def at(self, commit: str, file: str) -> str:
         """Return the name that states what was found."""
@@ -166,12 +166,12 @@ def _of_hub(remote: Remote) -> Found:
     with _explained(remote):
         try:
             info = _patiently(
-                lambda: HfApi(endpoint=_endpoint()).model_info(
+                lambda: HfApi(endpoint=endpoint()).model_info(
                     repository, revision=wanted, files_metadata=True, timeout=TIMEOUT
                 )
             )
         except Exception as error:
-            if _is_unreachable(error) and (cached := _cached(remote, wanted)) is not None:
+            if is_unreachable(error) and (cached := _cached(remote, wanted)) is not None:
                 return cached
             raise
         published = {item.rfilename: item.lfs.sha256 if item.lfs else None for item in info.siblings or ()}
@@ -179,13 +179,13 @@ def _of_hub(remote: Remote) -> Found:
         file = _chosen(remote, list(published))
         here = _cached(remote, commit, file)
         # by the revision that was asked for, so that it is found without the hub too
-        path = Path(hf_hub_download(repository, file, revision=wanted, endpoint=_endpoint()))
+        path = Path(hf_hub_download(repository, file, revision=wanted, endpoint=endpoint()))
         if _commit_of(path, file) != commit:  # it moved in this moment
-            path = Path(hf_hub_download(repository, file, revision=commit, endpoint=_endpoint()))
+            path = Path(hf_hub_download(repository, file, revision=commit, endpoint=endpoint()))
         for name in BESIDE:
             beside = str(Path(file).with_name(name))
             if beside in published:
-                hf_hub_download(repository, beside, revision=commit, endpoint=_endpoint())
+                hf_hub_download(repository, beside, revision=commit, endpoint=endpoint())
     digest = published[file]
     if here is None and digest is not None:
         _compare(path, digest, remote)
@@ -294,7 +294,7 @@ def _explained(remote: Remote) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise ValueError(f"{remote.text}: {_meaning(remote, error)}") from error
     except Exception as error:
-        if not _is_unreachable(error):
+        if not is_unreachable(error):
             raise
         raise ValueError(f"{remote.text}: {_what_to_bring(remote, error)}") from error
 
@@ -303,31 +303,32 @@ def _meaning(remote: Remote, error: Any) -> str:
     """Return what an answer of the hub means, and what to do."""
     from huggingface_hub import errors
 
-    if _is_unreachable(error):
+    if is_unreachable(error):
         return _what_to_bring(remote, error)
     if remote.repository is not None and isinstance(error, errors.GatedRepoError):
         return (
             f"its publisher asks for consent. Accept the terms at {remote.page}, make a token at "
-            f"{_endpoint()}/settings/tokens, and give it as HF_TOKEN."
+            f"{endpoint()}/settings/tokens, and give it as HF_TOKEN."
         )
     if remote.repository is not None and isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"the hub has no such model, or a private one. Look for the name at {_endpoint()}/models; of a private one "
+            f"the hub has no such model, or a private one. Look for the name at {endpoint()}/models; of a private one "
             "give a token that may read it as HF_TOKEN."
         )
     if remote.repository is not None and isinstance(error, errors.RevisionNotFoundError):
         return f"the model has no revision {remote.revision}; see {remote.page}."
-    return f"the server answered {error.response.status_code} ({_line(error)})."
+    return f"the server answered {error.response.status_code} ({one_line(error)})."
 
 
 def _what_to_bring(remote: Remote, error: BaseException) -> str:
     return (
-        f"it is not in the cache, and the server is not reached ({_line(error)}). On a machine with a route, download "
-        f"the weights and what is beside them from {remote.page}; here give --init FILE and --init-source FAMILY."
+        f"it is not in the cache, and the server is not reached ({one_line(error)}). On a machine with a route, "
+        f"download the weights and what is beside them from {remote.page}; here give --init FILE and --init-source "
+        "FAMILY."
     )
 
 
-def _is_unreachable(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether an exception means that nothing answers, or that nothing may be asked."""
     from huggingface_hub import errors
 
@@ -344,7 +345,8 @@ def _is_unreachable(error: BaseException) -> bool:
     return isinstance(error, ConnectionError | TimeoutError) or bool(names & unreachable)
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Return the address of the hub, or of its mirror."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
@@ -353,7 +355,8 @@ def _text(named: str | Path) -> str:
     return re.sub(r"^(https?):/?(?!/)", r"\1://", str(named))
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, short and in one line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 

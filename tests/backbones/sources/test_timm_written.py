@@ -1,4 +1,4 @@
-"""`--to timm` writes a folder that timm itself opens to the same tokens, and that `--init` opens without a declaration."""
+"""`--to timm` writes a folder that timm opens to equal tokens, and that `--init` opens without a declaration."""
 
 import json
 from dataclasses import replace
