@@ -136,6 +136,7 @@ class Push:
     """Make the model private where it is not there yet."""
 
     def run(self) -> None:
+        """Write the folder, and send it where that was asked for."""
         from backbones.weights.upload import check_repository, upload
         from engine.runs.publish import write_folder
         from mae_transfer.tasks import TASKS
