@@ -144,8 +144,7 @@ class Push:
         if self.to is not None:
             check_repository(self.to)
         out = self.out or self.run_folder / "hub"
-        name = self.to or self.run_folder.resolve().name
-        made = write_folder(self.run_folder, TASKS, out=out, licence=self.licence, name=name)
+        made = write_folder(self.run_folder, TASKS, out=out, licence=self.licence, name=self.to)
         print(f"{out}: {', '.join(path.name for path in made.files)}")
         print("".join(f"  {line}\n" for line in made.lines), end="")
         source = " --init-source timm" if made.timm else ""

@@ -23,7 +23,7 @@ class Files:
     """What lies beside the card."""
 
     name: str
-    """What the model is called: OWNER/NAME, or the folder."""
+    """OWNER/NAME of the model."""
     architecture: str
     """The ViT in words."""
     timm: bool

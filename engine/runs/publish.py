@@ -1,6 +1,6 @@
 """A run's weights as a folder that a hub takes, with timm's config.json where timm has the ViT, and a model card."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backbones.weights.convert import timm_refuses, write_as, written
@@ -29,8 +29,8 @@ class Folder:
     """For people."""
 
 
-def write_folder(run: Path, tasks: TaskTable, *, out: Path, licence: str, name: str) -> Folder:
-    """Write the folder of a completed run; `name` is what the card calls the model.
+def write_folder(run: Path, tasks: TaskTable, *, out: Path, licence: str, name: str | None = None) -> Folder:
+    """Write the folder of a completed run; `name` is OWNER/NAME of the model where it has one.
 
     Raises ValueError for a run that is not completed, left no weights or whose weights are not those of its record, for
     a licence that is none, and where `out` holds a file of these names that says otherwise. Nothing is written then.
@@ -53,9 +53,11 @@ def write_folder(run: Path, tasks: TaskTable, *, out: Path, licence: str, name: 
     path = out / (TIMM_WEIGHTS if why_not is None else BACKBONE_NAME)
     files = (*written(target, path), out / CARD)
     refuse_overwriting(files, [weights, run / RECORD_NAME, run / IDENTITY_NAME])
-    said = Files(name=name, architecture=named(checkpoint.architecture), timm=why_not is None, why_not=why_not)
-    text = card(record, tasks[record.task], said, licence=licence)
-    if (out / CARD).exists() and (out / CARD).read_bytes() != text.encode():
+    unnamed = f"OWNER/{run.resolve().name}"
+    said = Files(name=unnamed, architecture=named(checkpoint.architecture), timm=why_not is None, why_not=why_not)
+    draft = card(record, tasks[record.task], said, licence=licence)
+    text = card(record, tasks[record.task], replace(said, name=name or unnamed), licence=licence)
+    if (out / CARD).exists() and (out / CARD).read_bytes() not in (draft.encode(), text.encode()):
         raise ValueError(f"{out / CARD}: is there already and says otherwise; give another --out, or move it away.")
     out.mkdir(parents=True, exist_ok=True)
     lines = write_as(checkpoint, target, path)

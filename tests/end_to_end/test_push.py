@@ -117,6 +117,9 @@ def test_a_push_is_one_commit_that_init_opens_by_name(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "private.txt").write_text("not for others")
     arguments = ["push", str(tmp_path / "run"), "--licence", "mit", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0  # first to look at, then to send
+    assert "hf:OWNER/run" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    capsys.readouterr()
     assert main([*arguments, "--to", "me/mine"]) == 0
     said = capsys.readouterr().out
     (sha, files), *more = server.repositories["me/mine"].commits.items()
