@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention_chunked import attention_in_pieces
-from backbones.config import Grid
+from backbones.config import Grid, QkvBias
 from backbones.relative_position import decomposed_bias, place_channels, table_bias, table_rows
+from backbones.rotary import turned
 from backbones.window import partition, unpartition
 
 # On CPUs matmul-softmax-matmul is up to 4 times faster than the fused kernel at 50 to 200 tokens, and 1.5 times slower
@@ -108,24 +109,29 @@ class Attention(nn.Module):
         embed_dim: int,
         *,
         num_heads: int,
-        qv_bias: bool = False,
+        qkv_bias: QkvBias = "fused",
+        bias: bool = True,
+        neighbours: bool = False,
         relative: Literal["none", "decomposed", "table"] = "none",
         made_for: Grid = (1, 1),
         class_token: bool = False,
     ) -> None:
         """Build with zero relative positions, as fine-tuning starts where pre-training had none.
 
-        `qv_bias` has BEiT's q_bias and v_bias and no bias for the keys, which softmax would not see. `made_for` is the
-        grid of the image or window that the relative positions cover.
+        A `qkv_bias` "qv" is BEiT's q_bias and v_bias and no bias for the keys, which softmax would not see,
+        and `bias` is that of the projection behind.
+        `neighbours` says which channels a rotary position turns together (backbones/rotary.py). `made_for` is the grid
+        of the image or window that the relative positions cover.
         """
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"a width of {embed_dim} is not divisible by {num_heads} attention heads.")
         self.num_heads, self.relative, self.made_for, self.class_token = num_heads, relative, made_for, class_token
-        self.qkv = nn.Linear(embed_dim, embed_dim * 3, bias=not qv_bias)
-        self.q_bias = nn.Parameter(torch.zeros(embed_dim)) if qv_bias else None
-        self.v_bias = nn.Parameter(torch.zeros(embed_dim)) if qv_bias else None
-        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.neighbours = neighbours
+        self.qkv = nn.Linear(embed_dim, embed_dim * 3, bias=qkv_bias == "fused")
+        self.q_bias = nn.Parameter(torch.zeros(embed_dim)) if qkv_bias == "qv" else None
+        self.v_bias = nn.Parameter(torch.zeros(embed_dim)) if qkv_bias == "qv" else None
+        self.proj = nn.Linear(embed_dim, embed_dim, bias=bias)
         if relative == "decomposed":
             self.rel_pos_h, self.rel_pos_w = (
                 nn.Parameter(torch.zeros(2 * side - 1, embed_dim // num_heads)) for side in made_for
@@ -135,14 +141,24 @@ class Attention(nn.Module):
             self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
 
     def forward(
-        self, x_BTD: Tensor, grid: Grid | None = None, shared_HTT: Tensor | None = None, *, window_size: int = 0
+        self,
+        x_BTD: Tensor,
+        grid: Grid | None = None,
+        shared_HTT: Tensor | None = None,
+        turn_2TF: Tensor | None = None,
+        *,
+        window_size: int = 0,
     ) -> Tensor:
         """Return (B, T, D). `grid` is that of the patches, None where some are missing; `shared_HTT` is a TableBias's.
 
-        With a `window_size` a patch attends to those of its window alone. Raises ValueError for windows or relative
-        positions without a grid.
+        With a `window_size` a patch attends to those of its window alone. `turn_2TF` is what `rotary.turn` gives of the
+        whole image: a patch in a window keeps the angles of its place in the image, and the places that fill windows
+        up, which are no patches, are not turned. Decomposed relative positions meet queries that are turned. Raises
+        ValueError for windows or relative positions without a grid.
         """
         qkv_BT3D, bias_3D = self._project(x_BTD)
+        if turn_2TF is not None:
+            qkv_BT3D = self._turned(qkv_BT3D, turn_2TF)
         if window_size:
             if grid is None:
                 raise ValueError("windows need every patch of a grid; a masked image has none.")
@@ -162,10 +178,18 @@ class Attention(nn.Module):
 
     def _project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Return queries, keys and values, (B, T, 3 * D), and the bias that is in them, (3 * D,)."""
-        bias_3D: Tensor = self.qkv.bias
+        bias_3D: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias_3D = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        return F.linear(x_BTD, self.qkv.weight, bias_3D), bias_3D
+        qkv_BT3D = F.linear(x_BTD, self.qkv.weight, bias_3D)
+        return qkv_BT3D, qkv_BT3D.new_zeros(qkv_BT3D.shape[-1]) if bias_3D is None else bias_3D
+
+    def _turned(self, qkv_BT3D: Tensor, turn_2TF: Tensor) -> Tensor:
+        """Return queries, keys and values, (B, T, 3 * D), queries and keys turned."""
+        D = qkv_BT3D.shape[-1] // 3
+        qk_BTnd = qkv_BT3D[..., : 2 * D].unflatten(2, (2 * self.num_heads, -1))
+        turned_BTnd = turned(qk_BTnd, turn_2TF[..., None, :], neighbours=self.neighbours)
+        return torch.cat([turned_BTnd.flatten(2), qkv_BT3D[..., 2 * D :]], dim=-1)
 
     def _heads(self, qkv_BT3D: Tensor) -> tuple[Tensor, ...]:
         """Return queries, keys and values, each (B, H, T, d)."""

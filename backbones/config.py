@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Position = Literal["sincos", "learned", "none"]
-QkvBias = Literal["fused", "qv"]
+QkvBias = Literal["fused", "qv", "none"]
+Norm = Literal["layer", "rms"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 RelativePosition = Literal["none", "decomposed", "table", "shared_table"]
+Rotary = Literal["none", "centred", "stretched"]
 Grid = tuple[int, int]  # patches (rows, columns)
 
 
@@ -39,6 +41,14 @@ class ViTConfig:
     activation: Activation = "gelu"
     """Of the MLP: an exact GELU; its tanh approximation (SigLIP); OpenAI's `x * sigmoid(1.702 x)` (CLIP); or SwiGLU
     (arXiv 2002.05202, DINOv2's ViT-g), whose first layer is twice the hidden width: SiLU of one half by the other."""
+    mlp_norm: bool = False
+    """A norm in the MLP behind the activation (EVA-02's ViT-B and L, arXiv 2303.11331, section 2.1)."""
+    bias: bool = True
+    """Whether the linear layers behind attention and in the MLP have biases; AIMv2's have none (arXiv 2411.14402)."""
+    norm: Norm = "layer"
+    """Layer norms, or RMS norms without a bias (arXiv 1910.07467, AIMv2)."""
+    patch_norm: bool = False
+    """A norm of the patches before their positions are added (AIMv2)."""
     pre_norm: bool = False
     """A norm of all tokens before the first block, and a patch projection without a bias (CLIP, arXiv 2103.00020)."""
     norm_eps: float = 1e-6
@@ -50,7 +60,7 @@ class ViTConfig:
     registers: int = 0
     """Learned tokens behind the class token that take no position and that no task reads (arXiv 2309.16588)."""
     qkv_bias: QkvBias = "fused"
-    """One bias for queries, keys and values, or BEiT's two vectors, none for the keys."""
+    """One bias for queries, keys and values, BEiT's two vectors, none for the keys, or no bias at all (DINOv3)."""
     layer_scale: float | None = None
     """First value of a learned factor per channel on both branches of a block (CaiT, BEiT); None has none."""
     relative_position: RelativePosition = "none"
@@ -58,6 +68,15 @@ class ViTConfig:
     in every block, or BEiT's one table for all blocks of a kind (pre-training; Li et al. 2021)."""
     relative_size: tuple[int, int] | None = None
     """Height and width in pixels that the relative tables are made for; None is image_size."""
+    rotary: Rotary = "none"
+    """How the place of a patch turns the channels of its query and key (RoPE, arXiv 2104.09864): not; by the centres of
+    patches from -1 to 1 along each axis of any image, channels in halves (DINOv3, arXiv 2508.10104, section 3.2); or
+    by the numbers of row and column stretched to rotary_grid, channels in pairs of neighbours (EVA-02, arXiv
+    2303.11331)."""
+    rotary_base: float = 100.0
+    """Base of the frequencies' geometric series: DINOv3's is 100, EVA-02's 10,000."""
+    rotary_grid: Grid | None = None
+    """Patches (rows, columns) that the rows and columns of any image are stretched to: EVA-02's of pre-training."""
     window_size: int = 0
     """Side in patches of the windows that attention stays in; 0 is attention over the whole image."""
     global_blocks: tuple[int, ...] = ()
@@ -65,7 +84,7 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError where the numbers make no ViT. Lists, as JSON and host configs have them, become tuples."""
-        for name in ("image_size", "relative_size", "global_blocks"):
+        for name in ("image_size", "relative_size", "rotary_grid", "global_blocks"):
             if isinstance(value := getattr(self, name), Sequence) and not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
         self._check_kinds()
@@ -87,9 +106,23 @@ class ViTConfig:
         if self.registers and (self.window_size or self.relative_position != "none"):
             what = "windows" if self.window_size else f"relative_position {self.relative_position!r}"
             raise ValueError(f"registers {self.registers} have no place in {what}; leave them out (registers 0).")
+        self._check_rotary()
         if outside := [block for block in self.global_blocks if not 0 <= block < self.depth]:
             raise ValueError(
                 f"global_blocks {outside} are outside the depth of {self.depth} blocks, 0 to {self.depth - 1}."
+            )
+
+    def _check_rotary(self) -> None:
+        """Raise ValueError where the rotary positions are none that can be computed."""
+        if self.rotary != "none" and self.embed_dim // self.num_heads % 4:
+            raise ValueError(
+                f"rotary {self.rotary!r} needs heads of channels in fours, half of them for each axis in pairs; "
+                f"embed_dim {self.embed_dim} in {self.num_heads} heads makes {self.embed_dim // self.num_heads}."
+            )
+        if (self.rotary == "stretched") != (self.rotary_grid is not None):
+            raise ValueError(
+                f"rotary {self.rotary!r} with rotary_grid {self.rotary_grid}: a grid belongs to 'stretched', which "
+                "stretches rows and columns to it, and to nothing else."
             )
 
     def _check_kinds(self) -> None:
@@ -106,6 +139,11 @@ class ViTConfig:
                 raise ValueError(f"{name} is {size!r}; it must be a height and a width in pixels.")
             for side in size:
                 _check_whole(f"a side of {name}", side, 1)
+        if self.rotary_grid is not None:
+            if not isinstance(self.rotary_grid, tuple) or len(self.rotary_grid) != 2:
+                raise ValueError(f"rotary_grid is {self.rotary_grid!r}; it must be rows and columns of patches.")
+            for side in self.rotary_grid:
+                _check_whole("a side of rotary_grid", side, 1)
         if not isinstance(self.global_blocks, tuple):
             raise ValueError(f"global_blocks is {self.global_blocks!r}; it must be a tuple of block numbers.")
         for block in self.global_blocks:
@@ -113,15 +151,18 @@ class ViTConfig:
         for name, words in (
             ("position", get_args(Position)),
             ("activation", get_args(Activation)),
+            ("norm", get_args(Norm)),
             ("qkv_bias", get_args(QkvBias)),
             ("relative_position", get_args(RelativePosition)),
+            ("rotary", get_args(Rotary)),
         ):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; there are: {', '.join(words)}.")
-        for name in ("distilled", "pre_norm"):
+        for name in ("distilled", "pre_norm", "mlp_norm", "patch_norm", "bias"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be true or false.")
         _check_positive("norm_eps", self.norm_eps)
+        _check_positive("rotary_base", self.rotary_base)
         _check_positive("mlp_ratio", self.mlp_ratio)
         if not 0.5 < self.embed_dim * self.mlp_ratio < math.inf:
             raise ValueError(f"mlp_ratio {self.mlp_ratio} makes no hidden width of embed_dim {self.embed_dim}.")
@@ -151,6 +192,12 @@ class ViTConfig:
             f"{self.registers} registers": self.registers > 0,
             f"the activation {self.activation}": self.activation != "gelu",
             "a norm before the first block": self.pre_norm,
+            "a norm of the patches": self.patch_norm,
+            "a norm in the MLP": self.mlp_norm,
+            "RMS norms": self.norm == "rms",
+            "linear layers without biases": not self.bias,
+            "rotary positions": self.rotary != "none",
+            "no bias of queries, keys and values": self.qkv_bias == "none",
             f"norms with an epsilon of {self.norm_eps}": self.norm_eps != 1e-6,
         }
         return tuple(what for what, there in found.items() if there)
@@ -192,6 +239,8 @@ FAMILY: dict[str, ViTConfig] = {
     },
     # ViT-g of arXiv 2106.04560, table 2
     "vit_giant_patch16": ViTConfig(embed_dim=1408, depth=40, num_heads=16, mlp_ratio=48 / 11),
+    # AIMv2's ViT-L: 8 heads, a narrower MLP with a gate (arXiv 2411.14402, table 1; timm's entry)
+    "vit_large_patch14_8heads": replace(_LARGE, patch_size=14, num_heads=8, mlp_ratio=2.75),
     # MoCo v3's ViT-S: 12 heads of 32 channels (arXiv 2104.02057, table 2)
     "vit_small_patch16_12heads": replace(_SMALL, num_heads=12),
     "vit_demo_tiny_patch8": ViTConfig(embed_dim=96, depth=6, num_heads=3, patch_size=8, image_size=(64, 64)),

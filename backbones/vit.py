@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from backbones.attention import Attention, TableBias
 from backbones.config import Grid, ViTConfig
-from backbones.layers import Block, PatchEmbed, carried_out, initialise
+from backbones.layers import Block, Mlp, PatchEmbed, carried_out, initialise, norm_of
 from backbones.position import resize_position, sincos_table
+from backbones.rotary import patch_angles, turn
 
 
 class ViT(nn.Module):
@@ -52,9 +53,13 @@ class ViT(nn.Module):
         """Rows of the position table before the patches: registers have none."""
         self.num_prefix_tokens = self.num_prefix_positions + a.registers
         self.patch_embed = PatchEmbed(
-            patch_size=a.patch_size, in_chans=a.in_chans, embed_dim=a.embed_dim, bias=not a.pre_norm
+            patch_size=a.patch_size,
+            in_chans=a.in_chans,
+            embed_dim=a.embed_dim,
+            bias=not a.pre_norm,
+            norm=norm_of(a.norm, a.embed_dim, eps=a.norm_eps) if a.patch_norm else None,
         )
-        self.norm_pre = nn.LayerNorm(a.embed_dim, eps=a.norm_eps) if a.pre_norm else None
+        self.norm_pre = norm_of(a.norm, a.embed_dim, eps=a.norm_eps) if a.pre_norm else None
         self.cls_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token and a.distilled else None
         self.reg_token = nn.Parameter(torch.zeros(1, a.registers, a.embed_dim)) if a.registers else None
@@ -71,7 +76,7 @@ class ViT(nn.Module):
             if True in kinds:
                 window = (a.window_size, a.window_size)
                 self.window_rel_pos_bias = TableBias(window, num_heads=a.num_heads, class_token=False)
-        self.norm = nn.LayerNorm(a.embed_dim, eps=a.norm_eps) if final_norm else nn.Identity()
+        self.norm = norm_of(a.norm, a.embed_dim, eps=a.norm_eps) if final_norm else nn.Identity()
         self.apply(initialise)
         for token in (self.cls_token, self.dist_token, self.reg_token):
             if token is not None:
@@ -82,7 +87,7 @@ class ViT(nn.Module):
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Return every token, (B, num_prefix_tokens + N, D), after the final norm where there is one."""
         x_BND, grid = self._embed(image_BCHW)
-        return self.norm(self._run(self._with_prefix(x_BND), grid, ())[0])
+        return self.norm(self._run(x_BND, grid, ())[0])
 
     def encode_visible(self, image_BCHW: Tensor, keep_BK: Tensor) -> Tensor:
         """Return the tokens of the kept patches only, (B, num_prefix_tokens + K, D), in the order of `keep_BK`.
@@ -90,9 +95,9 @@ class ViT(nn.Module):
         `keep_BK` holds patch numbers (row-major). The encoder never sees the other patches (MAE, section 3). Raises
         ValueError for windows and relative positions, which need the whole grid.
         """
-        x_BND, _ = self._embed(image_BCHW)
+        x_BND, grid = self._embed(image_BCHW)
         x_BKD = x_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, x_BND.shape[2]))
-        return self.norm(self._run(self._with_prefix(x_BKD), None, ())[0])
+        return self.norm(self._run(x_BKD, grid, (), keep_BK)[0])
 
     def encode_masked(self, image_BCHW: Tensor, mask_BN: Tensor, mask_token_11D: Tensor) -> Tensor:
         """Return every token, (B, num_prefix_tokens + N, D), after the final norm, the mask token in place of the
@@ -102,7 +107,7 @@ class ViT(nn.Module):
         too.
         """
         x_BND, grid = self._embed(image_BCHW, mask_BN, mask_token_11D)
-        return self.norm(self._run(self._with_prefix(x_BND), grid, ())[0])
+        return self.norm(self._run(x_BND, grid, ())[0])
 
     def feature_maps(self, image_BCHW: Tensor, out_indices: Sequence[int]) -> list[Tensor]:
         """Return the patch tokens after each block of `out_indices` (0-based, ascending) as maps (B, D, h, w).
@@ -118,7 +123,7 @@ class ViT(nn.Module):
         ):
             raise ValueError(f"out_indices {list(out_indices)} must be ascending block numbers from 0 to {depth - 1}.")
         x_BND, (rows, columns) = self._embed(image_BCHW)
-        _, found = self._run(self._with_prefix(x_BND), (rows, columns), out_indices)
+        _, found = self._run(x_BND, (rows, columns), out_indices)
         return [x_BTD[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (rows, columns)) for x_BTD in found]
 
     def _embed(
@@ -146,9 +151,17 @@ class ViT(nn.Module):
         first_1PD = torch.cat(tokens, dim=1)
         return torch.cat([first_1PD.to(x_BND.dtype).expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
 
-    def _run(self, x_BTD: Tensor, grid: Grid | None, out_indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Return the tokens after the last block that is needed, and those after each of `out_indices`."""
-        whole_HTT = self._shared(self.rel_pos_bias, grid)
+    def _run(
+        self, x_BND: Tensor, grid: Grid, out_indices: Sequence[int], keep_BK: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return all tokens after the last block that is needed, and those after each of `out_indices`.
+
+        `x_BND` are the patches of the grid, or those of `keep_BK` alone.
+        """
+        turn_2TF = self._turn(x_BND, grid, keep_BK)
+        x_BTD = self._with_prefix(x_BND)
+        whole = grid if keep_BK is None else None
+        whole_HTT = self._shared(self.rel_pos_bias, whole)
         window = self.architecture.window_size
         within_HTT = self._shared(self.window_rel_pos_bias, (window, window))
         if self.norm_pre is not None:
@@ -157,10 +170,17 @@ class ViT(nn.Module):
         last = out_indices[-1] if out_indices else len(self.blocks) - 1
         for number, block in enumerate(self.blocks[: last + 1]):
             shared_HTT = within_HTT if self.architecture.windowed(number) else whole_HTT
-            x_BTD = carried_out(block, x_BTD, grid, shared_HTT, saving=self.activation_checkpointing)
+            x_BTD = carried_out(block, x_BTD, whole, shared_HTT, turn_2TF, saving=self.activation_checkpointing)
             if number in out_indices:
                 found.append(x_BTD)
         return x_BTD, found
+
+    def _turn(self, x_BND: Tensor, grid: Grid, keep_BK: Tensor | None) -> Tensor | None:
+        """Return by how much the tokens are turned, (2, T, F) or, of kept patches, (2, B, T, F)."""
+        if self.architecture.rotary == "none":
+            return None
+        angles_NF = patch_angles(self.architecture, grid, like=x_BND)
+        return turn(angles_NF if keep_BK is None else angles_NF[keep_BK], self.num_prefix_tokens)
 
     @staticmethod
     def _shared(table: TableBias | None, grid: Grid | None) -> Tensor | None:
@@ -182,17 +202,26 @@ def _block(a: ViTConfig, number: int, *, class_token: bool, drop_path: float) ->
     attention = Attention(
         a.embed_dim,
         num_heads=a.num_heads,
-        qv_bias=a.qkv_bias == "qv",
+        qkv_bias=a.qkv_bias,
+        bias=a.bias,
+        neighbours=a.rotary == "stretched",
         relative="none" if a.relative_position == "shared_table" else a.relative_position,
         made_for=(a.window_size, a.window_size) if windowed else a.relative_grid,
         class_token=class_token,
     )
+    mlp = Mlp(
+        a.embed_dim,
+        hidden_dim=a.mlp_width,
+        activation=a.activation,
+        bias=a.bias,
+        norm=norm_of(a.norm, a.mlp_width, eps=a.norm_eps) if a.mlp_norm else None,
+    )
     return Block(
         attention,
-        mlp_ratio=a.mlp_ratio,
-        activation=a.activation,
+        mlp,
         drop_path=drop_path,
         layer_scale=a.layer_scale,
         window_size=a.window_size if windowed else 0,
+        norm=a.norm,
         norm_eps=a.norm_eps,
     )

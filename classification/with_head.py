@@ -113,6 +113,13 @@ def _check_head(checkpoint: Checkpoint) -> None:
         raise ValueError(
             f"{checkpoint.path}: has no head to score; train one (tools/train_cls.py), or probe (tools/probe.py)."
         )
+    bias = checkpoint.state.get("head.bias")
+    if checkpoint.architecture.pre_norm and (bias is None or not bias.any()):  # as timm converts CLIP's `proj`
+        raise ValueError(
+            f"{checkpoint.path}: its head is CLIP's projection of the image to the space that it shares with texts (a "
+            "head without a bias, or with one of zeros), and no classifier; train one (tools/train_cls.py), or probe "
+            "(tools/probe.py)."
+        )
     if "fc_norm.weight" not in checkpoint.state and "norm.weight" not in checkpoint.state:
         raise ValueError(f"{checkpoint.path}: has neither fc_norm nor norm, so what its head reads is unknown.")
     if "fc_norm.weight" not in checkpoint.state and "cls_token" not in checkpoint.state:

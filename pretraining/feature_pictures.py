@@ -60,8 +60,8 @@ def last_attention(encoder: ViT, image_BCHW: Tensor) -> Tensor:
         raise ValueError("the last block attends within windows, so there is no attention over the image to draw.")
     last = encoder.blocks[-1].attn
     assert isinstance(last, Attention)
-    inputs: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    inputs: list[tuple[Tensor, Tensor | None]] = []  # with the turn of rotary positions
+    hook = last.register_forward_pre_hook(lambda _, given: inputs.append((given[0], given[3])))
     try:
         with torch.no_grad():
             encoder(image_BCHW)
@@ -69,7 +69,7 @@ def last_attention(encoder: ViT, image_BCHW: Tensor) -> Tensor:
         hook.remove()
     grid = (image_BCHW.shape[2] // a.patch_size, image_BCHW.shape[3] // a.patch_size)
     with torch.no_grad():
-        weight_BhTT = _weights(last, inputs[0], grid, encoder.rel_pos_bias)
+        weight_BhTT = _weights(last, *inputs[0], grid, encoder.rel_pos_bias)
     first = encoder.num_prefix_tokens
     row_BhN = (weight_BhTT[:, :, 0] if encoder.cls_token is not None else weight_BhTT[:, :, first:].mean(dim=2))[
         ..., first:
@@ -169,9 +169,12 @@ def position_caption(table_1PD: Tensor, grid: Grid, num_prefix_positions: int) -
     return what
 
 
-def _weights(attention: Attention, x_BTD: Tensor, grid: Grid, shared: TableBias | None) -> Tensor:
+def _weights(
+    attention: Attention, x_BTD: Tensor, turn_2TF: Tensor | None, grid: Grid, shared: TableBias | None
+) -> Tensor:
     """Return the softmax of the scores, (B, heads, T, T); the model's own kernels never hold it."""
-    q, k, _ = attention._heads(attention._project(x_BTD)[0])
+    qkv_BT3D = attention._project(x_BTD)[0]
+    q, k, _ = attention._heads(qkv_BT3D if turn_2TF is None else attention._turned(qkv_BT3D, turn_2TF))
     score = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     if shared is not None:
         score = score + shared(grid)

@@ -1,5 +1,6 @@
 """A tiny file of every family of weights, its tensors random: what the sources read, and what is damaged in tests."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ HEADS = 2
 PLAIN = ViTConfig(embed_dim=8, depth=2, num_heads=HEADS, patch_size=4, image_size=(16, 16), mlp_ratio=1.0)
 BEIT = replace(PLAIN, position="none", qkv_bias="qv", layer_scale=0.1, relative_position="shared_table")
 SCALED = replace(PLAIN, layer_scale=0.1)
+CLIP = replace(PLAIN, pre_norm=True)
 VITDET = replace(PLAIN, relative_position="decomposed", window_size=2, global_blocks=(1,))
 
 
@@ -53,6 +55,10 @@ class Sample:
         path = path.with_name(path.name + self.ending)
         if self.source == "own":
             write_state(path, self.tensors, architecture=PLAIN, source="mae", normalisation=IMAGENET)
+        elif self.source == "openclip":
+            torch.save(self.content, path)
+            vision = {"model_cfg": {"vision_cfg": {"head_width": 4}}}
+            path.with_name("open_clip_config.json").write_text(json.dumps(vision))
         elif self.ending == ".npz":
             np.savez(path, **{name: tensor.numpy() for name, tensor in self.content.items()})
         elif self.ending == ".safetensors":
@@ -92,6 +98,7 @@ def weight_samples() -> dict[str, Sample]:
     return samples | {
         "own": Sample("own", dict(plain), ".safetensors"),
         "dinov2": Sample("dinov2", scaled | {"mask_token": _noise(1, 8)}),
+        "openclip": Sample("openclip", _openclip(_random(CLIP))),
         "ijepa": Sample("ijepa", _ijepa()),
         "augreg": Sample("augreg", _jax(plain), ".npz"),
         "moco_v3": Sample("moco_v3", {"state_dict": both, "epoch": 1}),
@@ -100,6 +107,20 @@ def weight_samples() -> dict[str, Sample]:
         "mmpretrain": Sample("mmpretrain", {"meta": {}, "state_dict": layers}),
         "mmpretrain_half": Sample("mmpretrain_half", {"meta": {}, "state_dict": layers}),
     }
+
+
+def _openclip(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    table = (("patch_embed.proj", "conv1"), ("cls_token", "class_embedding"), ("pos_embed", "positional_embedding"))
+    table += (("norm_pre", "ln_pre"), ("blocks.", "transformer.resblocks."), (".norm", ".ln_"), ("norm.", "ln_post."))
+    table += (("attn.qkv.", "attn.in_proj_"), ("attn.proj", "attn.out_proj"), ("fc1", "c_fc"), ("fc2", "c_proj"))
+    renamed = {}
+    for name, tensor in state.items():
+        for ours, theirs in table:
+            name = name.replace(ours, theirs)
+        renamed[f"visual.{name}"] = (
+            tensor.flatten() if "class" in name else tensor[0] if "positional" in name else tensor
+        )
+    return renamed
 
 
 def _ijepa() -> dict[str, Any]:

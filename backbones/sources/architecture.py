@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from backbones.config import Grid, RelativePosition, ViTConfig
+from backbones.config import Grid, QkvBias, RelativePosition, ViTConfig
 from backbones.relative_position import CLASS_ROWS, table_rows
 
 # heads cannot be read from a fused projection: those of the published models by width (DeiT, ViT, MAE)
@@ -55,7 +55,7 @@ def infer_architecture(
     window, global_blocks, relative_grid = _windows(state, depth) if relative == "decomposed" else (0, (), None)
     if relative_grid and not window:
         notes.append("no windows: the relative positions of all blocks are for one grid, taken as the whole image's")
-    hidden, gated = _mlp(state)
+    hidden, gated = mlp_shape(state)
     scaled = "blocks.0.gamma_1" in state
     return ViTConfig(
         embed_dim=embed_dim,
@@ -67,16 +67,26 @@ def infer_architecture(
         mlp_ratio=hidden / embed_dim,
         activation="swiglu" if gated else "gelu",
         position="learned" if "pos_embed" in state else "none",
+        mlp_norm="blocks.0.mlp.norm.weight" in state,
+        bias="blocks.0.mlp.fc1.bias" in state,
+        norm="layer" if "blocks.0.norm1.bias" in state else "rms",
+        patch_norm="patch_embed.norm.weight" in state,
         pre_norm="norm_pre.weight" in state,
         distilled="dist_token" in state,
         registers=state["reg_token"].shape[1] if "reg_token" in state else 0,
-        qkv_bias="qv" if "blocks.0.attn.q_bias" in state else "fused",
+        qkv_bias=_qkv_bias(state),
         layer_scale=1.0 if scaled else None,  # the weights hold the values; a first value is for new ones
         relative_position=relative,
         relative_size=(relative_grid[0] * patch, relative_grid[1] * patch) if relative_grid else None,
         window_size=window,
         global_blocks=global_blocks,
     ), tuple(notes)
+
+
+def _qkv_bias(state: Mapping[str, Tensor]) -> QkvBias:
+    if "blocks.0.attn.q_bias" in state:
+        return "qv"
+    return "fused" if "blocks.0.attn.qkv.bias" in state else "none"
 
 
 def _relative(state: Mapping[str, Tensor]) -> RelativePosition:
@@ -136,7 +146,7 @@ def _usual_heads(embed_dim: int, usual: Mapping[int, int]) -> int:
     return usual[embed_dim]
 
 
-def _mlp(state: Mapping[str, Tensor]) -> tuple[int, bool]:
+def mlp_shape(state: Mapping[str, Tensor]) -> tuple[int, bool]:
     """Return the hidden width of the MLP, and whether its first layer holds a gate besides."""
     if "blocks.0.mlp.fc1.weight" not in state:
         raise ValueError("block 0 has no mlp.fc1.weight; is this the encoder of a ViT?")

@@ -1,6 +1,6 @@
 """transformers' ViTMAE, ViT, IJepa and Beit files, with the names of version 4 (what the hub holds) and of version 5.
 
-Its Dinov2 files are those of backbones/sources/huggingface_towers.py.
+Dinov2, DINOv3ViT, Siglip and CLIP are those of backbones/sources/huggingface_towers.py.
 
 Queries, keys and values are three layers there and one here; Beit has no bias for the keys. `lambda_1` is our
 `gamma_1`, `pooler.layernorm` our `fc_norm`, `classifier` our `head`. ViT's pooler, Beit's mask token and head of
@@ -200,7 +200,7 @@ def _theirs(name: str, tensor: Tensor, base: str, *, beit: bool) -> dict[str, Te
 
 SOURCE = Source(
     name="huggingface",
-    title="transformers ViTMAE, ViT, Beit and Dinov2 (with and without registers), of versions 4 (the hub) and 5",
+    title="transformers ViTMAE, ViT, Beit, Dinov2, DINOv3ViT, Aimv2, Siglip and CLIP, of versions 4 (the hub) and 5",
     entries=("model", "state_dict", "module"),
     rename=rename,
     beside=beside,

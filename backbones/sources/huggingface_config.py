@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from backbones.layers import LAYER_NORM_EPS
+from backbones.sources.architecture import mlp_shape
 from backbones.sources.source import BEIT_ALONE, POSITIONS, Renamed
 from backbones.weights.normalisation import HALF, Normalisation
 from files.parsing import read_json
@@ -21,6 +22,9 @@ CONFIG, PIXELS = "config.json", "preprocessor_config.json"
 RESCALE = 1 / 255
 # transformers' names of activations, to ours
 _ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+_GATED = {"silu": "swiglu"}
+# fields of ViTConfig, to the entries that tell them
+_TOLD = {"norm_eps": ("layer_norm_eps", "rms_norm_eps"), "rotary_base": ("rope_theta",)}
 # in the order of POSITIONS
 _BEIT_POSITIONS = {
     "use_absolute_position_embeddings": "position table",
@@ -41,9 +45,10 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
     if kernel is None:
         return renamed  # refused later
     _check_class_token(config, renamed)
-    _check_config(config, renamed.state, kernel, activations=_ACTIVATIONS if renamed.untold else {"gelu": "gelu"})
+    _check_config(config, renamed.state, kernel, activations=_possible(renamed.untold))
     untold = _untold(config, renamed.untold)
-    _check_positions(config, renamed.state)
+    if "rotary" not in untold:
+        _check_positions(config, renamed.state)
     notes = list(renamed.notes)
     normalisation = _normalisation(pixels, channels=kernel.shape[1])
     if normalisation is None:
@@ -77,30 +82,37 @@ def _check_class_token(config: Mapping[str, Any], renamed: Renamed) -> None:
     )
 
 
+def _possible(usual: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the activations that config.json may name for weights of a kind that usually has these fields."""
+    if usual.get("activation") == "swiglu":
+        return _GATED
+    return _ACTIVATIONS if "activation" in usual else {"gelu": "gelu"}
+
+
 def _untold(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of `usual`, which no tensor shows, as config.json has them.
 
     What it leaves out is transformers' default. Raises ValueError for CLIP where there is none.
     """
     found = dict(usual)
-    if "norm_eps" in usual and not config:
+    if usual.get("activation") == "quick_gelu" and not config:
         raise ValueError(
             "CLIP's ViTs of OpenAI have a quick GELU, and those of OpenCLIP under the same names an exact one; no "
             f"{CONFIG} beside the file tells which this is: put it there."
         )
     if "activation" in usual and "hidden_act" in config:
-        found["activation"] = _ACTIVATIONS[config["hidden_act"]]
-    if "norm_eps" in usual:
-        found["norm_eps"] = config.get("layer_norm_eps", usual["norm_eps"])
-    return found
+        found["activation"] = _possible(usual)[config["hidden_act"]]
+    return found | {
+        name: config[told] for name, entries in _TOLD.items() for told in entries if name in usual and told in config
+    }
 
 
 def _check_config(
     config: Mapping[str, Any], state: Mapping[str, Tensor], kernel: Tensor, *, activations: Mapping[str, str]
 ) -> None:
     """Raise ValueError where config.json is of other weights than these, or of another kind of model."""
-    if (activation := config.get("hidden_act", "gelu")) not in activations:
-        kinds = "an exact GELU" if len(activations) == 1 else " or ".join(activations)
+    if (activation := config.get("hidden_act", next(iter(activations)))) not in activations:
+        kinds = "an exact GELU" if list(activations) == ["gelu"] else " or ".join(activations)
         raise ValueError(f"{CONFIG} beside it has hidden_act {activation!r}; the ViT here has {kinds}.")
     heads = config.get("num_attention_heads")
     if heads is not None and (type(heads) is not int or heads < 1):
@@ -112,7 +124,7 @@ def _check_config(
         "num_hidden_layers": len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
     }
     if "blocks.0.mlp.fc1.weight" in state:
-        found["intermediate_size"] = state["blocks.0.mlp.fc1.weight"].shape[0]
+        found["intermediate_size"] = mlp_shape(state)[0]
     for name, ours in found.items():
         stated = config.get(name, ours)
         if name == "patch_size":  # one number, or one for each axis

@@ -1,4 +1,4 @@
-"""transformers' Dinov2, Dinov2WithRegisters, Siglip and CLIP files, which source `huggingface` takes as well.
+"""transformers' Dinov2, Dinov2WithRegisters, DINOv3ViT, Aimv2, Siglip and CLIP files, which source `huggingface` takes.
 
 Names are those of version 4 (what the hub holds) and of version 5. What is several layers there and one here is joined:
 queries, keys and values, and a gate with what it gates. Mask tokens, heads and the tower of the text are dropped by the
@@ -12,10 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from backbones.sources.source import Renamed, join, rename_each, whole
+from backbones.sources.parts import Place, join_parts
+from backbones.sources.source import Renamed, rename_each, whole
 from backbones.weights.normalisation import HALF, OPENAI_CLIP, Normalisation
-
-Place = tuple[str, int, int]  # our name, which part of that tensor, of how many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,12 @@ class Layout:
     """Regular expressions of whole names, and the rule by which they are dropped."""
     needed: tuple[str, ...]
     """What every file of the kind has, in our names."""
+    positionless: str = ""
+    """Which models of the kind have no position table, for the error that refuses them; empty where none is known."""
     untold: Mapping[str, Any] = field(default_factory=dict)
     """As `Renamed.untold`, by the defaults of transformers' configuration."""
+    keys_without_bias: bool = False
+    """Whether the layer of the keys has no bias in usual files of the kind."""
     normalisation: Normalisation | None = None
     """Of transformers' image processor of the kind; None is ImageNet's."""
     notes: tuple[str, ...] = ()
@@ -89,6 +92,43 @@ DINOV2 = Layout(
     ),
     needed=("cls_token", "pos_embed", "blocks.0.gamma_1"),
 )
+# of transformers 5 first
+_DINO3 = r"(?:model\.)?layer\.(\d+)\.(.+)"
+DINOV3 = Layout(
+    sign=re.compile(r"(?:model\.)?layer\.\d+\.layer_scale1\.lambda1"),
+    prefix="",
+    outside=_alone(
+        {
+            "embeddings.cls_token": "cls_token",
+            "embeddings.register_tokens": "reg_token",
+            "embeddings.patch_embeddings": "patch_embed.proj",
+            "norm": "norm",
+        }
+    ),
+    block=re.compile(_DINO3),
+    in_block=_alone(
+        {
+            "norm1": "norm1",
+            "norm2": "norm2",
+            "attention.o_proj": "attn.proj",
+            "layer_scale1.lambda1": "gamma_1",
+            "layer_scale2.lambda1": "gamma_2",
+            "mlp.up_proj": "mlp.fc1",
+            "mlp.down_proj": "mlp.fc2",
+        }
+    )
+    | _joined(*((f"attention.{part}_proj",) for part in "qkv"), ours="attn.qkv"),
+    drop=((r"embeddings\.mask_token", "DINOv3's token for masked patches"),),
+    needed=("cls_token", "blocks.0.gamma_1"),
+    untold={"activation": "gelu", "norm_eps": 1e-5, "rotary": "centred", "rotary_base": 100.0},
+    keys_without_bias=True,
+)
+DINOV3_GATED = replace(
+    DINOV3,
+    sign=re.compile(r"(?:model\.)?layer\.\d+\.mlp\.gate_proj\.weight"),
+    in_block={**DINOV3.in_block, **_joined(("mlp.gate_proj",), ("mlp.up_proj",), ours="mlp.fc1")},
+    untold={**DINOV3.untold, "activation": "swiglu"},
+)
 _VISION = r"(?:vision_model\.)?"
 _TEXT = (
     (r"text_model\..*", "the tower of the text"),
@@ -134,7 +174,37 @@ CLIP = Layout(
     untold={"activation": "quick_gelu", "norm_eps": 1e-5},
     normalisation=OPENAI_CLIP,
 )
-LAYOUTS = (DINOV2, CLIP, SIGLIP)  # the first whose sign is there: CLIP has SigLIP's too
+AIMV2 = Layout(
+    sign=re.compile(rf"{_VISION}encoder\.layers\.\d+\.ffn\.gate_proj\.weight"),
+    prefix=_VISION,
+    outside=_alone(
+        {
+            "embeddings.patch_embed": "patch_embed.proj",
+            "embeddings.rms_norm": "patch_embed.norm",
+            "embeddings.position_embedding.weight": "pos_embed",
+            "rms_norm": "norm",
+        }
+    ),
+    block=SIGLIP.block,
+    in_block=_alone(
+        {
+            "rms_norm1": "norm1",
+            "rms_norm2": "norm2",
+            "attention.out_proj": "attn.proj",
+            "ffn.down_proj": "mlp.fc2",
+        }
+    )
+    | _joined(*((f"attention.{part}_proj",) for part in "qkv"), ours="attn.qkv")
+    | _joined(("ffn.gate_proj",), ("ffn.up_proj",), ours="mlp.fc1"),
+    drop=((rf"{_VISION}head\..*", "AIMv2's head, which pools the tokens by attention"), *_TEXT),
+    needed=("pos_embed", "patch_embed.norm.weight"),
+    positionless="AIMv2 for native resolution (`is_native`) computes positions at every size, which is not done here",
+    untold={"activation": "swiglu", "norm_eps": 1e-5},
+    normalisation=OPENAI_CLIP,
+    notes=("cls_token: AIMv2 has none; the ViT is taken without",),
+)
+# the first whose sign is there: CLIP has SigLIP's too, and a DINOv3 with a gate that of one without
+LAYOUTS = (DINOV2, DINOV3_GATED, DINOV3, AIMV2, CLIP, SIGLIP)
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout | None:
@@ -148,24 +218,12 @@ def rename_as(layout: Layout, tensors: Mapping[str, Tensor]) -> Renamed:
     Raises ValueError for a name that the layout does not have, for parts of a joined tensor that are absent or there
     twice, and for a tensor absent that all files of the kind have.
     """
-    found: dict[str, Tensor] = {}
-    parts: dict[tuple[str, int], dict[int, tuple[str, Tensor]]] = {}
-    for name, tensor in tensors.items():
-        place = _place(layout, name)
-        if place is None:
-            found[name] = tensor  # dropped or refused
-            continue
-        ours, part, of = place
-        if part in (held := parts.setdefault((ours, of), {})):
-            raise ValueError(f"{name} and {held[part][0]} are the same part of {ours}; the file mixes two versions.")
-        held[part] = (name, tensor)
-    known = {ours for ours, _ in parts}
-    for (ours, of), held in parts.items():
-        if len(held) != of:
-            names = ", ".join(name for name, _ in held.values())
-            raise ValueError(f"{ours} cannot be joined: of {of} parts there are {len(held)} in the file ({names}).")
-        found[ours] = _joined_parts(ours, [held[part] for part in range(of)])
+    found, known = join_parts(tensors, lambda name: _place(layout, name), keys_without_bias=layout.keys_without_bias)
+    if "reg_token" in found and not found["reg_token"].numel():  # transformers writes a tensor without a number
+        del found["reg_token"]
     renamed = rename_each(_with_axes(found), lambda name: name if name in known else "", drop=layout.drop)
+    if layout.positionless and "pos_embed" not in renamed.state:
+        raise ValueError(f"there is no pos_embed: {layout.positionless}; the models of a fixed size are read.")
     renamed = whole(renamed, *layout.needed)
     return replace(
         renamed, untold=layout.untold, normalisation=layout.normalisation, notes=renamed.notes + layout.notes
@@ -180,10 +238,6 @@ def _with_axes(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if (token := found.get("cls_token")) is not None and token.ndim == 1:
         shaped["cls_token"] = token[None, None]
     return shaped
-
-
-def _joined_parts(ours: str, parts: list[tuple[str, Tensor]]) -> Tensor:
-    return parts[0][1] if len(parts) == 1 else join(ours, dict(parts))
 
 
 def _place(layout: Layout, name: str) -> Place | None:

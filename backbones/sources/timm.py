@@ -1,4 +1,4 @@
-"""timm's `vit_*` and `deit*` weights, and DeiT's own files (arXiv 2012.12877, 2204.07118).
+"""timm's `vit_*` and `deit*` weights, DINOv3 among them, and DeiT's own files (arXiv 2012.12877, 2204.07118).
 
 Our names are timm's but for the layer scale (`ls1.gamma` is `gamma_1`). `pre_logits` of the old `jx_vit_*` is dropped,
 and with it the head, which reads its output. Where the position table has no rows for the tokens before the patches
@@ -9,9 +9,10 @@ is taken, never `model_ema`.
 
 A file does not say how its pixels were normalised, nor what has no parameter: `vit_*_rope_ape_*` (rotary positions) and
 `vit_*_rpn_*` (norms behind the branches) have these names and compute something else, SigLIP's and CLIP's towers differ
-in activation and epsilon, and `vit_base_patch16_gap_224` has 16 heads. timm's config.json beside the file or a known
-name tells (backbones/sources/timm_config.py). Without either, towers are refused, and mean and std must be declared,
-and the heads too where such a model has the same tensors. `augreg` shares these names and declares mean and std 0.5
+in activation and epsilon, models of class Eva (DINOv3) in rotary positions, and `vit_base_patch16_gap_224` has 16
+heads. timm's config.json beside the file or a known name tells (backbones/sources/timm_config.py). Without either,
+towers and class Eva are refused, and mean and std must be declared, and the heads too where such a model has the same
+tensors. `augreg` shares these names and declares mean and std 0.5
 (AugReg, `.orig_in21k`, `.sam`).
 """
 
@@ -24,14 +25,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.sources.architecture import whole_patches
+from backbones.sources.parts import Place, join_parts
 from backbones.sources.source import DECODER, HEAD, Renamed, Source, listed, rename_each, whole
 from backbones.sources.timm_config import beside
+from backbones.sources.timm_eva import UNTOLD_CLASS, UNTOLD_POSITIONS
 from backbones.weights.checkpoint import Checkpoint
 
 _WB = r"(weight|bias)"
 PLAIN_BLOCK = rf"(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.{_WB}"
 PLAIN = rf"cls_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.{PLAIN_BLOCK}|(norm|fc_norm|head)\.{_WB}"
 OURS = re.compile(rf"{PLAIN}|dist_token|reg_token|norm_pre\.{_WB}|head_dist\.{_WB}|blocks\.\d+\.gamma_[12]")
+READ = re.compile(
+    rf"{OURS.pattern}|blocks\.\d+\.(attn\.[qv]_bias|mlp\.norm\.{_WB})|patch_embed\.norm\.{_WB}"
+)  # Eva's, AIMv2's
+# of the class Eva: layers of their own for queries, keys and values, and for a gate and what it gates
+_PART = re.compile(rf"(blocks\.\d+\.)(?:attn\.([qkv])_proj|mlp\.fc1_([gx]))\.{_WB}")
 UNTOLD = "rotary positions (`vit_*_rope_ape_*`) leave no tensor"
 NO_CLASS_TOKEN = (
     "timm's ViTs without a class token differ in heads (`vit_base_patch16_gap_224` has 16), norms (`vit_*_rpn_*`) and "
@@ -44,17 +52,18 @@ REPRESENTATION = "the representation layer of ImageNet-21K pre-training, which t
 def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     """Return timm's tensors in our names.
 
-    Raises ValueError for a name that no plain ViT of timm has, and without positions.
+    Raises ValueError for a name that no ViT of timm that is read has.
     """
     drop = [(r"pre_logits\..*", REPRESENTATION), (r"attn_pool\..*", POOL)]
     if any(name.startswith("pre_logits.") for name in tensors):
         drop.append((r"head\..*", "a head that reads pre_logits"))
-    renamed = rename_each(tensors, _ours, drop=drop)
+    found, known = join_parts(tensors, _place, keys_without_bias=True)
+    renamed = rename_each(found, lambda name: name if name in known else _ours(name), drop=drop)
     if "pos_embed" not in renamed.state:
-        raise ValueError(
-            "there is no pos_embed; timm's models without one have rotary positions, which no tensor holds."
-        )
-    if "cls_token" not in renamed.state:  # vit_*_gap_* have none
+        renamed = replace(renamed, ambiguous=UNTOLD_POSITIONS)
+    elif "blocks.0.attn.q_bias" in renamed.state:
+        renamed = replace(renamed, ambiguous=UNTOLD_CLASS)
+    elif "cls_token" not in renamed.state:  # vit_*_gap_* have none
         note = "cls_token: the file has none; the ViT is taken without"
         renamed = replace(renamed, notes=(*renamed.notes, note), ambiguous=NO_CLASS_TOKEN)
     elif "blocks.0.gamma_1" in tensors and math.isqrt(rows := renamed.state["pos_embed"].shape[1]) ** 2 == rows:
@@ -69,7 +78,7 @@ def complete(renamed: Renamed, image_size: tuple[int, int] | None) -> Renamed:
     """
     state = renamed.state
     num_prefix_positions = sum(name in state for name in ("cls_token", "dist_token"))
-    if not num_prefix_positions or "patch_embed.proj.weight" not in state:  # refused later
+    if not num_prefix_positions or not {"pos_embed", "patch_embed.proj.weight"} <= state.keys():  # refused later
         return renamed
     rows, patch = state["pos_embed"].shape[1], state["patch_embed.proj.weight"].shape[-1]
     side = math.isqrt(rows)
@@ -125,7 +134,17 @@ def require_norm(checkpoint: Checkpoint, model: str) -> None:
 def _ours(name: str) -> str:
     """Return our name, or an empty one for what timm's plain ViT has not, though another family of ours may."""
     new = re.sub(r"ls([12])\.gamma$", r"gamma_\1", name)
-    return new if OURS.fullmatch(new) else ""
+    return new if READ.fullmatch(new) else ""
+
+
+def _place(name: str) -> Place | None:
+    """Return where a part of a joined tensor belongs, None for a tensor that is whole."""
+    if not (found := _PART.fullmatch(name)):
+        return None
+    block, qkv, gate, leaf = found.groups()
+    if qkv:
+        return f"{block}attn.qkv.{leaf}", "qkv".index(qkv), 3
+    return f"{block}mlp.fc1.{leaf}", "gx".index(gate), 2
 
 
 SOURCE = Source(

@@ -15,10 +15,11 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Attention, GluMlp
+from timm.layers import Attention, GluMlp, RmsNorm, SwiGLU
 from timm.models import get_pretrained_cfg
 from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from backbones.config import FAMILY
 from backbones.layers import LAYER_NORM_EPS
 from backbones.sources.huggingface_config import CONFIG, read_object
 from backbones.sources.source import Renamed
+from backbones.sources.timm_eva import UNTOLD_CLASS, UNTOLD_POSITIONS, eva_differences, eva_untold
 from backbones.weights.normalisation import Normalisation
 from backbones.weights.zoo import find_public
 
@@ -55,7 +57,7 @@ _SEEN |= {"dynamic_img_size", "proj_drop_rate", "attn_drop_rate", "patch_drop_ra
 # of modules of timm, to ours; an exact GELU needs no word
 _ACTIVATIONS = {"gelu tanh": "gelu_tanh", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 # beginnings of names of tensors
-_TOWERS = {"attn_pool.": "SigLIP towers", "norm_pre.": "CLIP towers"}
+_TOWERS = {"attn_pool.": "SigLIP towers", "norm_pre.": "CLIP towers", "patch_embed.norm.": "AIMv2 ViTs"}
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # named alike for all models
 
 
@@ -93,6 +95,8 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
             foreign = (f"{CONFIG} beside the file is not timm's (it has no `architecture`): not used",)
         told = _by_name(path)
     if told is None:
+        if renamed.ambiguous in (UNTOLD_POSITIONS, UNTOLD_CLASS):  # heads that are declared tell no positions
+            raise ValueError(f"{renamed.ambiguous}.")
         if tower := next((what for sign, what in _TOWERS.items() if any(n.startswith(sign) for n in names)), None):
             raise ValueError(
                 f"timm's {tower} differ in what no tensor shows (activation, epsilon of the norms), and no {CONFIG} of "
@@ -230,12 +234,15 @@ def _plain(architecture: str, by: str) -> tuple[int, tuple[int, int, int], Mappi
         raise ValueError(f"{by} is of {architecture}, which is no plain ViT: it has {', '.join(odd)}. Not supported.")
     block = model.blocks[0]
     notes = []
-    untold: dict[str, Any] = {}
+    untold: dict[str, Any] = {"position": "none" if model.pos_embed is None else "learned"}
+    if isinstance(model, Eva):
+        untold |= eva_untold(model)
     if (activation := _ACTIVATIONS.get(_act(block))) is not None:
         untold["activation"] = activation
-    if (epsilon := block.norm1.eps) != LAYER_NORM_EPS and isinstance(model.norm_pre, nn.LayerNorm):
+    shown = isinstance(getattr(model, "norm_pre", None), nn.LayerNorm) or isinstance(block.norm1, RmsNorm)
+    if (epsilon := block.norm1.eps) != LAYER_NORM_EPS and shown:
         untold["norm_eps"] = epsilon
-    elif epsilon != LAYER_NORM_EPS:
+    elif "norm_eps" not in untold and epsilon != LAYER_NORM_EPS:
         notes.append(f"norms have an epsilon of {LAYER_NORM_EPS} here, and of {epsilon} in timm's {architecture}")
     shape = (model.embed_dim, len(model.blocks), model.patch_embed.patch_size[0])
     return block.attn.num_heads, shape, untold, tuple(notes)
@@ -251,6 +258,8 @@ def _act(block: nn.Module) -> str:
 
 def _differences(model: nn.Module) -> list[str]:
     """Return in what the model computes otherwise than the ViT here; what parameters show is not looked at."""
+    if type(model) is Eva:
+        return eva_differences(model)
     if type(model) not in (VisionTransformer, VisionTransformerDistilled, Beit):
         rotary = getattr(model, "rope", None) is not None
         return [f"timm's class {type(model).__name__}{' with rotary positions' if rotary else ''}"]
@@ -259,11 +268,13 @@ def _differences(model: nn.Module) -> list[str]:
     for block in model.blocks:
         mlp = getattr(block, "mlp", None)
         act = _act(block)
-        gated = isinstance(mlp, GluMlp) and act == "SiLU" and not mlp.gate_last  # as fc1's width shows
+        gated = act == "SiLU" and (isinstance(mlp, SwiGLU) or (isinstance(mlp, GluMlp) and not mlp.gate_last))
         if isinstance(model, VisionTransformer) and type(block) is not Block:
             odd.append(f"blocks of the class {type(block).__name__}")
         elif isinstance(model, VisionTransformer) and type(block.attn) is not Attention:
             odd.append(f"attention of the class {type(block.attn).__name__}")
+        elif not isinstance(block.norm1, nn.LayerNorm | RmsNorm):
+            odd.append(f"norms of the class {type(block.norm1).__name__}")
         elif not gated and act != "gelu none" and act not in _ACTIVATIONS:
             odd.append(f"the activation {act}, which the ViT here does not have")
     return sorted(set(odd))

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable
 
-_READ = "MAE, timm's ViTs and DeiT, AugReg, BEiT, MoCo v3, DINO, DINOv2, SigLIP, CLIP and ViTDet are"
+_READ = (
+    "MAE, timm's ViTs and DeiT, AugReg, BEiT, MoCo v3, DINO, DINOv2, DINOv3, AIMv2, EVA-02, SigLIP, CLIP and ViTDet are"
+)
 # the first whose pattern is the whole of a name
 _FAMILIES = (
+    ("DINOv3 of facebookresearch", r"storage_tokens|rope_embed\.periods"),
     ("SigLIP of OpenCLIP", r"visual\.trunk\.attn_pool\..*"),
-    ("CLIP of OpenAI or OpenCLIP", r"(visual\.)?(transformer\.resblocks\..*|ln_pre\.(weight|bias)|class_embedding)"),
     ("CLIP of OpenCLIP on timm's ViT", r"visual\.trunk\..*"),
 )
 

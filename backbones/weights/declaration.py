@@ -26,6 +26,7 @@ FAMILIES = {
     "dinov2": "dinov2.SOURCE",
     "ijepa": "ijepa.SOURCE",
     "huggingface": "huggingface.SOURCE",
+    "openclip": "openclip.SOURCE",
     "detectron2": "detectron2.SOURCE",
     "mmseg": "mmseg.SOURCE",
     "mmpretrain": "mmpretrain.SOURCE",

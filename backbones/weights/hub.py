@@ -6,7 +6,8 @@
 
 Everything goes through huggingface_hub: its cache, its progress, its token. A file is compared with the digest that is
 published when it arrives. What was found is stated as a name with the commit, so that it can be had again. No code of a
-repository is run or downloaded: weights, `config.json` and `preprocessor_config.json` are all that is taken.
+repository is run or downloaded: weights, `config.json`, `preprocessor_config.json` and `open_clip_config.json` are all
+that is taken.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from backbones.weights.zoo_entry import PublicCheckpoint
 from files.digest import file_sha256
 
 NAMES = ("hf:", "timm:", "https://", "http://")
-BESIDE = ("config.json", "preprocessor_config.json")
+BESIDE = ("config.json", "preprocessor_config.json", "open_clip_config.json")
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".pth.tar", ".npz", ".pkl")
 USUAL = ("model.safetensors", "backbone.safetensors", "pytorch_model.bin")
 COMMIT = re.compile(r"[0-9a-f]{40}")

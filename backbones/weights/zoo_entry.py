@@ -12,6 +12,8 @@ Channels = tuple[float, float, float]
 
 IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI_CLIP: tuple[Channels, Channels] = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+SATELLITE: tuple[Channels, Channels] = ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143))
+"""Of DINOv3's SAT-493M (timm's entries of `vit_*_dinov3*.sat493m`)."""
 HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 HUB = "https://huggingface.co"
 

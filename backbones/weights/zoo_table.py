@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backbones.weights.zoo import public_checkpoints
-from backbones.weights.zoo_entry import HALF, OPENAI_CLIP, PublicCheckpoint
+from backbones.weights.zoo_entry import HALF, OPENAI_CLIP, SATELLITE, PublicCheckpoint
 
 NEAR = 5  # names that a search without a result shows
 COLUMNS = (
@@ -77,7 +77,7 @@ def cells(entry: PublicCheckpoint) -> tuple[str, ...]:
         entry.data,
         entry.labels,
         UNKNOWN if entry.epochs is None else str(entry.epochs),
-        {HALF: "0.5; 0.5", OPENAI_CLIP: "CLIP"}.get((entry.mean, entry.std), "ImageNet"),
+        {HALF: "0.5; 0.5", OPENAI_CLIP: "CLIP", SATELLITE: "SAT-493M"}.get((entry.mean, entry.std), "ImageNet"),
         entry.licence or UNSTATED,
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from backbones.attention import Attention
 from backbones.config import Position
-from backbones.layers import LAYER_NORM_EPS, Block, carried_out, initialise
+from backbones.layers import LAYER_NORM_EPS, Block, Mlp, carried_out, initialise
 from backbones.normalise import Normalise
 from backbones.position import sincos_table
 from backbones.vit import ViT
@@ -85,7 +85,8 @@ class MaskedAutoencoder(nn.Module):
         )
         self.decoder_pos_embed = self._positions(decoder_dim)
         self.decoder_blocks = nn.ModuleList(
-            Block(Attention(decoder_dim, num_heads=decoder_heads)) for _ in range(decoder_depth)
+            Block(Attention(decoder_dim, num_heads=decoder_heads), Mlp(decoder_dim, hidden_dim=4 * decoder_dim))
+            for _ in range(decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=LAYER_NORM_EPS)
         self.decoder_pred = nn.Linear(decoder_dim, self.target.width)

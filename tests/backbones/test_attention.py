@@ -179,7 +179,7 @@ def test_shared_table_is_the_blocks_own() -> None:
 
 
 def test_query_and_value_bias_is_a_bias_without_keys() -> None:
-    qv = Attention(8, num_heads=2, qv_bias=True)
+    qv = Attention(8, num_heads=2, qkv_bias="qv")
     for parameter in qv.parameters():
         nn.init.normal_(parameter, std=0.5)
     fused = Attention(8, num_heads=2)

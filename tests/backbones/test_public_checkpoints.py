@@ -24,13 +24,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 
 def test_every_entry_is_consistent() -> None:
     entries = public_checkpoints()
-    assert len(entries) == 177
+    assert len(entries) == 195
     for entry in entries:
         assert entry.url.startswith("https://") and entry.url.endswith(entry.name), entry.name
         assert len(entry.mean) == len(entry.std) == FAMILY[entry.architecture].in_chans
         assert entry.source in ("mae", "timm") or entry.md5 is None
         # one spelling of a licence, so that a search finds all of it
-        assert (entry.licence or "").split(" ")[0] in ("", "Apache-2.0", "MIT", "CC-BY-NC-4.0", "apple-ascl")
+        assert (entry.licence or "").split(" ")[0] in ("", "Apache-2.0", "MIT", "CC-BY-NC-4.0", "apple-ascl", "dinov3-license")
     assert len({entry.typed for entry in entries}) == len(entries)
 
 
@@ -68,7 +68,7 @@ def test_facts_agree_with_timm_where_it_knows_the_file() -> None:
         if entry.typed.startswith("timm:"):
             assert theirs.hf_hub_id in ("timm/", entry.name), entry.name
             assert (theirs.license or "").lower() == (entry.licence or "").lower(), entry.name
-    assert known == 125
+    assert known == 143
 
 
 def test_labels_are_those_of_the_method() -> None:
@@ -145,7 +145,7 @@ def test_list_finds(argv: list[str], names: list[str], capsys: pytest.CaptureFix
     assert main(["list", *argv]) == 0
     head, *rows, count = capsys.readouterr().out.splitlines()
     assert [row.split()[-1] for row in rows] == names
-    assert count == f"{len(names)} of 177 public checkpoints"
+    assert count == f"{len(names)} of 195 public checkpoints"
     # aligned: the last column begins where its head does
     assert {row.rindex(name) for row, name in zip(rows, names, strict=True)} == {head.rindex("name")}
 
@@ -174,7 +174,7 @@ def test_list_names_near_ones(argv: list[str], said: str, capsys: pytest.Capture
 def test_list_of_everything_has_the_formats_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("augreg: ") and out.endswith("177 of 177 public checkpoints\n")
+    assert out.startswith("augreg: ") and out.endswith("195 of 195 public checkpoints\n")
 
 
 @pytest.mark.parametrize(

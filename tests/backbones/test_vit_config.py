@@ -53,9 +53,9 @@ def test_parameters_by_hand(name: str) -> None:
     a = FAMILY[name]
     with torch.device("meta"):  # no memory and no arithmetic
         vit = ViT(a)
-    D, tokens = a.embed_dim, 1 + a.grid[0] * a.grid[1]
-    # qkv 3 D^2 + 3 D, projection D^2 + D, MLP 8 D^2 + 5 D, two norms 4 D
-    blocks = a.depth * (12 * D * D + 13 * D)
+    D, M, tokens = a.embed_dim, a.mlp_width, 1 + a.grid[0] * a.grid[1]
+    # qkv 3 D^2 + 3 D, projection D^2 + D, MLP 2 D M + D + M, two norms 4 D
+    blocks = a.depth * (4 * D * D + 2 * D * M + 9 * D + M)
     ends = (3 * a.patch_size**2 + 1) * D + D + tokens * D + 2 * D
     assert all(parameter.is_meta for parameter in vit.parameters())
     assert sum(parameter.numel() for parameter in vit.parameters()) == blocks + ends
@@ -114,11 +114,17 @@ def test_relative_tables_have_a_size_of_their_own() -> None:
         ({"global_blocks": 1}, "global_blocks is 1; it must be a tuple of block numbers."),
         ({"global_blocks": (0.5,)}, "a block of global_blocks is 0.5; it must be a whole number."),
         ({"position": "sin"}, "position is 'sin'; there are: sincos, learned, none."),
-        ({"qkv_bias": True}, "qkv_bias is True; there are: fused, qv."),
+        ({"qkv_bias": True}, "qkv_bias is True; there are: fused, qv, none."),
         (
             {"relative_position": "rope"},
             "relative_position is 'rope'; there are: none, decomposed, table, shared_table.",
         ),
+        ({"rotary": "rope"}, "rotary is 'rope'; there are: none, centred, stretched."),
+        ({"rotary": "centred", "embed_dim": 12}, "embed_dim 12 in 2 heads makes 6."),
+        ({"rotary": "stretched"}, "rotary 'stretched' with rotary_grid None: a grid belongs to 'stretched'"),
+        ({"rotary": "centred", "rotary_grid": (2, 2)}, "rotary 'centred' with rotary_grid (2, 2): a grid belongs"),
+        ({"rotary": "stretched", "rotary_grid": (2, 0)}, "a side of rotary_grid is 0; it must be at least 1."),
+        ({"rotary_base": 0}, "rotary_base is 0; it must be a number above 0."),
         ({"distilled": 1}, "distilled is 1; it must be true or false."),
         ({"mlp_ratio": float("nan")}, "mlp_ratio is nan; it must be a number above 0."),
         ({"mlp_ratio": -4.0}, "mlp_ratio is -4.0; it must be a number above 0."),

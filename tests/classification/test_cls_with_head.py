@@ -1,5 +1,6 @@
 """Weights with their head, scored: logits and top-1 are those of timm's model under timm's transforms."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -89,6 +90,23 @@ def test_tool_gives_timms_top1(folders: Path, tmp_path: Path, capsys: pytest.Cap
     code = eval_cls.main([*arguments, "--batch-size", "4", *PIXELS])
     assert code == 0
     assert capsys.readouterr().out.splitlines() == [f"top1 {top1:.4f}", f"top5 {top5:.4f}"]
+
+
+def test_clips_projection_is_no_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"embed_dim": 32, "depth": 1, "num_heads": 2}
+    model = timm.create_model("vit_base_patch16_clip_224", img_size=32, num_classes=7, **sizes)
+    path = tmp_path / "model.safetensors"
+    save_file(model.state_dict(), path)
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "vit_base_patch16_clip_224", "model_args": sizes, "pretrained_cfg": {}})
+    )
+    assert eval_cls.main(["--init", str(path), "--data", str(tmp_path), *PIXELS]) == 1
+    assert (
+        "its head is CLIP's projection of the image to the space that it shares with texts" in capsys.readouterr().err
+    )
+    model.head.bias.data[0] = 0.5  # fine-tuned
+    save_file(model.state_dict(), path)
+    assert classifier_of(DECLARED(path=path))[0].head.out_features == 7
 
 
 def test_what_has_no_head_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,24 +57,25 @@ def photographs(tmp_path: Path) -> Path:
     return folder.parent
 
 
-@pytest.mark.parametrize("kind", ["none", "table", "shared_table", "decomposed"])
+@pytest.mark.parametrize("kind", ["none", "table", "shared_table", "decomposed", "rotary"])
 @pytest.mark.parametrize("class_token", [True, False])
 def test_attention_is_what_the_block_computes(kind: Any, class_token: bool) -> None:
     if kind == "decomposed" and class_token:
         pytest.skip("decomposed positions have no place for a class token")
-    vit = ViT(replace(TINY, relative_position=kind), class_token=class_token).double()
+    changed = {"rotary": "centred"} if kind == "rotary" else {"relative_position": kind}
+    vit = ViT(replace(TINY, **changed), class_token=class_token).double()
     for parameter in vit.parameters():
         nn.init.normal_(parameter, std=0.5)
     image = torch.randn(2, 3, 32, 48, dtype=torch.float64)
     attention = vit.blocks[-1].attn
     assert isinstance(attention, Attention)
     kept: list[Tensor] = []
-    attention.register_forward_hook(lambda _, given, made: kept.extend([given[0], made]))
+    attention.register_forward_hook(lambda _, given, made: kept.extend([given[0], made, given[3]]))
     vit(image)
     weight = last_attention(vit, image)
     assert weight.shape == (2, 2, 4, 6)
     # the weights, times the values, through the last layer: what the block's own kernel gave
-    whole = _weights(attention, kept[0], (4, 6), vit.rel_pos_bias)
+    whole = _weights(attention, kept[0], kept[2], (4, 6), vit.rel_pos_bias)
     made = attention.proj((whole @ attention._heads(attention._project(kept[0])[0])[2]).transpose(1, 2).flatten(2))
     torch.testing.assert_close(made, kept[1], rtol=1e-9, atol=1e-12)
     rows = whole[:, :, 0, 1:] if class_token else whole.mean(dim=2)

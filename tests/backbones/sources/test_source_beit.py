@@ -295,7 +295,7 @@ def test_unknown_names_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_other_families_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, reference(shared=False))
-    with pytest.raises(ValueError, match=r"read as source 'timm' .*blocks\.0\.attn\.q_bias"):
+    with pytest.raises(ValueError, match=r"read as source 'timm' .*blocks\.0\.attn\.relative_position_bias_table"):
         read_checkpoint(InitialWeights(path=path, source="timm"))
 
 

@@ -48,11 +48,6 @@ def test_another_file_than_dinov2s_is_refused(tmp_path: Path) -> None:
         read_checkpoint(InitialWeights(path=tmp_path / "v1.pth", source="dinov2"))
 
 
-def openai_clip() -> dict[str, Tensor]:
-    names = ("class_embedding", "positional_embedding", "conv1.weight", "ln_pre.weight", "proj")
-    return {f"visual.{name}": torch.ones(2) for name in names} | {"logit_scale": torch.ones(())}
-
-
 def openclip(timms: str) -> dict[str, Tensor]:
     """OpenCLIP's file of a tower that is timm's."""
     tower = timm.create_model(timms, depth=1, embed_dim=8, num_heads=2).state_dict()
@@ -60,7 +55,6 @@ def openclip(timms: str) -> dict[str, Tensor]:
 
 
 FOREIGN = {
-    "CLIP of OpenAI or OpenCLIP": openai_clip,
     "CLIP of OpenCLIP on timm's ViT": lambda: openclip("vit_xsmall_patch16_clip_224"),
     "SigLIP of OpenCLIP": lambda: openclip("vit_base_patch16_siglip_224"),
 }

@@ -1,10 +1,12 @@
 """timm's and DeiT's files: equal tokens to timm's own models, the same file written back, foreign files refused."""
 
+import json
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
@@ -15,9 +17,11 @@ from torch import Tensor, nn
 from backbones.vit import ViT
 from backbones.weights.convert import write_as
 from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import vit_in
 from backbones.weights.loader import load_checkpoint
 from backbones.weights.normalisation import IMAGENET
 from backbones.weights.read import read_checkpoint
+from tests.backbones.sources.test_source_dinov3 import random, same
 
 DECLARED = partial(InitialWeights, source="timm", num_heads=4, mean=IMAGENET.mean, std=IMAGENET.std)
 # two float64 forwards differ by the order of sums alone: some 1e-15 on tokens around 1
@@ -201,6 +205,20 @@ def test_pre_logits_is_dropped_with_the_head_that_reads_it(tmp_path: Path) -> No
     assert "head.weight" not in checkpoint.state
 
 
+@pytest.mark.parametrize("name", ["deit3_small_patch16_224", "deit3_base_patch16_384"])
+def test_deit3_by_its_config(tmp_path: Path, name: str) -> None:
+    """The layer scale is there and the class token has no position; gradients too, on an image that is no square."""
+    arguments = {"embed_dim": 32, "depth": 2, "num_heads": 4}
+    model = random(timm.create_model(name, img_size=(32, 64), num_classes=3, **arguments))
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    said = {"architecture": name, "model_args": arguments, "mean": IMAGENET.mean, "std": IMAGENET.std}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    path = tmp_path / "model.safetensors"
+    checkpoint = read_checkpoint(InitialWeights(path=path, source="timm", image_size=(32, 64)))
+    assert checkpoint.architecture.layer_scale and "zeros put before them for 1 other tokens" in checkpoint.notes[-1]
+    same(vit_in(checkpoint)[0], model.forward_features, model.blocks[-1].mlp.fc2.weight, (32, 64))
+
+
 def with_changes(**changes: Tensor | None) -> dict[str, Tensor]:
     """A tiny state of timm with tensors added, or taken out by None; `__` in a name is a dot."""
     named = {name.replace("__", "."): tensor for name, tensor in changes.items()}
@@ -212,7 +230,10 @@ def with_changes(**changes: Tensor | None) -> dict[str, Tensor]:
     ("state", "message"),
     [
         (with_changes(mask_token=torch.ones(1, 1, 32)), "belong to this kind of file: mask_token"),
-        (with_changes(blocks__0__attn__q_bias=torch.ones(32)), r"this kind of file: blocks\.0\.attn\.q_bias"),
+        (
+            with_changes(blocks__0__attn__q_bias=torch.ones(32)),
+            r"there is attn\.q_bias, as in timm's models of class Eva",
+        ),
         (
             with_changes(blocks__1__gamma_2=torch.ones(32)),
             r"blocks\.1\.ls2\.gamma becomes blocks\.1\.gamma_2, and so does",

@@ -1,0 +1,177 @@
+"""AIMv2 of timm and transformers, EVA-02 of timm: tokens and gradients are the peer's, heads dropped."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import Aimv2Config, Aimv2Model, Aimv2VisionConfig, Aimv2VisionModel
+from transformers.models.aimv2.modeling_aimv2 import Aimv2RMSNorm
+
+from backbones.config import ViTConfig
+from backbones.param_groups import exempt_block_norms_and_position
+from backbones.sources.architecture import infer_architecture
+from backbones.sources.huggingface import rename as rename_huggingface
+from backbones.sources.source import check_whole
+from backbones.sources.timm import rename
+from backbones.sources.timm_config import _plain
+from backbones.vit import ViT
+from backbones.weights.checkpoint import write_checkpoint
+from backbones.weights.convert import write_as
+from backbones.weights.declaration import InitialWeights
+from backbones.weights.initial import vit_in
+from backbones.weights.loader import load_checkpoint
+from backbones.weights.normalisation import OPENAI_CLIP
+from backbones.weights.read import read_checkpoint
+from tests.backbones.sources.test_source_dinov3 import random, same
+
+TINY = {"embed_dim": 32, "depth": 2, "num_heads": 4}
+PIXELS = {"mean": list(OPENAI_CLIP.mean), "std": list(OPENAI_CLIP.std)}
+
+
+@pytest.fixture
+def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers computes AIMv2's norms in float32 whatever the weights are: here in theirs."""
+
+    def forward(self: Aimv2RMSNorm, x: Tensor) -> Tensor:
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+
+    monkeypatch.setattr(Aimv2RMSNorm, "forward", forward)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_aimv2_of_transformers(tmp_path: Path, whole: bool, exact_norms: None) -> None:
+    sizes = {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "image_size": 28,
+        "patch_size": 14,
+    }  # fmt: skip
+    text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = random(
+        Aimv2Model(Aimv2Config(vision_config=sizes, text_config=text | {"vocab_size": 8, "eos_token_id": 1}))
+        if whole
+        else Aimv2VisionModel(Aimv2VisionConfig(**sizes))
+    )
+    model.config.save_pretrained(tmp_path)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "model.safetensors", source="huggingface"))
+    a = checkpoint.architecture
+    assert (a.norm, a.norm_eps, a.bias, a.qkv_bias, a.patch_norm) == ("rms", 1e-5, False, "none", True)
+    assert (a.activation, a.mlp_width, a.num_heads, a.image_size) == ("swiglu", 48, 4, (28, 28))
+    assert checkpoint.normalisation == OPENAI_CLIP and "cls_token" not in checkpoint.state
+    assert sum("pools the tokens by attention" in line for line in checkpoint.dropped) == 5
+    tower = model.vision_model if whole else model
+    last = tower.encoder.layers[-1].ffn.down_proj.weight
+    same(vit_in(checkpoint)[0], lambda image: tower(image).last_hidden_state, last, (28, 28))
+
+
+def test_aimv2_of_native_resolution_is_refused(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    native = Aimv2VisionModel(Aimv2VisionConfig(is_native=True, **sizes))
+    save_file(native.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"there is no pos_embed: AIMv2 for native resolution .* of a fixed size are"):
+        read_checkpoint(InitialWeights(path=tmp_path / "model.safetensors", source="huggingface"))
+
+
+def test_the_published_shape_of_transformers() -> None:
+    """Apple's ViT-L, which is the default of transformers' configuration."""
+    with torch.device("meta"):
+        state = rename_huggingface(Aimv2VisionModel(Aimv2VisionConfig()).state_dict()).state
+    a = replace(infer_architecture(state, num_heads=8)[0], norm_eps=1e-5)
+    check_whole(state, a)
+    assert (a.embed_dim, a.depth, a.mlp_width, a.grid, a.activation) == (1024, 24, 2816, (16, 16), "swiglu")
+
+
+def timms(name: str, folder: Path, **changes: object) -> tuple[nn.Module, InitialWeights]:
+    """timm's model of the name made small, and its file with timm's config.json."""
+    model = random(timm.create_model(name, num_classes=0, img_size=(28, 56), **TINY))
+    save_file(model.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architecture": name, "model_args": TINY, **PIXELS, **changes}))
+    return model, InitialWeights(path=folder / "model.safetensors", source="timm", image_size=(28, 56))
+
+
+@pytest.mark.parametrize("name", ["aimv2_large_patch14_224", "aimv2_huge_patch14_336"])
+def test_aimv2_of_timm(tmp_path: Path, name: str) -> None:
+    model, declared = timms(name, tmp_path)
+    checkpoint = read_checkpoint(declared)
+    a = checkpoint.architecture
+    assert (a.norm, a.norm_eps, a.bias, a.qkv_bias, a.patch_norm) == ("rms", 1e-5, False, "none", True)
+    same(vit_in(checkpoint)[0], model.forward_features, model.blocks[-1].mlp.fc2.weight, (28, 56))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"timm's AIMv2 ViTs differ in what no tensor shows"):
+        read_checkpoint(replace(declared, num_heads=4, mean=OPENAI_CLIP.mean, std=OPENAI_CLIP.std))
+
+
+@pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "eva02_base_patch14_448"])
+def test_eva02_of_timm(tmp_path: Path, name: str) -> None:
+    model, declared = timms(name, tmp_path)
+    # timm computes the angles in float32, which holds these rows and columns exactly, and no frequency but 1
+    model.rope.bands = 10_000.0 ** -(torch.arange(2, dtype=torch.float64) / 2)
+    model.rope.pos_embed = model.rope._build_embed_cat((2, 4), model.rope.bands, dtype=torch.float64)
+    checkpoint = read_checkpoint(declared)
+    a = checkpoint.architecture
+    assert (a.rotary, a.rotary_base, a.rotary_grid) == ("stretched", 10_000, (16, 16))
+    assert (a.position, a.activation, a.qkv_bias) == ("learned", "swiglu", "qv")
+    assert (a.mlp_norm, a.norm, a.norm_eps) == ("base" in name, "layer", 1e-6)
+    vit = vit_in(checkpoint)[0]
+    assert isinstance(vit.norm, nn.Identity)  # timm norms the mean of the patches
+    same(vit, model.forward_features, model.blocks[-1].mlp.fc2.weight, (28, 56))
+
+
+def test_eva02_is_told_by_name_or_config_alone(tmp_path: Path) -> None:
+    declared = timms("eva02_tiny_patch14_224", tmp_path)[1]
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"there is attn\.q_bias, as in timm's models of class Eva, which differ in"):
+        read_checkpoint(replace(declared, num_heads=4, mean=OPENAI_CLIP.mean, std=OPENAI_CLIP.std))
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "eva02_enormous_patch14_clip_224"}))
+    with pytest.raises(ValueError, match="no plain ViT: it has blocks of the class EvaBlockPostNorm"):
+        read_checkpoint(declared)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [  # width, depth, heads, hidden width: AIMv2's table 1 and timm's entries; EVA-02's table 1
+        ("aimv2_large_patch14_224", (1024, 24, 8, 2816)),
+        ("aimv2_huge_patch14_448", (1536, 24, 12, 4096)),
+        ("aimv2_1b_patch14_224", (2048, 24, 16, 5632)),
+        ("aimv2_3b_patch14_336", (3072, 24, 24, 8192)),
+        ("eva02_tiny_patch14_336", (192, 12, 3, 512)),
+        ("eva02_small_patch14_224", (384, 12, 6, 1024)),
+        ("eva02_base_patch14_448", (768, 12, 12, 2048)),
+        ("eva02_large_patch14_448", (1024, 24, 16, 2730)),
+    ],
+)
+def test_published_shapes(name: str, numbers: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        state = rename(timm.create_model(name, num_classes=0).state_dict()).state
+    heads, _, untold, _ = _plain(name, "its name")
+    a = replace(infer_architecture(state, num_heads=heads)[0], **untold)
+    check_whole(state, a)
+    assert (a.embed_dim, a.depth, a.num_heads, a.mlp_width) == numbers
+
+
+AIMV2 = ViTConfig(
+    embed_dim=16, depth=2, num_heads=2, patch_size=4, image_size=(16, 16), position="learned", norm="rms",
+    norm_eps=1e-5, bias=False, qkv_bias="none", patch_norm=True, activation="swiglu",
+)  # fmt: skip
+
+
+def test_our_own_file_holds_all_of_it_at_another_size(tmp_path: Path) -> None:
+    a = replace(AIMV2, mlp_norm=True, rotary="stretched", rotary_base=10_000.0, rotary_grid=(4, 4))
+    write_checkpoint(tmp_path / "own.safetensors", ViT(a, class_token=False), source="test")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "own.safetensors"))
+    assert checkpoint.architecture == a
+    bigger = ViT(a.at(24, 32), class_token=False)
+    assert load_checkpoint(bigger, checkpoint).resized == ("pos_embed: 4x4 -> 6x8 patches, bicubic",)
+    assert bigger(torch.zeros(1, 3, 24, 32)).shape == (1, 48, 16)
+    windows = replace(a, window_size=3, relative_position="decomposed")  # a window that does not divide the grid
+    assert ViT(windows, class_token=False)(torch.zeros(1, 3, 16, 16)).shape == (1, 16, 16)
+    said = r"RMS norms, linear layers without biases, rotary positions, no bias of queries"
+    with pytest.raises(ValueError, match=said):
+        write_as(checkpoint, "timm", tmp_path / "timm.safetensors")
+    with pytest.raises(ValueError, match=r"norm rms \(recipe: layer\), bias False \(recipe: True\), patch_norm True"):
+        load_checkpoint(ViT(replace(AIMV2, norm="layer", bias=True, patch_norm=False), class_token=False), checkpoint)
+    assert exempt_block_norms_and_position("blocks.0.mlp.norm.weight", bigger.blocks[0].mlp.norm.weight)
