@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from backbones.weights.compared import compared_digest, mark_compared
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.zoo import find_public, public_checkpoints
 from backbones.weights.zoo_entry import PublicCheckpoint
@@ -178,7 +179,6 @@ def _of_hub(remote: Remote) -> Found:
         published = {item.rfilename: item.lfs.sha256 if item.lfs else None for item in info.siblings or ()}
         commit = str(info.sha)
         file = _chosen(remote, list(published))
-        here = _cached(remote, commit, file)
         # by the revision that was asked for, so that it is found without the hub too
         path = Path(hf_hub_download(repository, file, revision=wanted, endpoint=endpoint()))
         if _commit_of(path, file) != commit:  # it moved in this moment
@@ -188,8 +188,9 @@ def _of_hub(remote: Remote) -> Found:
             if beside in published:
                 hf_hub_download(repository, beside, revision=commit, endpoint=endpoint())
     digest = published[file]
-    if here is None and digest is not None:
+    if digest is not None and compared_digest(path) != digest:
         _compare(path, digest, remote)
+        mark_compared(path)
     return Found(path=path, name=remote.at(commit, file))
 
 

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from backbones.weights.checksum import check_records, check_stamp
+from backbones.weights.compared import compared_digest
 from backbones.weights.digest import begin_check, begin_digest, version_of
 from backbones.weights.values import faults_of
 
@@ -128,7 +129,9 @@ def open_weight_file(path: Path, *, trust_pickle: bool = False) -> OpenedFile:
             raise ValueError(
                 f"{path}: was replaced or changed while it was read. Wait until it is whole, then read it."
             )
-        return OpenedFile(path, kind, content, begin_digest(opened, after=check), check, metadata)
+        known = compared_digest(path, version_of(os.fstat(opened.fileno())))
+        digest = begin_digest(opened, after=check) if known is None else partial(str, known)
+        return OpenedFile(path, kind, content, digest, check, metadata)
 
 
 def take_weights(file: OpenedFile, *, entries: Sequence[str]) -> WeightFile:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from backbones.weights.compared import compared_digest
 from backbones.weights.hub import find, is_remote, parse
 from files.digest import file_sha256
 from files.parsing import read_json
@@ -34,7 +35,7 @@ def pinned(out: Path, names: Iterable[str], *, fetch: bool) -> dict[str, Path]:
     for name in wanted:
         found = find(parse(kept[name]["name"] if name in kept else name))
         files[name] = found.path
-        digest = file_sha256(found.path)
+        digest = compared_digest(found.path) or file_sha256(found.path)
         if name in kept and kept[name]["sha256"] != digest:
             raise ValueError(
                 f"{out / PINS}: {name} was a file of sha256 {kept[name]['sha256'][:12]} when the study began, and is "
