@@ -94,11 +94,11 @@ def located(declared: InitialWeights) -> InitialWeights:
 
 
 def family_of(remote: Remote) -> str | None:
-    """Return the family of a name that the catalogue knows, and of all of timm's; None of another."""
-    if remote.repository is not None and remote.repository.startswith("timm/"):
-        return "timm"
+    """Return the family of a name that the catalogue knows, `timm` of any other of timm's; None of another."""
     entry = _entry(remote)
-    return None if entry is None else entry.source
+    if entry is not None:
+        return entry.source
+    return "timm" if remote.repository is not None and remote.repository.startswith("timm/") else None
 
 
 def catalogued(named: str | Path) -> PublicCheckpoint | None:

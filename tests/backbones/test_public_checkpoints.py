@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from timm.models import get_pretrained_cfg
 from timm.models._registry import _model_pretrained_cfgs
@@ -13,7 +14,10 @@ from timm.models._registry import _model_pretrained_cfgs
 from backbones.config import FAMILY
 from backbones.sources import SOURCES
 from backbones.vit import ViT
+from backbones.weights.declaration import InitialWeights
 from backbones.weights.hub import catalogued, family_of, parse
+from backbones.weights.read import interpret
+from backbones.weights.reader import WeightFile
 from backbones.weights.zoo import find_public, public_checkpoints
 from backbones.weights.zoo_entry import PublicCheckpoint
 from backbones.weights.zoo_table import Search, markdown_table
@@ -49,6 +53,44 @@ def test_what_is_typed_is_the_entry_and_its_family() -> None:
     assert catalogued("hf:timm/vit_base_patch16_224.mae@" + 40 * "0") is find_public("timm/vit_base_patch16_224.mae")
     assert catalogued(Path("weights/mae_pretrain_vit_base.pth")) is find_public("mae_pretrain_vit_base.pth")
     assert catalogued("hf:some/model") is None and catalogued("runs/backbone.safetensors") is None
+
+
+OF_TIMM = {entry.name: entry for entry in public_checkpoints() if entry.name.startswith("timm/")}
+OF_EACH_KIND = (
+    "timm/deit3_small_patch16_224.fb_in1k",
+    "timm/vit_base_patch8_224.dino",
+    "timm/beitv2_base_patch16_224.in1k_ft_in1k",
+    "timm/vit_base_patch16_clip_224.openai",
+    "timm/vit_base_patch16_siglip_224.v2_webli",
+    "timm/vit_small_patch14_reg4_dinov2.lvd142m",
+    "timm/vit_small_patch16_384.augreg_in1k",
+)
+OF_EACH_ARCHITECTURE = {name.partition(".")[0]: name for name in OF_TIMM}
+
+
+def check_read(name: str) -> None:
+    """Names and shapes of timm's model, without memory, go through the reader of the entry's family, by the name."""
+    entry, model = OF_TIMM[name], name.removeprefix("timm/")
+    with torch.device("meta"):
+        tensors = timm.create_model(model.partition(".")[0]).state_dict()
+    path = Path(model) / "model.safetensors"
+    file = WeightFile(path, "safetensors", tensors, "", (), digest=str, check=lambda: None)
+    read = interpret(file, InitialWeights(path=path, source=entry.source))
+    sizes = ("embed_dim", "depth", "num_heads", "patch_size")
+    said = FAMILY[entry.architecture]
+    assert [getattr(read.architecture, size) for size in sizes] == [getattr(said, size) for size in sizes]
+    assert (read.normalisation.mean, read.normalisation.std) == (entry.mean, entry.std)
+
+
+@pytest.mark.parametrize("name", OF_EACH_KIND)
+def test_timms_files_are_read_as_the_family_of_their_names(name: str) -> None:
+    check_read(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_EACH_ARCHITECTURE.values(), ids=OF_EACH_ARCHITECTURE)
+def test_every_architecture_of_timms_is_read(name: str) -> None:
+    check_read(name)
 
 
 @cache
