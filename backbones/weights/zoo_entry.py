@@ -7,7 +7,7 @@ from backbones.config import FAMILY
 from backbones.weights.declaration import FAMILIES
 
 Contents = Literal["encoder", "encoder and decoder", "fine-tuned", "training checkpoint"]
-Labels = Literal["none", "classes", "texts", "boxes"]
+Labels = Literal["none", "classes", "texts", "texts and classes", "boxes"]
 Channels = tuple[float, float, float]
 
 IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -16,6 +16,18 @@ SATELLITE: tuple[Channels, Channels] = ((0.43, 0.411, 0.296), (0.213, 0.156, 0.1
 """Of DINOv3's SAT-493M (timm's entries of `vit_*_dinov3*.sat493m`)."""
 HALF: tuple[Channels, Channels] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedNumber:
+    """A number that was published for a file, or for what was fine-tuned from it."""
+
+    what: str
+    """The data set, the metric and how it was measured."""
+    value: float
+    """Percent."""
+    source: str
+    """Paper and table, or the repository's page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,14 @@ class PublicCheckpoint:
     """Whether pre-training reconstructed pixels normalised by patch (MAE, section 4); it does not apply elsewhere."""
     epochs: int | None = None
     """Of pre-training, or of training where the weights are supervised; fine-tuning is not counted."""
+    image_size: int
+    """Side in pixels of the square image that its position table is made for."""
+    paper: str
+    """The paper that describes how it was trained, by its number on arXiv."""
+    teacher: str | None = None
+    """Another network that took part in training, with what that one was trained on."""
+    published: tuple[PublishedNumber, ...] = ()
+    """Numbers that its publisher, or a paper that used the file, states."""
     md5: str | None = None
     """The first digits of the file's MD5, as published."""
     mean: Channels = IMAGENET[0]
@@ -57,10 +77,18 @@ class PublicCheckpoint:
             faults.append(f"source {self.source!r} is none of {', '.join(FAMILIES)}")
         if self.architecture not in FAMILY:
             faults.append(f"architecture {self.architecture!r} is none of {', '.join(FAMILY)}")
+        elif self.image_size < 1 or self.image_size % FAMILY[self.architecture].patch_size:
+            faults.append(f"image_size {self.image_size} is no multiple of the patches of {self.architecture}")
+        faults += [f"{field} is empty" for field in ("name", "data", "paper") if not getattr(self, field)]
         if not self.folder.startswith("https://") or self.folder.endswith("/"):
             faults.append(f"folder {self.folder!r} should be https://HOST/PATH without a slash at its end")
         if faults:
             raise ValueError("; ".join(faults))
+
+    @property
+    def images(self) -> str:
+        """What was seen in training, by teachers too."""
+        return self.data + (f"; {self.teacher}" if self.teacher else "")
 
     @property
     def url(self) -> str:

@@ -10,7 +10,8 @@ from backbones.weights.zoo_entry import HALF, OPENAI_CLIP, SATELLITE, PublicChec
 
 NEAR = 5  # names that a search without a result shows
 COLUMNS = (
-    *("family", "architecture", "contents", "normalised target", "data", "labels", "epochs", "mean; std", "licence"),
+    *("family", "architecture", "px", "contents", "normalised target", "data", "labels", "epochs", "mean; std"),
+    *("licence", "arXiv"),
 )
 UNKNOWN, UNSTATED = "unknown", "not stated"
 
@@ -72,13 +73,15 @@ def cells(entry: PublicCheckpoint) -> tuple[str, ...]:
     return (
         entry.source,
         entry.architecture,
+        str(entry.image_size),
         entry.contents,
         entry.normalised_target or UNKNOWN,
-        entry.data,
+        entry.images,
         entry.labels,
         UNKNOWN if entry.epochs is None else str(entry.epochs),
         {HALF: "0.5; 0.5", OPENAI_CLIP: "CLIP", SATELLITE: "SAT-493M"}.get((entry.mean, entry.std), "ImageNet"),
         entry.licence or UNSTATED,
+        entry.paper,
     )
 
 
@@ -94,12 +97,13 @@ def aligned_table(entries: Sequence[PublicCheckpoint]) -> str:
 
 def markdown_table() -> str:
     """Return the table of all entries as the page has it."""
-    heads = ("file, or name to type", *COLUMNS, "md5")
+    heads = ("file, or name to type", *COLUMNS, "md5", "published")
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for entry in public_checkpoints():
         name = entry.name if entry.typed == entry.url else entry.typed
+        published = "; ".join(f"{each.what} {each.value:g} ({each.source})" for each in entry.published)
         md5 = "" if entry.md5 is None else f"{entry.md5}..."
-        lines.append(f"| {' | '.join((f'[{name}]({entry.url})', *cells(entry), md5))} |")
+        lines.append(f"| {' | '.join((f'[{name}]({entry.url})', *cells(entry), md5, published))} |")
     return "\n".join([*lines, ""])
 
 
@@ -120,7 +124,7 @@ def _values(entry: PublicCheckpoint, kind: str) -> list[str]:
     return {
         "family": [entry.source],
         "size": [entry.architecture.removeprefix("vit_")],
-        "data": [entry.data],
+        "data": [entry.images],
         "licence": [entry.licence or UNSTATED],
         "word": [],
     }[kind]

@@ -96,6 +96,8 @@ class ArmCost:
     arm: str
     pretrained_on: str | None
     """Data of its pre-training, as far as it is known."""
+    pretrained_images: str | None
+    """The same without a word on labels: what arms must share to be of the same data."""
     pretrainings: int
     """Records of its pre-training."""
     parameters: float | None
@@ -366,6 +368,7 @@ def _cost(arm: str, lines: Sequence[Line], pretrainings: Sequence[Stored], trans
     return ArmCost(
         arm=arm,
         pretrained_on=pretrained_on(arm, pretrainings, mine),
+        pretrained_images=pretrained_on(arm, pretrainings, mine, labels=False),
         pretrainings=len(records),
         parameters=_mean([r.cost.parameters for r in records]),
         samples_seen=_mean([r.samples_seen for r in records]),

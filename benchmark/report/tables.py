@@ -267,7 +267,7 @@ def record_lines(comparison: Comparison) -> list[str]:
 
 def _data_line(comparison: Comparison) -> list[str]:
     """Return the line for arms with weights that were not, or are not known to be, pre-trained on the same data."""
-    data = [cost.pretrained_on for cost in comparison.costs if cost.pretrained_on not in (None, NOTHING)]
+    data = [cost.pretrained_images for cost in comparison.costs if cost.pretrained_images not in (None, NOTHING)]
     if len(data) < 2 or (len({*data}) == 1 and NOT_KNOWN not in data):
         return []
     how = "not known to be pre-trained on the same" if NOT_KNOWN in data else "pre-trained on different"

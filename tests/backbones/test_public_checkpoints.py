@@ -1,5 +1,6 @@
 """The catalogue of public checkpoints: read whole or refused, consistent with timm, searched, found by name and MD5."""
 
+import re
 import subprocess
 import sys
 from functools import cache
@@ -24,17 +25,26 @@ from backbones.weights.zoo_table import Search, markdown_table
 from tools.convert_checkpoint import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+TABLE = PAGE.with_name("public_files.md")
 
 
 def test_every_entry_is_consistent() -> None:
     entries = public_checkpoints()
-    assert len(entries) == 195
+    assert len(entries) == 245
     for entry in entries:
         assert entry.url.startswith("https://") and entry.url.endswith(entry.name), entry.name
         assert len(entry.mean) == len(entry.std) == FAMILY[entry.architecture].in_chans
         assert entry.source in ("mae", "timm") or entry.md5 is None
         # one spelling of a licence, so that a search finds all of it
-        assert (entry.licence or "").split(" ")[0] in ("", "Apache-2.0", "MIT", "CC-BY-NC-4.0", "apple-ascl", "dinov3-license")
+        assert (entry.licence or "").split(" ")[0] in (
+            "",
+            "Apache-2.0",
+            "MIT",
+            "CC-BY-NC-4.0",
+            "apple-ascl",
+            "see",
+            "dinov3-license",
+        )
     assert len({entry.typed for entry in entries}) == len(entries)
 
 
@@ -107,15 +117,21 @@ def test_facts_agree_with_timm_where_it_knows_the_file() -> None:
         known += 1
         theirs = get_pretrained_cfg(name, allow_unregistered=False)
         assert (theirs.mean, theirs.std) == (entry.mean, entry.std), entry.name
+        assert theirs.input_size == (3, entry.image_size, entry.image_size), entry.name
         if entry.typed.startswith("timm:"):
             assert theirs.hf_hub_id in ("timm/", entry.name), entry.name
             assert (theirs.license or "").lower() == (entry.licence or "").lower(), entry.name
-    assert known == 143
+    assert known == 170
 
 
 def test_labels_are_those_of_the_method() -> None:
     for words, labels in {
-        **{("dinov2",): {"none"}, ("siglip",): {"texts"}, ("clip",): {"texts"}, ("augreg",): {"classes"}},
+        **{
+            ("dinov2",): {"none"},
+            ("siglip",): {"texts"},
+            ("clip_224", "openai"): {"texts", "texts and classes"},
+            ("augreg",): {"classes"},
+        },
         **{("deit3",): {"classes"}, ("ijepa",): {"none"}, ("moco_v3",): {"none"}, ("detectron2",): {"boxes"}},
         **{("mae_finetuned",): {"classes"}, ("mae_pretrain",): {"none"}, ("pt22k_ft",): {"classes"}},
     }.items():
@@ -123,16 +139,17 @@ def test_labels_are_those_of_the_method() -> None:
 
 
 def test_all_faults_of_the_file_are_said_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "public.yaml"
+    path = tmp_path / "a.yaml"
     path.write_text(
         "- {source: mae, architecture: vit_base_patch16, folder: 'https://a/b', contents: encoder, data: D,\n"
+        "   image_size: 224, paper: P,\n"
         "   labels: none, licence: null, files: [{name: a.pth}, {name: a.pth}, {name: b.pth, epochs: many},\n"
         "   {name: c.pth, labels: some}, {name: d.pth, source: other}, {name: e.pth, mean: [1, 2]}, {md5: a}]}\n"
         "- {source: mae}\n"
         "- {source: timm, files: [{name: f.pth, folder: 'http://a/'}]}\n"
     )
-    with pytest.raises(ValueError, match=r"^public\.yaml: ") as refused:
-        public_checkpoints(path)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: a.yaml: ")) as refused:
+        public_checkpoints(tmp_path)
     for part in (
         *(
             "name a.pth comes twice",
@@ -141,19 +158,31 @@ def test_all_faults_of_the_file_are_said_at_once(tmp_path: Path) -> None:
         ),
         *("d.pth: source 'other' is none of own, mae", "e.pth: mean: [1, 2] is no list of 3"),
         *("block 1, file 7: PublicCheckpoint needs name", "block 2: it should have `files`"),
-        "f.pth: PublicCheckpoint needs architecture, contents, data, labels, licence",
+        "f.pth: PublicCheckpoint needs architecture, contents, data, image_size, labels, licence, paper",
     ):
         assert part in str(refused.value)
+    public_checkpoints.cache_clear()
     path.write_text("a: 1\n")
-    with pytest.raises(ValueError, match=r"public\.yaml: it should be a list of blocks"):
-        public_checkpoints(path)
+    with pytest.raises(ValueError, match=r"a\.yaml: it should be a list of blocks"):
+        public_checkpoints(tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match="there is no catalogue"):
+        public_checkpoints(tmp_path)
+
+
+def test_teachers_and_published_numbers_have_their_source() -> None:
+    beit = find_public("beit_base_patch16_224_pt22k.pth")
+    assert beit is not None
+    assert beit.images == "ImageNet-21K; tokenizer of DALL-E (250M images with text)"
+    numbers = [number for entry in public_checkpoints() for number in entry.published]
+    assert len(numbers) > 50 and all(number.source and 0 < number.value < 100 for number in numbers)
 
 
 def test_an_entry_says_what_is_not_known() -> None:
     with pytest.raises(ValueError, match=r"architecture 'vit' is none of .*; folder 'http://a' should be https://"):
         PublicCheckpoint(
             **{"name": "n", "source": "mae", "architecture": "vit", "folder": "http://a", "contents": "encoder"},
-            **{"data": "D", "labels": "none", "licence": None},
+            **{"data": "D", "labels": "none", "licence": None, "image_size": 224, "paper": "P"},
         )
 
 
@@ -174,7 +203,7 @@ def test_the_catalogue_is_read_where_it_is_asked_for() -> None:
             ["--data", "webli", "--size", "large_patch16", "--licence", "apache-2.0", "v2", "512"],
             ["timm:vit_large_patch16_siglip_512.v2_webli"],
         ),
-        (["FACEBOOK", "imagenet 1k", "--size", "huge"], ["hf:facebook/vit-mae-huge"]),
+        (["FACEBOOK", "imagenet 1k", "mae", "--size", "huge"], ["hf:facebook/vit-mae-huge"]),
         (
             ["--licence", "not stated", "--size", "huge"],
             [
@@ -187,7 +216,7 @@ def test_list_finds(argv: list[str], names: list[str], capsys: pytest.CaptureFix
     assert main(["list", *argv]) == 0
     head, *rows, count = capsys.readouterr().out.splitlines()
     assert [row.split()[-1] for row in rows] == names
-    assert count == f"{len(names)} of 195 public checkpoints"
+    assert count == f"{len(names)} of 245 public checkpoints"
     # aligned: the last column begins where its head does
     assert {row.rindex(name) for row, name in zip(rows, names, strict=True)} == {head.rindex("name")}
 
@@ -216,7 +245,7 @@ def test_list_names_near_ones(argv: list[str], said: str, capsys: pytest.Capture
 def test_list_of_everything_has_the_formats_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("augreg: ") and out.endswith("195 of 195 public checkpoints\n")
+    assert out.startswith("augreg: ") and out.endswith("245 of 245 public checkpoints\n")
 
 
 @pytest.mark.parametrize(
@@ -255,16 +284,18 @@ def test_md5_confirms_contradicts_and_finds() -> None:
 
 def test_table_has_a_row_for_each() -> None:
     rows = [line for line in markdown_table().splitlines() if line.startswith("| [")]
-    assert len(rows) == len(public_checkpoints()) and {row.count("|") for row in rows} == {12}
+    assert len(rows) == len(public_checkpoints()) and {row.count("|") for row in rows} == {15}
     assert (
         "| [mae_pretrain_vit_base.pth](https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth) | mae "
-        "| vit_base_patch16 | encoder | yes | ImageNet-1K | none | 1600 | ImageNet | CC-BY-NC-4.0 | 8cad7c... |"
+        "| vit_base_patch16 | 224 | encoder | yes | ImageNet-1K | none | 1600 | ImageNet | CC-BY-NC-4.0 | 2111.06377 "
+        "| 8cad7c... | ImageNet-1K top-1, fine-tuned at 224 px 83.6 (arXiv 2111.06377, table 3); "
+        "ADE20K mIoU, UPerNet at 512 px 48.1 (arXiv 2111.06377, table 5) |"
     ) in rows
 
 
 def test_docs_have_the_table() -> None:
     """The page is `markdown_table()` below the text: write it anew when the table changes."""
-    assert PAGE.read_text(encoding="utf-8").partition("| file, ")[2] == markdown_table().partition("| file, ")[2]
+    assert TABLE.read_text(encoding="utf-8").partition("| file, ")[2] == markdown_table().partition("| file, ")[2]
 
 
 def test_docs_name_every_source() -> None:

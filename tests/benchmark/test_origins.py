@@ -15,6 +15,8 @@ from tests.benchmark.conftest import make_record
 
 MAE = {"weights_name": "hf:timm/vit_base_patch16_224.mae@" + 40 * "a"}
 LABELS = {"weights_name": "hf:timm/vit_base_patch16_224.augreg_in21k@" + 40 * "b"}
+DEIT = {"weights_path": "/elsewhere/deit_base_patch16_224-b5f2ef4d.pth"}
+BEIT_V2 = {"weights_path": "/elsewhere/beitv2_base_patch16_224_pt1k.pth"}
 DINO = {"weights_path": "/elsewhere/dino_vitbase16_pretrain.pth"}
 
 
@@ -63,6 +65,8 @@ def test_a_name_that_is_none_is_not_known(name: str, study: Any) -> None:
         (MAE, {}, "The arms were not known to be pre-trained on the same"),
         ({}, {}, "The arms were not known to be pre-trained on the same"),
         (MAE, DINO, None),
+        (MAE, DEIT, None),  # labels are what a study asks about
+        (MAE, BEIT_V2, "The arms were pre-trained on different"),  # its tokenizer saw CLIP's
     ],
 )
 def test_unequal_data_are_said_and_never_called_equal(
