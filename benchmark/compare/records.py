@@ -17,6 +17,7 @@ from engine.records.own_files import damaged_files
 from engine.records.record import RECORD_NAME, RunRecord, read_record, standing
 from engine.spec import TaskTable, check_metrics
 from files.digest import file_sha256
+from files.frames import any_text
 from files.naming import inside
 
 READ = ("config.json", "metrics.csv", "results.jsonl", "weights.txt", "study.yaml")  # beside records and plans
@@ -164,9 +165,9 @@ def frame(stored: Sequence[Stored]) -> "pd.DataFrame":
         head = (str(item.folder), standing(item.folder, record), record.task, record.recipe, item.arm, record.seed)
         metrics: list[tuple[str | None, float]] = [*record.metrics.items()]
         rows += [(*head, name, value) for name, value in metrics or [(None, math.nan)]]
-    return pd.DataFrame(
-        rows, columns=["folder", "status", "task", "recipe", "weights", "seed", "metric", "value"]
-    ).sort_values(["folder", "metric"], ignore_index=True)
+    columns = ["folder", "status", "task", "recipe", "weights", "seed", "metric", "value"]
+    with any_text():
+        return pd.DataFrame(rows, columns=columns).sort_values(["folder", "metric"], ignore_index=True)
 
 
 def _stored(

@@ -8,6 +8,7 @@ from benchmark.compare.comparison import Comparison
 from benchmark.compare.lines import Line
 from benchmark.report.names import title
 from benchmark.report.tables import DASH, Grid
+from files.frames import any_text
 from metrics.metric import Metric
 
 NAME = "per_class.csv"
@@ -20,7 +21,8 @@ def class_grids(comparison: Comparison, notes: list[str]) -> list[Grid]:
     A task without such a file is left out; so is a file that cannot be read, with a line in `notes`, and one that is
     damaged.
     """
-    found = (_class_grid(comparison, line, notes) for line in comparison.lines)
+    with any_text():
+        found = [_class_grid(comparison, line, notes) for line in comparison.lines]
     return [grid for grid in found if grid is not None]
 
 

@@ -37,6 +37,7 @@ from benchmark.report.tables import (
 from benchmark.report.tuning import TUNING_TITLE, tuning_grid
 from benchmark.report.verdict import verdicts
 from engine.config import as_json
+from files.frames import any_text
 from files.naming import refuse_overwriting
 from files.writing import replacing
 
@@ -114,10 +115,11 @@ def to_csv(comparison: Comparison) -> str:
 
     A text that a spreadsheet would compute has a single quote before it.
     """
-    frame = to_frame(comparison)
-    for name in frame.columns.difference(["seed", "n", "value"]):
-        frame[name] = [escape.csv(cell) if isinstance(cell, str) else cell for cell in frame[name]]
-    return frame.to_csv(index=False, lineterminator="\n")
+    with any_text():
+        frame = to_frame(comparison)
+        for name in frame.columns.difference(["seed", "n", "value"]):
+            frame[name] = [escape.csv(cell) if isinstance(cell, str) else cell for cell in frame[name]]
+        return frame.to_csv(index=False, lineterminator="\n")
 
 
 def to_frame(comparison: Comparison) -> pd.DataFrame:
@@ -138,7 +140,8 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
             for row in table.rows
             for name, value in row.values.items()
         ]
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "n": "Int64", "value": "float64"})
+    with any_text():
+        return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64", "n": "Int64", "value": "float64"})
 
 
 def to_scaling(comparison: Comparison) -> str:

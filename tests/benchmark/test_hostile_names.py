@@ -32,6 +32,7 @@ from benchmark.report.verdict import verdicts
 from benchmark.study.full_scale import FullScale, FullScaleRow
 from benchmark.study.plan import Plan, Planned, write_plan
 from engine.records.record import write_record
+from files.frames import any_text
 from mae_transfer.tasks import TASKS
 from tests.benchmark.conftest import make_pretraining, make_record
 from tools import export_tables
@@ -125,9 +126,10 @@ def test_markdown(comparison: Comparison) -> None:
 
 def test_csv(comparison: Comparison) -> None:
     rows = list(csv.reader(io.StringIO(EXPORTS["csv"](comparison), newline="")))
-    frame = to_frame(comparison)
-    assert rows[0] == COLUMNS and len(rows) == 1 + len(frame)
-    for row, (_, wanted) in zip(rows[1:], frame.iterrows(), strict=True):
+    with any_text():
+        wanted_rows = to_frame(comparison).to_dict("records")
+    assert rows[0] == COLUMNS and len(rows) == 1 + len(wanted_rows)
+    for row, wanted in zip(rows[1:], wanted_rows, strict=True):
         for name, cell in zip(COLUMNS, row, strict=True):
             if isinstance(wanted[name], str):
                 assert cell in (escape.plain(wanted[name]), "'" + escape.plain(wanted[name]))
