@@ -25,6 +25,8 @@ PLAIN = ViTConfig(embed_dim=8, depth=2, num_heads=HEADS, patch_size=4, image_siz
 BEIT = replace(PLAIN, position="none", qkv_bias="qv", layer_scale=0.1, relative_position="shared_table")
 SCALED = replace(PLAIN, layer_scale=0.1)
 CLIP = replace(PLAIN, pre_norm=True)
+DINOV3 = replace(SCALED, position="none", registers=2, rotary="centred", norm_eps=1e-5, qkv_bias="none")
+SAM = replace(PLAIN, relative_position="decomposed", window_size=2, global_blocks=(1,))
 VITDET = replace(PLAIN, relative_position="decomposed", window_size=2, global_blocks=(1,))
 
 
@@ -99,6 +101,8 @@ def weight_samples() -> dict[str, Sample]:
         "own": Sample("own", dict(plain), ".safetensors"),
         "dinov2": Sample("dinov2", scaled | {"mask_token": _noise(1, 8)}),
         "openclip": Sample("openclip", _openclip(_random(CLIP))),
+        "dinov3": Sample("dinov3", _dinov3(_random(DINOV3))),
+        "sam": Sample("sam", _sam(_random(SAM))),
         "ijepa": Sample("ijepa", _ijepa()),
         "augreg": Sample("augreg", _jax(plain), ".npz"),
         "moco_v3": Sample("moco_v3", {"state_dict": both, "epoch": 1}),
@@ -135,6 +139,20 @@ def _random(architecture: ViTConfig) -> dict[str, Tensor]:
     dense = architecture.window_size > 0
     vit = ViT(architecture, class_token=not dense, final_norm=not dense)
     return {name: torch.randn_like(tensor) for name, tensor in vit.state_dict().items()}
+
+
+def _dinov3(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters in the names of DINOv3's own files."""
+    renamed = {re.sub(r"gamma_([12])$", r"ls\1.gamma", name): tensor for name, tensor in ours.items()}
+    renamed["storage_tokens"] = renamed.pop("reg_token")
+    return renamed | {"mask_token": _noise(1, 8), "rope_embed.periods": torch.ones(1)}
+
+
+def _sam(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters in the names of SAM's own files."""
+    renamed = {name.replace("mlp.fc", "mlp.lin"): tensor for name, tensor in ours.items()}
+    renamed["pos_embed"] = renamed["pos_embed"].unflatten(1, SAM.grid)
+    return {f"image_encoder.{name}": tensor for name, tensor in renamed.items()}
 
 
 def _noise(*shape: int) -> Tensor:

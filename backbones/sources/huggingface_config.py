@@ -57,13 +57,15 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
         notes.append(f"normalisation by {which}: usual for such names, no {PIXELS} beside the file says it")
     if not config and "activation" in untold:
         notes.append(f"activation {untold['activation']}: usual for such names, no {CONFIG} beside the file says it")
+    if renamed.num_heads is not None and "num_attention_heads" not in config:
+        notes.append(f"num_heads {renamed.num_heads}: usual for such names, no {CONFIG} beside the file says it")
     epsilon = config.get("layer_norm_eps", LAYER_NORM_EPS)
     if "norm_eps" not in untold and epsilon != LAYER_NORM_EPS:
         notes.append(f"norms have an epsilon of {LAYER_NORM_EPS} here, and of {epsilon} by {CONFIG}")
     return replace(
         renamed,
-        num_heads=config.get("num_attention_heads"),
-        image_size=_image_size(config, kernel.shape[-1]),
+        num_heads=config.get("num_attention_heads", renamed.num_heads),
+        image_size=renamed.image_size or _image_size(config, kernel.shape[-1]),
         normalisation=normalisation,
         untold=untold,
         notes=tuple(notes),

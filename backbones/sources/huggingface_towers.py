@@ -1,10 +1,12 @@
-"""transformers' Dinov2, Dinov2WithRegisters, DINOv3ViT, Aimv2, Siglip and CLIP files, which source `huggingface` takes.
+"""transformers' Dinov2, DINOv3ViT, Aimv2, Siglip, Siglip2, CLIP and SAM files, which source `huggingface` takes.
 
 Names are those of version 4 (what the hub holds) and of version 5. What is several layers there and one here is joined:
 queries, keys and values, and a gate with what it gates. Mask tokens, heads and the tower of the text are dropped by the
-rules of a `Layout`. Siglip2's own layout, whose patch projection is a linear layer for images of any shape, is refused.
+rules of a `Layout`. Siglip2's patches are a linear layer, for images of any shape; its table of positions, which
+transformers resamples bilinearly with antialias, is taken as any other.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -40,17 +42,20 @@ class Layout:
     """As `Renamed.untold`, by the defaults of transformers' configuration."""
     keys_without_bias: bool = False
     """Whether the layer of the keys has no bias in usual files of the kind."""
+    heads: Mapping[int, int] = field(default_factory=dict)
+    """Heads by width where the kind has others than a plain ViT, for files without config.json."""
     normalisation: Normalisation | None = None
     """Of transformers' image processor of the kind; None is ImageNet's."""
     notes: tuple[str, ...] = ()
 
 
-def _joined(*stems: tuple[str, ...], ours: str) -> dict[str, Place]:
+def joined(*stems: tuple[str, ...], ours: str) -> dict[str, Place]:
     """Return the places of parts, each under its spellings."""
     return {stem: (ours, part, len(stems)) for part, spellings in enumerate(stems) for stem in spellings}
 
 
-def _alone(names: Mapping[str, str]) -> dict[str, Place]:
+def alone(names: Mapping[str, str]) -> dict[str, Place]:
+    """Return the places of layers that are one there and here, by their names there."""
     return {theirs: (ours, 0, 1) for theirs, ours in names.items()}
 
 
@@ -58,7 +63,7 @@ _DINO = r"(?:dinov2(?:_with_registers)?\.)?"
 DINOV2 = Layout(
     sign=re.compile(rf"{_DINO}encoder\.layer\.\d+\.layer_scale1\.lambda1"),
     prefix=_DINO,
-    outside=_alone(
+    outside=alone(
         {
             "embeddings.cls_token": "cls_token",
             "embeddings.register_tokens": "reg_token",
@@ -68,7 +73,7 @@ DINOV2 = Layout(
         }
     ),
     block=re.compile(r"encoder\.layer\.(\d+)\.(.+)"),
-    in_block=_alone(
+    in_block=alone(
         {
             "norm1": "norm1",
             "norm2": "norm2",
@@ -80,12 +85,12 @@ DINOV2 = Layout(
             "mlp.fc2": "mlp.fc2",
         }
     )
-    | _joined(
+    | joined(
         *((f"attention.attention.{long}", f"attention.{long[0]}_proj") for long in ("query", "key", "value")),
         ours="attn.qkv",
     )
-    | _alone({"mlp.weights_in": "mlp.fc1", "mlp.weights_out": "mlp.fc2", "mlp.down_proj": "mlp.fc2"})
-    | _joined(("mlp.gate_proj",), ("mlp.up_proj",), ours="mlp.fc1"),
+    | alone({"mlp.weights_in": "mlp.fc1", "mlp.weights_out": "mlp.fc2", "mlp.down_proj": "mlp.fc2"})
+    | joined(("mlp.gate_proj",), ("mlp.up_proj",), ours="mlp.fc1"),
     drop=(
         (rf"{_DINO}embeddings\.mask_token", "DINOv2's token for masked patches"),
         (r"classifier\.(weight|bias)", "a head on the class token beside the mean of the patches"),
@@ -97,7 +102,7 @@ _DINO3 = r"(?:model\.)?layer\.(\d+)\.(.+)"
 DINOV3 = Layout(
     sign=re.compile(r"(?:model\.)?layer\.\d+\.layer_scale1\.lambda1"),
     prefix="",
-    outside=_alone(
+    outside=alone(
         {
             "embeddings.cls_token": "cls_token",
             "embeddings.register_tokens": "reg_token",
@@ -106,7 +111,7 @@ DINOV3 = Layout(
         }
     ),
     block=re.compile(_DINO3),
-    in_block=_alone(
+    in_block=alone(
         {
             "norm1": "norm1",
             "norm2": "norm2",
@@ -117,16 +122,17 @@ DINOV3 = Layout(
             "mlp.down_proj": "mlp.fc2",
         }
     )
-    | _joined(*((f"attention.{part}_proj",) for part in "qkv"), ours="attn.qkv"),
+    | joined(*((f"attention.{part}_proj",) for part in "qkv"), ours="attn.qkv"),
     drop=((r"embeddings\.mask_token", "DINOv3's token for masked patches"),),
     needed=("cls_token", "blocks.0.gamma_1"),
     untold={"activation": "gelu", "norm_eps": 1e-5, "rotary": "centred", "rotary_base": 100.0},
+    heads={1280: 20, 4096: 32},  # ViT-H+ and 7B, 64 and 128 channels each (facebookresearch/dinov3, hub/backbones.py)
     keys_without_bias=True,
 )
 DINOV3_GATED = replace(
     DINOV3,
     sign=re.compile(r"(?:model\.)?layer\.\d+\.mlp\.gate_proj\.weight"),
-    in_block={**DINOV3.in_block, **_joined(("mlp.gate_proj",), ("mlp.up_proj",), ours="mlp.fc1")},
+    in_block={**DINOV3.in_block, **joined(("mlp.gate_proj",), ("mlp.up_proj",), ours="mlp.fc1")},
     untold={**DINOV3.untold, "activation": "swiglu"},
 )
 _VISION = r"(?:vision_model\.)?"
@@ -142,7 +148,7 @@ _TOWER = {
     "embeddings.position_embedding.weight": "pos_embed",
     "post_layernorm": "norm",
 }
-_TOWER_BLOCK = _alone(
+_TOWER_BLOCK = alone(
     {
         "layer_norm1": "norm1",
         "layer_norm2": "norm2",
@@ -150,11 +156,11 @@ _TOWER_BLOCK = _alone(
         "mlp.fc1": "mlp.fc1",
         "mlp.fc2": "mlp.fc2",
     }
-) | _joined(*((f"self_attn.{part}_proj",) for part in "qkv"), ours="attn.qkv")
+) | joined(*((f"self_attn.{part}_proj",) for part in "qkv"), ours="attn.qkv")
 SIGLIP = Layout(
     sign=re.compile(rf"{_VISION}encoder\.layers\.\d+\.self_attn\.q_proj\.weight"),
     prefix=_VISION,
-    outside=_alone(_TOWER),
+    outside=alone(_TOWER),
     block=re.compile(r"encoder\.layers\.(\d+)\.(.+)"),
     in_block=_TOWER_BLOCK,
     drop=((rf"{_VISION}head\..*", "SigLIP's head, which pools the tokens by attention"), *_TEXT),
@@ -166,7 +172,7 @@ SIGLIP = Layout(
 CLIP = Layout(
     sign=re.compile(rf"{_VISION}pre_layrnorm\.weight"),  # transformers' spelling
     prefix=_VISION,
-    outside=_alone({**_TOWER, "embeddings.class_embedding": "cls_token", "pre_layrnorm": "norm_pre"}),
+    outside=alone({**_TOWER, "embeddings.class_embedding": "cls_token", "pre_layrnorm": "norm_pre"}),
     block=SIGLIP.block,
     in_block=_TOWER_BLOCK,
     drop=_TEXT,
@@ -177,7 +183,7 @@ CLIP = Layout(
 AIMV2 = Layout(
     sign=re.compile(rf"{_VISION}encoder\.layers\.\d+\.ffn\.gate_proj\.weight"),
     prefix=_VISION,
-    outside=_alone(
+    outside=alone(
         {
             "embeddings.patch_embed": "patch_embed.proj",
             "embeddings.rms_norm": "patch_embed.norm",
@@ -186,7 +192,7 @@ AIMV2 = Layout(
         }
     ),
     block=SIGLIP.block,
-    in_block=_alone(
+    in_block=alone(
         {
             "rms_norm1": "norm1",
             "rms_norm2": "norm2",
@@ -194,17 +200,60 @@ AIMV2 = Layout(
             "ffn.down_proj": "mlp.fc2",
         }
     )
-    | _joined(*((f"attention.{part}_proj",) for part in "qkv"), ours="attn.qkv")
-    | _joined(("ffn.gate_proj",), ("ffn.up_proj",), ours="mlp.fc1"),
+    | joined(*((f"attention.{part}_proj",) for part in "qkv"), ours="attn.qkv")
+    | joined(("ffn.gate_proj",), ("ffn.up_proj",), ours="mlp.fc1"),
     drop=((rf"{_VISION}head\..*", "AIMv2's head, which pools the tokens by attention"), *_TEXT),
     needed=("pos_embed", "patch_embed.norm.weight"),
     positionless="AIMv2 for native resolution (`is_native`) computes positions at every size, which is not done here",
     untold={"activation": "swiglu", "norm_eps": 1e-5},
+    heads={1024: 8, 1536: 12, 2048: 16, 3072: 24},  # 128 channels each (apple's configurations)
     normalisation=OPENAI_CLIP,
     notes=("cls_token: AIMv2 has none; the ViT is taken without",),
 )
+# in the names of Apple's own code, which most of its hub has
+AIMV2_APPLE = replace(
+    AIMV2,
+    sign=re.compile(r"preprocessor\.patchifier\.proj\.weight"),
+    prefix="",
+    outside=alone(
+        {
+            "preprocessor.patchifier.proj": "patch_embed.proj",
+            "preprocessor.patchifier.norm": "patch_embed.norm",
+            "preprocessor.pos_embed": "pos_embed",
+            "trunk.post_trunk_norm": "norm",
+        }
+    ),
+    block=re.compile(r"trunk\.blocks\.(\d+)\.(.+)"),
+    in_block=alone(
+        {"norm_1": "norm1", "norm_2": "norm2", "attn.qkv": "attn.qkv", "attn.proj": "attn.proj", "mlp.fc2": "mlp.fc2"}
+    )
+    | joined(("mlp.fc1",), ("mlp.fc3",), ours="mlp.fc1"),
+    drop=(),
+)
+SAM = Layout(
+    sign=re.compile(r"vision_encoder\.layers\.\d+\.attn\.qkv\.weight"),
+    prefix=r"(?:vision_encoder\.)?",
+    outside=alone({"patch_embed.projection": "patch_embed.proj", "pos_embed": "pos_embed"}),
+    block=re.compile(r"layers\.(\d+)\.(.+)"),
+    in_block=alone(
+        {
+            **{f"attn.{name}": f"attn.{name}" for name in ("qkv", "proj", "rel_pos_h", "rel_pos_w")},
+            "mlp.lin1": "mlp.fc1",
+            "mlp.lin2": "mlp.fc2",
+            "layer_norm1": "norm1",
+            "layer_norm2": "norm2",
+        }
+    ),
+    drop=(
+        (r"vision_encoder\.neck\..*", "SAM's neck, which its mask decoder reads"),
+        (r"(prompt_encoder|mask_decoder|shared_image_embedding)\..*", "SAM's prompts and masks"),
+    ),
+    needed=("pos_embed",),
+    untold={"activation": "gelu"},
+    notes=("cls_token: SAM has none; the ViT is taken without",),
+)
 # the first whose sign is there: CLIP has SigLIP's too, and a DINOv3 with a gate that of one without
-LAYOUTS = (DINOV2, DINOV3_GATED, DINOV3, AIMV2, CLIP, SIGLIP)
+LAYOUTS = (DINOV2, DINOV3_GATED, DINOV3, AIMV2, AIMV2_APPLE, SAM, CLIP, SIGLIP)
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout | None:
@@ -225,16 +274,41 @@ def rename_as(layout: Layout, tensors: Mapping[str, Tensor]) -> Renamed:
     if layout.positionless and "pos_embed" not in renamed.state:
         raise ValueError(f"there is no pos_embed: {layout.positionless}; the models of a fixed size are read.")
     renamed = whole(renamed, *layout.needed)
+    kernel = renamed.state.get("patch_embed.proj.weight")
     return replace(
-        renamed, untold=layout.untold, normalisation=layout.normalisation, notes=renamed.notes + layout.notes
+        renamed,
+        num_heads=None if kernel is None else layout.heads.get(kernel.shape[0]),
+        image_size=_stated_size(found, kernel),
+        untold=layout.untold,
+        normalisation=layout.normalisation,
+        notes=renamed.notes + layout.notes,
     )
 
 
+def _stated_size(found: Mapping[str, Tensor], kernel: Tensor | None) -> tuple[int, int] | None:
+    """Return height and width in pixels by a table of positions that has an axis for each, None for others."""
+    table = found.get("pos_embed")
+    if table is None or table.ndim != 4 or kernel is None:
+        return None
+    return table.shape[1] * kernel.shape[2], table.shape[2] * kernel.shape[3]
+
+
 def _with_axes(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors, a table of positions (P, D) and a class token (D,) with the axes that ours have."""
+    """Return the tensors with the axes that ours have.
+
+    Theirs may be a table of positions (P, D) or (1, h, w, D), a class token (D,), and patches of RGB as a linear layer
+    of their pixels by row, column and channel (Siglip2).
+    """
     shaped = dict(found)
-    if (table := found.get("pos_embed")) is not None and table.ndim == 2:
-        shaped["pos_embed"] = table[None]
+    if (table := found.get("pos_embed")) is not None and table.ndim in (2, 4):
+        shaped["pos_embed"] = table[None] if table.ndim == 2 else table.flatten(1, 2)
+    if (linear := found.get("patch_embed.proj.weight")) is not None and linear.ndim == 2:
+        side = math.isqrt(linear.shape[1] // 3)
+        if side * side * 3 != linear.shape[1]:
+            raise ValueError(
+                f"the patch projection has {linear.shape[1]} columns, which are no square of pixels in 3 channels."
+            )
+        shaped["patch_embed.proj.weight"] = linear.unflatten(1, (side, side, 3)).permute(0, 3, 1, 2)
     if (token := found.get("cls_token")) is not None and token.ndim == 1:
         shaped["cls_token"] = token[None, None]
     return shaped

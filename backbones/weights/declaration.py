@@ -24,9 +24,11 @@ FAMILIES = {
     "dino": "dino.SOURCE",
     "dino_student": "dino.STUDENT",
     "dinov2": "dinov2.SOURCE",
+    "dinov3": "dinov3.SOURCE",
     "ijepa": "ijepa.SOURCE",
     "huggingface": "huggingface.SOURCE",
     "openclip": "openclip.SOURCE",
+    "sam": "sam.SOURCE",
     "detectron2": "detectron2.SOURCE",
     "mmseg": "mmseg.SOURCE",
     "mmpretrain": "mmpretrain.SOURCE",
@@ -76,7 +78,16 @@ TrustStart = Annotated[
     ),
 ]
 # those of SOURCES that can be written
-READ_ALONE = ("moco_v3_momentum", "dino_student", "dinov2", "mmpretrain", "mmpretrain_half")
+READ_ALONE = (
+    "moco_v3_momentum",
+    "dino_student",
+    "dinov2",
+    "dinov3",
+    "openclip",
+    "sam",
+    "mmpretrain",
+    "mmpretrain_half",
+)
 FORMATS = tuple(name for name in FAMILIES if name not in READ_ALONE)
 Inflation = Literal["sum", "mean", "repeat"]
 

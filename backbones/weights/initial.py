@@ -61,7 +61,15 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
     except ValueError as error:
         raise ValueError(
             f"{init.path}: its architecture does not go with the recipe's: {error}{_other_size(recipe, found)}"
+            f"{_without_tables(recipe, found)}"
         ) from error
+
+
+def _without_tables(recipe: ViTConfig, found: ViTConfig) -> str:
+    """Return the flag that makes registers fit, nothing where they do."""
+    if not found.registers or tokenless(recipe) or recipe.relative_position == "none":
+        return ""
+    return " Give --relative-position none, to train without the recipe's relative positions."
 
 
 def _other_size(recipe: ViTConfig, found: ViTConfig) -> str:

@@ -42,4 +42,6 @@ class Normalisation:
 IMAGENET = Normalisation()
 OPENAI_CLIP = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # Inception's: AugReg, BEiT's ImageNet-22K weights
+# DINOv3's of satellites' images (facebookresearch/dinov3, README)
+SAT_493M = Normalisation((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
 ZERO_TO_ONE = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

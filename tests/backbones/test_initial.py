@@ -103,3 +103,7 @@ def test_registers_stay_where_tokens_have_a_place(tmp_path: Path) -> None:
     assert (vitdet.registers, vitdet.window_size, vitdet.activation, vitdet.pre_norm) == (0, 4, "quick_gelu", True)
     report, _ = start_from(ViT(vitdet, class_token=False, final_norm=False), init)
     assert "reg_token: the task's ViT has none" in report.dropped
+    table = replace(PLAIN, image_size=(64, 64), relative_position="table")
+    with pytest.raises(ValueError, match=r"registers 4 have no place in .*'table'.* Give --relative-position none"):
+        with_architecture(Task(table), init)
+    assert with_architecture(Task(replace(table, relative_position="none")), init).backbone == plain

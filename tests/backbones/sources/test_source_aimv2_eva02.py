@@ -14,6 +14,7 @@ from transformers.models.aimv2.modeling_aimv2 import Aimv2RMSNorm
 
 from backbones.config import ViTConfig
 from backbones.param_groups import exempt_block_norms_and_position
+from backbones.sources import huggingface_towers
 from backbones.sources.architecture import infer_architecture
 from backbones.sources.huggingface import rename as rename_huggingface
 from backbones.sources.source import check_whole
@@ -103,6 +104,36 @@ def test_aimv2_of_timm(tmp_path: Path, name: str) -> None:
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match=r"timm's AIMv2 ViTs differ in what no tensor shows"):
         read_checkpoint(replace(declared, num_heads=4, mean=OPENAI_CLIP.mean, std=OPENAI_CLIP.std))
+
+
+def test_aimv2_in_apples_own_names(tmp_path: Path) -> None:
+    model, declared = timms("aimv2_large_patch14_224", tmp_path)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        name = name.replace("norm1", "norm_1").replace("norm2", "norm_2")
+        name = name.replace("fc1_g", "fc1").replace("fc1_x", "fc3").replace("patch_embed.", "preprocessor.patchifier.")
+        name = {"pos_embed": "preprocessor.pos_embed"}.get(name, name)
+        name = name.replace("norm.", "trunk.post_trunk_norm.") if name.startswith("norm.") else name
+        state[f"trunk.{name}" if name.startswith("blocks") else name] = tensor
+    save_file(state, declared.path)
+    config = {"num_attention_heads": 4, "intermediate_size": 88, "image_size": [28, 56], "rms_norm_eps": 1e-5}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    checkpoint = read_checkpoint(InitialWeights(path=declared.path, source="huggingface"))
+    assert (checkpoint.architecture.norm_eps, checkpoint.normalisation) == (1e-5, OPENAI_CLIP)
+    same(vit_in(checkpoint)[0], model.forward_features, model.blocks[-1].mlp.fc2.weight, (28, 56))
+
+
+def test_aimv2s_heads_are_its_own_where_nothing_tells(tmp_path: Path) -> None:
+    """1,024 wide it has 8 heads, and a plain ViT-L 16."""
+    for size in ("large", "huge", "1b", "3b"):
+        with torch.device("meta"):
+            model = timm.create_model(f"aimv2_{size}_patch14_224", depth=1)
+        assert huggingface_towers.AIMV2.heads[model.embed_dim] == model.blocks[0].attn.num_heads
+    sizes = {"hidden_size": 1024, "num_hidden_layers": 1, "intermediate_size": 8, "image_size": 28, "patch_size": 14}
+    save_file(Aimv2VisionModel(Aimv2VisionConfig(**sizes, use_head=False)).state_dict(), tmp_path / "model.safetensors")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "model.safetensors", source="huggingface"))
+    assert checkpoint.architecture.num_heads == 8
+    assert "num_heads 8: usual for such names, no config.json beside the file says it" in checkpoint.notes
 
 
 @pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "eva02_base_patch14_448"])

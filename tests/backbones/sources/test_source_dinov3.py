@@ -166,12 +166,6 @@ def test_published_shapes_of_transformers(gated: bool) -> None:
     assert a.activation == ("swiglu" if gated else "gelu")
 
 
-def test_the_authors_own_layout_is_named(tmp_path: Path) -> None:
-    save_file({"storage_tokens": torch.zeros(1, 4, 8)}, tmp_path / "dinov3.safetensors")
-    with pytest.raises(ValueError, match=r"is DINOv3 of facebookresearch by its tensor storage_tokens\."):
-        read_checkpoint(InitialWeights(path=tmp_path / "dinov3.safetensors", source="dinov2"))
-
-
 def test_angles_by_hand() -> None:
     a = ViTConfig(embed_dim=8, depth=1, num_heads=1, patch_size=4, image_size=(8, 8), rotary="centred")
     like = torch.zeros(1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""DINOv2's official files are read; CLIP and SigLIP of OpenAI and OpenCLIP are named and not supported."""
+"""DINOv2's official files are read; OpenCLIP's towers of timm and hierarchical networks are named, not supported."""
 
 from pathlib import Path
 
@@ -57,6 +57,11 @@ def openclip(timms: str) -> dict[str, Tensor]:
 FOREIGN = {
     "CLIP of OpenCLIP on timm's ViT": lambda: openclip("vit_xsmall_patch16_clip_224"),
     "SigLIP of OpenCLIP": lambda: openclip("vit_base_patch16_siglip_224"),
+    "a Swin Transformer": lambda: timm.create_model(
+        "swin_tiny_patch4_window7_224", depths=(1, 1), embed_dim=8
+    ).state_dict(),
+    "a Hiera": lambda: timm.create_model("hiera_tiny_224", embed_dim=32).state_dict(),
+    "a ConvNeXt": lambda: timm.create_model("convnext_atto", depths=(1, 1, 1, 1)).state_dict(),
 }
 
 
@@ -69,7 +74,7 @@ def test_layouts_that_are_not_supported_are_named(
     assert main(["inspect", str(path)]) == 1
     error = capsys.readouterr().err
     said = f"weights.pth: is {family} by its tensor"
-    assert said in error and "That layout is not supported" in error and "SigLIP, CLIP and ViTDet are" in error
+    assert said in error and "not supported" in error and "SigLIP, CLIP, SAM and ViTDet are" in error
     for source in ("timm", "huggingface", "mae"):
         with pytest.raises(ValueError, match=f"is {family}"):
             read_checkpoint(InitialWeights(path=path, source=source, num_heads=2, mean=IMAGENET.mean, std=IMAGENET.std))

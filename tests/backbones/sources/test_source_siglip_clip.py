@@ -16,6 +16,8 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
     PreTrainedModel,
+    Siglip2VisionConfig,
+    Siglip2VisionModel,
     SiglipConfig,
     SiglipModel,
     SiglipVisionConfig,
@@ -138,6 +140,34 @@ def test_what_no_tensor_tells_is_told_by_config_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"hidden_act": "relu"}')
     with pytest.raises(ValueError, match="hidden_act 'relu'; the ViT here has gelu or gelu_pytorch_tanh or quick_gelu"):
         read_checkpoint(declared)
+
+
+def test_siglip2s_linear_patches_are_the_same_network(tmp_path: Path) -> None:
+    """transformers is given pixels by patch; at the size of its table, 2 x 2 patches, it resamples nothing."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    model = random(Siglip2VisionModel(Siglip2VisionConfig(**sizes, patch_size=4, num_patches=4)))
+    model.config.save_pretrained(tmp_path)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "model.safetensors", source="huggingface"))
+    a = checkpoint.architecture
+    assert (a.activation, a.patch_size, a.image_size, a.num_heads) == ("gelu_tanh", 4, (8, 8), 4)
+
+    def theirs(image: Tensor) -> Tensor:
+        pixels = image.unflatten(2, (2, 4)).unflatten(4, (2, 4)).permute(0, 2, 4, 3, 5, 1)  # B, h, w, rows, columns, C
+        count = len(image)
+        mask, shapes = torch.ones(count, 4, dtype=torch.long), torch.tensor([[2, 2]] * count)
+        return model(pixels.flatten(3).flatten(1, 2), mask, shapes).last_hidden_state
+
+    same(vit_in(checkpoint)[0], theirs, model)
+
+
+@pytest.mark.parametrize("columns", [47, 64])
+def test_linear_patches_of_another_shape_are_refused(columns: int, tmp_path: Path) -> None:
+    state = SiglipVisionModel(SiglipVisionConfig(**SIZES)).state_dict()
+    state["embeddings.patch_embedding.weight"] = torch.zeros(32, columns)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"the patch projection has {columns} columns, which are no square of pixels"):
+        read_checkpoint(InitialWeights(path=tmp_path / "model.safetensors", source="huggingface", num_heads=4))
 
 
 def timms(name: str, folder: Path, **said: object) -> tuple[nn.Module, InitialWeights]:
