@@ -44,10 +44,11 @@ FAMILIES: dict[str, ViTConfig] = {
         activation="swiglu",
     ),
     "deit3": replace(PLAIN, layer_scale=0.1),
+    "sam": replace(PLAIN, relative_position="decomposed", window_size=3, global_blocks=(1, 3)),
     "dinov3": DINOV3,
     "dinov3_huge": replace(DINOV3, qkv_bias="none", activation="swiglu"),
 }
-NO_CLASS_TOKEN = ("siglip", "aimv2")
+NO_CLASS_TOKEN = ("siglip", "aimv2", "sam")
 TOOLS: dict[str, Any] = {"imagenet": train_cls, "ade20k": train_seg, "coco": train_det}
 
 
@@ -77,6 +78,8 @@ def test_a_step_of_every_task(family: str, layout: str, few_scenes: ScenesIndex,
     built = read_record(out).architecture
     for name in ("activation", "norm_eps", "pre_norm", "qkv_bias", "rotary", "norm", "mlp_norm"):
         assert built[name] == getattr(FAMILIES[family], name)
+    if family == "sam":  # of others the windows are the recipe's
+        assert (built["window_size"], built["global_blocks"]) == (3, [1, 3])
     if (family, layout) != ("dinov3", "imagenet"):
         return
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
