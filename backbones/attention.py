@@ -152,19 +152,18 @@ class Attention(nn.Module):
         """Return (B, T, D). `grid` is that of the patches, None where some are missing; `shared_HTT` is a TableBias's.
 
         With a `window_size` a patch attends to those of its window alone. `turn_2TF` is what `rotary.turn` gives of the
-        whole image: a patch in a window keeps the angles of its place in the image, and the places that fill windows
-        up, which are no patches, are not turned. Decomposed relative positions meet queries that are turned. Raises
-        ValueError for windows or relative positions without a grid.
+        image, or of a window where there are windows. Decomposed relative positions meet queries that are turned.
+        Raises ValueError for windows or relative positions without a grid.
         """
         qkv_BT3D, bias_3D = self._project(x_BTD)
-        if turn_2TF is not None:
-            qkv_BT3D = self._turned(qkv_BT3D, turn_2TF)
         if window_size:
             if grid is None:
                 raise ValueError("windows need every patch of a grid; a masked image has none.")
             image = grid
             qkv_BT3D = partition(qkv_BT3D.unflatten(1, image), window_size, bias_3D.to(qkv_BT3D.dtype))
             grid = (window_size, window_size)
+        if turn_2TF is not None:
+            qkv_BT3D = self._turned(qkv_BT3D, turn_2TF)
         q_BHTd, k_BHTd, v_BHTd = self._heads(qkv_BT3D)
         if self.relative == "decomposed":
             y_BHTd = self._decomposed(q_BHTd, k_BHTd, v_BHTd, _known(grid))

@@ -5,6 +5,10 @@ base ** -(i / (d / 4)). Two conventions are public, and both know no image size:
 3.2; facebookresearch/dinov3, `rope_position_encoding.py`) and EVA-02's (arXiv 2303.11331; baaivision/EVA,
 `VisionRotaryEmbeddingFast`). Tokens before the patches have no place and are not turned. DINOv3's pre-training draws
 coordinates at random besides (shift, jitter, rescaling); training here does not.
+In the windows of ViTDet a patch has the angles of its place in the window, as an image of the window's size would give
+it, and in blocks of the whole image those of the image: so does EVA-02's detection (`rope_win` and `rope_glb` of its
+`det/detectron2/modeling/backbone/vit.py`). In a window of 14 patches neighbours are then as far apart as in an image of
+224 pixels.
 Axis letters: B batch, T tokens, N patches (row-major), n heads of queries and keys, d width of a head, F = d / 2 pairs.
 """
 

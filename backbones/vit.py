@@ -164,13 +164,15 @@ class ViT(nn.Module):
         whole_HTT = self._shared(self.rel_pos_bias, whole)
         window = self.architecture.window_size
         within_HTT = self._shared(self.window_rel_pos_bias, (window, window))
+        within_2TF = self._turn(x_BND, (window, window), None) if window else None
         if self.norm_pre is not None:
             x_BTD = self.norm_pre(x_BTD)
         found = []
         last = out_indices[-1] if out_indices else len(self.blocks) - 1
         for number, block in enumerate(self.blocks[: last + 1]):
-            shared_HTT = within_HTT if self.architecture.windowed(number) else whole_HTT
-            x_BTD = carried_out(block, x_BTD, whole, shared_HTT, turn_2TF, saving=self.activation_checkpointing)
+            windowed = self.architecture.windowed(number)
+            shared_HTT, turning_2TF = (within_HTT, within_2TF) if windowed else (whole_HTT, turn_2TF)
+            x_BTD = carried_out(block, x_BTD, whole, shared_HTT, turning_2TF, saving=self.activation_checkpointing)
             if number in out_indices:
                 found.append(x_BTD)
         return x_BTD, found

@@ -210,22 +210,22 @@ def test_masked_images_keep_the_angles_of_the_patches() -> None:
     torch.testing.assert_close(torch.cat([every[:, :3], patches], dim=1), whole, rtol=0, atol=1e-12)
 
 
-def test_a_patch_in_a_window_keeps_the_angles_of_its_place_in_the_image() -> None:
-    """By hand: attention of the whole image with all scores across windows left out."""
-    vitdet = replace(ROTARY, depth=1, registers=0, window_size=2)
-    windows, plain = (ViT(a, class_token=False) for a in (vitdet, replace(vitdet, window_size=0)))
-    plain.load_state_dict(windows.state_dict())
-    windows, plain = windows.double(), plain.double()
-    attention = plain.blocks[0].attn
-    x = torch.randn(1, 4 * 6, 16, dtype=torch.float64)
-    turn = plain._turn(x, (4, 6), None)
-    q, k, v = attention._heads(attention._turned(attention._project(x)[0], turn))
-    rows, columns = torch.arange(4).repeat_interleave(6) // 2, torch.arange(6).repeat(4) // 2
-    apart = (rows[:, None] != rows) | (columns[:, None] != columns)
-    score = (q @ k.transpose(-2, -1) / 8**0.5).masked_fill(apart, -math.inf)
-    expected = attention.proj((score.softmax(-1) @ v).transpose(1, 2).flatten(2))
-    found = windows.blocks[0].attn(x, (4, 6), None, turn, window_size=2)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+@pytest.mark.parametrize("rotary", ["centred", "stretched"])
+def test_a_window_has_the_angles_of_an_image_of_its_size(rotary: str) -> None:
+    """A windowed ViT gives, of an image of one window, what one over the whole does; of four, four times that."""
+    grid = (16, 16) if rotary == "stretched" else None
+    a = replace(ROTARY, registers=0, image_size=(8, 8), rotary=rotary, rotary_grid=grid)
+    whole, windowed = (ViT(one, class_token=False).double().eval() for one in (a, replace(a, window_size=2)))
+    windowed.load_state_dict(whole.state_dict())
+    part = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(windowed(part), whole(part), rtol=0, atol=1e-12)
+    (four,), (one,) = windowed.feature_maps(part.repeat(1, 1, 2, 2), [1]), whole.feature_maps(part, [1])
+    torch.testing.assert_close(four, one.repeat(1, 1, 2, 2), rtol=0, atol=1e-12)
+    mixed = ViT(replace(a, window_size=2, global_blocks=(1,)), class_token=False).double().eval()
+    mixed.load_state_dict(whole.state_dict())
+    (after_windows,) = mixed.feature_maps(part.repeat(1, 1, 2, 2), [1])
+    assert not torch.allclose(after_windows, four)  # the second block sees the angles of the image
+    assert windowed(torch.randn(1, 3, 12, 20, dtype=torch.float64)).shape == (1, 15, a.embed_dim)  # filled up
 
 
 def test_rotary_positions_in_maps_and_checkpointing() -> None:
