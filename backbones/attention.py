@@ -115,13 +115,14 @@ class Attention(nn.Module):
         relative: Literal["none", "decomposed", "table"] = "none",
         made_for: Grid = (1, 1),
         class_token: bool = False,
+        norm: nn.Module | None = None,
     ) -> None:
         """Build with zero relative positions, as fine-tuning starts where pre-training had none.
 
         A `qkv_bias` "qv" is BEiT's q_bias and v_bias and no bias for the keys, which softmax would not see,
         and `bias` is that of the projection behind.
         `neighbours` says which channels a rotary position turns together (backbones/rotary.py). `made_for` is the grid
-        of the image or window that the relative positions cover.
+        of the image or window that the relative positions cover. `norm` is of what the projection behind reads.
         """
         super().__init__()
         if embed_dim % num_heads:
@@ -131,6 +132,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dim, embed_dim * 3, bias=qkv_bias == "fused")
         self.q_bias = nn.Parameter(torch.zeros(embed_dim)) if qkv_bias == "qv" else None
         self.v_bias = nn.Parameter(torch.zeros(embed_dim)) if qkv_bias == "qv" else None
+        self.norm = norm
         self.proj = nn.Linear(embed_dim, embed_dim, bias=bias)
         if relative == "decomposed":
             self.rel_pos_h, self.rel_pos_w = (
@@ -173,7 +175,7 @@ class Attention(nn.Module):
         y_BTD = y_BHTd.transpose(1, 2).flatten(2)
         if window_size:
             y_BTD = unpartition(y_BTD, window_size, image).flatten(1, 2)
-        return self.proj(y_BTD)
+        return self.proj(y_BTD if self.norm is None else self.norm(y_BTD))
 
     def _project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Return queries, keys and values, (B, T, 3 * D), and the bias that is in them, (3 * D,)."""

@@ -41,6 +41,8 @@ class ViTConfig:
     activation: Activation = "gelu"
     """Of the MLP: an exact GELU; its tanh approximation (SigLIP); OpenAI's `x * sigmoid(1.702 x)` (CLIP); or SwiGLU
     (arXiv 2002.05202, DINOv2's ViT-g), whose first layer is twice the hidden width: SiLU of one half by the other."""
+    attention_norm: bool = False
+    """A norm of what attention's last layer reads (EVA-02's CLIP; Sub-LN, arXiv 2210.06423)."""
     mlp_norm: bool = False
     """A norm in the MLP behind the activation (EVA-02's ViT-B and L, arXiv 2303.11331, section 2.1)."""
     bias: bool = True
@@ -158,7 +160,7 @@ class ViTConfig:
         ):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; there are: {', '.join(words)}.")
-        for name in ("distilled", "pre_norm", "mlp_norm", "patch_norm", "bias"):
+        for name in ("distilled", "pre_norm", "attention_norm", "mlp_norm", "patch_norm", "bias"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be true or false.")
         _check_positive("norm_eps", self.norm_eps)
@@ -193,6 +195,7 @@ class ViTConfig:
             f"the activation {self.activation}": self.activation != "gelu",
             "a norm before the first block": self.pre_norm,
             "a norm of the patches": self.patch_norm,
+            "a norm in attention": self.attention_norm,
             "a norm in the MLP": self.mlp_norm,
             "RMS norms": self.norm == "rms",
             "linear layers without biases": not self.bias,

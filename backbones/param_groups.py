@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 
 EMBEDDING = ("cls_token", "dist_token", "reg_token", "pos_embed", "mask_token", "patch_embed.", "norm_pre.")
-_BLOCK_NORM = re.compile(r"(.+\.)?blocks\.\d+\.(norm[12]|mlp\.norm)\.(weight|bias)")
+_BLOCK_NORM = re.compile(r"(.+\.)?blocks\.\d+\.(norm[12]|(attn|mlp)\.norm)\.(weight|bias)")
 Exempt = Callable[[str, nn.Parameter], bool]
 
 

@@ -210,6 +210,7 @@ def _block(a: ViTConfig, number: int, *, class_token: bool, drop_path: float) ->
         relative="none" if a.relative_position == "shared_table" else a.relative_position,
         made_for=(a.window_size, a.window_size) if windowed else a.relative_grid,
         class_token=class_token,
+        norm=norm_of(a.norm, a.embed_dim, eps=a.norm_eps) if a.attention_norm else None,
     )
     mlp = Mlp(
         a.embed_dim,

@@ -22,6 +22,8 @@ from engine.records.results_file import ImageResult
 from engine.training.ahead import on_device
 from engine.training.data import eval_batches, loading_for
 
+EVA_CLIP_WIDTHS = (512, 768, 1024)  # of the space that images and texts share (timm's eva02_*_clip_*)
+
 
 def classifier_of(init: InitialWeights) -> tuple[Classifier, Normalisation]:
     """Return the whole classifier that a checkpoint holds, in eval mode, and what its pixels are normalised with.
@@ -114,11 +116,13 @@ def _check_head(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: has no head to score; train one (tools/train_cls.py), or probe (tools/probe.py)."
         )
     bias = checkpoint.state.get("head.bias")
-    if checkpoint.architecture.pre_norm and (bias is None or not bias.any()):  # as timm converts CLIP's `proj`
+    clip = checkpoint.architecture.pre_norm and (bias is None or not bias.any())  # as timm converts CLIP's `proj`
+    rows = checkpoint.state["head.weight"].shape[0]
+    if clip or (checkpoint.architecture.attention_norm and rows in EVA_CLIP_WIDTHS):
         raise ValueError(
             f"{checkpoint.path}: its head is CLIP's projection of the image to the space that it shares with texts (a "
-            "head without a bias, or with one of zeros), and no classifier; train one (tools/train_cls.py), or probe "
-            "(tools/probe.py)."
+            f"head without a bias, or with one of zeros; {rows} rows in EVA-02's CLIP), and no classifier; train one "
+            "(tools/train_cls.py), or probe (tools/probe.py)."
         )
     if "fc_norm.weight" not in checkpoint.state and "norm.weight" not in checkpoint.state:
         raise ValueError(f"{checkpoint.path}: has neither fc_norm nor norm, so what its head reads is unknown.")

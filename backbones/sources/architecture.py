@@ -67,6 +67,7 @@ def infer_architecture(
         mlp_ratio=hidden / embed_dim,
         activation="swiglu" if gated else "gelu",
         position="learned" if "pos_embed" in state else "none",
+        attention_norm="blocks.0.attn.norm.weight" in state,
         mlp_norm="blocks.0.mlp.norm.weight" in state,
         bias="blocks.0.mlp.fc1.bias" in state,
         norm="layer" if "blocks.0.norm1.bias" in state else "rms",

@@ -33,7 +33,7 @@ T = TypeVar("T")
 FileFormat = Literal["safetensors", "pytorch", "numpy", "pickle"]
 
 _WB = r"(weight|bias)"
-_BLOCK = rf"((norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.norm|mlp\.fc2)\.{_WB}|attn\.(q_bias|v_bias)|gamma_[12])"
+_BLOCK = rf"((norm1|norm2|attn\.(qkv|norm|proj)|mlp\.(fc1|norm|fc2))\.{_WB}|attn\.(q_bias|v_bias)|gamma_[12])"
 _RELATIVE = r"attn\.(rel_pos_h|rel_pos_w|relative_position_bias_table)"
 ENCODER = re.compile(
     rf"cls_token|dist_token|reg_token|pos_embed|patch_embed\.(proj|norm)\.{_WB}|blocks\.\d+\.({_BLOCK}|{_RELATIVE})|(norm|norm_pre)\.{_WB}"

@@ -36,7 +36,7 @@ PLAIN_BLOCK = rf"(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.{_WB}"
 PLAIN = rf"cls_token|pos_embed|patch_embed\.proj\.{_WB}|blocks\.\d+\.{PLAIN_BLOCK}|(norm|fc_norm|head)\.{_WB}"
 OURS = re.compile(rf"{PLAIN}|dist_token|reg_token|norm_pre\.{_WB}|head_dist\.{_WB}|blocks\.\d+\.gamma_[12]")
 READ = re.compile(
-    rf"{OURS.pattern}|blocks\.\d+\.(attn\.[qv]_bias|mlp\.norm\.{_WB})|patch_embed\.norm\.{_WB}"
+    rf"{OURS.pattern}|blocks\.\d+\.(attn\.[qv]_bias|(attn|mlp)\.norm\.{_WB})|patch_embed\.norm\.{_WB}"
 )  # Eva's, AIMv2's
 # of the class Eva: layers of their own for queries, keys and values, and for a gate and what it gates
 _PART = re.compile(rf"(blocks\.\d+\.)(?:attn\.([qkv])_proj|mlp\.fc1_([gx]))\.{_WB}")

@@ -222,6 +222,7 @@ def named(architecture: ViTConfig) -> str:
             ("norm before the blocks", "yes" if a.pre_norm else None),
             ("norms", a.norm if a.norm != "layer" else None),
             ("norm of the patches", "yes" if a.patch_norm else None),
+            ("norm in attention", "yes" if a.attention_norm else None),
             ("norm in the MLP", "yes" if a.mlp_norm else None),
             ("biases", "none" if not a.bias else None),
             ("norm_eps", a.norm_eps if a.norm_eps != 1e-6 else None),

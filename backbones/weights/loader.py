@@ -281,7 +281,7 @@ def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> 
     """Raise ValueError that names every field in which the two differ and that no rule can bridge."""
     found = checkpoint.architecture
     names = ["embed_dim", "depth", "num_heads", "activation", "pre_norm", "norm_eps"]
-    names += ["norm", "bias", "patch_norm", "mlp_norm", "rotary", "rotary_base", "rotary_grid"]
+    names += ["norm", "bias", "patch_norm", "attention_norm", "mlp_norm", "rotary", "rotary_base", "rotary_grid"]
     hints = []
     if not tokenless(wanted):
         names.append("registers")

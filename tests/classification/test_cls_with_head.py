@@ -230,3 +230,16 @@ class _Four:
 
     def image_id(self, index: int) -> str:
         return str(index)
+
+
+def test_eva_clips_projection_is_no_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its bias was trained, so the number of rows tells."""
+    sizes = {"embed_dim": 32, "depth": 1, "num_heads": 2}
+    model = timm.create_model("eva02_base_patch16_clip_224", img_size=32, num_classes=512, **sizes)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "eva02_base_patch16_clip_224", "model_args": sizes, "pretrained_cfg": {}})
+    )
+    arguments = ["--init", str(tmp_path / "model.safetensors"), "--data", str(tmp_path), *PIXELS]
+    assert eval_cls.main(arguments) == 1
+    assert "512 rows in EVA-02's CLIP), and no classifier" in capsys.readouterr().err

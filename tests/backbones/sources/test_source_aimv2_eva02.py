@@ -136,7 +136,7 @@ def test_aimv2s_heads_are_its_own_where_nothing_tells(tmp_path: Path) -> None:
     assert "num_heads 8: usual for such names, no config.json beside the file says it" in checkpoint.notes
 
 
-@pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "eva02_base_patch14_448"])
+@pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "eva02_base_patch14_448", "eva02_large_patch14_clip_224"])
 def test_eva02_of_timm(tmp_path: Path, name: str) -> None:
     model, declared = timms(name, tmp_path)
     # timm computes the angles in float32, which holds these rows and columns exactly, and no frequency but 1
@@ -146,9 +146,10 @@ def test_eva02_of_timm(tmp_path: Path, name: str) -> None:
     a = checkpoint.architecture
     assert (a.rotary, a.rotary_base, a.rotary_grid) == ("stretched", 10_000, (16, 16))
     assert (a.position, a.activation, a.qkv_bias) == ("learned", "swiglu", "qv")
-    assert (a.mlp_norm, a.norm, a.norm_eps) == ("base" in name, "layer", 1e-6)
+    assert (a.mlp_norm, a.norm, a.norm_eps) == ("tiny" not in name, "layer", 1e-6)
+    assert a.attention_norm == ("clip" in name)
     vit = vit_in(checkpoint)[0]
-    assert isinstance(vit.norm, nn.Identity)  # timm norms the mean of the patches
+    assert isinstance(vit.norm, nn.Identity) or "clip" in name  # timm norms the mean of the patches
     same(vit, model.forward_features, model.blocks[-1].mlp.fc2.weight, (28, 56))
 
 
