@@ -110,5 +110,5 @@ SOURCE = Source(
     entries=("teacher", "model", "state_dict"),
     rename=rename,
     beside=beside,
-    heads=HEADS | DINOV3.heads,
+    heads={**HEADS, **DINOV3.heads},
 )
