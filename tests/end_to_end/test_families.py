@@ -80,10 +80,12 @@ def test_a_step_of_every_task(family: str, layout: str, few_scenes: ScenesIndex,
         assert built[name] == getattr(FAMILIES[family], name)
     if family == "sam":  # of others the windows are the recipe's
         assert (built["window_size"], built["global_blocks"]) == (3, [1, 3])
-    if (family, layout) != ("dinov3", "imagenet"):
+    if (family, layout) not in (("dinov3", "imagenet"), ("eva02", "coco")):  # of the image, and of windows
         return
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     assert export_onnx.main([str(out), "--out", str(tmp_path / "model.onnx")]) == 0
+    if layout == "coco":  # the exporter has compared its maps with PyTorch's
+        return
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     (logits,) = session.run(None, {"image": np.zeros((2, 3, 64, 64), dtype=np.float32)})
     assert logits.shape == (2, 8) and np.isfinite(logits).all()
