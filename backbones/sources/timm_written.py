@@ -67,22 +67,34 @@ def model_config(checkpoint: Checkpoint, state: dict[str, Tensor]) -> dict[str, 
     }
 
 
+def beside(path: Path) -> tuple[str, ...]:
+    """Return the names of the files that are written beside `path`."""
+    return (CONFIG,) if path.name == WEIGHTS else ()
+
+
 def config_text(checkpoint: Checkpoint, state: dict[str, Tensor], path: Path) -> dict[Path, str]:
-    """Return config.json beside `path` and its text. Raises ValueError where one is there that says otherwise."""
-    beside = path.with_name(CONFIG)
+    """Return config.json beside `path` and its text, nothing where timm would not open a file of that name.
+
+    Beside another name it would be taken for that of any file in the folder. Raises ValueError where one is there that
+    says otherwise.
+    """
+    if not beside(path):
+        return {}
+    config = path.with_name(CONFIG)
     text = json.dumps(model_config(checkpoint, state), indent=2) + "\n"
-    if beside.exists() and beside.read_bytes() != text.encode():
+    if config.exists() and config.read_bytes() != text.encode():
         raise ValueError(
-            f"{beside}: is there already and says otherwise than these weights need; give --out in a folder of their "
+            f"{config}: is there already and says otherwise than these weights need; give --out in a folder of their "
             "own, or move it away."
         )
-    return {beside: text}
+    return {config: text}
 
 
 def remarks(path: Path) -> list[str]:
     """Return lines on what was written beside `path`, and on how timm opens it."""
-    lines = [f"{CONFIG} is beside it: timm.create_model('local-dir:FOLDER', pretrained=True)"]
-    return lines if path.name == WEIGHTS else [*lines, f"timm looks for {WEIGHTS}: rename {path.name}"]
+    if not beside(path):
+        return [f"--out FOLDER/{WEIGHTS} has timm's {CONFIG} beside it, so that timm opens the folder"]
+    return [f"{CONFIG} is beside it: timm.create_model('local-dir:FOLDER', pretrained=True)"]
 
 
 def _named(a: ViTConfig) -> tuple[str, ViTConfig]:

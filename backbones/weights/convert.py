@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backbones.sources import SOURCES, huggingface_written, timm_written
-from backbones.sources.huggingface_config import CONFIG
 from backbones.sources.source import ENCODER, HEAD, Source
 from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint, write_state
@@ -65,7 +64,7 @@ def changed(checkpoint: Checkpoint, changes: Changes) -> tuple[Checkpoint, list[
 
 def written(target: str, path: Path) -> list[Path]:
     """Return the files that `write_as` writes."""
-    beside = {"huggingface": huggingface_written.BESIDE, "timm": (CONFIG,)}.get(target, ())
+    beside = {"huggingface": huggingface_written.BESIDE, "timm": timm_written.beside(path)}.get(target, ())
     return [path, *(path.with_name(name) for name in beside)]
 
 
@@ -100,20 +99,22 @@ def write_as(checkpoint: Checkpoint, target: str, path: Path) -> list[str]:
         texts = timm_written.config_text(checkpoint, state, path)  # before anything is written
         _write(source, state, path)
         huggingface_written.write_texts(texts)
-        return timm_written.remarks(path)
+        return [*timm_written.remarks(path), *([] if texts else _untold(checkpoint, source))]
     if target != "huggingface":
         _write(source, state, path)
-        mean, std = (" ".join(f"{v:g}" for v in values) for values in asdict(checkpoint.normalisation).values())
-        untold = source.normalisation is None
-        return (
-            [f"the file does not tell its pixels; to read it again: --init-mean {mean} --init-std {std}"]
-            if untold
-            else []
-        )
+        return _untold(checkpoint, source)
     texts = huggingface_written.check_folder(checkpoint, path.parent)  # before anything is written
     _write(source, state, path)
     huggingface_written.write_texts(texts)
     return huggingface_written.remarks(checkpoint, path)
+
+
+def _untold(checkpoint: Checkpoint, source: Source) -> list[str]:
+    """Return what must be declared to read a file of the family again, where nothing in it tells the pixels."""
+    if source.normalisation is not None:
+        return []
+    mean, std = (" ".join(f"{v:g}" for v in values) for values in asdict(checkpoint.normalisation).values())
+    return [f"the file does not tell its pixels; to read it again: --init-mean {mean} --init-std {std}"]
 
 
 def timm_refuses(checkpoint: Checkpoint) -> str | None:

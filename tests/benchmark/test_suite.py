@@ -240,7 +240,7 @@ def test_finished_runs_of_other_settings_are_not_taken(tools: FakeTools, tmp_pat
     Passed(tools, runs, out)
     (out / "pretrain-mae/backbone.safetensors").write_bytes(weights("weights of another pre-training"))
     odd = [
-        replace(run, job=replace(run.job, settings={**(run.settings or {}), "recipe": "other"}))
+        replace(run, job=replace(run.job, record=lambda *_, kept=run.settings: {**(kept or {}), "recipe": "other"}))
         if run.name == "segmentation-random-seed0" and run.job is not None
         else run
         for run in runs

@@ -201,6 +201,7 @@ torch.save({"y": y, "grad": mine.grad, "mean": norm.running_mean}, sys.argv[2] +
 """
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 @pytest.mark.parametrize("shares", ["one and two", "empty"])
 def test_two_processes_have_the_statistics_of_one(shares: str, tmp_path: Path) -> None:

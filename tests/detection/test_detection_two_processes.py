@@ -125,6 +125,7 @@ def test_two_processes_train_as_one(small_config: DetectionConfig, few_scenes: S
     assert whole[0]["boxes"] == sum(part["boxes"] for part in first)
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_batch_norm_has_the_statistics_of_all_processes(
     small_config: DetectionConfig, few_scenes: ScenesIndex, tmp_path: Path

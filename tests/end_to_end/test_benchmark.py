@@ -73,6 +73,7 @@ def test_the_study_runs_and_its_second_run_repeats_nothing(tmp_path: Path, capsy
     assert '"probe, k-NN",top1,mae' in table and '"probe, linear on features",top1,mae' in table
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_a_study_with_a_search(tmp_path: Path) -> None:
     printed = carry_out(SEARCHED, tmp_path)
@@ -120,6 +121,7 @@ published:
 """
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_an_ablation_of_the_architecture(tmp_path: Path) -> None:
     assert "17 runs completed now" in carry_out(ABLATION, tmp_path, "--at-once", "2")

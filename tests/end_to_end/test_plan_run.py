@@ -9,11 +9,15 @@ from tools import plan_run
     ("arguments", "said"),
     [
         (["pretrain", "tiny"], "pretrain tiny"),
-        (["pretrain", "tiny", "--repeats", "2"], "an image counts with its 2 crops"),
-        (["pretrain", "tiny", "--target", "tokens"], "frozen, beside the model (tokenizer)"),
+        pytest.param(
+            ["pretrain", "tiny", "--repeats", "2"], "an image counts with its 2 crops", marks=pytest.mark.sweep
+        ),
+        pytest.param(
+            ["pretrain", "tiny", "--target", "tokens"], "frozen, beside the model (tokenizer)", marks=pytest.mark.sweep
+        ),
         (["tiny_beit"], "a tokenizer of this project stands in, 8,192 tokens of 4 px"),
-        (["tiny_dvae"], "pretrain tiny_dvae"),
-        (["tiny_moco_v3", "--strategy", "fsdp"], "keys are of one GPU's images"),
+        pytest.param(["tiny_dvae"], "pretrain tiny_dvae", marks=pytest.mark.sweep),
+        pytest.param(["tiny_moco_v3", "--strategy", "fsdp"], "keys are of one GPU's images", marks=pytest.mark.sweep),
         (["train_cls", "tiny", "--classes", "8"], "train_cls tiny"),
         (["train_det", "tiny", "--boxes-only", "--strategy", "fsdp"], "in 2 shards"),
         (["train_seg", "tiny", "--activation-checkpointing"], "with activation checkpointing"),
@@ -25,6 +29,7 @@ def test_every_task_is_planned(arguments: list[str], said: str, capsys: pytest.C
     assert said in printed and "--max-per-device" in printed and "GiB peak of a step" in printed
 
 
+@pytest.mark.sweep
 def test_a_recipe_of_several_tools_is_planned_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan_run.main(["tiny"]) == 0
     printed = capsys.readouterr().out
@@ -33,6 +38,7 @@ def test_a_recipe_of_several_tools_is_planned_for_each(capsys: pytest.CaptureFix
     assert printed.count("of 80.0 GiB") == 4, "without flags one GPU of 80 GiB is planned for"
 
 
+@pytest.mark.sweep
 def test_what_the_recipe_says_of_memory_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
     # a batch of MoCo v3 in micro-batches would be another method; the recipe avoids them by activation checkpointing
     assert plan_run.main(["moco_v3_base", "--gpus", "8", "--gpu-memory", "40"]) == 0

@@ -80,6 +80,7 @@ def dense_probes_compared(scenes: ScenesIndex, folder: Path, *, other: Where) ->
         assert there.metrics == pytest.approx(here.metrics, abs=1)  # percent; single pixels tie or nearly
 
 
+@pytest.mark.sweep
 def test_dense_probes(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     dense_probes_compared(few_scenes, tmp_path, other="pretended")
 

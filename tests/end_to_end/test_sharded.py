@@ -124,6 +124,7 @@ def test_shards_step_as_wholes_do_and_resume_from_each_other(few_scenes: ScenesI
                 assert torch.equal(again["model"][name], value)
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_weights_gathered_in_bfloat16_step_as_wholes_do(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
@@ -181,6 +182,7 @@ def test_a_stop_of_one_process_during_an_evaluation_is_heard_by_all(few_scenes: 
     assert record.status == "interrupted" and record.metrics == {} and len(checkpoints(tmp_path / "run")) == 1
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_a_momentum_encoder_follows_in_shards(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
@@ -200,6 +202,7 @@ def test_a_momentum_encoder_follows_in_shards(few_scenes: ScenesIndex, tmp_path:
         assert torch.equal(value, shared[name])
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 @pytest.mark.parametrize(("tool", "folder"), [("train_det", "coco"), ("train_seg", "ade20k")])
 def test_dense_tasks_train_in_shards(tool: str, folder: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:

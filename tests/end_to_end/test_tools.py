@@ -186,6 +186,7 @@ def test_evaluating_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert "record.json: no such record" in capsys.readouterr().err
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_weights_of_another_family(task: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_a_declaration_needs_a_file(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
-@pytest.mark.parametrize("form", ["beit", "deit3"])
+@pytest.mark.parametrize("form", ["beit", pytest.param("deit3", marks=pytest.mark.sweep)])
 def test_the_architecture_of_the_weights(
     task: str, form: str, few_scenes: ScenesIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def test_supervised_steps_are_the_same(few_scenes: ScenesIndex, tmp_path: Path) 
     assert [r.image_id for r in results[0]] == [r.image_id for r in results[1]]
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 @pytest.mark.parametrize(("tool", "folder"), [("train_det", "coco"), ("train_seg", "ade20k")])
 def test_dense_tasks_train_and_evaluate(tool: str, folder: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:

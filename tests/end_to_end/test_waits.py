@@ -84,7 +84,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.sweep)])
 def test_a_step_that_does_not_log_does_not_wait(
     case: str, accumulate: int, few_scenes: ScenesIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

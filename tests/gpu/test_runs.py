@@ -47,6 +47,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.sweep
 def test_a_resumed_run_equals_one_that_was_not_stopped(
     device: str, few_scenes: ScenesIndex, tmp_path: Path, comparable: None
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(
     assert whole.keys() == parts.keys() and all(torch.equal(parts[name], value) for name, value in whole.items())
 
 
+@pytest.mark.sweep
 def test_loader_processes_start_after_the_device_was_used(device: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
     torch.zeros(1, device=device).add_(1)
     alone, helped = (
@@ -94,6 +96,7 @@ def test_a_group_of_one_process_is_a_group() -> None:
     assert dict(os.environ) == before and not torch.distributed.is_initialized()
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_the_runs_of_a_study_are_forked(device: str, tmp_path: Path) -> None:
     """From a process of its own: one that has used CUDA cannot fork others that do."""

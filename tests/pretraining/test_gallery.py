@@ -146,6 +146,7 @@ def test_gallery_of_a_run(
     assert len(again.pictures) == len(made.pictures)
 
 
+@pytest.mark.sweep
 def test_gallery_of_shards(mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path) -> None:
     path = tmp_path / "shards" / "holiday.tar"
     path.parent.mkdir()
@@ -205,6 +206,7 @@ def test_an_official_file_with_decoder(mae_config: MAEConfig, data: Path, photog
     assert reconstruct.main([*arguments, "--mask-ratio", "1"]) == 1
 
 
+@pytest.mark.sweep
 def test_gallery_of_another_method(mae_config: MAEConfig, data: Path, photographs: Path, tmp_path: Path) -> None:
     config = MoCoConfig(backbone=mae_config.backbone, run=mae_config.run, hidden=24, width=8)
     task = pretraining.moco_v3.task.build_task(config, data=data, init=None)

@@ -39,9 +39,9 @@ def labelled(few_scenes: ScenesIndex, tmp_path: Path) -> Path:
     ("train", "recipe"),
     [
         (pretrain.main, "tiny"),
-        (pretrain.main, "tiny_moco_v3"),
+        pytest.param(pretrain.main, "tiny_moco_v3", marks=pytest.mark.sweep),
         (pretrain.main, "tiny_supervised"),
-        (train_cls.main, "tiny"),
+        pytest.param(train_cls.main, "tiny", marks=pytest.mark.sweep),
     ],
 )
 def test_a_run_is_the_same_with_and_without(

@@ -215,7 +215,7 @@ def test_every_format_comes_back(target: str, tmp_path: Path, capsys: pytest.Cap
     source = tmp_path / "mae.pth"
     torch.save({"model": state()}, source)
     safetensors = target in ("own", "timm", "huggingface")
-    there, back = tmp_path / f"there.{'safetensors' if safetensors else 'pth'}", tmp_path / "back.safetensors"
+    there, back = tmp_path / f"model.{'safetensors' if safetensors else 'pth'}", tmp_path / "back.safetensors"
     assert main(["convert", str(source), "--init-source", "mae", *HEADS, "--to", target, "--out", str(there)]) == 0
     said = capsys.readouterr().out
     assert ("config.json is beside it: timm.create_model('local-dir:FOLDER'" in said) == (target == "timm")

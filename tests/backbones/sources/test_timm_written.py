@@ -87,7 +87,11 @@ def test_timm_opens_the_folder_to_equal_tokens_and_init_needs_no_flag(
 def test_the_usual_sizes_go_by_their_names(
     size: ViTConfig, name: str, arguments: set[str] | dict[str, int], tmp_path: Path
 ) -> None:
-    write_as(checkpoint(size), "timm", tmp_path / "w.safetensors")
+    said = write_as(checkpoint(size), "timm", tmp_path / "w.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"], "a config would be that of any file there"
+    assert "--out FOLDER/model.safetensors has timm's config.json beside it" in said[0]
+    assert said[1].startswith("the file does not tell its pixels; to read it again: --init-mean ")
+    write_as(checkpoint(size), "timm", tmp_path / "model.safetensors")
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["architecture"] == name and config["model_args"].keys() == set(arguments)
 

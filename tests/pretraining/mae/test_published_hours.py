@@ -54,6 +54,7 @@ def test_all_hours_of_a_vit_are_said_with_their_source() -> None:
     assert published_hours(recipe("mae_base")) == published_hours(RECIPES["moco_v3_base"]()) == []
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_a_plan_has_them_beside_its_estimate(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["mae_large_800", "--gpus", "256", "--gpu-memory", "80", "--images", "1281167", "--tflops", "300"]

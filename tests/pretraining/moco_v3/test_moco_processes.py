@@ -99,6 +99,7 @@ if rank == 0:
 """
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_losses_and_gradients_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
     (tmp_path / "steps.py").write_text(GRADIENTS)
