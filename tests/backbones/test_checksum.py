@@ -155,3 +155,15 @@ def test_damage_that_others_parsers_do_not_expect(
     path.write_bytes(whole)
     with pytest.raises(ValueError, match=rf"file\.\w+: .*{fault}"):
         samples[source].read(path)
+
+
+@pytest.mark.parametrize("more", range(0, 256, 8))
+def test_a_header_of_any_length_is_compared(more: int, tmp_path: Path) -> None:
+    """The first byte of a safetensors file is of its header's length, and may be that of a pickle (128)."""
+    path = tmp_path / "b.safetensors"
+    write_checkpoint(path, ViT(TINY), source="x" * (more + 1))
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="its checksum differs, so it is damaged"):
+        read_checkpoint(InitialWeights(path=path)).check()
