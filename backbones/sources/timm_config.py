@@ -2,7 +2,7 @@
 
 A `config.json` of timm beside the file decides, else a name that is known: of the file, of its folder, or of the hub's
 cache, looked for in the installed timm and among the public checkpoints (backbones/weights/zoo.py). timm's model of
-that name is built without memory: it tells the activation and, of CLIP, the epsilon of the norms. It is compared too,
+that name is built without memory: it tells the activation and the epsilon of the norms. It is compared too,
 since some of its models have the names of a plain ViT and compute something else: rotary positions, norms behind the
 branches.
 """
@@ -57,7 +57,12 @@ _SEEN |= {"dynamic_img_size", "proj_drop_rate", "attn_drop_rate", "patch_drop_ra
 # of modules of timm, to ours; an exact GELU needs no word
 _ACTIVATIONS = {"gelu tanh": "gelu_tanh", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 # beginnings of names of tensors
-_TOWERS = {"attn_pool.": "SigLIP towers", "norm_pre.": "CLIP towers", "patch_embed.norm.": "AIMv2 ViTs"}
+_TOWERS = {
+    "attn_pool.": "SigLIP towers",
+    "norm_pre.": "CLIP towers",
+    "patch_embed.norm.": "AIMv2 ViTs",
+    "blocks.0.attn.norm.": "ViTs with a norm in attention (BEiT-3, EVA-02's CLIP)",
+}
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # named alike for all models
 
 
@@ -122,7 +127,7 @@ def _by_config(config: Mapping[str, Any]) -> Told:
         raise ValueError(f"{by} has architecture {name!r} and model_args {given!r}; fetch it again or move it away.")
     if other := sorted(set(given) - _SEEN):
         raise ValueError(f"{by} has model_args {', '.join(other)}, which may change what the ViT computes.")
-    heads, shape, untold, notes = _plain(name, by)
+    heads, shape, untold = _plain(name, by)
     if (stated := given.get("num_heads", heads)) != heads:
         if type(stated) is not int or stated < 1:
             raise ValueError(f"{by} has num_heads {stated!r}, which is no number of heads.")
@@ -130,7 +135,7 @@ def _by_config(config: Mapping[str, Any]) -> Told:
     shape = (given.get("embed_dim", shape[0]), given.get("depth", shape[1]), given.get("patch_size", shape[2]))
     pixels = config.get("pretrained_cfg")
     pixels = config if not isinstance(pixels, Mapping) else pixels  # flat before timm 0.6
-    untold, notes = _natively(f"{name}.{pixels.get('tag')}", untold, notes)
+    untold, notes = _natively(f"{name}.{pixels.get('tag')}", untold)
     return Told(by=by, num_heads=heads, normalisation=_stated(pixels, by), shape=shape, untold=untold, notes=notes)
 
 
@@ -161,8 +166,8 @@ def _by_name(path: Path) -> Told | None:
         return None
     architecture, _, tag = name.partition(".")
     by = f"its name, of timm's {name},"
-    heads, shape, untold, notes = _plain(architecture, by)
-    untold, notes = _natively(name, untold, notes)
+    heads, shape, untold = _plain(architecture, by)
+    untold, notes = _natively(name, untold)
     found = {_constants(get_pretrained_cfg(n)) for n in _tagged().get(architecture, ())}
     exact = get_pretrained_cfg(name, allow_unregistered=False) if tag and name in timm.list_pretrained() else None
     normalisation = _constants(exact) if exact else found.pop() if len(found) == 1 else None
@@ -171,18 +176,16 @@ def _by_name(path: Path) -> Told | None:
     return Told(by=by, num_heads=heads, normalisation=normalisation, shape=shape, untold=untold, notes=notes)
 
 
-def _natively(
-    name: str, untold: Mapping[str, Any], notes: tuple[str, ...]
-) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """Return both with OpenAI's activation where timm's notes on the published model say that it was trained with it.
+def _natively(name: str, untold: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Return it and a note, with OpenAI's activation where timm's notes on the published model say it was trained so.
 
     timm builds such models with an exact GELU unless asked for their `quickgelu` variant.
     """
     published = get_pretrained_cfg(name, allow_unregistered=False) if name in _published() else None
     if published is None or not any("natively QuickGELU" in note for note in published.notes or ()):
-        return untold, notes
+        return untold, ()
     note = f"activation quick_gelu: timm's notes on {name} say that it was trained with it"
-    return {**untold, "activation": "quick_gelu"}, (*notes, note)
+    return {**untold, "activation": "quick_gelu"}, (note,)
 
 
 @lru_cache(maxsize=1)
@@ -217,8 +220,8 @@ def _constants(config: Any) -> Normalisation:
 
 
 @lru_cache(maxsize=8)
-def _plain(architecture: str, by: str) -> tuple[int, tuple[int, int, int], Mapping[str, Any], tuple[str, ...]]:
-    """Return heads, (width, depth, patch size), what no tensor shows and notes of timm's model.
+def _plain(architecture: str, by: str) -> tuple[int, tuple[int, int, int], Mapping[str, Any]]:
+    """Return heads, (width, depth, patch size) and what no tensor shows of timm's model.
 
     Raises ValueError where this timm does not have it, or it computes something else than the ViT here.
     """
@@ -233,19 +236,15 @@ def _plain(architecture: str, by: str) -> tuple[int, tuple[int, int, int], Mappi
     if odd := _differences(model):
         raise ValueError(f"{by} is of {architecture}, which is no plain ViT: it has {', '.join(odd)}. Not supported.")
     block = model.blocks[0]
-    notes = []
     untold: dict[str, Any] = {"position": "none" if model.pos_embed is None else "learned"}
     if isinstance(model, Eva):
         untold |= eva_untold(model)
     if (activation := _ACTIVATIONS.get(_act(block))) is not None:
         untold["activation"] = activation
-    shown = isinstance(getattr(model, "norm_pre", None), nn.LayerNorm) or isinstance(block.norm1, RmsNorm)
-    if (epsilon := block.norm1.eps) != LAYER_NORM_EPS and shown:
-        untold["norm_eps"] = epsilon
-    elif "norm_eps" not in untold and epsilon != LAYER_NORM_EPS:
-        notes.append(f"norms have an epsilon of {LAYER_NORM_EPS} here, and of {epsilon} in timm's {architecture}")
+    if block.norm1.eps != LAYER_NORM_EPS:
+        untold.setdefault("norm_eps", block.norm1.eps)
     shape = (model.embed_dim, len(model.blocks), model.patch_embed.patch_size[0])
-    return block.attn.num_heads, shape, untold, tuple(notes)
+    return block.attn.num_heads, shape, untold
 
 
 def _act(block: nn.Module) -> str:

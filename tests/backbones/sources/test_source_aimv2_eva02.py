@@ -86,12 +86,12 @@ def test_the_published_shape_of_transformers() -> None:
     assert (a.embed_dim, a.depth, a.mlp_width, a.grid, a.activation) == (1024, 24, 2816, (16, 16), "swiglu")
 
 
-def timms(name: str, folder: Path, **changes: object) -> tuple[nn.Module, InitialWeights]:
+def timms(name: str, folder: Path, size: tuple[int, int] = (28, 56)) -> tuple[nn.Module, InitialWeights]:
     """timm's model of the name made small, and its file with timm's config.json."""
-    model = random(timm.create_model(name, num_classes=0, img_size=(28, 56), **TINY))
+    model = random(timm.create_model(name, num_classes=0, img_size=size, **TINY))
     save_file(model.state_dict(), folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"architecture": name, "model_args": TINY, **PIXELS, **changes}))
-    return model, InitialWeights(path=folder / "model.safetensors", source="timm", image_size=(28, 56))
+    (folder / "config.json").write_text(json.dumps({"architecture": name, "model_args": TINY, **PIXELS}))
+    return model, InitialWeights(path=folder / "model.safetensors", source="timm", image_size=size)
 
 
 @pytest.mark.parametrize("name", ["aimv2_large_patch14_224", "aimv2_huge_patch14_336"])
@@ -179,7 +179,7 @@ def test_eva02_is_told_by_name_or_config_alone(tmp_path: Path) -> None:
 def test_published_shapes(name: str, numbers: tuple[int, ...]) -> None:
     with torch.device("meta"):
         state = rename(timm.create_model(name, num_classes=0).state_dict()).state
-    heads, _, untold, _ = _plain(name, "its name")
+    heads, _, untold = _plain(name, "its name")
     a = replace(infer_architecture(state, num_heads=heads)[0], **untold)
     check_whole(state, a)
     assert (a.embed_dim, a.depth, a.num_heads, a.mlp_width) == numbers

@@ -148,7 +148,7 @@ def test_timms_file_without_a_word_is_refused(tmp_path: Path) -> None:
 def test_published_shapes(name: str, numbers: tuple[int, ...]) -> None:
     with torch.device("meta"):
         state = rename(timm.create_model(name, num_classes=0).state_dict()).state
-    heads, _, untold, _ = _plain(name, "its name")
+    heads, _, untold = _plain(name, "its name")
     a = replace(infer_architecture(state, num_heads=heads)[0], **untold)
     check_whole(state, a)
     assert (a.embed_dim, a.depth, a.num_heads, a.mlp_width) == numbers
