@@ -128,6 +128,8 @@ class Push:
     """Folder of a run that left backbone.safetensors."""
     licence: str
     """Licence of the weights as the hub names it: apache-2.0, mit, cc-by-nc-4.0, other."""
+    seeds: tuple[Path, ...] = ()
+    """Folders of the same run with other seeds: the card states mean and 95 % interval over all."""
     out: Path | None = None
     """Folder to write; RUN/hub unless given."""
     to: str | None = None
@@ -138,13 +140,17 @@ class Push:
     def run(self) -> None:
         """Write the folder, and send it where that was asked for."""
         from backbones.weights.upload import check_repository, upload
-        from engine.runs.publish import write_folder
+        from benchmark.compare.fairness import repeats_of
+        from engine.runs.publish import completed, write_folder
         from mae_transfer.tasks import TASKS
 
         if self.to is not None:
             check_repository(self.to)
         out = self.out or self.run_folder / "hub"
-        made = write_folder(self.run_folder, TASKS, out=out, licence=self.licence, name=self.to)
+        run, *others = ((folder, completed(folder, TASKS)) for folder in (self.run_folder, *self.seeds))
+        made = write_folder(
+            self.run_folder, TASKS, out=out, licence=self.licence, name=self.to, others=repeats_of(run, others)
+        )
         print(f"{out}: {', '.join(path.name for path in made.files)}")
         print("".join(f"  {line}\n" for line in made.lines), end="")
         source = " --init-source timm" if made.timm else ""

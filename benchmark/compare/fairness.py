@@ -14,6 +14,7 @@ from backbones.config import ViTConfig
 from benchmark.compare.records import Stored
 from benchmark.study.plan import Match, Plan
 from engine.config import differences
+from engine.records.record import RunRecord
 
 TRANSFER_FIELDS = (
     "recipe",
@@ -64,6 +65,21 @@ def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), late
             problems.append(f"seed: {key[1]} of arm {key[0]}{of} is recorded twice ({seen[key]}, {item.folder})")
         seen.setdefault(key, item.folder)
     return problems
+
+
+def repeats_of(run: tuple[Path, RunRecord], others: Sequence[tuple[Path, RunRecord]]) -> list[RunRecord]:
+    """Return the records of the others, which must be the same run with other seeds.
+
+    What they start from may differ in the file (each of its own pre-training), not in the family.
+
+    Raises ValueError that names every difference.
+    """
+    stored = [Stored(folder=folder, record=record, arm=record.recipe, line=None) for folder, record in (run, *others)]
+    views = ("task", "data", "weights_source", "weights_options")
+    problems = [*_unequal(stored, lambda item: _stated(item, views)), *transfer_problems(stored)]
+    if problems:
+        raise ValueError(f"{run[0]}: not the same run with other seeds: {'; '.join(problems)}.")
+    return [record for _, record in others]
 
 
 def pretraining_problems(stored: Sequence[Stored], plan: Plan | None = None) -> list[str]:

@@ -6,8 +6,12 @@ It states what the record states: data, length, start, metrics, departures. Path
 import json
 import math
 import re
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from scipy import special
 
 from backbones.weights.hub import catalogued
 from engine.records.record import RunRecord
@@ -41,8 +45,8 @@ def check_licence(licence: str) -> None:
         )
 
 
-def card(record: RunRecord, spec: TaskSpec, files: Files, *, licence: str) -> str:
-    """Return the text of README.md."""
+def card(record: RunRecord, spec: TaskSpec, files: Files, *, licence: str, others: Sequence[RunRecord] = ()) -> str:
+    """Return the text of README.md; `others` are the same run with other seeds, which give the metrics an interval."""
     tags = ["vit", "mae-transfer", record.task]
     head = [
         "---",
@@ -56,9 +60,9 @@ def card(record: RunRecord, spec: TaskSpec, files: Files, *, licence: str) -> st
         "\n".join(head),
         f"# {files.name.rpartition('/')[2]}",
         f"The ViT of a run of mae-transfer: task `{record.task}`, recipe `{record.recipe}`. {files.architecture}.",
-        _table("", "", _facts(record)),
+        _table(("", ""), _facts(record)),
         "## Metrics",
-        _metrics(record, spec),
+        _metrics(record, spec, others),
         "## Departures",
         _departures(record),
         "## Use",
@@ -100,17 +104,39 @@ def _start(record: RunRecord) -> str:
     return f"{named} ({record.weights_source}{digest}{known})"
 
 
-def _metrics(record: RunRecord, spec: TaskSpec) -> str:
+def _metrics(record: RunRecord, spec: TaskSpec, others: Sequence[RunRecord]) -> str:
     if not record.metrics:
         return "None was recorded."
     units = {metric.name: metric.unit for scores in spec.scores for metric in scores.metrics}
     rows = []
     for name, value in sorted(record.metrics.items(), key=lambda item: (item[0] != record.primary_metric, item[0])):
         unit = units.get(name, "")
-        text = f"{value:.4g}" if math.isfinite(value) else "no number"
-        rows.append((f"{name} ({'percent' if unit == PERCENT else unit})" if unit else name, text))
-    title = f"value on {record.val_images:,} images of split {record.val_split}, after the last step"
-    return _table("metric", title, rows) + "\n\nOne run with one seed."
+        title = f"{name} ({'percent' if unit == PERCENT else unit})" if unit else name
+        over_seeds = _over_seeds([value, *(other.metrics.get(name, math.nan) for other in others)])
+        rows.append((title, _number(value), *(over_seeds if others else ())))
+    value = f"value on {record.val_images:,} images of split {record.val_split}, after the last step"
+    if not others:
+        return _table(("metric", value), rows) + "\n\nOne run with one seed."
+    seeds = ", ".join(str(other.seed) for other in sorted((record, *others), key=lambda run: run.seed))
+    columns = ("metric", f"{value}, of these weights (seed {record.seed})", "mean of the seeds", "sd", "95 % interval")
+    said = (
+        f"{len(others) + 1} runs with the seeds {seeds}. The interval is Student's t of the mean over seeds, on these "
+        "images; another set of images would add to it."
+    )
+    return f"{_table(columns, rows)}\n\n{said}"
+
+
+def _over_seeds(values: Sequence[float]) -> tuple[str, str, str]:
+    """Return mean, standard deviation (n - 1) and the 95 % interval of the mean over seeds, as text."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return ("no number",) * 3
+    mean, sd = statistics.fmean(values), statistics.stdev(values)
+    half = float(special.stdtrit(len(values) - 1, 0.975)) * sd / math.sqrt(len(values))
+    return _number(mean), _number(sd), f"{_number(mean - half)} to {_number(mean + half)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "no number"
 
 
 def _departures(record: RunRecord) -> str:
@@ -130,9 +156,9 @@ def _use(files: Files) -> str:
     return f"```\n{command}\n```\n\nThe format is that of mae-transfer. timm does not open it: {files.why_not}"
 
 
-def _table(first: str, second: str, rows: list[tuple[str, str]]) -> str:
-    lines = [f"| {first} | {second} |", "|---|---|", *(f"| {_plain(name)} | {_plain(text)} |" for name, text in rows)]
-    return "\n".join(lines)
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    body = (f"| {' | '.join(map(_plain, row))} |" for row in rows)
+    return "\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *body])
 
 
 def _plain(text: str) -> str:

@@ -1,5 +1,6 @@
 """A run's weights as a folder that a hub takes, with timm's config.json where timm has the ViT, and a model card."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from backbones.weights.declaration import BACKBONE_NAME, InitialWeights
 from backbones.weights.inspect import named
 from backbones.weights.read import read_checkpoint
 from engine.records.own_files import own_file
-from engine.records.record import IDENTITY_NAME, RECORD_NAME, read_record
+from engine.records.record import IDENTITY_NAME, RECORD_NAME, RunRecord, read_record
 from engine.runs.card import Files, card, check_licence
 from engine.spec import TaskTable, check_metrics
 from files.naming import refuse_overwriting
@@ -29,13 +30,8 @@ class Folder:
     """For people."""
 
 
-def write_folder(run: Path, tasks: TaskTable, *, out: Path, licence: str, name: str | None = None) -> Folder:
-    """Write the folder of a completed run; `name` is OWNER/NAME of the model where it has one.
-
-    Raises ValueError for a run that is not completed, left no weights or whose weights are not those of its record, for
-    a licence that is none, and where `out` holds a file of these names that says otherwise. Nothing is written then.
-    """
-    check_licence(licence)
+def completed(run: Path, tasks: TaskTable) -> RunRecord:
+    """Return the record of a completed run. Raises ValueError for another, and for a task that is none of `tasks`."""
     record = read_record(run)
     if record.task not in tasks:
         raise ValueError(f"{run}: of the task {record.task!r}, which is none of {', '.join(tasks)}.")
@@ -44,6 +40,21 @@ def write_folder(run: Path, tasks: TaskTable, *, out: Path, licence: str, name: 
         raise ValueError(
             f"{run}: the run is {record.status}, at step {record.steps} of {record.total_steps}; finish it."
         )
+    return record
+
+
+def write_folder(
+    run: Path, tasks: TaskTable, *, out: Path, licence: str, name: str | None = None, others: Sequence[RunRecord] = ()
+) -> Folder:
+    """Write the folder of a completed run; `name` is OWNER/NAME of the model where it has one.
+
+    `others` are the records of the same run with other seeds, over which the card states an interval.
+
+    Raises ValueError for a run that is not completed, left no weights or whose weights are not those of its record, for
+    a licence that is none, and where `out` holds a file of these names that says otherwise. Nothing is written then.
+    """
+    check_licence(licence)
+    record = completed(run, tasks)
     weights = own_file(run, record, BACKBONE_NAME)
     if weights is None:
         raise ValueError(f"{run}: it left no {BACKBONE_NAME}; a run that trains a ViT does.")
@@ -55,8 +66,8 @@ def write_folder(run: Path, tasks: TaskTable, *, out: Path, licence: str, name: 
     refuse_overwriting(files, [weights, run / RECORD_NAME, run / IDENTITY_NAME])
     unnamed = f"OWNER/{run.resolve().name}"
     said = Files(name=unnamed, architecture=named(checkpoint.architecture), timm=why_not is None, why_not=why_not)
-    draft = card(record, tasks[record.task], said, licence=licence)
-    text = card(record, tasks[record.task], replace(said, name=name or unnamed), licence=licence)
+    draft = card(record, tasks[record.task], said, licence=licence, others=others)
+    text = card(record, tasks[record.task], replace(said, name=name or unnamed), licence=licence, others=others)
     if (out / CARD).exists() and (out / CARD).read_bytes() not in (draft.encode(), text.encode()):
         raise ValueError(f"{out / CARD}: is there already and says otherwise; give another --out, or move it away.")
     out.mkdir(parents=True, exist_ok=True)

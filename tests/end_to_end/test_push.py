@@ -29,14 +29,16 @@ PIXELS = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 MAY_WRITE = "hf_may_write"
 
 
-def finished(folder: Path, *, final_norm: bool = True, **changes: object) -> RunRecord:
+def finished(
+    folder: Path, *, final_norm: bool = True, seed: int = 3, val_loss: float = 0.25, **changes: object
+) -> RunRecord:
     """A completed pre-training with the ViT that it left."""
     torch.manual_seed(5)
     folder.mkdir(parents=True)
     vit = ViT(tiny().backbone, final_norm=final_norm)
     path = leave_backbone(folder, vit, source="mae", normalisation=PIXELS)
     record = replace(
-        make_record("mae", "random", 3, {"val_loss": 0.25, "other": float("nan")}),
+        make_record("mae", "random", seed, {"val_loss": val_loss, "other": float("nan")}),
         data="/home/somebody/photographs",
         outputs=(path.name,),
         files_sha256={path.name: file_sha256(path)},
@@ -91,6 +93,25 @@ def test_the_card_states_the_record_and_no_path_of_the_machine(tmp_path: Path) -
     ):
         assert part in text, part
     assert "somebody" not in text and str(tmp_path) not in text
+
+
+def test_the_card_of_several_seeds_has_an_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0.2, 0.25 and 0.36: mean 0.27, sd sqrt((0.07² + 0.02² + 0.09²) / 2) = 0.08185; t of 2 degrees is 4.3027."""
+    for seed, val_loss in ((3, 0.25), (0, 0.2), (7, 0.36)):
+        finished(tmp_path / f"seed{seed}", seed=seed, val_loss=val_loss)
+    arguments = ["push", str(tmp_path / "seed3"), "--licence", "mit", "--out", str(tmp_path / "out"), "--seeds"]
+    assert main([*arguments, str(tmp_path / "seed0"), str(tmp_path / "seed7")]) == 0
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "of these weights (seed 3) | mean of the seeds | sd | 95 % interval |\n|---|---|---|---|---|\n" in text
+    assert "| val\\_loss | 0.25 | 0.27 | 0.08185 | 0.06666 to 0.4733 |\n" in text
+    assert "| other | no number | no number | no number | no number |\n" in text
+    assert "3 runs with the seeds 0, 3, 7. The interval is Student's t" in text and "One run" not in text
+    capsys.readouterr()
+    assert main([*arguments, str(tmp_path / "seed3")]) == 1
+    assert "seed3: not the same run with other seeds: seed: 3 of arm tiny is recorded twice" in capsys.readouterr().err
+    finished(tmp_path / "longer", seed=8, steps=200, total_steps=200)
+    assert main([*arguments, str(tmp_path / "longer")]) == 1
+    assert "total_steps: 100 -> 200 (from seed3 to longer)" in capsys.readouterr().err
 
 
 def test_what_timm_has_not_is_written_as_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
