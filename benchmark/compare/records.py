@@ -106,7 +106,7 @@ def open_store(root: Path, tasks: TaskTable) -> Store:
         raise FileNotFoundError(f"{root}: no such folder; give one that holds runs.")
     plans = read_plans(root)
     stored, unreadable, unplanned = [], [], []
-    absent = {run: None for plan in plans.values() for run in plan.runs if run.phase != "data"}
+    absent = {run: None for plan in plans.values() for run in plan.runs if run.phase != "data" and not run.optional}
     for path in sorted(root.rglob(RECORD_NAME)):
         try:
             record = read_record(path)

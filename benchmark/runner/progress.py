@@ -20,10 +20,14 @@ class Estimate:
 
     def __init__(self, runs: Sequence[Run], *, at_once: int = 1) -> None:
         self._at_once = at_once
-        self._waiting = {run.name: run for run in runs}
+        self._waiting = {run.name: run for run in runs if run.beyond is None}
         self._timed: dict[str, list[float]] = {}
         self._took = 0.0
         self._guessed = 0.0
+
+    def take_in(self, run: Run) -> None:
+        """A run that has begun, counted on before or not."""
+        self._waiting[run.name] = run
 
     def leave_out(self, run: Run) -> None:
         """A run that will not take time."""

@@ -38,6 +38,8 @@ def is_finished(run: Run, record: RunRecord | None, runs: Sequence[Run]) -> bool
 
     A pre-training may be without its weights once every run that starts from them is finished.
     """
+    if needless(run) is not None:
+        return True
     if record is None:
         return False
     if run.phase in SEARCHES and has_diverged(record):
@@ -45,9 +47,14 @@ def is_finished(run: Run, record: RunRecord | None, runs: Sequence[Run]) -> bool
     return record.status == "completed" and (not spoilt_outputs(run, record) or is_without_weights(run, record, runs))
 
 
-def nothing_to_judge(run: Run) -> str | None:
-    """Return why the probe of a short pre-training has nothing to probe: its loss became infinite; None where it did
-    not."""
+def needless(run: Run) -> str | None:
+    """Return why a run has nothing to do, None where it has something.
+
+    A rate beyond a grid is tried only where an arm's best rate is the end of the grid. The probe of a short
+    pre-training has nothing to probe where its loss became infinite.
+    """
+    if run.beyond is not None and run.beyond.wanted() is False:
+        return f"not needed, no arm's best learning rate is the {run.beyond.side} of its grid"
     if run.phase != "pretrain-probe" or run.init is None:
         return None
     record = recorded_in(run.init.parent)

@@ -15,7 +15,7 @@ from benchmark.runner.progress import Estimate, Screen, clock
 from benchmark.runner.recorded import (
     is_finished,
     is_without_weights,
-    nothing_to_judge,
+    needless,
     other_settings,
     record_of,
     spoilt_outputs,
@@ -136,6 +136,7 @@ class Suite:
         if lacking := [name for name in run.needs if name in outcomes and not outcomes[name].good]:
             return Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
         before = {*run.needs, *(run.search.runs if run.search is not None else ())}
+        before |= {*run.beyond.runs} if run.beyond is not None else set()
         if not self._free or not before <= outcomes.keys():
             return None
         return self._begin(number, run, screen, estimate)
@@ -143,8 +144,10 @@ class Suite:
     def _begin(self, number: int, run: Run, screen: Screen, estimate: Estimate) -> Outcome | None:
         """Begin a run; return its outcome where it has its record already, or cannot begin."""
         tool = self.tools[run.tool]
-        if (why := nothing_to_judge(run)) is not None:
+        if (why := needless(run)) is not None:
             return Outcome(run=run, status="recorded", error=why)
+        if run.beyond is not None and run.beyond.wanted() is None:
+            return Outcome(run=run, status="not run", error="needs the search at the learning rates nearer to the grid")
         try:
             run = self._with_lr(run)
         except (OSError, ValueError) as error:
@@ -169,6 +172,7 @@ class Suite:
         except (OSError, ValueError) as error:
             return Outcome(run=run, status="failed", error=str(error))
         self._free.pop(0)
+        estimate.take_in(run)
         if record is not None and record.status == "completed":
             for line in spoilt_outputs(run, record):
                 screen.say(f"warning: {line.rstrip('.')}. {run.name} {REDONE}")
@@ -251,6 +255,8 @@ def _see_none_left(runs: Sequence[Run]) -> None:
 
 
 def _said(outcome: Outcome) -> str:
+    if outcome.status == "recorded" and outcome.run.beyond is not None and outcome.run.beyond.wanted() is False:
+        return f"{outcome.error}"
     if outcome.status == "recorded":
         return f"recorded already, skipped{_remark(outcome)}"
     if outcome.status == "completed":

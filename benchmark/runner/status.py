@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmark.runner.progress import clock
-from benchmark.runner.recorded import is_without_weights, nothing_to_judge, record_of, spoilt_outputs
+from benchmark.runner.recorded import is_without_weights, needless, record_of, spoilt_outputs
 from benchmark.study.run import SEARCHES, Run
 from benchmark.study.search import has_diverged
 from engine.records.record import standing
@@ -51,6 +51,7 @@ def outlooks(runs: Sequence[Run]) -> list[Outlook]:
 
 def dry_run_text(name: str, runs: Sequence[Run], out: Path) -> str:
     """Return the matrix as a table, with numbers of runs, hours and disk."""
+    runs, beyond = _certain(runs)
     found = outlooks(runs)
     rows = [
         (
@@ -81,17 +82,20 @@ def dry_run_text(name: str, runs: Sequence[Run], out: Path) -> str:
             f"Time left: {_time(seconds, unknown)} on one device.",
             f"Disk: about {bytes_left / 2**30:.1f} GiB or more for what is left; {free / 2**30:.1f} GiB are free.",
             *_grid_lines(runs),
+            *_said_beyond(beyond),
         ]
     )
 
 
 def status_text(name: str, runs: Sequence[Run]) -> str:
     """Return a line per run: completed, interrupted at a step, failed with its error, or not started."""
+    runs, beyond = _certain(runs)
     states = [state_of(run, runs) for run in runs]
     counts = Counter(next(word for word in STATES if state.startswith(word)) for state in states)
     head = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     lines = [(run.phase, run.name, state) for run, state in zip(runs, states, strict=True)]
-    return f"Study {name}: {len(runs)} runs: {head}\n\n{tabulate(lines, ('phase', 'run', 'state'), tablefmt='simple')}"
+    table = tabulate(lines, ("phase", "run", "state"), tablefmt="simple")
+    return "\n\n".join((f"Study {name}: {len(runs)} runs: {head}", table, *_said_beyond(beyond)))
 
 
 def state_of(run: Run, runs: Sequence[Run]) -> str:
@@ -99,7 +103,7 @@ def state_of(run: Run, runs: Sequence[Run]) -> str:
     if run.phase == "data":
         return "completed" if run.out.is_dir() else "not started"
     record = record_of(run)
-    if nothing_to_judge(run) is not None:
+    if needless(run) is not None:
         return "completed: nothing to probe, the loss became infinite at this learning rate"
     if record is None:
         return "not started" if not run.log.is_file() else f"failed before its first step, see {run.log}"
@@ -114,6 +118,19 @@ def state_of(run: Run, runs: Sequence[Run]) -> str:
         return "completed: the loss became infinite at this learning rate"
     step = f"at step {record.steps} of {record.total_steps}"
     return f"{standing(run.out, record)} {step}" + (f": {record.error}" if record.error else "")
+
+
+def _certain(runs: Sequence[Run]) -> tuple[list[Run], int]:
+    """Return the runs without those beyond a grid of learning rates that are not asked for so far, and their number."""
+    certain = [run for run in runs if run.beyond is None or run.beyond.wanted()]
+    return certain, sum(run.beyond is not None and run.beyond.wanted() is None for run in runs)
+
+
+def _said_beyond(count: int) -> list[str]:
+    """Return what is said of runs that may be asked for."""
+    if not count:
+        return []
+    return [f"Up to {count} runs more at wider grids, where the best learning rate of an arm is an end of its grid."]
 
 
 def _outlook(mine: Sequence[Run], runs: Sequence[Run]) -> Outlook:
@@ -163,7 +180,9 @@ def _grid_lines(runs: Sequence[Run]) -> list[str]:
     found = {}
     for run in runs:
         if run.search is not None:
-            rates = ", ".join(f"{lr:g}" for lr, _ in run.search.grid)
+            whens = run.search.beyond or (None,) * len(run.search.grid)
+            tried = [lr for (lr, _), when in zip(run.search.grid, whens, strict=True) if when is None or when.wanted()]
+            rates = ", ".join(f"{lr:g}" for lr in sorted(tried))
             task, seed = run.search.task, run.search.seed
             whose = f"for {run.search.arm}" if run.phase == "pretrain" else "for every arm alike"
             found[task, whose] = f"Learning rates of {task}, searched {whose} with seed {seed}: {rates}."

@@ -59,6 +59,9 @@ class Grid(Part):
     """The search of the learning rate of a task, the same for every arm."""
 
     base_lrs: Annotated[tuple[Positive, ...], AfterValidator(distinct), listed("[2.5e-4, 5e-4, 1e-3]")]
+    widen: Annotated[Whole, Field(ge=0, le=4)] = 0
+    """How many further rates may be tried beyond each end, for every arm alike, where the best of some arm is that end;
+    as far apart as the two at that end."""
     seed: Whole = SEARCH_SEED
     hold_out: Between | None = None
     """Fraction of the training images that is held out for it; None where `options` name other images."""
@@ -66,6 +69,12 @@ class Grid(Part):
     """In place of the task's."""
     options: dict[str, Any] = Field(default_factory=dict, exclude=True)
     """Flags in place of the task's or beside them."""
+
+    @model_validator(mode="after")
+    def _wide(self) -> "Grid":
+        if self.widen and len(self.base_lrs) < 2:
+            raise wrong(f"widen: {self.widen}, and base_lrs has 1 rate; two say how far apart the further ones are")
+        return self
 
 
 class Calling(Part):

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from backbones.weights.declaration import BACKBONE_NAME
 from backbones.weights.hub import family_of, is_remote, parse
@@ -14,7 +14,7 @@ from benchmark.study.calls import Options
 from benchmark.study.plan import Groups, Phase, Plan, Planned
 from benchmark.study.pretrainings import Pretrainings, pretrain_name, seconds, without
 from benchmark.study.run import Run, checked
-from benchmark.study.search import LR_FLAG, Search
+from benchmark.study.search import LR_FLAG, Beyond, Search, Side, rates_beyond
 from benchmark.study.spec import Study, pretraining_seeds
 from benchmark.study.transfer import TransferTask
 
@@ -58,6 +58,7 @@ class Matrix(Pretrainings):
         super().__init__(study, out=out, root=root, tools=tools, lengths=lengths)
         self.beside, self.pins = beside, pins or {}
         self.cells = [Cell(task, fraction) for task in study.transfers for fraction in task.label_fractions]
+        self._tried = {cell.name: self._rates(cell) for cell in self.cells}
 
     def runs(self) -> tuple[Run, ...]:
         """Return all runs; the transfers go seed by seed, so that a stop leaves whole comparisons.
@@ -74,13 +75,7 @@ class Matrix(Pretrainings):
             *self.short_pretrainings(),
             *self.pretrainings(first),
             *(run for seed in others if not tied for run in self.pretrainings(seed)),
-            *(
-                self._searched(cell, arm, lr)
-                for cell in self.cells
-                for arm in self.study.arms
-                if cell.task.search is not None
-                for lr in cell.task.search.base_lrs
-            ),
+            *(run for cell in self.cells for run in self._searches(cell)),
             *(run for seed in self.study.seeds for run in self._of_seed(seed, pretrain=tied and seed != first)),
         )
 
@@ -124,6 +119,7 @@ class Matrix(Pretrainings):
                     arm=run.arm,
                     pretrain_seed=run.pretrain_seed,
                     choice=None if run.search is None else str(run.search.out.relative_to(self.out)),
+                    optional=run.beyond is not None,
                     command=shlex.join(("python", f"tools/{run.tool}.py", *run.command)),
                 )
                 for run in runs
@@ -188,7 +184,36 @@ class Matrix(Pretrainings):
             return Groups(pattern=task.groups.pattern)
         return Groups(file=f"{GROUPS}/{task.name}.csv")  # a copy, so that the study's folder is enough
 
-    def _searched(self, cell: Cell, arm: Arm, lr: float) -> Run:
+    def _searches(self, cell: Cell) -> Iterator[Run]:
+        """Yield the runs of a task's search, and behind them those beyond its grid."""
+        for rates, beyond in self._tried[cell.name]:
+            for arm in self.study.arms:
+                yield from (self._searched(cell, arm, lr, beyond) for lr in rates)
+
+    def _rates(self, cell: Cell) -> list[tuple[tuple[float, ...], Beyond | None]]:
+        """Return the rates of the grid, and then each rate beyond it with when it is tried."""
+        grid, metric = cell.task.search, self.tools[cell.task.tool].metric
+        if grid is None:
+            return []
+        found: list[tuple[tuple[float, ...], Beyond | None]] = [(grid.base_lrs, None)]
+        for side in get_args(Side):
+            tried, when = grid.base_lrs, None
+            for lr in rates_beyond(grid.base_lrs, side, grid.widen) if grid.widen else ():
+                assert metric is not None  # of every tool that is searched
+                when = Beyond(
+                    side=side,
+                    grids=tuple(
+                        tuple((r, self._search_folder(cell, arm, r)) for r in tried) for arm in self.study.arms
+                    ),
+                    runs=tuple(_search_name(cell, arm, r) for arm in self.study.arms for r in tried),
+                    metric=metric,
+                    nearer=when,
+                )
+                found.append(((lr,), when))
+                tried = (*tried, lr)
+        return found
+
+    def _searched(self, cell: Cell, arm: Arm, lr: float, beyond: Beyond | None) -> Run:
         grid = cell.task.search
         assert grid is not None
         data = self.place(grid.data or cell.task.data)
@@ -211,6 +236,7 @@ class Matrix(Pretrainings):
             phase="search",
             # every seed has the rate that its arm's first pre-training is searched with
             pretrain_seed=pretraining_seeds(self.study)[0] if arm.pretrain is not None else None,
+            beyond=beyond,
         )
 
     def _transfer(self, cell: Cell, arm: Arm, seed: int, start: int | None) -> Run:
@@ -240,12 +266,14 @@ class Matrix(Pretrainings):
         return {"init": Path(init) if path is None else path, **known, **options}, ()
 
     def _search(self, cell: Cell, arm: Arm, grid: Grid) -> Search:
+        tried = [(lr, beyond) for rates, beyond in self._tried[cell.name] for lr in rates]
         return Search(
             task=cell.name,
             arm=arm.label,
             seed=grid.seed,
-            grid=tuple((lr, self._search_folder(cell, arm, lr)) for lr in grid.base_lrs),
-            runs=tuple(_search_name(cell, arm, lr) for lr in grid.base_lrs),
+            grid=tuple((lr, self._search_folder(cell, arm, lr)) for lr, _ in tried),
+            runs=tuple(_search_name(cell, arm, lr) for lr, _ in tried),
+            beyond=tuple(beyond for _, beyond in tried),
             out=self.out / "search" / f"{cell.name}-{arm.label}",
         )
 
@@ -265,6 +293,7 @@ class Matrix(Pretrainings):
         phase: Phase,
         pretrain_seed: int | None,
         search: Search | None = None,
+        beyond: Beyond | None = None,
     ) -> Run:
         """Return a run of a task, started from the weights of an arm."""
         task = cell.task
@@ -300,6 +329,7 @@ class Matrix(Pretrainings):
             inputs=self.not_made(data, *weights, *files, *self.group_files(task)),
             needs=needs,
             search=search,
+            beyond=beyond,
             records=tuple(out / name for name in self.tools[task.tool].records) or (out,),
             seconds=seconds(task.hours),
         )

@@ -47,6 +47,8 @@ class Planned:
     """Of a pre-training, and of the pre-training that a transfer starts from; None where the arm has one alone."""
     added: bool = False
     """Whether it was planned after transfers of other seeds of its task and arm had left records."""
+    optional: bool = False
+    """Whether it is run only where an arm's best learning rate is an end of the grid."""
     command: str = ""
     """Repeats the run alone, without a learning rate that is searched; empty in plans that were written before it."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.study.plan import Phase
-from benchmark.study.search import LR_FLAG, Search
+from benchmark.study.search import LR_FLAG, Beyond, Search
 from benchmark.study.tool import Job
 
 PHASES: tuple[Phase, ...] = (
@@ -50,6 +50,8 @@ class Run:
     """Names of runs that must have succeeded before."""
     search: Search | None = None
     """Chooses its learning rate."""
+    beyond: Beyond | None = None
+    """When it is run, for a learning rate beyond the grid of a search; None for always."""
     records: tuple[Path, ...]
     """Folders of the records that it leaves, the last one written last."""
     seconds: float | None = None

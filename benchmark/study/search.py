@@ -1,10 +1,12 @@
 """The learning rate of an arm in a task or its pre-training: the best of a grid, on images of no result.
 
 Every arm has the same grid, seed, images and length. The winner is the one with the best primary metric, of equal
-ones the smallest; a learning rate at which the loss became infinite is worse than any other.
+ones the smallest; a learning rate at which the loss became infinite is worse than any other. Where the winner of some
+arm is an end of the grid, a grid that may be widened is so for all arms.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,7 +23,59 @@ from metrics.metric import Metric
 
 LR_FLAG = "base_lr"
 NAME = "choice.json"
+DIGITS = 6  # of a learning rate beyond a grid
 DIVERGED = "NonFiniteError"  # how the record of a run begins whose loss or gradient became infinite
+
+
+Side = Literal["lowest", "highest"]
+
+
+def rates_beyond(base_lrs: Sequence[float], side: Side, steps: int) -> tuple[float, ...]:
+    """Return the learning rates beyond an end of a grid, nearest first: as far apart as the last two at that end."""
+    rates = sorted(base_lrs)
+    end, before = (rates[0], rates[1]) if side == "lowest" else (rates[-1], rates[-2])
+    return tuple(float(f"{end * (end / before) ** step:.{DIGITS}g}") for step in range(1, steps + 1))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Beyond:
+    """When a learning rate beyond a grid is tried: where the best of some arm so far is the end on that side."""
+
+    side: Side
+    grids: tuple[tuple[tuple[float, Path], ...], ...]
+    """For each arm of the task the learning rates up to there, and the folders of their runs."""
+    runs: tuple[str, ...]
+    """Names of these runs."""
+    metric: Metric
+    nearer: "Beyond | None" = None
+    """That of the rate before, on the same side; None next to the grid."""
+
+    def wanted(self) -> bool | None:
+        """Return whether it is to be tried; None while that is not known. Once known it is not looked for again."""
+        known: bool | None = vars(self).get("known")
+        if known is None and (known := self._asked()) is not None:
+            vars(self)["known"] = known
+        return known
+
+    def _asked(self) -> bool | None:
+        if self.nearer is not None and not (nearer := self.nearer.wanted()):
+            return nearer
+        asked = False
+        for grid in self.grids:
+            tried = []
+            for lr, folder in grid:
+                try:
+                    record = read_record(folder)
+                except (FileNotFoundError, ValueError):
+                    return None
+                if not is_settled(record):
+                    return None
+                tried.append(Tried(base_lr=lr, value=_value(record, self.metric)))
+            best = _best(tried, self.metric)
+            rates = [lr for lr, _ in grid]
+            end = min(rates) if self.side == "lowest" else max(rates)
+            asked |= best is not None and best.base_lr == end
+        return asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +95,8 @@ class Search:
     """Tool whose metric decides; None for that of the runs themselves."""
     judged: tuple[Path, ...] = ()
     """Folder of the record with that metric for each run of the grid; none where it is the run's own."""
+    beyond: tuple[Beyond | None, ...] = ()
+    """For each run of the grid when it is tried, None for always; empty where all are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +125,7 @@ class Choice:
     """Of the metric, in the sentence."""
 
     @property
-    def edge(self) -> Literal["lowest", "highest"] | None:
+    def edge(self) -> Side | None:
         """Which end of the grid the best learning rate is, so that a better one may lie beyond; None inside."""
         if len(self.tried) < 2 or self.base_lr not in (self.tried[0].base_lr, self.tried[-1].base_lr):
             return None
@@ -97,7 +153,11 @@ def choose(search: Search, metric: Metric) -> Choice:
     infinite at every learning rate.
     """
     tried, records = [], []
-    for (lr, run), judged in sorted(zip(search.grid, search.judged or [run for _, run in search.grid], strict=True)):
+    for (lr, run), judged, beyond in sorted(_entries(search), key=lambda entry: entry[0]):
+        if beyond is not None and not (wanted := beyond.wanted()):
+            if wanted is None:
+                raise ValueError("needs the search runs of all arms, which say whether the grid is to be wider")
+            continue
         folder, record = run, _settled(run)
         if judged != run and not has_diverged(record):
             folder, record = judged, _settled(judged)
@@ -108,13 +168,12 @@ def choose(search: Search, metric: Metric) -> Choice:
             )
         records.append(record)
         tried.append(Tried(base_lr=lr, value=_value(record, metric)))
-    scored = [item for item in tried if item.value is not None]
-    if not scored:
+    best = _best(tried, metric)
+    if best is None:
         raise ValueError(
             f"the loss of {search.arm} in {search.task} became infinite at every learning rate of the search "
             f"({', '.join(f'{item.base_lr:g}' for item in tried)}); add lower ones."
         )
-    best = max(scored, key=lambda item: (metric.gain(item.value or 0.0), -item.base_lr))
     first = records[0]
     choice = Choice(
         task=search.task,
@@ -129,6 +188,18 @@ def choose(search: Search, metric: Metric) -> Choice:
     )
     write_choice(search.out, choice)
     return choice
+
+
+def _entries(search: Search) -> list[tuple[tuple[float, Path], Path, Beyond | None]]:
+    """Return (rate, run), the folder of what judges it, and when it is tried, for each rate."""
+    judged = search.judged or tuple(run for _, run in search.grid)
+    return [*zip(search.grid, judged, search.beyond or (None,) * len(search.grid), strict=True)]
+
+
+def _best(tried: Sequence[Tried], metric: Metric) -> Tried | None:
+    """Return the rate with the best metric, of equal ones the smallest; None where the loss was infinite at all."""
+    scored = [item for item in tried if item.value is not None]
+    return max(scored, key=lambda item: (metric.gain(item.value or 0.0), -item.base_lr), default=None)
 
 
 def _settled(folder: Path) -> RunRecord:

@@ -114,11 +114,11 @@ def _metrics(record: RunRecord, spec: TaskSpec, others: Sequence[RunRecord]) -> 
         title = f"{name} ({'percent' if unit == PERCENT else unit})" if unit else name
         over_seeds = _over_seeds([value, *(other.metrics.get(name, math.nan) for other in others)])
         rows.append((title, _number(value), *(over_seeds if others else ())))
-    value = f"value on {record.val_images:,} images of split {record.val_split}, after the last step"
+    where = f"value on {record.val_images:,} images of split {record.val_split}, after the last step"
     if not others:
-        return _table(("metric", value), rows) + "\n\nOne run with one seed."
+        return _table(("metric", where), rows) + "\n\nOne run with one seed."
     seeds = ", ".join(str(other.seed) for other in sorted((record, *others), key=lambda run: run.seed))
-    columns = ("metric", f"{value}, of these weights (seed {record.seed})", "mean of the seeds", "sd", "95 % interval")
+    columns = ("metric", f"{where}, of these weights (seed {record.seed})", "mean of the seeds", "sd", "95 % interval")
     said = (
         f"{len(others) + 1} runs with the seeds {seeds}. The interval is Student's t of the mean over seeds, on these "
         "images; another set of images would add to it."
