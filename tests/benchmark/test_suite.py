@@ -315,7 +315,7 @@ def test_no_run_no_table(tools: FakeTools, tmp_path: Path) -> None:
 
 def test_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_benchmark.main(["demmo", "--out", str(tmp_path / "x")]) == 1
-    assert "error: no study is called 'demmo'; there are: ablation_augmentation, " in capsys.readouterr().err
+    assert "error: no study is called 'demmo'; there are: ablation_mask_ratio, " in capsys.readouterr().err
     assert run_benchmark.main(["demo", "--seeds", "1", "1", "--out", str(tmp_path / "x")]) == 1
     assert "error: --seeds 1 1: give one or more different seeds" in capsys.readouterr().err
     assert run_benchmark.main(["demo", "--at-once", "0", "--out", str(tmp_path / "x")]) == 1
