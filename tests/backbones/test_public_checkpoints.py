@@ -30,7 +30,7 @@ TABLE = PAGE.with_name("public_files.md")
 
 def test_every_entry_is_consistent() -> None:
     entries = public_checkpoints()
-    assert len(entries) == 256
+    assert len(entries) == 259
     for entry in entries:
         assert entry.url.startswith("https://") and entry.url.endswith(entry.name), entry.name
         assert len(entry.mean) == len(entry.std) == FAMILY[entry.architecture].in_chans
@@ -121,7 +121,7 @@ def test_facts_agree_with_timm_where_it_knows_the_file() -> None:
         if entry.typed.startswith("timm:"):
             assert theirs.hf_hub_id in ("timm/", entry.name), entry.name
             assert (theirs.license or "").lower() == (entry.licence or "").lower(), entry.name
-    assert known == 174
+    assert known == 177
 
 
 def test_labels_are_those_of_the_method() -> None:
@@ -216,7 +216,7 @@ def test_list_finds(argv: list[str], names: list[str], capsys: pytest.CaptureFix
     assert main(["list", *argv]) == 0
     head, *rows, count = capsys.readouterr().out.splitlines()
     assert [row.split()[-1] for row in rows] == names
-    assert count == f"{len(names)} of 256 public checkpoints"
+    assert count == f"{len(names)} of 259 public checkpoints"
     # aligned: the last column begins where its head does
     assert {row.rindex(name) for row, name in zip(rows, names, strict=True)} == {head.rindex("name")}
 
@@ -245,7 +245,7 @@ def test_list_names_near_ones(argv: list[str], said: str, capsys: pytest.Capture
 def test_list_of_everything_has_the_formats_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("augreg: ") and out.endswith("256 of 256 public checkpoints\n")
+    assert out.startswith("augreg: ") and out.endswith("259 of 259 public checkpoints\n")
 
 
 @pytest.mark.parametrize(

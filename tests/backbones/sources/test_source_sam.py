@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -94,6 +95,44 @@ def test_metas_own_file_is_the_same_network(model: SamVisionModel, tmp_path: Pat
     vit = vit_in(read_checkpoint(declared))[0]
     assert_windowed(vit)
     assert_same(vit, model)
+
+
+def test_timms_file_is_the_same_network(tmp_path: Path) -> None:
+    """5 x 5 patches in windows of 3; the last block's map and the gradient of the pixels, to 1e-9 in float64.
+
+    timm's blocks have LayerNorm's own epsilon of 1e-5; Meta's code, which trained the weights, has 1e-6.
+    """
+    sizes = {"embed_dim": 32, "depth": 3, "num_heads": 4, "window_size": 3, "global_attn_indexes": (1,)}
+    theirs = random(timm.create_model("samvit_base_patch16", img_size=80, neck_chans=8, **sizes))
+    for module in theirs.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = 1e-6
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "model.safetensors", source="sam"))
+    assert {item.partition(": ")[2] for item in checkpoint.dropped} == {"SAM's neck, which its mask decoder reads"}
+    vit = vit_in(checkpoint)[0].double().eval()
+    a = vit.architecture
+    assert (a.window_size, a.global_blocks, a.relative_position, a.num_heads) == (3, (1,), "decomposed", 4)
+    assert (a.image_size, vit.cls_token, checkpoint.normalisation) == ((80, 80), None, IMAGENET)
+    kept: list[Tensor] = []
+    theirs.blocks[-1].register_forward_hook(lambda _module, _given, made: kept.append(made))
+    pixels = torch.randn(2, 3, 80, 80, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    mine, other = pixels.clone().requires_grad_(), pixels.clone().requires_grad_()
+    (made,) = vit.feature_maps(mine, [2])
+    theirs.forward_features(other)
+    expected = kept[-1].permute(0, 3, 1, 2)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-9)
+    made.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-9)
+
+
+def test_timms_file_without_positions_is_refused(tmp_path: Path) -> None:
+    sizes = {"embed_dim": 32, "depth": 1, "num_heads": 4, "window_size": 3, "global_attn_indexes": (0,)}
+    theirs = timm.create_model("samvit_base_patch16_224", num_classes=0, **sizes)
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="there is no pos_embed, which every file of this family has"):
+        read_checkpoint(InitialWeights(path=tmp_path / "model.safetensors", source="sam"))
 
 
 def test_positions_are_resized_for_another_size(model: SamVisionModel, tmp_path: Path) -> None:
