@@ -29,7 +29,7 @@ def submit(made: Prepared, suite: Suite, job: Any, *, executor: Callable[[Path],
     before: str | None = None
     lines = []
     for phase in PHASES:
-        todo = [run for run in made.runs if run.phase == phase and not suite.is_there(run, made.runs)]
+        todo = [run for run in made.runs if run.phase == phase and _due(run) and not suite.is_there(run, made.runs)]
         if not todo:
             continue
         submitter.update_parameters(**parameters(made.study.cluster, f"{made.study.name}-{phase}", after=before))
@@ -62,6 +62,11 @@ def parameters(cluster: Cluster, name: str, *, after: str | None) -> dict[str, A
             found[key] = value
     # submitit keeps what was set for the array before, so the first array says that it waits for none
     return {**found, "slurm_dependency": None if after is None else f"afterany:{after}"}
+
+
+def _due(run: Run) -> bool:
+    """Return whether a run is asked for: beyond a grid of learning rates that is known when its search has ended."""
+    return run.beyond is None or run.beyond.wanted() is not None
 
 
 def _slurm(folder: Path) -> Any:

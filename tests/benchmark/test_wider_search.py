@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmark.compare.records import open_store
 from benchmark.runner.attempt import Outcome
 from benchmark.runner.scheduler import Suite
+from benchmark.runner.slurm import submit
 from benchmark.runner.status import dry_run_text, status_text
 from benchmark.study.file import parse_study, study_text
 from benchmark.study.prepare import Prepared, prepare
@@ -19,6 +20,7 @@ from benchmark.study.search import rates_beyond, read_choice
 from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, read_record, write_record
 from mae_transfer.tasks import TASKS
+from tests.benchmark.test_studies import Executor
 from tools.run_benchmark import TOOLS
 
 Record = Callable[..., RunRecord]
@@ -152,6 +154,21 @@ def test_a_failed_run_of_the_grid_holds_back_what_is_beyond(made: Callable[..., 
     assert outcomes["cars-random-seed0"].error == (
         "needs the search runs of all arms, which say whether the grid is to be wider"
     )
+
+
+def test_jobs_of_a_cluster_are_handed_in_as_they_become_known(made: Callable[..., Prepared], tmp_path: Path) -> None:
+    """Each round of jobs is what the same command hands in, until every run has its result."""
+    arrays = []
+    for _ in range(4):
+        study, executor = made(), Executor()
+        suite = Suite(study.tools, Console(file=io.StringIO()))
+        submit(study, suite, None, executor=lambda _, mine=executor: mine)
+        arrays.append([len(names) for _, names in executor.arrays])
+        for name in (name for _, names in executor.arrays for name in names):
+            suite.carry_one(name, study.runs, study.out)
+    assert arrays == [[1, 6, 2], [2, 2], [2, 2], []]  # held-out images, rates, transfers; 0.008 with them; 0.016
+    assert tried(tmp_path / "out/search/cars-random") == [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]
+    assert read_record(tmp_path / "out/cars-mae-seed0").config["run"]["optim"]["base_lr"] == 8e-3
 
 
 @pytest.mark.parametrize(
