@@ -3,6 +3,7 @@
 Axis letters: B batch (or windows), T tokens, D width, H heads, d width of a head, h x w patches.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -148,6 +149,7 @@ class Attention(nn.Module):
         grid: Grid | None = None,
         shared_HTT: Tensor | None = None,
         turn_2TF: Tensor | None = None,
+        mask_BTT: Tensor | None = None,
         *,
         window_size: int = 0,
     ) -> Tensor:
@@ -155,7 +157,9 @@ class Attention(nn.Module):
 
         With a `window_size` a patch attends to those of its window alone. `turn_2TF` is what `rotary.turn` gives of the
         image, or of a window where there are windows. Decomposed relative positions meet queries that are turned.
-        Raises ValueError for windows or relative positions without a grid.
+        `mask_BTT` is True where a token may look at another; it is for whole images without decomposed positions.
+        Tokens in front of those that a table of relative positions knows have none. Raises ValueError for windows or
+        relative positions without a grid.
         """
         qkv_BT3D, bias_3D = self._project(x_BTD)
         if window_size:
@@ -171,7 +175,7 @@ class Attention(nn.Module):
             y_BHTd = self._decomposed(q_BHTd, k_BHTd, v_BHTd, _known(grid))
         else:
             bias_HTT = shared_HTT if self.relative == "none" else self._table(_known(grid))
-            y_BHTd = attention(q_BHTd, k_BHTd, v_BHTd, bias_HTT)
+            y_BHTd = attention(q_BHTd, k_BHTd, v_BHTd, _bias(bias_HTT, mask_BTT, like=q_BHTd))
         y_BTD = y_BHTd.transpose(1, 2).flatten(2)
         if window_size:
             y_BTD = unpartition(y_BTD, window_size, image).flatten(1, 2)
@@ -218,6 +222,17 @@ class Attention(nn.Module):
         places = place_channels(grid, like=k_BHTd).expand(*k_BHTd.shape[:2], -1, -1)
         q_more = torch.cat([scaled, to_rows_BHTh.to(scaled.dtype), to_columns_BHTw.to(scaled.dtype)], dim=-1)
         return attention(q_more, torch.cat([k_BHTd, places], dim=-1), v_BHTd, scale=1.0)
+
+
+def _bias(bias_HTT: Tensor | None, mask_BTT: Tensor | None, *, like: Tensor) -> Tensor | None:
+    """Return what is added to the scores of `like`, (..., T, T): the bias, none of it for tokens in front of those that
+    it knows, and minus infinity where the mask is False."""
+    if bias_HTT is not None and (more := like.shape[2] - bias_HTT.shape[-1]):
+        bias_HTT = F.pad(bias_HTT, (more, 0, more, 0))
+    if mask_BTT is None:
+        return bias_HTT
+    hidden_B1TT = like.new_zeros(mask_BTT.shape).masked_fill(~mask_BTT, -math.inf)[:, None]
+    return hidden_B1TT if bias_HTT is None else bias_HTT + hidden_B1TT
 
 
 def _on_cpu(x: Tensor) -> bool:

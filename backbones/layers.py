@@ -102,13 +102,14 @@ class Block(nn.Module):
         grid: Grid | None = None,
         shared_HTT: Tensor | None = None,
         turn_2TF: Tensor | None = None,
+        mask_BTT: Tensor | None = None,
     ) -> Tensor:
         """Return (B, T, D). `grid` is that of the patches, None where some are missing; `shared_HTT` is a TableBias's,
-        and `turn_2TF` what `rotary.turn` gives.
+        `turn_2TF` what `rotary.turn` gives, and `mask_BTT` True where a token may look at another.
 
         Raises ValueError for windows or relative positions without a grid.
         """
-        attended_BTD = self.attn(self.norm1(x_BTD), grid, shared_HTT, turn_2TF, window_size=self.window_size)
+        attended_BTD = self.attn(self.norm1(x_BTD), grid, shared_HTT, turn_2TF, mask_BTT, window_size=self.window_size)
         x_BTD = x_BTD + self.drop_path(_scaled(attended_BTD, self.gamma_1))
         return x_BTD + self.drop_path(_scaled(self.mlp(self.norm2(x_BTD)), self.gamma_2))
 
@@ -124,6 +125,7 @@ def carried_out(
     grid: Grid | None = None,
     shared_HTT: Tensor | None = None,
     turn_2TF: Tensor | None = None,
+    mask_BTT: Tensor | None = None,
     *,
     saving: bool,
 ) -> Tensor:
@@ -132,9 +134,9 @@ def carried_out(
     The rest is computed again there: the same numbers with less memory (arXiv 1604.06174).
     """
     if saving and torch.is_grad_enabled():
-        saved: Tensor = checkpoint(block, x_BTD, grid, shared_HTT, turn_2TF, use_reentrant=False)
+        saved: Tensor = checkpoint(block, x_BTD, grid, shared_HTT, turn_2TF, mask_BTT, use_reentrant=False)
         return saved
-    made: Tensor = block(x_BTD, grid, shared_HTT, turn_2TF)
+    made: Tensor = block(x_BTD, grid, shared_HTT, turn_2TF, mask_BTT)
     return made
 
 

@@ -2,10 +2,11 @@
 
 It encodes the visible tokens of a masked image (MAE, section 3), gives all tokens for classification, and gives
 feature maps for dense tasks. Masking lives in the caller: nothing here masks a patch unless it is told which to keep.
-Axis letters: B batch, C channels, H x W pixels, h x w patches, N = h * w, K kept patches, T tokens, D width.
+Axis letters: B batch, C channels, H x W pixels, h x w patches, N = h * w, K kept patches, T tokens, D width, Q queries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,20 @@ from backbones.config import Grid, ViTConfig
 from backbones.layers import Block, Mlp, PatchEmbed, carried_out, initialise, norm_of
 from backbones.position import resize_position, sincos_table
 from backbones.rotary import patch_angles, turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """Tokens of a task that join the ViT's for its last blocks, in front of all others and without a place (EoMT, arXiv
+    2503.19108)."""
+
+    query_QD: Tensor
+    """The tokens."""
+    blocks: int
+    """How many blocks they go through."""
+    mask: Callable[[int, Tensor, Grid], Tensor | None]
+    """Called before each of these blocks, counted from 0, with all tokens, (B, Q + T, D), and the grid of the patches,
+    which are the last of them; returns which token may look at which, (B, Q + T, Q + T), or None where all may."""
 
 
 class ViT(nn.Module):
@@ -126,6 +141,16 @@ class ViT(nn.Module):
         _, found = self._run(x_BND, (rows, columns), out_indices)
         return [x_BTD[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (rows, columns)) for x_BTD in found]
 
+    def with_queries(self, image_BCHW: Tensor, queries: Queries) -> tuple[Tensor, Grid]:
+        """Return the queries and every token of the ViT, (B, Q + num_prefix_tokens + N, D), before the final norm, and
+        the grid of the patches.
+
+        Raises ValueError where `check_queries` does.
+        """
+        check_queries(self.architecture, queries.blocks)
+        x_BND, grid = self._embed(image_BCHW)
+        return self._run(x_BND, grid, (), queries=queries)[0], grid
+
     def _embed(
         self, image_BCHW: Tensor, mask_BN: Tensor | None = None, mask_token_11D: Tensor | None = None
     ) -> tuple[Tensor, Grid]:
@@ -152,7 +177,12 @@ class ViT(nn.Module):
         return torch.cat([first_1PD.to(x_BND.dtype).expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
 
     def _run(
-        self, x_BND: Tensor, grid: Grid, out_indices: Sequence[int], keep_BK: Tensor | None = None
+        self,
+        x_BND: Tensor,
+        grid: Grid,
+        out_indices: Sequence[int],
+        keep_BK: Tensor | None = None,
+        queries: Queries | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return all tokens after the last block that is needed, and those after each of `out_indices`.
 
@@ -169,20 +199,32 @@ class ViT(nn.Module):
             x_BTD = self.norm_pre(x_BTD)
         found = []
         last = out_indices[-1] if out_indices else len(self.blocks) - 1
+        mask_BTT = None
         for number, block in enumerate(self.blocks[: last + 1]):
+            if queries is not None and (behind := number - (len(self.blocks) - queries.blocks)) >= 0:
+                if behind == 0:
+                    query_BQD = queries.query_QD.to(x_BTD.dtype).expand(x_BTD.shape[0], -1, -1)
+                    x_BTD = torch.cat([query_BQD, x_BTD], dim=1)
+                    turn_2TF = self._turn(x_BND, grid, None, in_front=query_BQD.shape[1])
+                mask_BTT = queries.mask(behind, x_BTD, grid)
             windowed = self.architecture.windowed(number)
             shared_HTT, turning_2TF = (within_HTT, within_2TF) if windowed else (whole_HTT, turn_2TF)
-            x_BTD = carried_out(block, x_BTD, whole, shared_HTT, turning_2TF, saving=self.activation_checkpointing)
+            x_BTD = carried_out(
+                block, x_BTD, whole, shared_HTT, turning_2TF, mask_BTT, saving=self.activation_checkpointing
+            )
             if number in out_indices:
                 found.append(x_BTD)
         return x_BTD, found
 
-    def _turn(self, x_BND: Tensor, grid: Grid, keep_BK: Tensor | None) -> Tensor | None:
-        """Return by how much the tokens are turned, (2, T, F) or, of kept patches, (2, B, T, F)."""
+    def _turn(self, x_BND: Tensor, grid: Grid, keep_BK: Tensor | None, *, in_front: int = 0) -> Tensor | None:
+        """Return by how much the tokens are turned, (2, T, F) or, of kept patches, (2, B, T, F).
+
+        `in_front` more tokens come first.
+        """
         if self.architecture.rotary == "none":
             return None
         angles_NF = patch_angles(self.architecture, grid, like=x_BND)
-        return turn(angles_NF if keep_BK is None else angles_NF[keep_BK], self.num_prefix_tokens)
+        return turn(angles_NF if keep_BK is None else angles_NF[keep_BK], in_front + self.num_prefix_tokens)
 
     @staticmethod
     def _shared(table: TableBias | None, grid: Grid | None) -> Tensor | None:
@@ -191,6 +233,18 @@ class ViT(nn.Module):
         if grid is None:
             raise ValueError("relative positions need every patch of a grid; a masked image has none.")
         return table(grid)
+
+
+def check_queries(architecture: ViTConfig, blocks: int) -> None:
+    """Raise ValueError for a ViT in whose windows or decomposed relative positions a token without a place has none,
+    and for a number of last blocks that it does not have."""
+    if architecture.window_size or architecture.relative_position == "decomposed":
+        what = "windows" if architecture.window_size else "decomposed relative positions"
+        raise ValueError(f"queries have no place in {what}; take a ViT without them, or a head without queries.")
+    if not 0 < blocks <= architecture.depth:
+        raise ValueError(
+            f"queries go through the last {blocks} blocks, of {architecture.depth}: name 1 or more of them."
+        )
 
 
 def _first_table(a: ViTConfig, num_prefix_positions: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Segmentation as a Task: UPerNet or a linear head on the ViT, mIoU over the validation images.
+"""Segmentation as a Task: UPerNet, a linear head or EoMT on the ViT, mIoU over the validation images.
 
 Follows MAE, appendix A.4 (arXiv 2111.06377), with mmsegmentation's model, losses and transforms.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from backbones.param_groups import (
     Exempt,
     ParamGroup,
+    exempt_nothing,
     exempt_vectors,
     exempt_vectors_and_embeddings,
     head_groups,
@@ -40,16 +41,18 @@ from segmentation.evaluation.inference import predict_batch
 from segmentation.evaluation.pictures import draw_confusion, draw_predictions
 from segmentation.host import EncoderDecoder, build_model
 from segmentation.model.backbone import MAETransferViT
+from segmentation.model.eomt import EoMTViT, eomt
 from segmentation.model.linear import linear
 from segmentation.model.losses import segmentor_losses
 from segmentation.model.upernet import upernet
 from segmentation.spec import SEGMENTATION
 
 Batch = dict[str, list[Any]]
-NODES = {"upernet": upernet, "linear": linear}  # by HeadConfig.kind
+NODES = {"upernet": upernet, "linear": linear, "eomt": eomt}  # by HeadConfig.kind
 EXEMPT: dict[WeightDecayFree, Exempt] = {
     "vectors_and_embeddings": exempt_vectors_and_embeddings,
     "vectors": exempt_vectors,
+    "nothing": exempt_nothing,
 }
 
 
@@ -62,7 +65,8 @@ class SegmentationModel(nn.Module):
         self.scales, self.flip = scales, flip
         for head in [segmentor.decode_head, *([segmentor.auxiliary_head] if segmentor.with_auxiliary_head else [])]:
             # float32: a bfloat16 logit has three digits, so the loss is coarse and ties decide the prediction
-            head.conv_seg.register_forward_hook(_as_float32)
+            if hasattr(head, "conv_seg"):  # EoMT's logits are wide as they come
+                head.conv_seg.register_forward_hook(_as_float32)
 
     @property
     def backbone(self) -> MAETransferViT:
@@ -110,6 +114,11 @@ class SegmentationTask:
     def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
         """Layer-wise decay over the ViT where it learns; pyramid and heads are the last layer."""
         return segmentor_groups(self.model, self.config, optim)
+
+    def after_step(self, step: int, total: int) -> None:
+        """Anneal EoMT's masked attention, as a function of the steps that are done."""
+        if isinstance(self.model.backbone, EoMTViT):
+            self.model.backbone.anneal(step / total)
 
     def predict(self, batch: Batch) -> list[ImageResult]:
         """Return the confusion counts of every image, as [label, prediction, pixels] with classes from 0."""

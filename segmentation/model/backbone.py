@@ -24,6 +24,8 @@ from segmentation.host import MODELS
 class MAETransferViT(nn.Module):
     """The residual stream after the blocks `out_indices`, without a final norm."""
 
+    final_norm = False  # of the ViT
+
     def __init__(
         self,
         architecture: Mapping[str, Any],
@@ -49,7 +51,7 @@ class MAETransferViT(nn.Module):
                 "--out-indices."
             )
         self.out_indices = tuple(out_indices)
-        self.vit = ViT(config, class_token=class_token, final_norm=False, drop_path=drop_path)
+        self.vit = ViT(config, class_token=class_token, final_norm=self.final_norm, drop_path=drop_path)
         if init is not None:
             load_checkpoint(self.vit, read_checkpoint(InitialWeights(path=Path(init))))
         self.frozen = frozen

@@ -14,12 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segmentation.host import BaseDecodeHead, EncoderDecoder
+from segmentation.model.eomt import EoMTHead
 from segmentation.model.upsampled import decode_logits
 
 
 def segmentor_losses(segmentor: EncoderDecoder, image_BCHW: Tensor, samples: Sequence[Any]) -> dict[str, Tensor]:
     """Return the losses of the decode and auxiliary heads by mmseg's names, as `segmentor.loss` gives them."""
     maps = segmentor.backbone(image_BCHW)
+    if isinstance(segmentor.decode_head, EoMTHead):
+        losses = segmentor.decode_head.loss(maps, samples, None)
+        return {f"decode.{name}": value for name, value in losses.items()}
     label_BHW = torch.cat([sample.gt_sem_seg.data for sample in samples])
     losses = _loss("decode", segmentor.decode_head, decode_logits(segmentor, maps), label_BHW)
     if segmentor.with_auxiliary_head:
