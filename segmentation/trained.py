@@ -27,6 +27,8 @@ from segmentation.task import SegmentationModel, segmentation_model
 BYTES_PER_PIXEL = 8
 # of an image that is seen whole, in one forward pass at the size that `resize` gives it: 400 measured of ViT-B, UPerNet
 WHOLE_BYTES_PER_PIXEL = 500
+# besides of EoMT, which enlarges every mask and adds them up for every class: float32, masks twice while they enlarge
+BYTES_PER_MASK, BYTES_PER_CLASS = 8, 4
 WHOLE_SAID_FROM = 10**7  # pixels
 
 
@@ -74,7 +76,10 @@ class TrainedSegmentor:
         for transform in image_pipeline(resize=self.config.resize, seen_at=max(self.config.test_scales)):
             sample = transform(sample)
         if self.config.slide is None:
-            _say_whole(path, sample["inputs"].shape[1:], max(self.config.test_scales))
+            need = WHOLE_BYTES_PER_PIXEL
+            if self.config.head.kind == "eomt":
+                need += BYTES_PER_MASK * self.config.head.queries + BYTES_PER_CLASS * len(self.classes)
+            _say_whole(path, sample["inputs"].shape[1:], max(self.config.test_scales), need)
         return as_values(self.model.predict(collate([sample]))[0].cpu().numpy(), self.classes)
 
     def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
@@ -95,11 +100,11 @@ class TrainedSegmentor:
         return Exportable(module=module, size=self.config.backbone.image_size, outputs=("logits",))
 
 
-def _say_whole(path: Path, size: Sequence[int], scale: float) -> None:
-    """Say on stderr what an image takes that is seen whole, where that is much."""
+def _say_whole(path: Path, size: Sequence[int], scale: float, per_pixel: int) -> None:
+    """Say on stderr what an image takes that is seen whole, `per_pixel` bytes, where that is much."""
     height, width = (round(side * scale) for side in size)
     if height * width >= WHOLE_SAID_FROM:
-        need = height * width * WHOLE_BYTES_PER_PIXEL / 1e9
+        need = height * width * per_pixel / 1e9
         text = (
             f"note: {path}: seen whole at {width} x {height} pixels, in one forward pass, for which some {need:.1f} GB "
             "of memory are needed; a recipe with a smaller `resize`, or with windows (`slide`), needs less."

@@ -71,7 +71,7 @@ def smaller(config: Any, folder: Path | None) -> Any:
         case SegmentationConfig():
             changed |= {
                 "out_indices": tuple(sorted({_block(b, config.backbone.depth) for b in config.out_indices})),
-                "head": replace(config.head, channels=8, aux_channels=8),
+                "head": replace(config.head, channels=8, aux_channels=8, queries=6, query_blocks=2, points=32),
                 "resize": (2 * SIDE, SIDE),
             }
             if len(changed["out_indices"]) < len(config.out_indices):

@@ -1,8 +1,9 @@
 """From images to a class per pixel: whole images or sliding windows, several scales, flipped or not.
 
 Equal to mmseg's `EncoderDecoder.predict` (whole, slide) and `SegTTAModel` (the mean of softmax over scales and flips)
-up to the order of float sums. Windows run as one batch, logits are enlarged for a few classes at a time, and the
-head's coarse maps are not enlarged before they are fused (segmentation.model.upsampled).
+up to the order of float sums. EoMT's scores, which are no logits, are averaged over scales and flips as they are.
+Windows run as one batch, logits are enlarged for a few classes at a time, and the head's coarse maps are not enlarged
+before they are fused (segmentation.model.upsampled).
 
 Of a large image the prediction is made region by region, from its first row to its last: the logits of all classes are
 enlarged to the image's size for that region alone, and of sliding windows those are held that lie over it. The
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from segmentation.evaluation.resized import Span, needed, resized, resized_region
 from segmentation.host import EncoderDecoder
+from segmentation.model.eomt import EoMTHead
 from segmentation.model.upsampled import decode_logits
 
 CLASSES_AT_ONCE = 10
@@ -62,18 +64,18 @@ def predict_images(
 ) -> Tensor:
     """Return the classes of normalised images, (B, H, W) uint8 at `size`.
 
-    Over several views (scales times flips) the softmax is averaged, as in mmseg's SegTTAModel.
+    Over several views (scales times flips) the softmax is averaged, as in mmseg's SegTTAModel, or scores of EoMT.
     """
     views = [(scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,))]
     parts = _parts(segmentor.out_channels, size, image_BCHW)
     seen = (_view(segmentor, image_BCHW, scale=scale, mirrored=mirrored) for scale, mirrored in views)
     pixels = max(size[0] * size[1], image_BCHW.shape[2] * image_BCHW.shape[3] * max(scales) ** 2)
     if max(segmentor.out_channels, LEAST_CLASSES) * pixels > SCORES_HELD:
-        return _by_regions(list(seen), size, segmentor.out_channels)
+        return _by_regions(segmentor, list(seen), size)
     if len(views) == 1:
         (view,) = seen
         return best_class(resized(view.logits(part), size) for part in parts)
-    total_BCHW = _sum(resized(view.logits(slice(None)), size).softmax(dim=1) for view in seen)
+    total_BCHW = _sum(_shares(segmentor, resized(view.logits(slice(None)), size)) for view in seen)
     return best_class(total_BCHW[:, part] for part in parts)
 
 
@@ -204,16 +206,21 @@ def _sum(maps: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def _by_regions(views: Sequence[View], size: tuple[int, int], classes: int) -> Tensor:
+def _shares(segmentor: EncoderDecoder, scores_BCHW: Tensor) -> Tensor:
+    """Return what is averaged over views."""
+    return scores_BCHW if isinstance(segmentor.decode_head, EoMTHead) else scores_BCHW.softmax(dim=1)
+
+
+def _by_regions(segmentor: EncoderDecoder, views: Sequence[View], size: tuple[int, int]) -> Tensor:
     """Return the classes of images as `predict_images`, made region by region, (B, H, W) uint8."""
-    images, device = views[0].images, views[0].cover_HW.device
+    images, device, classes = views[0].images, views[0].cover_HW.device, segmentor.out_channels
     class_BHW = torch.empty((images, *size), dtype=torch.uint8, device=device)
     pixels = max(1, SCORES_OF_REGION["cuda" if device.type == "cuda" else "cpu"] // (images * classes))
     for rows, columns in _regions(size, pixels):
         if len(views) == 1:
             total_BCHW = views[0].region(size, rows, columns)
         else:
-            total_BCHW = _sum(view.region(size, rows, columns).softmax(dim=1) for view in views)
+            total_BCHW = _sum(_shares(segmentor, view.region(size, rows, columns)) for view in views)
         class_BHW[:, slice(*rows), slice(*columns)] = best_class([total_BCHW])
     return class_BHW
 

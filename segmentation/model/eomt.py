@@ -149,9 +149,10 @@ class EoMTHead(nn.Module):
         """Return the scores (B, classes, H, W) of all pixels: over the queries, the sum of a class's share times the
         mask's (MaskFormer, arXiv 2107.06278, section 3.4). They are no logits."""
         class_BQC, mask_BQhw, size = inputs[-1]
-        share_BQC = class_BQC.softmax(dim=-1)[..., :-1]
-        mask_BQHW = F.interpolate(mask_BQhw, size=size, mode="bilinear").sigmoid_()
-        return torch.einsum("bqc,bqhw->bchw", share_BQC, mask_BQHW)
+        with torch.autocast(class_BQC.device.type, enabled=False):
+            share_BQC = class_BQC.softmax(dim=-1)[..., :-1]
+            mask_BQHW = F.interpolate(mask_BQhw, size=size, mode="bilinear").sigmoid_()
+            return torch.einsum("bqc,bqhw->bchw", share_BQC, mask_BQHW)
 
     def losses(
         self, inputs: Sequence[Prediction], targets: Sequence[Target], match: Match | None = None

@@ -29,6 +29,7 @@ TOOLS: dict[str, tuple[Callable[[list[str]], int], str, str, int]] = {
     "classification": (train_cls.main, "tiny", "imagenet", 8),
     "detection": (train_det.main, "tiny", "coco", 4),
     "segmentation": (train_seg.main, "tiny", "ade20k", 4),
+    "eomt": (train_seg.main, "tiny_eomt", "ade20k", 4),
 }
 METRICS = {
     "mae": {"val_loss"},
@@ -36,6 +37,7 @@ METRICS = {
     "classification": {"top1"},
     "detection": {"box_ap", "box_ap50", "mask_ap", "mask_ap50"},
     "segmentation": {"miou", "macc", "aacc"},
+    "eomt": {"miou", "macc", "aacc"},
 }
 
 
