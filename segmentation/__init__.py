@@ -1,1 +1,1 @@
-"""Semantic segmentation: the ViT under UPerNet, on mmsegmentation's models, transforms and data sets."""
+"""Semantic segmentation: the ViT under UPerNet, a linear map or EoMT, on mmsegmentation's transforms and data."""

@@ -31,7 +31,7 @@ class HeadConfig:
     queries: int = 100
     """EoMT's learned queries. Each finds one class and its mask, or nothing; an image has fewer classes."""
     query_blocks: int = 4
-    """Last blocks of the ViT that EoMT's queries go through: the paper has 3 of 12, 4 of 24 and 5 of 40."""
+    """Last blocks of the ViT that EoMT's queries go through: tue-mps/eomt has 3 of 12, 4 of 24, 5 of 40."""
     points: int = 12544
     """Where EoMT's masks are compared with the true ones: 112 x 112 random points (arXiv 2112.01527)."""
     class_weight: float = 2.0

@@ -197,10 +197,13 @@ def linear_base() -> SegmentationConfig:
 def tiny_eomt() -> SegmentationConfig:
     """EoMT for the embedded scenes (64 px), as `tiny` but for the head: 20 queries in the last two of six blocks.
 
+    Of the learning rates 1e-3, 2e-3 and 4e-3 the second was the best from random weights: 33.3, 35.7 and 17.8 mIoU,
+    where `tiny` has 41.0 (one seed).
+
     python tools/train_seg.py tiny_eomt --data scenes/ade20k --init runs/mae/backbone.safetensors --out runs/seg_eomt
     """
     config = tiny()
-    optim = replace(config.run.optim, base_lr=1e-3, clip_norm=1.0)
+    optim = replace(config.run.optim, base_lr=2e-3, clip_norm=1.0)
     return replace(
         config,
         out_indices=(config.backbone.depth - 1,),

@@ -1,4 +1,4 @@
-"""Train the shared ViT backbone for semantic segmentation (UPerNet), or a linear head on its frozen features.
+"""Train the shared ViT backbone for semantic segmentation (UPerNet, EoMT), or a linear head on its frozen features.
 
     python tools/train_seg.py tiny --data scenes/ade20k --init runs/mae/backbone.safetensors --out runs/seg
 

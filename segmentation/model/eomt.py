@@ -37,7 +37,7 @@ def masked_share(block: int, blocks: int, done: float) -> float:
     """Return the share of queries with masked attention in one of the last `blocks`, `done` being the run's, 0 to 1.
 
     It falls from 1 to 0 over a sixth of the run as (1 - progress) ** 0.9. The first block begins after a sixth and the
-    last ends at five sixths: the steps in all of tue-mps/eomt's configs for DINOv2, of 4 and of 5 blocks.
+    last ends at five sixths: the steps in all of tue-mps/eomt's configs for DINOv2, of 3 to 5 blocks.
     """
     begin = (1 + (3 * block / (blocks - 1) if blocks > 1 else 0)) / 6
     return (1 - min(1.0, max(0.0, 6 * (done - begin)))) ** POWER

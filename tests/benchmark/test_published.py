@@ -47,7 +47,9 @@ def test_rows_are_complete_and_two_coco_recipes_are_apart() -> None:
     assert rows["mae_base_100ep", "mae", "miou"].value == 48.1
     assert rows["beit_base_100ep", "beit", "miou"].value == 47.1
     assert rows["supervised_base", "supervised", "top1"].value == 82.3
-    assert {row.arm for row in rows.values()} == {"mae", "supervised", "supervised_in21k", "beit", "moco_v3", "random"}
+    assert rows["eomt_large_ade20k", "dinov2", "miou"].value == 58.4
+    arms = {"mae", "supervised", "supervised_in21k", "beit", "moco_v3", "dinov2", "random"}
+    assert {row.arm for row in rows.values()} == arms
     for row in rows.values():
         kind = "classification" if row.task == "supervised" else row.task
         known = {metric.name for scores in TASKS[kind].scores for metric in scores.metrics}

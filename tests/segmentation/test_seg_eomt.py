@@ -14,7 +14,7 @@ from engine.runs.export import export_onnx
 from engine.training.seeding import seed_all
 from segmentation.config import HeadConfig, SegmentationConfig, SlideConfig
 from segmentation.model.eomt import EoMTViT, masked_share
-from segmentation.model.mask_losses import Prediction, Target, Weights, hungarian, mask_losses, targets_of
+from segmentation.model.mask_losses import Prediction, Target, Weights, hungarian, mask_losses, per_process, targets_of
 from segmentation.recipes import eomt_large_ade20k
 from segmentation.task import SegmentationTask, build_task
 from segmentation.trained import Labels, TrainedSegmentor
@@ -111,6 +111,15 @@ def test_more_classes_than_queries() -> None:
     weights = Weights(classes=2.0, mask=5.0, dice=5.0, no_object=0.1, points=12)
     queries, numbers = hungarian(torch.randn(3, 5), torch.randn(3, 4, 4), target, weights)
     assert queries.tolist() == [0, 1, 2] and len(set(numbers.tolist())) == 3
+
+
+def test_masks_are_counted_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One mask here and four there: each process divides by two and a half, since DDP takes the mean of gradients."""
+    assert (per_process(3, like=torch.zeros(1)), per_process(0, like=torch.zeros(1))) == (3, 1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.add_(4))
+    assert float(per_process(1, like=torch.zeros(1))) == 2.5
 
 
 def test_scores_by_hand(task: SegmentationTask) -> None:

@@ -4,19 +4,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint
 from backbones.weights.convert import write_as
 from backbones.weights.declaration import InitialWeights
-from backbones.weights.loader import load_checkpoint
+from backbones.weights.loader import Fit, load_checkpoint
 from backbones.weights.read import read_checkpoint
 from engine.recipe import departures
 from segmentation.recipes import (
     RECIPES,
     beit_base_100ep,
     beit_large_100ep,
+    eomt_large_ade20k,
     linear_base,
     mae_base_100ep,
     mae_base_long_seq,
@@ -89,3 +91,25 @@ def test_weights_of_each_arm_fit(recipe, source: str, file: dict[str, object], t
     relative = "blocks.0.attn.relative_position_bias_table: 0" in report.new
     assert relative == (source != "beit")
     assert ("blocks.0.gamma_1: 1" in report.new) == (recipe is mae_base_mmseg)
+
+
+def test_dinov2_with_registers_fits_eomt(tmp_path: Path) -> None:
+    """Patches of 14 px are resampled to 16; the file has every tensor of the ViT, and a mask token besides."""
+    tiny = {"embed_dim": 64, "depth": 2, "num_heads": 1}
+    made = ViTConfig(
+        **tiny, patch_size=14, image_size=(28, 28), position="learned", registers=4, layer_scale=1e-5
+    )  # facebookresearch/dinov2, hub/backbones.py
+    vit = ViT(made)
+    names = [("reg_token", "register_tokens"), ("gamma_1", "ls1.gamma"), ("gamma_2", "ls2.gamma")]
+    state = {"mask_token": torch.zeros(1, 64)}
+    for name, value in vit.state_dict().items():
+        for ours, theirs in names:
+            name = name.replace(ours, theirs)
+        state[name] = value
+    torch.save(state, tmp_path / "weights.pth")
+    target = ViT(replace(eomt_large_ade20k().backbone, **tiny, image_size=(64, 64)))
+    declared = InitialWeights(path=tmp_path / "weights.pth", source="dinov2", num_heads=1)
+    report = load_checkpoint(target, read_checkpoint(declared), Fit(resize_patch=True))
+    assert not report.new and [line.split(":")[0] for line in report.dropped] == ["mask_token"]
+    assert [line.split(":")[0] for line in report.resized] == ["pos_embed", "patch_embed.proj.weight"]
+    assert torch.equal(target.blocks[1].mlp.fc2.weight, vit.blocks[1].mlp.fc2.weight)
