@@ -6,22 +6,37 @@ Not counted: workspaces of kernels, fragmentation, the buckets of DDP (one more 
 memory (some hundred MiB).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_backward_flop_count, sdpa_flop_count
 
 from engine.config import RunConfig
 from engine.memory.live import LiveMemory
 from engine.training.ema import EMA
 from engine.training.sharding import blocks
 
-# the CPU's fused attention, which stands in for a GPU's and which FlopCounterMode does not know
-FUSED = {
+
+def _of_convolution_backward(
+    grad_out: Sequence[int], x: Sequence[int], weight: Sequence[int], *others: Any, **_: Any
+) -> int:
+    """Return twice the MACs of a convolution's gradients, given shapes: those of its forward pass for each gradient.
+
+    PyTorch's own formula counts the gradient of a grouped convolution's weights as of one group.
+    """
+    transposed, wanted = others[4], others[7]
+    once: int = conv_flop_count(x, weight, grad_out, transposed=transposed)
+    return once * (bool(wanted[0]) + bool(wanted[1]))
+
+
+# what FlopCounterMode miscounts, or does not know: the CPU's fused attention stands in for a GPU's
+COUNTED = {
+    torch.ops.aten.convolution_backward: _of_convolution_backward,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda dy, q, k, v, *_, **__: (
         sdpa_backward_flop_count(dy, q, k, v)
@@ -122,7 +137,7 @@ def step_of(build: Callable[[], Plannable], *, images: int, precision: str) -> t
             return forward, both
 
         # two steps, as the counter of operations holds on to what is computed again; the first makes the moments
-        with FlopCounterMode(display=False, custom_mapping=FUSED) as work:
+        with FlopCounterMode(display=False, custom_mapping=COUNTED) as work:
             forward, training = step(work.get_total_flops)
         moments = [value for state in optimizer.state.values() for value in state.values()]
         memory.hold([*held, *beside, *ema_values, *moments])

@@ -80,7 +80,7 @@ class EoMTViT(MAETransferViT):
         self.masked.copy_(torch.tensor([masked_share(block, blocks, done) for block in range(blocks)]))
         _read_masked(self)
 
-    def forward(self, image_BCHW: Tensor) -> tuple[Prediction, ...]:
+    def forward(self, image_BCHW: Tensor) -> tuple[Prediction, ...]:  # type: ignore[override]  # its head reads these
         """Return the predictions before each of the last blocks and after them; those that mask nothing are left out in
         eval mode."""
         found: list[Prediction] = []
@@ -159,7 +159,7 @@ class EoMTHead(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the losses of every prediction, those of the blocks before the last with `d0.`, `d1.` in front, as
         mmdetection names them."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for number, prediction in enumerate(inputs):
             name = "" if number == len(inputs) - 1 else f"d{number}."
             losses = mask_losses(prediction, targets, self.weights, match)

@@ -8,7 +8,7 @@ matched masks of all images, P points, H x W pixels, h x w the grid of predicted
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -130,7 +130,7 @@ def doubtful_points(logits_Nhw: Tensor, points: int) -> Tensor:
     """Return where each mask is compared, (N, P, 2) from 0 to 1: the nearest to 0 of three times as many random points
     for three quarters, and random ones."""
     masks, drawn, kept = logits_Nhw.shape[0], OVERSAMPLED * points, int(IMPORTANT * points)
-    like = {"dtype": logits_Nhw.dtype, "device": logits_Nhw.device}
+    like: dict[str, Any] = {"dtype": logits_Nhw.dtype, "device": logits_Nhw.device}
     places = torch.rand(masks, drawn, 2, **like)
     nearest = (-at_points(logits_Nhw, places).abs()).topk(kept, dim=1).indices
     chosen = places.gather(1, nearest[:, :, None].expand(-1, -1, 2))

@@ -53,6 +53,23 @@ def test_a_linear_layer_by_hand() -> None:
     assert 4 * matrix < found.peak < 4 * matrix + 2 * 4 * 8 * (1000 + 500)
 
 
+@pytest.mark.parametrize(("groups", "transposed"), [(1, False), (4, False), (1, True)])
+def test_a_convolution_by_hand(groups: int, transposed: bool) -> None:
+    """Forward, gradient of the input and gradient of the weights: each the kernel over every place of the small map."""
+
+    def build() -> Plannable:
+        first = nn.Conv2d(8, 8, 1, bias=False)  # so that the input's gradient is wanted
+        kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+        second = kind(8, 8, 2, stride=2, groups=groups, bias=False)
+        model = nn.Sequential(first, second)
+        return Plannable(model=model, run=RUN, loss=lambda images: model(torch.zeros(images, 8, 6, 6)).sum())
+
+    found = footprint(build, images=4, precision="32-true")
+    first, second = 8 * 8 * 6 * 6, 8 * (8 // groups) * 2 * 2 * (6 * 6 if transposed else 3 * 3)
+    assert found.forward == first + second
+    assert found.training == 2 * first + 3 * second
+
+
 def test_ema_and_shards_are_counted() -> None:
     found = footprint(_linear(replace(RUN, ema_decay=0.9)), images=1, precision="32-true")
     assert found.ema == 4 * 500_000
