@@ -77,8 +77,9 @@ class EoMTViT(MAETransferViT):
     def anneal(self, done: float) -> None:
         """Set the shares of masked attention for a run of which `done`, 0 to 1, is behind; a checkpoint keeps them."""
         blocks = len(self.masked)
-        self.masked.copy_(torch.tensor([masked_share(block, blocks, done) for block in range(blocks)]))
-        _read_masked(self)
+        shares = torch.tensor([masked_share(block, blocks, done) for block in range(blocks)])
+        self.masked.copy_(shares)
+        self._masked = tuple(shares.tolist())  # rounded as a checkpoint has them
 
     def forward(self, image_BCHW: Tensor) -> tuple[Prediction, ...]:  # type: ignore[override]  # its head reads these
         """Return the predictions before each of the last blocks and after them; those that mask nothing are left out in
