@@ -5,6 +5,7 @@ Bytes are a quarter of what floats are on their way to a device.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -43,13 +44,31 @@ class View:
     """What a model is given of an image: `pixels` draws it on the host, `normalise` follows where the model is."""
 
     def __init__(
-        self, pixels: Callable[[Image.Image], Tensor], normalise: Normalise, *, least_area: float | None = None
+        self,
+        pixels: Callable[[Image.Image], Tensor],
+        normalise: Normalise,
+        *,
+        finish: Callable[[Tensor], Tensor] | None = None,
+        least_area: float | None = None,
     ) -> None:
-        """`pixels` returns uint8 (C, H, W); or float32, normalised, where its last steps are of normalised images.
+        """`pixels` returns uint8 (C, H, W), of which `finish` makes float32, normalised, where the last steps are of
+        normalised images.
 
         It may be given an image that was decoded at a fraction of its size and has `least_area` pixels or more.
         """
-        self.pixels, self.normalise, self.least_area = pixels, normalise, least_area
+        self._drawn, self._finish = pixels, finish
+        self.pixels = pixels if finish is None else self._finished
+        self.normalise, self.least_area = normalise, least_area
+
+    def changed(self, image: Image.Image, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+        """Return the pixels with a change of what was drawn, uint8 (H, W, C), before the last steps."""
+        drawn_HWC = np.array(self._drawn(image).permute(1, 2, 0), order="C")
+        pixels = torch.from_numpy(np.array(change(drawn_HWC).transpose(2, 0, 1), order="C"))
+        return pixels if self._finish is None else self._finish(pixels)
+
+    def _finished(self, image: Image.Image) -> Tensor:
+        assert self._finish is not None
+        return self._finish(self._drawn(image))
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the image normalised, float32 (C, H, W)."""

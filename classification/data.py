@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 from backbones.normalise import Normalise, View
 from backbones.weights.normalisation import Normalisation
 from classification.config import Augmentation
+from engine.augment import Augment, ClassSample
 from engine.images.reading import WHOLE, read_rgb
 from files.naming import SYSTEM, nearest, system_part
 from files.shared import shared_paths
@@ -32,9 +33,11 @@ Sample = tuple[Tensor, int, str]  # pixels_CHW, label, image id
 class LabelledImages:
     """One split of an ImageFolder; samples are (pixels_CHW of the view, label, image id)."""
 
-    def __init__(self, folder: ImageFolder, view: View) -> None:
+    def __init__(self, folder: ImageFolder, view: View, augment: Augment | None = None) -> None:
+        """`augment` is of training alone."""
         self.folder = folder
         self.view = view
+        self.augment = augment
         self.root = Path(folder.root)
 
     def __len__(self) -> int:
@@ -42,7 +45,18 @@ class LabelledImages:
 
     def __getitem__(self, index: int) -> Sample:
         path, label = self.folder.samples[index]
-        return self.view.pixels(read_rgb(path, least_area=self.view.least_area)), label, self.image_id(index)
+        image, image_id = read_rgb(path, least_area=self.view.least_area), self.image_id(index)
+        if self.augment is None:
+            return self.view.pixels(image), label, image_id
+        augment, classes = self.augment, len(self.folder.classes)
+
+        def change(image_HW3: np.ndarray) -> np.ndarray:
+            nonlocal label
+            made = augment(ClassSample(image_HW3, label), image_id, classes=classes)
+            label = int(made.label)
+            return made.image
+
+        return self.view.changed(image, change), label, image_id
 
     def image_id(self, index: int) -> str:
         """The path below the split's folder."""
@@ -200,10 +214,9 @@ def train_transform(size: tuple[int, int], augment: Augmentation, normalisation:
     if augment.randaugment or augment.resize == "pillow":
         steps.append(v2.PILToTensor())
     normalise = Normalise(normalisation)
-    if augment.erase:
-        steps += [normalise, RandomErasing(augment.erase, mode="pixel", device="cpu")]
+    erase = v2.Compose([normalise, RandomErasing(augment.erase, mode="pixel", device="cpu")]) if augment.erase else None
     least = least_area(size, augment.crop_scale[0]) if augment.decode == "reduced" else None
-    return View(v2.Compose(steps), normalise, least_area=least)
+    return View(v2.Compose(steps), normalise, finish=erase, least_area=least)
 
 
 def least_area(size: tuple[int, int], scale: float) -> float:

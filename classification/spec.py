@@ -40,6 +40,7 @@ CLASSIFICATION = TaskSpec(
     classes=1000,  # ImageNet-1K
     scores=(SCORES,),
     scored_as=_scored_as,
+    augments=True,
 )
 
 

@@ -35,6 +35,7 @@ from classification.probe.while_training import FeatureProbe, with_probe
 from classification.protocols import freeze_all, freeze_but_last, probe_norm
 from classification.spec import CLASSIFICATION
 from classification.subset import fraction_of_classes, list_text, listed_images
+from engine.augment import augment_of
 from engine.config import OptimConfig
 from engine.cost import cost_of
 from engine.records.results_file import ImageResult
@@ -182,7 +183,7 @@ def assemble(
     task = ClassificationTask(
         config,
         model=model,
-        train_data=LabelledImages(train, train_transform(size, config.augment, normalisation)),
+        train_data=LabelledImages(train, train_transform(size, config.augment, normalisation), augment_of(config.run)),
         val_data=LabelledImages(val, eval_transform(size, config.crop_pct, normalisation)),
         facts=facts,
         normalisation=normalisation,

@@ -55,4 +55,5 @@ DETECTION = TaskSpec(
     classes=80,  # COCO
     scores=(COCO, LVIS),
     scored_as=_scored_as,
+    augments=True,
 )

@@ -45,6 +45,7 @@ from detection.model.detector import Detector
 from detection.model.mask_rcnn import mask_rcnn
 from detection.model.test_time import Inference
 from detection.spec import DETECTION
+from engine.augment import augment_of
 from engine.config import OptimConfig
 from engine.cost import cost_of
 from engine.records.results_file import ImageResult
@@ -96,6 +97,7 @@ class DetectionTask:
             masks=self.masks,
             empty_images=config.empty_images,
             part=config,
+            augment=augment_of(config.run),
             repeats=Repeats(threshold=config.repeat_threshold, seed=derive(config.run.seed, "repeat"))
             if config.repeat_threshold
             else None,

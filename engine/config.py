@@ -11,11 +11,15 @@ from typing import Annotated, Any, Literal, Protocol
 
 from typing_extensions import Doc
 
+from engine.functions import split_name
+
 # marks of a field, for the command line (engine.flags)
 BASIC = "basic"
 """A flag that a run usually needs: --help shows it."""
 FILE = "file"
 """It names a file or folder."""
+CODE = "code"
+"""It names a function, as FILE.py:FUNCTION or package.module:FUNCTION, which is run."""
 COMPUTED = "computed"
 """No flag: it is computed, or set by flags of other names."""
 WITHOUT = "without "
@@ -166,6 +170,11 @@ class RunConfig:
     """Checkpoints to keep."""
     log_every: int = 20
     """Steps between lines of metrics.csv and the log."""
+    augment_function: Annotated[str | None, BASIC, CODE] = None
+    """Your own augmentation of training samples, `FILE.py:FUNCTION` or `package.module:FUNCTION`, called with (sample,
+    rng) after the recipe's own (docs/data.md)."""
+    augment_source: Annotated[str | None, COMPUTED] = None
+    """What that is: module:FUNCTION and the sha256 of its file."""
     tracker: Annotated[str, BASIC] = "none"
     """Where numbers go besides metrics.csv and TensorBoard: `none`, `wandb`, `mlflow`, or `module:Class` of a logger
     with Lightning Fabric's interface."""
@@ -190,6 +199,8 @@ class RunConfig:
             if value != "auto" and value < 0:
                 raise ValueError(f"{name} is {value}; it must not be negative.")
         check_device(self.device)
+        if self.augment_function is not None:
+            split_name(self.augment_function)
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
         if self.strategy == "fsdp" and self.precision == "16-mixed":
@@ -213,6 +224,7 @@ class TaskConfig(Protocol):
 NOT_IDENTITY = frozenset(
     {
         "activation_checkpointing",
+        "augment_function",  # where it lies; augment_source says what it is
         "device",
         "eval_batch_size",
         "keep_last",

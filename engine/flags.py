@@ -22,7 +22,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from engine.config import BASIC, COMPUTED, FILE, WITHOUT, Duration
+from engine.config import BASIC, CODE, COMPUTED, FILE, WITHOUT, Duration
 from engine.streams import prepare_streams
 
 A = TypeVar("A")
@@ -55,6 +55,11 @@ class Leaf:
     def is_file(self) -> bool:
         """Whether it names a file or folder."""
         return FILE in self.marks
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it names a function that is run."""
+        return CODE in self.marks
 
     def value(self, given: Any) -> Any:
         """Return what a configuration holds for a value of the flag."""

@@ -16,7 +16,7 @@ from backbones.weights.hub import is_remote
 from engine.config import Duration, as_json
 from engine.flags import HELP, HELP_ALL, leaves, parse_with_config
 from engine.init_flags import InitFlags
-from engine.recipe import departures, shortened, with_short_warmup
+from engine.recipe import departures, shortened, with_augment_source, with_short_warmup
 from engine.records.metrics_file import CSV_NAME
 from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME
 from engine.records.results_file import RESULTS_NAME
@@ -123,6 +123,7 @@ def show(argv: Sequence[str], specs: Sequence[TaskSpec], *, doc: str | None) -> 
     config, spec = with_length(args, config), spec_for(specs, config)
     if args.init is not None and args.init_architecture == "file" and spec.transfers:
         config = adopted(args, config, spec, args.weights())
+    config = with_augment_source(config)
     values = {"recipe": args.recipe, "departures": departures(spec.recipes[args.recipe], config)}
     print(json.dumps({**values, "config": as_json(config)}, indent=1))
     return 0
@@ -160,6 +161,7 @@ def start(args: TrainArgs, config: Any, specs: Sequence[TaskSpec]) -> int:
 
 def carry_out(args: TrainArgs, config: Any, spec: TaskSpec) -> int:
     """Build the task, train it, and return the exit code; `config` has the flags in it."""
+    from engine.augment import with_augment
     from engine.device import device_named
     from engine.images.file import allow_megapixels
     from engine.training.loop import EXIT_CODES, fit
@@ -170,7 +172,9 @@ def carry_out(args: TrainArgs, config: Any, spec: TaskSpec) -> int:
     try:
         device_named(config.run.device, processes=processes())  # before anything is read
         init = args.weights()
-        config = adopted(args, config, spec, init)
+        config = with_augment(adopted(args, config, spec, init))
+        if config.run.augment_function is not None and not spec.augments:
+            raise ValueError(f"--augment-function {config.run.augment_function}: {spec.name} applies none.")
         allow_megapixels(config.run.max_megapixels)
         seed_all(derive(config.run.seed, "weights"))
         trust = {"trust_tokenizer": args.trust_pickle} if spec.reads_tokenizer else {}

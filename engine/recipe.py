@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from engine.config import Duration, RunConfig, as_json, differences
+from engine.functions import source_of
 
 R = TypeVar("R", bound=Callable[[], Any])
 
@@ -50,6 +51,16 @@ def departures(recipe: Callable[[], Any], config: Any) -> tuple[str, ...]:
     """Return the recipe's own departures, then `field: recipe's value -> run's value` for all that the run changed."""
     changed = differences(as_json(recipe()), as_json(config), without=NOT_A_DEPARTURE)
     return (*getattr(recipe, "departs", ()), *changed)
+
+
+def with_augment_source(config: Any) -> Any:
+    """Return the configuration with what the augmentation that it declares is, by its file, which is not run.
+
+    Raises FileNotFoundError or ValueError for a file or module that is not there.
+    """
+    if config.run.augment_function is None:
+        return config
+    return replace(config, run=replace(config.run, augment_source=source_of(config.run.augment_function)))
 
 
 def with_short_warmup(config: Any, recipe: Any, *, images: int) -> Any:

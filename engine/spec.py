@@ -92,6 +92,9 @@ class TaskSpec:
     reads_tokenizer: bool = False
     """Whether `build_task` takes `trust_tokenizer`, the command line's word that a tokenizer's pickles may run."""
 
+    augments: bool = False
+    """Whether its training data apply the run's `augment_function` (engine.augment)."""
+
     def build(self, config: Any, **given: Any) -> "Task":
         """Return the task that the configuration is of, on `data=`, from `init=`."""
         assert self.module is not None

@@ -52,7 +52,7 @@ def training_view(
     normalise = Normalise(normalisation, scaled=True)
     # float32: the validation view of these kinds differs from them in the last bit, and a model normalises in one way
     flips = [v2.RandomHorizontalFlip()] if flip else []
-    return View(v2.Compose([*steps, *flips, v2.PILToTensor(), normalise]), normalise)
+    return View(v2.Compose([*steps, *flips, v2.PILToTensor()]), normalise, finish=normalise)
 
 
 class _FixedCrop:

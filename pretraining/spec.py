@@ -47,6 +47,7 @@ def _spec(name: str, config: type[Any], module: str, *metrics: Metric, **more: A
         adopt=_adopt,
         scores=(Scores(kind=name, label=name, metrics=metrics),),
         transfers=False,
+        augments=True,
         **{"plan": _plan, **more},
     )
 

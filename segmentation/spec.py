@@ -34,6 +34,7 @@ SEGMENTATION = TaskSpec(
     module="segmentation.task",
     trained="segmentation.trained",
     plan=_plan,
+    augments=True,
     adopt=_adopt,
     classes=150,  # ADE20K
     least_batch=2,  # batch norm

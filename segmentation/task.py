@@ -26,6 +26,7 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import normalisation_of, read_initial, start_from
 from backbones.weights.loader import LoadReport
 from backbones.weights.normalisation import Normalisation
+from engine.augment import augment_of
 from engine.config import OptimConfig
 from engine.cost import cost_of
 from engine.records.results_file import ImageResult
@@ -35,7 +36,7 @@ from metrics.miou import add_up, scores
 from segmentation.config import SegmentationConfig, WeightDecayFree
 from segmentation.data.classes import palette_of
 from segmentation.data.layout import SegmentationFolder, open_folder, with_part
-from segmentation.data.mapping import PairedImages, Sample, collate, train_pipeline, val_pipeline
+from segmentation.data.mapping import OwnAugment, PairedImages, Sample, collate, train_pipeline, val_pipeline
 from segmentation.evaluation.counts import boundary_confusion, boundary_miou, confusion, write_per_class
 from segmentation.evaluation.inference import predict_batch
 from segmentation.evaluation.pictures import draw_confusion, draw_predictions
@@ -173,7 +174,7 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
     """
     _check_batch(config)
     folder = with_part(open_folder(data, config.layout, train=config.train_split, val=config.val_split), config)
-    count = len(folder.classes.names)
+    count, augment = len(folder.classes.names), augment_of(config.run)
     weights = read_initial(init)
     normalisation = normalisation_of(init, weights)
     model = segmentation_model(config, num_classes=count, normalisation=normalisation)
@@ -184,6 +185,7 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
         resize=config.resize,
         resize_ratio=config.resize_ratio,
         cat_max_ratio=config.cat_max_ratio,
+        own=None if augment is None else OwnAugment(augment, count),
     )
     val = val_pipeline(folder.val.label_mapping, resize=config.resize, seen_at=max(config.test_scales))
     return SegmentationTask(

@@ -63,7 +63,8 @@ class Args:
     launcher: Literal["local", "slurm"] = "local"
     """Run here, or hand the runs to SLURM as arrays that wait for each other."""
     trust_pickle: bool = False
-    """Read the pickles that the file declares as trusted; they can run any code while they are read."""
+    """Read the pickles that the file declares as trusted, which can run any code while they are read, and call the
+    functions that it names (augment_function)."""
     at_once: int = 1
     """Runs side by side on this machine, each with its share of the cores and one of the GPUs in turn."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from benchmark.study.calling import Tools
 from benchmark.study.run import Run
 from benchmark.study.spec import Study
+from engine.functions import file_of, split_name
 
 Options = Mapping[str, Any]  # flags by name
 
@@ -47,13 +48,16 @@ class Calls:
 
     def placed(self, tool: str, recipe: str, options: Options) -> tuple[dict[str, Any], list[Path]]:
         """Return flags with their paths in place, and the files that they name."""
-        named = self.tools[tool].files(recipe)
+        named, functions = self.tools[tool].files(recipe), self.tools[tool].functions(recipe)
         placed, files = {}, []
         for name, value in options.items():
             if name in named and value is not None:
                 path = self.place(str(value))
                 files.append(path)
                 value = type(value)(path)
+            if name in functions and value is not None and (file := file_of(value)) is not None:
+                files.append(self.place(str(file)))
+                value = f"{files[-1]}:{split_name(value)[1]}"
             placed[name] = value
         return placed, files
 

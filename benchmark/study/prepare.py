@@ -23,6 +23,7 @@ from files.writing import replacing
 
 COPY = "study.yaml"
 TRUST = "trust_pickle"  # the flag that lets a file run code
+FUNCTION = "augment_function"  # the flag that names code
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,14 @@ def _options(study: Study) -> dict[str, Any]:
 
 
 def _check_trust(study: Study, path: Path) -> None:
-    """Raise ValueError where the file says of a pickle that it is trusted: a file may be somebody else's."""
+    """Raise ValueError where the file says of a pickle that it is trusted, or names a function: a file may be somebody
+    else's."""
     for place, value in _options(study).items():
+        if place.rpartition(".")[2] == FUNCTION and value is not None:
+            raise ValueError(
+                f"{path.name}: {place}: {value!r} names a function, which would run by the word of a file; where you "
+                "trust its origin, give --trust-pickle as well."
+            )
         if place.rpartition(".")[2] == TRUST and value:
             raise ValueError(
                 f"{path.name}: {place}: a pickle can run any code while it is read, and the word of a file is not "

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmark.compare.fairness import Later
 from engine.flags import Leaf, Recipes, command_line, leaves, positional, rebuilt
+from engine.recipe import with_augment_source
 from metrics.metric import Metric
 
 
@@ -91,6 +92,10 @@ class Tool:
         """Return the names of its flags that are files or folders."""
         return self._paths | {name for name, leaf in self._flags(recipe).items() if leaf.is_file}
 
+    def functions(self, recipe: str | None) -> set[str]:
+        """Return the names of its flags that name a function, which a run calls."""
+        return {name for name, leaf in self._flags(recipe).items() if leaf.is_code}
+
     def job(self, recipe: str | None, given: Mapping[str, Any]) -> Job:
         """Return the call with these flags, by name. Raises ValueError for values that make no configuration."""
         own, known = self.own(), self._flags(recipe)
@@ -107,6 +112,8 @@ class Tool:
             base, _ = _recipe(self.recipes[recipe or ""])
             values = {name: value for name, value in given.items() if name not in own}
             config = rebuilt(base, {known[name].path: known[name].value(value) for name, value in values.items()})
+            if any(known[name].is_code for name in values):
+                config = with_augment_source(config)
         job = Job(args=args, config=config, recipe=base, record=self.settings, flags=known)
         _ = job.settings  # flags that contradict each other are refused here
         return job

@@ -12,10 +12,11 @@ import pycocotools.mask as rle
 import torch
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, Boxes
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from detection.data.coco import CocoSplit, Records
 from detection.data.repeat import repeat_factors, repeated
+from engine.augment import Augment, DetectionSample
 from engine.config import LabelFraction
 from engine.images.file import ORIENTATION, opened
 from engine.images.reading import read_rgb
@@ -49,6 +50,9 @@ def _at_least_a_pixel(resize: Any) -> T.Transform:
 class Mapper(DatasetMapper):
     """detectron2's mapper with images read by engine.images.reading, and masks rasterised after the transforms."""
 
+    own: "OwnAugment | None" = None
+    """The user's own augmentation, of training samples."""
+
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Return `image` (3, H, W) uint8 RGB and, in training, `instances`, beside the record's own fields.
 
@@ -62,6 +66,8 @@ class Mapper(DatasetMapper):
         sample["image"] = _tensor(augmented.image)
         if self.is_train:
             self._transform_annotations(sample, transforms, augmented.image.shape[:2])
+            if self.own is not None:
+                self.own(sample)
         else:
             del sample["annotations"]
         return sample
@@ -94,6 +100,29 @@ class Mapper(DatasetMapper):
             instances.gt_boxes = Boxes(torch.cat([box_N4[:, :2], box_N4[:, :2] + box_N4[:, 2:]], dim=1))
         # by the boxes alone: a mask that has a pixel is left
         dataset_dict["instances"] = detection_utils.filter_empty_instances(instances, by_mask=False)
+
+
+@dataclass(frozen=True)
+class OwnAugment:
+    """The user's own augmentation of an image and its objects."""
+
+    augment: Augment
+    classes: int
+
+    def __call__(self, sample: dict[str, Any]) -> None:
+        """Put what the function makes of `image` and `instances` in their place. Raises ValueError for no sample."""
+        instances: Instances = sample["instances"]
+        masks = instances.gt_masks.tensor.numpy().copy() if instances.has("gt_masks") else None
+        boxes = instances.gt_boxes.tensor.numpy().astype(np.float32)
+        image_HW3 = np.array(sample["image"].permute(1, 2, 0), order="C")
+        given = DetectionSample(image_HW3, boxes, instances.gt_classes.numpy().astype(np.int64), masks)
+        made = self.augment(given, sample["file_name"], classes=self.classes)
+        changed = Instances(instances.image_size)
+        changed.gt_boxes = Boxes(torch.from_numpy(made.boxes.copy()))
+        changed.gt_classes = torch.from_numpy(made.labels.copy())
+        if made.masks is not None:
+            changed.gt_masks = BitMasks(torch.from_numpy(made.masks.copy()))
+        sample["image"], sample["instances"] = _tensor(made.image), changed
 
 
 @dataclass(frozen=True)
@@ -134,10 +163,12 @@ def train_data(
     empty_images: bool = False,
     part: LabelFraction | None = None,
     repeats: Repeats | None = None,
+    augment: Augment | None = None,
 ) -> tuple[DetectionData, tuple[str, ...]]:
     """Return the images that have an object other than a crowd, and notes of those that have none and of repeats.
 
-    With `empty_images` those without any annotation are among them. `part` leaves a fraction of these.
+    With `empty_images` those without any annotation are among them. `part` leaves a fraction of these. `augment` is the
+    user's own augmentation.
     """
     low, high = scale_jitter
     if not 0 < low <= high:
@@ -155,6 +186,8 @@ def train_data(
         instance_mask_format="bitmask",
         recompute_boxes=masks,
     )
+    if augment is not None:
+        mapper.own = OwnAugment(augment, len(split.categories))
     records = split.records
     has_object = records.objects > 0
     used = np.flatnonzero(has_object | (records.empty if empty_images else False))

@@ -8,14 +8,17 @@ import random
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop, v2
 
+from engine.augment import Augment
 from engine.images.reading import ImageSource
 
 S = TypeVar("S")
 Sample = tuple[Tensor, Tensor, Tensor, str]  # image_CHW and pixel_CHW, uint8, mask_N, image id
+Change = Callable[[np.ndarray], np.ndarray]  # of uint8 (H, W, 3)
 Size = tuple[int, int]  # height, width in pixels
 CROP_PCT = 224 / 256  # evaluation takes this share of the shorter side
 ASPECTS = (3 / 4, 4 / 3)
@@ -24,14 +27,26 @@ ASPECTS = (3 / 4, 4 / 3)
 class Images(Generic[S]):
     """Images, each as `view` makes it."""
 
-    def __init__(self, images: ImageSource, view: Callable[[Image.Image], S]) -> None:
-        self.images, self.view = images, view
+    def __init__(
+        self,
+        images: ImageSource,
+        view: Callable[[Image.Image], S],
+        changed: Callable[[Image.Image, Change], S] | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        """`changed` is `view` with a change of the pixels that it drew; it is taken where there is an `augment`, which
+        is of training alone."""
+        self.images, self.view, self.changed, self.augment = images, view, changed, augment
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[S, str]:
-        return self.view(self.images.read(index)), self.image_id(index)
+        image, image_id = self.images.read(index), self.image_id(index)
+        if self.augment is None:
+            return self.view(image), image_id
+        assert self.changed is not None
+        return self.changed(image, self.augment.of(image_id)), image_id
 
     def image_id(self, index: int) -> str:
         """The path below the split's folder."""
@@ -54,7 +69,13 @@ class MaskedViews:
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, Tensor, Tensor]:
         """Return the image, its pixels for the tokenizer, and the mask of the patches."""
-        crop = self.crop(image)
+        return self._of(self.crop(image))
+
+    def changed(self, image: Image.Image, change: Change) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same with a change of the crop, which has the pixels of the file and is resized afterwards."""
+        return self._of(Image.fromarray(change(np.array(self.crop(image)))))
+
+    def _of(self, crop: Image.Image) -> tuple[Tensor, Tensor, Tensor]:
         image_CHW = _pixels(crop, self.image_size, Image.Resampling.BICUBIC)
         pixel_CHW = _pixels(crop, self.token_size, Image.Resampling.LANCZOS)
         mask_hw = self.mask(random.Random(random.getrandbits(64)))

@@ -19,6 +19,7 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
 from classification.probe.while_training import FeatureProbe, with_probe
+from engine.augment import augment_of
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images.reading import evenly_spaced
@@ -145,7 +146,8 @@ def build_task(
     }
     random_crop = RandomCrop(scale=config.crop_scale, flip=config.flip, jitter=config.color_jitter)
     splits = open_splits(data, config)
-    train_data = Images(splits.train, MaskedViews(random_crop, **views))
+    train_views = MaskedViews(random_crop, **views)
+    train_data = Images(splits.train, train_views, train_views.changed, augment_of(config.run))
     val_data = Images(splits.val, MaskedViews(CentreCrop(a.image_size), **views))
     model = MaskedImageModel(encoder, tokenizer, normalise=Normalise(normalisation, scaled=True))
     pixel = torch.zeros(1, 3, *config.token_size)

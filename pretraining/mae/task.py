@@ -16,6 +16,7 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
 from classification.probe.while_training import FeatureProbe, with_probe
+from engine.augment import augment_of
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images.reading import UnreadableImageError, evenly_spaced
@@ -145,7 +146,7 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
     )
     centre = validation_view(a.image_size, normalisation)
     splits = open_splits(data, config)
-    train_data = MaskedImages(splits.train, view, noise=noise, repeats=config.repeats)
+    train_data = MaskedImages(splits.train, view, noise=noise, repeats=config.repeats, augment=augment_of(config.run))
     val_data = MaskedImages(splits.val, centre, noise=noise)
     target: PCATarget | TokenTarget | None = None
     notes = [*splits.notes]

@@ -15,6 +15,7 @@ from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
 from classification.probe.while_training import FeatureProbe, with_probe
+from engine.augment import augment_of
 from engine.collapse import effective_rank, feature_spread
 from engine.config import OptimConfig
 from engine.cost import count_flops
@@ -132,7 +133,7 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
         a.image_size, normalisation, changes=config.changes, scale=config.crop_scale, blur=config.blur
     )
     splits = open_splits(data, config)
-    train_data = TwoViews(splits.train, first, second, centre)
+    train_data = TwoViews(splits.train, first, second, centre, augment_of(config.run))
     val_data = TwoViews(splits.val, first, second, centre)
     model = MoCoV3(
         encoder,

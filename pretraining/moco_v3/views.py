@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from backbones.normalise import Normalise, View
 from backbones.weights.normalisation import Normalisation
+from engine.augment import Augment
 from engine.images.reading import ImageSource
 from pretraining.moco_v3.config import Changes
 
@@ -22,15 +23,22 @@ JITTER = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
 class TwoViews:
     """Images, each as two random views."""
 
-    def __init__(self, images: ImageSource, first: View, second: View, centre: View) -> None:
-        self.images, self.first, self.second, self.centre = images, first, second, centre
+    def __init__(
+        self, images: ImageSource, first: View, second: View, centre: View, augment: Augment | None = None
+    ) -> None:
+        """`augment` is of training alone, and of each view by itself."""
+        self.images, self.first, self.second, self.centre, self.augment = images, first, second, centre, augment
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
         image = self.images.read(index)
-        return self.first.pixels(image), self.second.pixels(image), self.image_id(index)
+        image_id = self.image_id(index)
+        if self.augment is None:
+            return self.first.pixels(image), self.second.pixels(image), image_id
+        change = self.augment.of(image_id)
+        return self.first.changed(image, change), self.second.changed(image, change), image_id
 
     def view_of(self, index: int) -> Tensor:
         """The centre of an image, normalised, (C, H, W)."""

@@ -14,6 +14,7 @@ from backbones.weights.loader import RANDOM
 from backbones.weights.normalisation import ZERO_TO_ONE
 from classification.config import Augmentation
 from classification.data import eval_transform, train_transform
+from engine.augment import augment_of
 from engine.config import OptimConfig, as_json
 from engine.cost import count_flops
 from engine.images.reading import evenly_spaced
@@ -129,11 +130,12 @@ def build_task(config: DVAEConfig, *, data: Path, init: InitialWeights | None) -
     """Return a tokenizer on the images below `data/train`. Raises ValueError for initial weights, which are a ViT's."""
     if init is not None:
         raise ValueError(f"{init.path}: a tokenizer starts from random weights; drop --init.")
+    run = config.run
     augment = Augmentation(crop_scale=config.crop_scale, flip=config.flip)
     splits = open_splits(data, config)
-    train_data = Images(splits.train, train_transform(config.image_size, augment, ZERO_TO_ONE).pixels)
+    view = train_transform(config.image_size, augment, ZERO_TO_ONE)
+    train_data = Images(splits.train, view.pixels, view.changed, augment_of(run))
     val_data = Images(splits.val, eval_transform(config.image_size, CROP_PCT, ZERO_TO_ONE).pixels)
-    run = config.run
     steps = run.length.steps(batch_size=run.batch_size, dataset_size=len(train_data))
     model = DiscreteVAE(
         vocabulary=config.vocabulary,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.augment import Augment, SegmentationSample
 from engine.images.file import UnreadableImageError, most_megapixels, too_large
 from engine.images.reading import read_rgb
 from segmentation.data.classes import Classes, palette_of
@@ -94,6 +95,24 @@ class FitInto(Resize):
         return Resize(scale=scale, keep_ratio=False).transform(results)
 
 
+@TRANSFORMS.register_module()
+class OwnAugment(BaseTransform):
+    """The user's own augmentation of a crop and its labels."""
+
+    def __init__(self, augment: Augment, classes: int) -> None:
+        super().__init__()
+        self.augment, self.classes = augment, classes
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return `results` with another `img` and `gt_seg_map`. Raises ValueError for what is no sample."""
+        image_HW3 = np.ascontiguousarray(results["img"][:, :, ::-1])
+        sample = SegmentationSample(image_HW3, np.array(results["gt_seg_map"]))
+        made = self.augment(sample, results["img_path"], classes=self.classes)
+        results["img"] = np.ascontiguousarray(made.image[:, :, ::-1])
+        results["gt_seg_map"] = np.ascontiguousarray(made.label_map)
+        return results
+
+
 class PairedImages(BaseSegDataset):
     """One split as an mmseg data set; names its images."""
 
@@ -136,8 +155,9 @@ def train_pipeline(
     resize: tuple[int, int],
     resize_ratio: tuple[float, float],
     cat_max_ratio: float,
+    own: OwnAugment | None = None,
 ) -> list[BaseTransform]:
-    """Return mmseg's training transforms (`configs/_base_/datasets/ade20k.py`) behind our readers."""
+    """Return mmseg's training transforms (`configs/_base_/datasets/ade20k.py`) behind our readers, `own` the last."""
     return [
         ReadUprightImage(),
         ReadLabelMap(label_mapping),
@@ -145,6 +165,7 @@ def train_pipeline(
         RandomCrop(crop_size=crop, cat_max_ratio=cat_max_ratio),
         RandomFlip(prob=0.5),
         PhotoMetricDistortion(),
+        *([own] if own is not None else []),
         _pack(),
     ]
 

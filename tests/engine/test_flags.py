@@ -120,7 +120,7 @@ def _count(config: Any) -> int:
     total = -2 * isinstance(config, DetectionConfig)
     for f in fields(config):
         value = getattr(config, f.name)
-        if f.name in ("length", "normalisation", "class_token"):
+        if f.name in ("length", "normalisation", "class_token", "augment_source"):
             continue  # --steps and --epochs; computed
         total += _count(value) if is_dataclass(value) and not isinstance(value, Duration) else 1
     return total
