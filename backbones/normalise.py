@@ -62,7 +62,7 @@ class View:
 
     def changed(self, image: Image.Image, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
         """Return the pixels with a change of what was drawn, uint8 (H, W, C), before the last steps."""
-        drawn_HWC = np.array(self._drawn(image).permute(1, 2, 0), order="C")
+        drawn_HWC = np.array(self._drawn(image).permute(1, 2, 0).numpy(), order="C")
         pixels = torch.from_numpy(np.array(change(drawn_HWC).transpose(2, 0, 1), order="C"))
         return pixels if self._finish is None else self._finish(pixels)
 

@@ -114,7 +114,7 @@ class OwnAugment:
         instances: Instances = sample["instances"]
         masks = instances.gt_masks.tensor.numpy().copy() if instances.has("gt_masks") else None
         boxes = instances.gt_boxes.tensor.numpy().astype(np.float32)
-        image_HW3 = np.array(sample["image"].permute(1, 2, 0), order="C")
+        image_HW3 = np.array(sample["image"].permute(1, 2, 0).numpy(), order="C")
         given = DetectionSample(image_HW3, boxes, instances.gt_classes.numpy().astype(np.int64), masks)
         made = self.augment(given, sample["file_name"], classes=self.classes)
         changed = Instances(instances.image_size)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import engine.training.loop
+from classification.spec import CLASSIFICATION
 from engine.augment import with_augment
-from engine.config import as_json
+from engine.launch import carry_out, configured
 from engine.records.record import read_record
 from engine.runs.reopen import Asked, reevaluate
 from engine.training.resume import checkpoints
@@ -179,6 +180,7 @@ def _stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     monkeypatch.setattr(engine.training.loop, "train_batches", stopping)
 
 
+@pytest.mark.slow
 def test_a_run_with_it(
     few_scenes: ScenesIndex,
     file: Path,
@@ -235,9 +237,12 @@ def test_a_wrong_sample_ends_the_run_with_its_name(
     assert line.startswith(f"error: --augment-function {file}:wide: ") and "its image is an array of float64" in line
 
 
-def test_a_task_that_applies_none_refuses_it(file: Path) -> None:
-    applied = {name for name, spec in TASKS.items() if spec.augments}
-    assert applied == {name for name, spec in TASKS.items() if spec.recipes}
-    assert all(
-        "augment_function" in as_json(recipe())["run"] for spec in TASKS.values() for recipe in spec.recipes.values()
-    )
+def test_a_task_that_applies_none_refuses_it(
+    few_scenes: ScenesIndex, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {name for name, spec in TASKS.items() if spec.augments} == {n for n, spec in TASKS.items() if spec.recipes}
+    words = ["tiny", "--data", str(few_scenes.imagenet), "--out", str(tmp_path / "run")]
+    args, config = configured([*words, "--augment-function", f"{file}:same"], [CLASSIFICATION], doc=None)
+    assert carry_out(args, config, replace(CLASSIFICATION, augments=False)) == 1
+    assert f"--augment-function {file}:same: classification applies none" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
