@@ -4,12 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
+from timm.models._manipulate import adapt_input_conv
 
 from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.initial import normalisation_of, read_initial, start_from, with_architecture
+from backbones.weights.loader import inflate
 from backbones.weights.normalisation import IMAGENET, Normalisation
 
 RECIPE = ViTConfig(
@@ -107,3 +110,14 @@ def test_registers_stay_where_tokens_have_a_place(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"registers 4 have no place in .*'table'.* Give --relative-position none"):
         with_architecture(Task(table), init)
     assert with_architecture(Task(replace(table, relative_position="none")), init).backbone == plain
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5, 6, 13])
+def test_the_patch_projection_is_inflated_as_by_timm(channels: int) -> None:
+    """One channel by `sum`, others by `repeat`: channel c is that of c modulo 3, times 3 / channels."""
+    kernel = torch.randn(5, 3, 4, 4)
+    theirs = adapt_input_conv(channels, kernel.clone())
+    # 3 / channels is rounded in the one and in the other
+    torch.testing.assert_close(inflate(kernel, channels, "sum" if channels == 1 else "repeat"), theirs)
+    if channels == 5:
+        assert torch.allclose(inflate(kernel, 5, "repeat")[:, 4], kernel[:, 1] * 0.6)
