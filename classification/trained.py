@@ -1,6 +1,6 @@
 """A finished classification run: what its model says of images, from the run's folder alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,25 @@ class TrainedClassifier:
 
         Raises UnreadableImageError.
         """
-        image_CHW = self._view(read_rgb(path)).to(self.model.head.weight.device)
-        top = self.model.logits(image_CHW[None]).float().softmax(dim=1)[0].topk(min(5, len(self.classes)))
-        return {"classes": [self.classes[i] for i in top.indices.tolist()], "probabilities": top.values.tolist()}
+        return self.answer([self.sample(path)])[0]
+
+    def sample(self, path: Path) -> Tensor:
+        """Return an image file as the model takes it, (3, H, W). Raises UnreadableImageError."""
+        return self._view(read_rgb(path))
+
+    def size(self, sample: Tensor) -> tuple[int, int]:
+        """Return the height and width in pixels that the model is given of a sample."""
+        height, width = sample.shape[1:]
+        return height, width
+
+    def answer(self, samples: Sequence[Tensor]) -> list[dict[str, Any]]:
+        """Return what `predict_image` says of each of some samples, by one forward pass."""
+        image_BCHW = torch.stack(list(samples)).to(self.model.head.weight.device)
+        top = self.model.logits(image_BCHW).float().softmax(dim=1).topk(min(5, len(self.classes)))
+        return [
+            {"classes": [self.classes[i] for i in indices], "probabilities": values}
+            for indices, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        ]
 
     def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
         """Write the image beside bars of what `predict_image` returned."""

@@ -46,10 +46,24 @@ class TrainedDetector:
 
         The model is in eval mode. Raises UnreadableImageError.
         """
-        sample = image_sample(path, image_size=self._infer.image_size)
-        found = coco_detections(self._infer([sample])[0]["instances"], self.categories, masks=self.masks)
-        named = [{"category": self._names[detection["category_id"]], **detection} for detection in found]
-        return {"height": sample["height"], "width": sample["width"], "detections": named}
+        return self.answer([self.sample(path)])[0]
+
+    def sample(self, path: Path) -> dict[str, Any]:
+        """Return an image file as detectron2 takes it. Raises UnreadableImageError."""
+        return image_sample(path, image_size=self._infer.image_size)
+
+    def size(self, sample: dict[str, Any]) -> tuple[int, int]:
+        """Return the height and width in pixels that the model is given of any sample: the square that is filled up."""
+        return self.config.image_size, self.config.image_size
+
+    def answer(self, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return what `predict_image` says of each of some samples, which go through together."""
+        answers = []
+        for sample, output in zip(samples, self._infer(list(samples)), strict=True):
+            found = coco_detections(output["instances"], self.categories, masks=self.masks)
+            named = [{"category": self._names[detection["category_id"]], **detection} for detection in found]
+            answers.append({"height": sample["height"], "width": sample["width"], "detections": named})
+        return answers
 
     def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
         """Write a PNG of the image with its detections of `min_score` and more."""

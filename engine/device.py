@@ -149,9 +149,15 @@ def auto_precision(*, on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:
 
 def device_name(device: torch.device) -> str:
     """Return a name for records: the GPU's, or the processor's with the number of threads."""
+    name = hardware_name(device)
+    return f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else name
+
+
+def hardware_name(device: torch.device) -> str:
+    """Return the GPU's or the processor's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    return _processor() if device.type == "cpu" else str(device)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -71,6 +71,10 @@ class TrainedSegmentor:
 
         Raises UnreadableImageError.
         """
+        return self.answer([self.sample(path)])[0]
+
+    def sample(self, path: Path) -> dict[str, Any]:
+        """Return an image file as mmseg takes it; says what a large one needs. Raises UnreadableImageError."""
         say_need(path, BYTES_PER_PIXEL)
         sample: Any = {"img_path": str(path), "image_id": path.name}
         for transform in image_pipeline(resize=self.config.resize, seen_at=max(self.config.test_scales)):
@@ -80,7 +84,17 @@ class TrainedSegmentor:
             if self.config.head.kind == "eomt":
                 need += BYTES_PER_MASK * self.config.head.queries + BYTES_PER_CLASS * len(self.classes)
             _say_whole(path, sample["inputs"].shape[1:], max(self.config.test_scales), need)
-        return as_values(self.model.predict(collate([sample]))[0].cpu().numpy(), self.classes)
+        return dict(sample)
+
+    def size(self, sample: dict[str, Any]) -> tuple[int, int]:
+        """Return the height and width in pixels that the model is given of a sample, before windows and scales."""
+        height, width = sample["inputs"].shape[1:]
+        return height, width
+
+    def answer(self, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return what `predict_image` says of each of some samples; those of one size go through together."""
+        found = self.model.predict(collate(samples))
+        return [as_values(class_HW.cpu().numpy(), self.classes) for class_HW in found]
 
     def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
         """Write the image with the classes over it, and beside it `<picture>_labels.png`, an index PNG with a palette.

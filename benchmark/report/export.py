@@ -35,6 +35,7 @@ from benchmark.report.tables import (
     result_grid,
 )
 from benchmark.report.tuning import TUNING_TITLE, tuning_grid
+from benchmark.report.use_table import USE_TITLE, use_csv, use_grid, use_json
 from benchmark.report.verdict import verdicts
 from engine.config import as_json
 from files.frames import any_text
@@ -97,6 +98,7 @@ def to_json(comparison: Comparison) -> str:
             for row in comparison.rows
         ],
         "costs": [as_json(cost) for cost in comparison.costs],
+        "cost_of_use": use_json(comparison),
         "supervised_own_task_top1": comparison.own_task.top1,
         "published": [
             {**as_json(check), "difference": check.difference, "outside": check.outside}
@@ -132,6 +134,7 @@ def to_frame(comparison: Comparison) -> pd.DataFrame:
     rows.append(("pretraining", "supervised", "top1", OWN_TASK, "lowest", None, None, own, ""))
     for cost in comparison.costs:
         rows += _cost_rows(cost)
+    rows += use_csv(comparison)
     for check in comparison.published:
         rows += _published_rows(check)
     if (table := comparison.store.plan.published) is not None:
@@ -197,6 +200,8 @@ def _grids(comparison: Comparison) -> dict[str, Grid]:
         "Differences": difference_grid(comparison),
         "Cost": cost_grid(comparison),
     }
+    if (use := use_grid(comparison)) is not None:
+        grids[USE_TITLE] = use
     if (ranks := rank_grid(comparison)) is not None:
         grids["Ranks"] = ranks
     if (protocols := protocol_grid(comparison)) is not None:
@@ -247,7 +252,8 @@ def _md_grid(title: str, grid: Grid) -> str:
     head = [markdown(text) for text in grid.head]
     rows = [[markdown(text) for text in row] for row in grid.rows]
     caption = markdown_line(grid.caption)
-    return "\n\n".join([f"## {title}", caption, tabulate(rows, head, tablefmt="pipe", disable_numparse=True)])
+    table = tabulate(rows, head, tablefmt="pipe", disable_numparse=True)
+    return "\n\n".join([f"## {title}", caption, table, *([_bullets([*grid.notes])] if grid.notes else [])])
 
 
 def _bullets(lines: list[str]) -> str:
@@ -270,6 +276,7 @@ def _latex_table(grid: Grid) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}}",
+            *(rf"\par {escape_latex(note)}" for note in grid.notes),
             r"\end{table}",
         ]
     )

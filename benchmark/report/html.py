@@ -37,6 +37,7 @@ from benchmark.report.tables import (
     result_grid,
 )
 from benchmark.report.tuning import tuning_grid
+from benchmark.report.use_table import use_grid
 from benchmark.report.verdict import verdicts
 from engine.config import as_json
 from engine.records.record import standing
@@ -99,6 +100,7 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
         scaling_table=None if scaling is None else scaling_grid(comparison),
         tuning=tuning,
         costs=cost_grid(comparison),
+        use=use_grid(comparison),
         cost_picture=_both(cost_picture(comparison), lambda: cost_picture(comparison, narrow=True)),
         curves_picture=curves,
         most_lines=MOST_LINES,

@@ -67,6 +67,8 @@ class Grid:
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    """Sentences under the table."""
 
 
 def result_grid(comparison: Comparison) -> Grid:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from engine.config import as_json
 from engine.records import version1
+from engine.records.use import Use
 from files.digest import sealed, unsealed
 from files.locking import Holding, holding
 from files.naming import inside
@@ -144,6 +145,8 @@ class RunRecord:
     that could not be read."""
     arm: str | None = None
     """What the initial weights are called in a comparison (--arm); None where they go by `weights_source`."""
+    use: tuple[Use, ...] = ()
+    """What the trained model takes when it is used, where that was measured (tools/measure_cost.py)."""
     schema_version: int = SCHEMA_VERSION
 
 
