@@ -94,17 +94,25 @@ def _title(path: Path) -> str:
 
 def _recipes() -> str:
     """Return the page of all recipes: what each is, the published number, in what it departs."""
+    from docs import recipe_costs
     from mae_transfer.tasks import TASKS
 
+    kept = recipe_costs.read()
     lines = [
         "# Recipes",
         "",
         "What `python tools/TOOL.py RECIPE` trains. The search above finds a recipe by name, paper or data.",
+        "",
+        "## What a recipe costs",
+        "",
+        f"{recipe_costs.CAPTION} [Cost of use](studies.md#cost-of-use) is measured, of trained runs.",
     ]
     for spec in TASKS.values():
         if not spec.recipes:
             continue
         lines += ["", f"## {spec.name} (`tools/{spec.tool}.py`)"]
+        if spec.plan is not None:
+            lines += ["", *recipe_costs.table(spec, kept)]
         for name, recipe in spec.recipes.items():
             text = _plain(recipe.__doc__ or "")
             lines += ["", f"### `{name}`", "", text]

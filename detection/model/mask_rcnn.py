@@ -186,5 +186,5 @@ def _federated(num_classes: int, class_images: Sequence[int]) -> dict[str, Any]:
         "use_fed_loss": True,
         "get_fed_loss_cls_weights": lambda: counts_K.float() ** FREQUENCY_POWER,
         # no more than there are to sample from
-        "fed_loss_num_classes": min(FEDERATED_CLASSES, int((counts_K > 0).sum())),
+        "fed_loss_num_classes": min(FEDERATED_CLASSES, sum(images > 0 for images in class_images)),
     }

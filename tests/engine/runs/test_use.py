@@ -183,7 +183,7 @@ def test_runs_that_are_not_measured(
 ) -> None:
     with locked(run):
         assert measure_cost.main([str(run), _images(few_scenes)]) == 1
-    assert str(run) in capsys.readouterr().err and not read_record(run).use == ()
+    assert str(run) in capsys.readouterr().err and read_record(run).use != ()
     record = read_record(run)
     write_record(tmp_path, replace(record, status="interrupted"))
     assert measure_cost.main([str(tmp_path), _images(few_scenes)]) == 1
