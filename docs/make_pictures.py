@@ -1,4 +1,4 @@
-"""Make the pictures of README.md: what three runs say of one scene, and the differences of a study.
+"""Make the pictures of README.md and of the pages on detection and segmentation, from runs on the embedded scenes.
 
     python tools/make_scenes.py --out data/scenes --classify-train 6000 --dense-train 2000 --dense-val 100
     python tools/pretrain.py tiny --data data/scenes/imagenet --steps 600 --out runs/mae
@@ -8,8 +8,8 @@
         --steps 500 --out runs/seg
     python docs/make_pictures.py runs data/scenes
 
-Writes docs/pictures/scene.png from the runs RUNS/mae, RUNS/det and RUNS/seg, and docs/pictures/differences.png from the
-page of studies/real_small.
+Writes docs/pictures/scene.png from the runs RUNS/mae, RUNS/det and RUNS/seg, detection.png and segmentation.png from
+the latter two on the first validation scenes, and differences.png from the page of studies/real_small.
 """
 
 import base64
@@ -41,8 +41,11 @@ from scenes.classes import WORLDS
 from scenes.sheet import class_colours
 from segmentation.evaluation.predictions import from_values
 
+WORLD = WORLDS["outdoor"]
+FIRST = 1  # ADE20K's label maps count classes from 1
 ROOT = Path(__file__).resolve().parents[1]
 PANEL = 2.3  # inches
+COLUMNS = 4  # validation scenes of a page's picture: the first ones, whatever is said of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,8 @@ def main() -> None:
     """Write the pictures and print their paths."""
     args = tyro.cli(Args, description=__doc__)
     print(draw_scene(args.out / "scene.png", args))
+    print(draw_detection(args.out / "detection.png", args))
+    print(draw_segmentation(args.out / "segmentation.png", args))
     print(first_picture(ROOT / "studies/real_small/report.html", args.out / "differences.png"))
 
 
@@ -76,13 +81,11 @@ def draw_scene(path: Path, args: Args) -> Path:
     cells = figure.subplots(2, 4)
     masked, reconstructed = reconstruction(args.runs / "mae", image, args.seed)
     found = load_run(args.runs / "det").predict([image])[0]["detections"]
-    classes_HW = from_values(load_run(args.runs / "seg").predict([image])[0]) + 1  # ADE20K's maps count from 1
+    classes_HW = from_values(load_run(args.runs / "seg").predict([image])[0]) + FIRST
     truth, names = annotations(args.scenes / "coco/annotations/instances_val2017.json", image.name)
-    with Image.open(args.scenes / "ade20k/annotations/validation" / f"{args.scene}.png") as file:
-        labels_HW = np.asarray(file)
+    labels_HW = label_map(args.scenes, args.scene)
 
-    world = WORLDS["outdoor"]
-    colours = class_colours(world)
+    colours = class_colours(WORLD)
     show(cells[0, 0], masked, "MAE sees a quarter of the patches")
     show(cells[0, 1], reconstructed, "MAE reconstructs the rest")
     cells[0, 2].set_title("detection: boxes and masks", fontsize=9)
@@ -93,12 +96,63 @@ def draw_scene(path: Path, args: Args) -> Path:
     cells[1, 2].set_title("annotated objects", fontsize=9)
     draw_objects(cells[1, 2], image_HW3, truth, names=names)
     show(cells[1, 3], colours[labels_HW], "annotated classes")
-    seen = sorted({*np.unique(classes_HW), *np.unique(labels_HW)} - {0})
-    patches = [Patch(facecolor=colours[number] / 255, label=world.semantic_names[number - 1]) for number in seen]
-    patches += [Patch(facecolor="black", label="not labelled")] * bool((labels_HW == 0).any())
+    patches = legend([classes_HW, labels_HW])
     cells[1, 0].legend(handles=patches, loc="center", fontsize=9, frameon=False, title="classes")
     write_figure(figure, path)
     return path
+
+
+def draw_detection(path: Path, args: Args) -> Path:
+    """Write the first validation scenes with what is annotated (above) and what is detected (below)."""
+    images = first_scenes(args.scenes)
+    figure = Figure(figsize=(COLUMNS * PANEL, 2 * PANEL + 0.5), layout="constrained")
+    cells = figure.subplots(2, COLUMNS, squeeze=False)
+    for column, (image, said) in enumerate(zip(images, load_run(args.runs / "det").predict(images), strict=True)):
+        truth, names = annotations(args.scenes / "coco/annotations/instances_val2017.json", image.name)
+        found = [item for item in said["detections"] if item["score"] >= MIN_SCORE]
+        for cell, objects, title in zip(cells[:, column], (truth, found), ("annotated", "detected"), strict=True):
+            draw_objects(cell, np.asarray(read_rgb(image)), objects, names=names)
+            cell.set_title(f"{title}: {len(objects)}", fontsize=9)
+    write_figure(figure, path)
+    return path
+
+
+def draw_segmentation(path: Path, args: Args) -> Path:
+    """Write the first validation scenes (above) with their label maps and the predicted classes."""
+    images = first_scenes(args.scenes)
+    colours = class_colours(WORLD)
+    figure = Figure(figsize=(COLUMNS * PANEL, 3 * PANEL + 1.1), layout="constrained")
+    cells = figure.subplots(3, COLUMNS, squeeze=False)
+    shown = []
+    for column, (image, said) in enumerate(zip(images, load_run(args.runs / "seg").predict(images), strict=True)):
+        maps = label_map(args.scenes, image.stem), from_values(said) + FIRST
+        show(cells[0, column], np.asarray(read_rgb(image)), "image")
+        for cell, classes_HW, title in zip(cells[1:, column], maps, ("annotated", "predicted"), strict=True):
+            show(cell, colours[classes_HW], title)
+        shown += maps
+    figure.legend(handles=legend(shown), loc="outside lower center", ncols=8, fontsize=8, frameon=False)
+    write_figure(figure, path)
+    return path
+
+
+def first_scenes(scenes: Path) -> list[Path]:
+    """Return the first validation images."""
+    return sorted((scenes / "coco/val2017").glob("*.jpg"))[:COLUMNS]
+
+
+def label_map(scenes: Path, stem: str) -> Any:
+    """Return the label map of a validation scene."""
+    with Image.open(scenes / "ade20k/annotations/validation" / f"{stem}.png") as file:
+        return np.asarray(file)
+
+
+def legend(maps: list[Any]) -> list[Patch]:
+    """Return the colours and names of the classes that occur."""
+    seen = sorted({number for classes_HW in maps for number in np.unique(classes_HW)})
+    names = ["not labelled", *WORLD.semantic_names]
+    colours = class_colours(WORLD)
+    last = sorted(seen, key=lambda number: number == 0)
+    return [Patch(facecolor=colours[number] / 255, label=names[number]) for number in last]
 
 
 def reconstruction(run: Path, image: Path, seed: int) -> tuple[Any, Any]:

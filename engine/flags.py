@@ -151,18 +151,19 @@ def command_line(args: Any, config: Any = None, recipe: Any = None) -> list[str]
         if tyro.conf.Positional in getattr(hints[f.name], "__metadata__", ()):
             places.append(str(value))
         elif f.default is MISSING and f.default_factory is MISSING:
-            needed += _words(f.name, value)
+            needed += words(f.name, value)
         elif value != f.default:
-            more += _words(f.name, value)
+            more += words(f.name, value)
     if config is not None:
         plain = {leaf.path: leaf.default for leaf in leaves(recipe)}
         for leaf in leaves(config):
             if leaf.default != plain[leaf.path]:
-                more += _words(leaf.name, leaf.default)
+                more += words(leaf.name, leaf.default)
     return [*places, *needed, *more]
 
 
-def _words(name: str, value: Any) -> list[str]:
+def words(name: str, value: Any) -> list[str]:
+    """Return a flag, of a name with underscores, and its value as a command line has them."""
     flag = f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
@@ -257,9 +258,9 @@ def _named(argv: Sequence[str], recipes: Recipes, noun: str) -> str | None:
 
 def _given(argv: Sequence[str], known: Set[str]) -> set[str]:
     """Return the names of the flags on a command line, with underscores, of known ones without the `no` of a switch."""
-    words = {text.partition("=")[0][2:].replace("-", "_") for text in argv if text.startswith("--")}
+    named = {text.partition("=")[0][2:].replace("-", "_") for text in argv if text.startswith("--")}
     off = {f"no_{name}": name for name in known}
-    return {off.get(word, word) for word in words}
+    return {off.get(word, word) for word in named}
 
 
 def _check_strange(strange: Sequence[str], recipes: Recipes, name: str, noun: str) -> None:

@@ -18,7 +18,7 @@ from engine.flags import HELP, HELP_ALL, leaves, parse_with_config
 from engine.init_flags import InitFlags
 from engine.recipe import departures, shortened, with_augment_source, with_short_warmup
 from engine.records.metrics_file import CSV_NAME
-from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME
+from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME, RunRecord
 from engine.records.results_file import RESULTS_NAME
 from engine.spec import TaskSpec, recipes_of, spec_for
 from engine.streams import prepare_streams
@@ -152,8 +152,7 @@ def adopted(args: TrainArgs, config: Any, spec: TaskSpec, init: InitialWeights |
 def start(args: TrainArgs, config: Any, specs: Sequence[TaskSpec]) -> int:
     """Train with flags and the configuration that they make, and return the exit code, as `train`."""
     try:
-        _check_there(args)
-        refuse_over_inputs(args, config)
+        check_paths(args, config)
     except (ValueError, OSError) as error:
         return fail(error)
     return carry_out(args, config, spec_for(specs, config))
@@ -161,34 +160,47 @@ def start(args: TrainArgs, config: Any, specs: Sequence[TaskSpec]) -> int:
 
 def carry_out(args: TrainArgs, config: Any, spec: TaskSpec) -> int:
     """Build the task, train it, and return the exit code; `config` has the flags in it."""
-    from engine.augment import with_augment
-    from engine.device import device_named
-    from engine.images.file import allow_megapixels
-    from engine.training.loop import EXIT_CODES, fit
-    from engine.training.processes import processes
-    from engine.training.seeding import derive, seed_all
+    from engine.training.loop import EXIT_CODES
     from engine.training.stop import NonFiniteError
 
     try:
-        device_named(config.run.device, processes=processes())  # before anything is read
-        init = args.weights()
-        config = with_augment(adopted(args, config, spec, init))
-        if config.run.augment_function is not None and not spec.augments:
-            raise ValueError(f"--augment-function {config.run.augment_function}: {spec.name} applies none.")
-        allow_megapixels(config.run.max_megapixels)
-        seed_all(derive(config.run.seed, "weights"))
-        trust = {"trust_tokenizer": args.trust_pickle} if spec.reads_tokenizer else {}
-        task = spec.build(config, data=args.data, init=init, **trust)
-        refuse_among_images(args.out, args.data, (task.facts.train_split, task.facts.val_split))
-        recipe, asked = spec.recipes[args.recipe], config
-        config = with_short_warmup(config, recipe(), images=len(task.train_data))
-        changed = (*departures(recipe, config), *shortened(asked, config))
-        record = fit(
-            task, config, recipe=args.recipe, out=args.out, resume=args.resume, departures=changed, arm=args.arm
-        )
+        return EXIT_CODES[carried_out(args, config, spec).status]
     except (ValueError, OSError, NonFiniteError) as error:
         return fail(error)
-    return EXIT_CODES[record.status]
+
+
+def carried_out(args: TrainArgs, config: Any, spec: TaskSpec) -> RunRecord:
+    """Build the task, train it, and return its record, completed or interrupted; `config` has the flags in it.
+
+    Raises ValueError and OSError for what a user can cause, NonFiniteError where a loss is no number.
+    """
+    from engine.augment import with_augment
+    from engine.device import device_named
+    from engine.images.file import allow_megapixels
+    from engine.training.loop import fit
+    from engine.training.processes import processes
+    from engine.training.seeding import derive, seed_all
+
+    device_named(config.run.device, processes=processes())  # before anything is read
+    init = args.weights()
+    config = with_augment(adopted(args, config, spec, init))
+    if config.run.augment_function is not None and not spec.augments:
+        raise ValueError(f"--augment-function {config.run.augment_function}: {spec.name} applies none.")
+    allow_megapixels(config.run.max_megapixels)
+    seed_all(derive(config.run.seed, "weights"))
+    trust = {"trust_tokenizer": args.trust_pickle} if spec.reads_tokenizer else {}
+    task = spec.build(config, data=args.data, init=init, **trust)
+    refuse_among_images(args.out, args.data, (task.facts.train_split, task.facts.val_split))
+    recipe, asked = spec.recipes[args.recipe], config
+    config = with_short_warmup(config, recipe(), images=len(task.train_data))
+    changed = (*departures(recipe, config), *shortened(asked, config))
+    return fit(task, config, recipe=args.recipe, out=args.out, resume=args.resume, departures=changed, arm=args.arm)
+
+
+def check_paths(args: TrainArgs, config: Any) -> None:
+    """Raise FileNotFoundError for data or weights that are not there, ValueError where --out is among what is read."""
+    _check_there(args)
+    refuse_over_inputs(args, config)
 
 
 def _check_there(args: TrainArgs) -> None:

@@ -1,6 +1,6 @@
-"""The Python face: a backbone from a file of weights, a trained run that predicts, records as a data frame.
+"""The Python face: a backbone or a whole MAE from weights, training, a run that predicts, records as data frames.
 
-    from mae_transfer import load_backbone, load_run, read_records
+    from mae_transfer import load_backbone, load_mae, load_run, read_differences, read_records, train
 
     backbone = load_backbone("mae_pretrain_vit_base.pth", source="mae")
     tokens = backbone.features(["a.jpg", "b.jpg"])  # (2, 1 + 196, 768)
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mae_transfer.mae import MAE
     from mae_transfer.models import Backbone, Run
 
-__all__ = ["load_backbone", "load_run", "read_records"]
+__all__ = ["load_backbone", "load_mae", "load_run", "read_differences", "read_records", "train"]
 
 
 def load_backbone(path: str | Path, *, source: str = "own", device: str = "cpu", **declared: Any) -> "Backbone":
@@ -32,6 +33,41 @@ def load_backbone(path: str | Path, *, source: str = "own", device: str = "cpu",
     from mae_transfer.models import Backbone
 
     return Backbone.load(Path(path), source=source, device=device, **declared)
+
+
+def load_mae(
+    path: str | Path,
+    *,
+    source: str = "own",
+    target: str | None = None,
+    decoder_heads: int = 16,
+    device: str = "cpu",
+    **declared: Any,
+) -> "MAE":
+    """Return an MAE with its decoder: of a run of `tools/pretrain.py`, or of a file of weights that has one.
+
+    A run's folder is enough. Of a file `source` and `declared` are as in `load_backbone`; `target` says what its
+    decoder predicts, "pixels" or "normalised", and `decoder_heads` its attention heads.
+
+    Raises FileNotFoundError, or ValueError that names the file and what it lacks.
+    """
+    from mae_transfer.mae import MAE
+
+    return MAE.load(Path(path), source=source, target=target, decoder_heads=decoder_heads, device=device, **declared)
+
+
+def train(tool: str, recipe: str, *, data: str | Path, out: str | Path, **flags: Any) -> Path:
+    """Train as `tools/TOOL.py RECIPE --data DATA --out OUT` does, in this process, and return `out`.
+
+    `tool` is `pretrain`, `train_cls`, `train_det` or `train_seg`, `flags` are the tool's with underscores for hyphens:
+    `train("train_cls", "tiny", data=..., out=..., init=..., steps=100, base_lr=3e-3)`.
+
+    Raises ValueError for what is no tool, recipe or flag, and what the tool prints as an error: FileNotFoundError,
+    ValueError, NonFiniteError. An interrupted run is saved, and KeyboardInterrupt raised; `resume=True` continues it.
+    """
+    from mae_transfer.training import train_run
+
+    return train_run(tool, recipe, {"data": Path(data), "out": Path(out), **flags})
 
 
 def load_run(folder: str | Path, *, device: str = "auto") -> "Run":
@@ -62,3 +98,19 @@ def read_records(folder: str | Path) -> "pd.DataFrame":
     for text in store.unreadable:
         warnings.warn(text, stacklevel=2)
     return frame(store.stored)
+
+
+def read_differences(folder: str | Path) -> "pd.DataFrame":
+    """Return the differences between the arms of the runs below a folder, as the report of a study judges them.
+
+    A row per task, metric and other arm. Columns: task, metric, arm, reference, by_seed (arm minus reference, a tuple),
+    difference (their mean), low and high (95 % interval, missing for one seed), images (resampled for it; missing where
+    the interval speaks of the seeds alone), p, adjusted_p (Holm, over tasks) and verdict, the latter two of the leading
+    metric of each task. The statistics are those of docs/statistics.md.
+
+    Raises FileNotFoundError where there is no record, ValueError where nothing can be compared. What is left out is
+    warned of.
+    """
+    from mae_transfer.differences import differences
+
+    return differences(Path(folder))

@@ -27,6 +27,7 @@ from engine.images.reading import read_rgb
 from engine.runs.predict import Predicts
 from engine.runs.trained import On, open_trained
 from mae_transfer.tasks import TASKS
+from pretraining.feature_pictures import last_attention
 
 Picture = str | Path | Image.Image | np.ndarray  # a file; or RGB, greyscale; an array is (H, W) or (H, W, 3) of uint8
 
@@ -83,6 +84,14 @@ class Backbone:
     def feature_maps(self, pictures: Sequence[Picture], blocks: Sequence[int] | None = None) -> list[Tensor]:
         """Return the patch tokens after each of `blocks` (0-based, ascending; the last unless given), (B, D, h, w)."""
         return self.vit.feature_maps(self.pixels(pictures), blocks or [len(self.vit.blocks) - 1])
+
+    def attention(self, pictures: Sequence[Picture]) -> Tensor:
+        """Return how much the class token of the last block attends to each patch, by head, (B, heads, h, w).
+
+        Without a class token it is the average of all patches. Each head sums to what it gives patches, at most 1.
+        Raises ValueError where attention stays in windows.
+        """
+        return last_attention(self.vit, self.pixels(pictures))
 
 
 @dataclass(frozen=True)

@@ -169,11 +169,11 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     else:
         model.eval()
         model.kept = kept_count(a.grid[0] * a.grid[1], options.mask_ratio)
-        noise = _noise(shown, options, options.sampling, len(few))
+        noise = mask_noise(shown, options, options.sampling, len(few))
         path, source = out / "reconstructions.png", options.statistics
         pictures.append(draw_reconstructions(path, model, few, noise, shown.normalisation, source=source, rows=rows))
     kept = kept_count(a.grid[0] * a.grid[1], options.mask_ratio)
-    masks = torch.stack([keep_lowest(_noise(shown, options, s, len(few)), kept)[1] for s in SAMPLINGS])
+    masks = torch.stack([keep_lowest(mask_noise(shown, options, s, len(few)), kept)[1] for s in SAMPLINGS])
     view = Masked(patch=a.patch_size, grid=a.grid, normalisation=shown.normalisation)
     pictures.append(draw_masks(out / "masks.png", few, masks, SAMPLINGS, view, rows=rows))
     pictures.append(draw_attention(out / "attention.png", encoder, few, shown.normalisation, rows=rows))
@@ -275,7 +275,8 @@ def _read(source: ImageSource, shown: Shown) -> tuple[Named, list[str]]:
     return Named(torch.stack(images), tuple(names)), [*notes, *(f"left out: {text}" for text in unreadable)]
 
 
-def _noise(shown: Shown, options: Options, sampling: Sampling, count: int) -> Tensor:
+def mask_noise(shown: Shown, options: Options, sampling: Sampling, count: int) -> Tensor:
+    """Return the noise whose lowest values are kept, for `count` images, (B, N), drawn by the seed of the options."""
     grid = shown.encoder.architecture.grid
     kept = kept_count(grid[0] * grid[1], options.mask_ratio)
     with seeded(options.seed):

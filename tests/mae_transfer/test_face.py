@@ -17,6 +17,7 @@ from backbones.weights.checkpoint import write_checkpoint
 from backbones.weights.normalisation import Normalisation
 from engine.records.record import read_record
 from mae_transfer import load_backbone, load_run, read_records
+from pretraining.feature_pictures import last_attention
 from scenes.layouts import ScenesIndex
 from tools import predict, train_cls
 
@@ -56,6 +57,15 @@ def test_features_are_those_of_the_vit_on_normalised_pixels(file: Path, pictures
     assert [tuple(m.shape) for m in maps] == [(3, 16, 3, 4)] * 2
     torch.testing.assert_close(maps[1][0], last[1][0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(backbone.feature_maps(pictures)[0], maps[1])
+
+
+def test_attention_is_that_of_the_class_token(file: Path, pictures: list[Any]) -> None:
+    backbone = load_backbone(file)
+    weight = backbone.attention(pictures)
+    assert weight.shape == (3, 2, 3, 4)
+    torch.testing.assert_close(weight, last_attention(backbone.vit, backbone.pixels(pictures)))
+    given = weight.sum(dim=(2, 3))  # the rest stays with the class token itself
+    assert bool((given > 0).all() and (given < 1).all())
 
 
 def test_what_is_no_picture_or_no_file_is_refused(file: Path, tmp_path: Path) -> None:
