@@ -1,11 +1,11 @@
 """Make the pictures of README.md and of the pages on detection and segmentation, from runs on the embedded scenes.
 
-    python tools/make_scenes.py --out data/scenes --classify-train 6000 --dense-train 2000 --dense-val 100
+    python tools/make_scenes.py --out data/scenes --classify-train 4000 --dense-train 1000 --dense-val 60
     python tools/pretrain.py tiny --data data/scenes/imagenet --steps 600 --out runs/mae
     python tools/train_det.py tiny --data data/scenes/coco --init runs/mae/backbone.safetensors \\
-        --steps 700 --out runs/det
+        --steps 900 --out runs/det
     python tools/train_seg.py tiny --data data/scenes/ade20k --init runs/mae/backbone.safetensors \\
-        --steps 500 --out runs/seg
+        --steps 600 --out runs/seg
     python docs/make_pictures.py runs data/scenes
 
 Writes docs/pictures/scene.png from the runs RUNS/mae, RUNS/det and RUNS/seg, detection.png and segmentation.png from

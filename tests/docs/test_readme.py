@@ -1,4 +1,7 @@
-"""Every command of README.md runs, in its order, in one folder and on tiny data: as a new user would type them."""
+"""Every command of README.md and of the pages on tasks runs, in its order, in one folder and on tiny data.
+
+As a new user would type them.
+"""
 
 import json
 import os
@@ -7,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,10 +25,12 @@ from backbones.weights.convert import write_as
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.normalisation import IMAGENET
 from backbones.weights.read import read_checkpoint
+from scenes.classes import WORLDS
 from scenes.layouts import ScenesIndex
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("docs/detection.md", "docs/segmentation.md")}
 
 NOT_RUN = {
     "make setup": "downloads some GB of packages",
@@ -39,6 +44,7 @@ NOT_RUN = {
 SMALLER = {
     "vitdet_base": "tiny",
     "mae_base": "tiny",
+    "mae_base_100ep": "tiny",
     "small": "tiny",
     "mae_base_linear": "tiny --protocol linear",
     "vit_base_patch16": "vit_demo_patch8",
@@ -81,6 +87,7 @@ class Command:
     text: str
     """As it stands there; Python code where it is of a block of Python."""
     is_python: bool = False
+    document: str = "README.md"
     shown: str = ""
     """What the document says it prints; empty where it says nothing."""
 
@@ -105,7 +112,7 @@ class Command:
             or not re.fullmatch(r"(tools|docs)/\w+\.py", words[1])
             or not (ROOT / words[1]).exists()
         ):
-            raise ValueError(f"README.md, line {self.line}: {self.text!r} is run by no test; name it in NOT_RUN")
+            raise ValueError(f"{self.document}, line {self.line}: {self.text!r} is run by no test; name it in NOT_RUN")
         arguments, flags = words[2:], SHORTER.get(Path(words[1]).stem, [])
         for flag in flags[::2]:
             if flag in arguments:
@@ -114,8 +121,12 @@ class Command:
         return [words[1], *arguments, *flags]
 
 
-def commands(text: str) -> Iterator[Command]:
+def commands(text: str, document: str = "README.md") -> Iterator[Command]:
     """Yield the commands of a document's blocks, in order. Raises ValueError for a block of another language."""
+    yield from (replace(command, document=document) for command in _commands(text))
+
+
+def _commands(text: str) -> Iterator[Command]:
     for block in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         first = text.count("\n", 0, block.start(2)) + 1
         if block[1] == "python":
@@ -184,12 +195,31 @@ def test_commands_run_in_order(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     assert {path.name for path in made.iterdir()} == {path.name for path in kept.iterdir()}
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_each_command_of_a_page_is_run(page: str) -> None:
+    found = list(commands(PAGES[page], page))
+    assert len(found) > 10 and all(command.argv() for command in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_a_page_run_in_order(page: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
+    users_own_files(tmp_path, few_scenes)
+    wrong = carried_out(list(commands(PAGES[page], page)), tmp_path, imports=HOSTS)
+    assert not wrong, "\n\n".join(wrong)
+
+
 def users_own_files(folder: Path, scenes: ScenesIndex) -> None:
     """Write what the README takes from the user, in small form: data sets, downloaded weights, a study."""
     for name in ("imagenet", "coco", "ade20k"):
         (folder / name).symlink_to(scenes.root / name)
     (folder / "photographs").symlink_to(scenes.coco / "train2017")  # a flat folder
     (folder / "streets").symlink_to(scenes.ade20k)
+    for split, name in (("training", "train"), ("validation", "val")):  # ADE20K's numbers, 0 named too
+        for kind, ours in (("images", "images"), ("annotations", "labels")):
+            (folder / "maps" / ours).mkdir(parents=True, exist_ok=True)
+            (folder / "maps" / ours / name).symlink_to(scenes.ade20k / kind / split)
+    (folder / "maps/classes.txt").write_text("\n".join(["other", *WORLDS["outdoor"].semantic_names]) + "\n")
     (folder / "imagenet-r").symlink_to(scenes.imagenet / "test")
     (folder / "imagenet-c/fog").mkdir(parents=True)
     (folder / "imagenet-c/fog/1").symlink_to(scenes.imagenet / "test")
@@ -218,11 +248,16 @@ def users_own_files(folder: Path, scenes: ScenesIndex) -> None:
 
 
 def test_pictures_are_small_and_described() -> None:
-    named = re.findall(r"!\[([^]]*)\]\(([^)]+)\)", README)
-    assert {path for _, path in named} == {str(p.relative_to(ROOT)) for p in (ROOT / "docs/pictures").iterdir()}
+    texts = {ROOT / name: text for name, text in (PAGES | {"README.md": README}).items()}
+    named = [
+        (words, page.parent / path)
+        for page, text in texts.items()
+        for words, path in re.findall(r"!\[([^]]*)\]\(([^)]+)\)", text)
+    ]
+    assert {path for _, path in named} == {*(ROOT / "docs/pictures").iterdir()}
     for described, path in named:
         assert len(described.split()) >= 8, path  # as many words as say what is seen
-        assert (ROOT / path).stat().st_size < 300_000, path
+        assert path.stat().st_size < 300_000, path
 
 
 def test_blocks_by_hand() -> None:
