@@ -13,7 +13,7 @@ import pytest
 from tools.run_benchmark import TOOLS
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("studies/*/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("studies/*/*.md")])
 MADE = {"runs", "data", "pictures", "build", "dist", "wheels"}  # by those who use the project
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - MADE
 COMMAND = re.compile(r"python tools/(\w+)\.py((?: [^\n#`|]*(?:\\\n[^\n#`|]*)*)?)")
