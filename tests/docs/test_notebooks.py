@@ -13,9 +13,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs/notebooks"
 SMALLER = {
-    "look_inside": {"STEPS": 2},
-    "fifty_images": {"STEPS": 2, "TRANSFER": 2},
-    "differences": {"STEPS": 2, "TRANSFER": 2, "SEEDS": 2},
+    "look_inside": {"IMAGES": 64, "STEPS": 2},
+    "fifty_images": {"IMAGES": 64, "STEPS": 2, "TRANSFER": 2},
+    "differences": {"IMAGES": 64, "STEPS": 2, "TRANSFER": 2, "SEEDS": 2},
 }
 """Notebooks, and what stands in the place of the values that they assign."""
 SAYS = {
