@@ -48,7 +48,7 @@ class MAE:
         cls, path: Path, *, source: str, target: str | None, decoder_heads: int, device: str, **declared: Any
     ) -> "MAE":
         """Return the MAE of a run or a file; raises what opening raises, and ValueError where there is no decoder."""
-        decoder: Any = Decoder(heads=decoder_heads, target=target)  # type: ignore[arg-type]  # checked where it is used
+        decoder = Decoder(heads=decoder_heads, target=target)  # type: ignore[arg-type]  # checked where it is used
         there = located(InitialWeights(path=path, source=source, **declared))  # type: ignore[arg-type]  # the same
         shown = open_any(there, decoder)
         if shown.autoencoder is None:
