@@ -49,7 +49,7 @@ class MAE:
     ) -> "MAE":
         """Return the MAE of a run or a file; raises what opening raises, and ValueError where there is no decoder."""
         decoder = Decoder(heads=decoder_heads, target=target)  # type: ignore[arg-type]  # checked where it is used
-        there = located(InitialWeights(path=path, source=source, **declared))  # type: ignore[arg-type]  # the same
+        there = located(InitialWeights(path=path, source=source, **declared))
         shown = open_any(there, decoder)
         if shown.autoencoder is None:
             raise ValueError(

@@ -30,7 +30,7 @@ def _of_convolution_backward(
     PyTorch's own formula counts the gradient of a grouped convolution's weights as of one group.
     """
     transposed, wanted = others[4], others[7]
-    once: int = conv_flop_count(x, weight, grad_out, transposed=transposed)
+    once: int = conv_flop_count([*x], [*weight], [*grad_out], transposed=transposed)
     return once * (bool(wanted[0]) + bool(wanted[1]))
 
 
