@@ -180,7 +180,8 @@ def _stored(
 ) -> Stored:
     check_metrics(folder, record, tasks)
     grouping = None
-    pretrained = made_weights(record, tasks)
+    # a short pre-training of a search leaves weights too, which no transfer starts from
+    pretrained = made_weights(record, tasks) and (planned is None or planned.phase == "pretrain")
     arm, line, choice = arm_of(record, pretrained=pretrained), line_of(record, tasks), None
     if planned is not None:
         arm = planned.arm or arm

@@ -101,7 +101,7 @@ def fake_tools(record: Record, top1: dict[tuple[str, float], float]) -> dict[str
     def pretrain(args: Any, config: Any) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         rate = config.run.optim.base_lr
-        task = "mae" if args.arm == "mae" else "classification"
+        task = "mae" if args.arm == "mae" else "supervised"
         found = record(task, "random", config.run.seed, {}, config=_run(rate), data=str(args.data))
         found = replace(found, arm=args.arm)
         if (args.arm, rate) not in top1:
@@ -158,7 +158,11 @@ def test_the_probe_chooses_the_rate_of_every_seed(
     assert "Learning rate of labels in pre-training: 0.001, by top1 on 50 images (val) with seed 100" in said
     assert "Learning rate of mae in pre-training: 0.001, by top1" in said and "0.003: diverged" in said
     assert "nothing to probe" in status_text("mine", study.runs)
-    grid = tuning_grid(compare(open_store(out, TASKS)))
+    comparison = compare(open_store(out, TASKS))
+    # the short pre-trainings of the search are of other images and length, and no part of the comparison
+    assert {cost.arm: cost.pretrainings for cost in comparison.costs} == {"random": 0, "labels": 2, "mae": 2}
+    assert comparison.rows and not [line for row in comparison.rows for line in row.refused if "lr0." in line]
+    grid = tuning_grid(comparison)
     assert grid is not None
     assert [row[:2] for row in grid.rows] == [("pre-training", rate) for rate in ("0.001", "0.002", "0.003")]
 
