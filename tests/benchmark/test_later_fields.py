@@ -78,3 +78,16 @@ def test_a_finished_run_of_before_is_not_run_again(record: Callable[..., RunReco
         run, job=Job(args=None, config=None, recipe=None, record=lambda *_: {**whole, "tuned_blocks": 3}, flags={})
     )
     assert other_settings(run, done, with_later_fields) == ["tuned_blocks: 1 -> 3"]
+
+
+def test_arms_of_different_augmentation_are_named_by_its_source(study: Any, record: Callable[..., RunRecord]) -> None:
+    """Where the same file lies makes no difference; another file does."""
+    whole = json.loads(json.dumps(as_json(RECIPES["tiny"]())))
+    for seed, (mine, theirs) in enumerate([("a", "a"), ("a", "b")]):
+        for arm, path, source in (("mae", "here.py:f", mine), ("supervised", "there.py:f", theirs)):
+            config = copy.deepcopy(whole)
+            config["run"] |= {"augment_function": path, "augment_source": f"mine:f sha256:{source}"}
+            study.add(f"{arm}{seed}", record("classification", arm, seed, {"top1": 60.0}, config=config))
+        refused = top1(compare(open_store(study.root, TASKS), resamples=0)).refused
+        line = "config.run.augment_source: mine:f sha256:a -> mine:f sha256:b (from mae0 to supervised1)"
+        assert refused == (() if seed == 0 else (line,))
