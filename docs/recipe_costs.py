@@ -91,8 +91,14 @@ def planned_recipes() -> list[tuple[str, TaskSpec, Callable[[], Any]]]:
 
 
 def digest(config: Any) -> str:
-    """Return the SHA-256 of a configuration."""
-    return sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of what a configuration states: a new field that a recipe leaves at None changes nothing."""
+    return sha256(json.dumps(_stated(as_json(config)), sort_keys=True).encode()).hexdigest()
+
+
+def _stated(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {name: _stated(value) for name, value in values.items() if value is not None}
 
 
 def planned(name: str, spec: TaskSpec, config: Any) -> dict[str, Any]:
