@@ -20,7 +20,7 @@ from harness import TOLERANCE, Step, Switches, switched
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.config import FAMILY
-from engine.memory.plan import FUSED
+from engine.memory.plan import COUNTED
 from perf.gpu.row import Ask, NotRun
 
 MIB = 2**20
@@ -52,7 +52,7 @@ def interleaved(builds: dict[str, Build], switches: Switches, ask: Ask) -> tuple
     steps: dict[str, Step] = {}
     peaks: dict[str, int | None] = {}
     values: dict[str, float] = {}
-    work = FlopCounterMode(display=False, custom_mapping=FUSED)
+    work = FlopCounterMode(display=False, custom_mapping=COUNTED)
     with switched(switches, device):
         for name, build in builds.items():
             before = _start_peak(device)
