@@ -117,7 +117,7 @@ class ArmCost:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnTask:
-    """How well the supervised arm learned its own task."""
+    """How well the supervised arm of the headline learned its own task."""
 
     top1: float | None
     """Percent on held-out images, the lowest of its records; None where none is recorded."""
@@ -212,7 +212,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
             ]
             if drawn.images is not None and alone:
                 not_resampled.append(f"{task}: {', '.join(alone)}")
-    own = [item.record.metrics["top1"] for item in pretrainings if _has_own_task(item)]
+    own = [item.record.metrics["top1"] for item in pretrainings if item.arm in others and _has_own_task(item)]
     known = {item.arm for item in pretrainings}
     return Comparison(
         store=store,
