@@ -9,7 +9,7 @@
     python docs/make_pictures.py runs data/scenes
 
 Writes docs/pictures/scene.png from the runs RUNS/mae, RUNS/det and RUNS/seg, detection.png and segmentation.png from
-the latter two on the first validation scenes, and differences.png from the page of studies/real_small.
+the latter two on the first validation scenes, and differences.png from the page of studies/tiny_imagenet_half.
 """
 
 import base64
@@ -70,7 +70,7 @@ def main() -> None:
     print(draw_scene(args.out / "scene.png", args))
     print(draw_detection(args.out / "detection.png", args))
     print(draw_segmentation(args.out / "segmentation.png", args))
-    print(first_picture(ROOT / "studies/real_small/report.html", args.out / "differences.png"))
+    print(first_picture(ROOT / "studies/tiny_imagenet_half/report.html", args.out / "differences.png"))
 
 
 def draw_scene(path: Path, args: Args) -> Path:
@@ -183,8 +183,8 @@ def show(cell: Axes, image_HW3: Any, title: str) -> None:
 
 
 def first_picture(page: Path, path: Path) -> Path:
-    """Write the first picture of a page: that of the differences."""
-    found = re.search(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page.read_text(encoding="utf-8"))
+    """Write the first picture of a page in its wide form: that of the differences."""
+    found = re.search(r'<img src="data:image/png;base64,([A-Za-z0-9+/=]+)', page.read_text(encoding="utf-8"))
     assert found is not None
     with replacing(path) as temporary:
         temporary.write_bytes(base64.b64decode(found[1]))
