@@ -238,7 +238,9 @@ def test_traces_as_one_graph(form: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize(
+    "form", ["plain", *(pytest.param(form, marks=pytest.mark.sweep) for form in sorted({*FORMS} - {"plain"}))]
+)
 def test_compiled_is_eager(form: str) -> None:
     vit = random_vit(form)
     torch.compiler.reset()

@@ -76,6 +76,7 @@ for one in "${started[@]}"; do wait "$one" || exit 1; done
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_two_nodes_on_one_machine_train_together(few_scenes: ScenesIndex, tmp_path: Path) -> None:
     (tmp_path / "srun").write_text(SRUN)
     (tmp_path / "srun").chmod(0o755)

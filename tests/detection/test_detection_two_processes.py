@@ -101,6 +101,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_two_processes_train_as_one(small_config: DetectionConfig, few_scenes: ScenesIndex, tmp_path: Path) -> None:
     """Each process's losses and the steps are those of one process that takes the two shares one after the other."""
     config = without_draws(small_config)

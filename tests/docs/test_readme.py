@@ -202,7 +202,7 @@ def test_each_command_of_a_page_is_run(page: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [pytest.param("docs/detection.md", marks=pytest.mark.sweep), "docs/segmentation.md"])
 def test_commands_of_a_page_run_in_order(page: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
     users_own_files(tmp_path, few_scenes)
     wrong = carried_out(list(commands(PAGES[page], page)), tmp_path, imports=HOSTS)

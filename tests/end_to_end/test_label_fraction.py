@@ -16,7 +16,7 @@ TOOLS: dict[str, Any] = {"coco": train_det, "ade20k": train_seg}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["coco", "ade20k"])
+@pytest.mark.parametrize("layout", [pytest.param("coco", marks=pytest.mark.sweep), "ade20k"])
 def test_a_part_of_the_labels_on_a_frozen_vit(layout: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
     data = getattr(few_scenes, layout)
     weights = tmp_path / "mae"

@@ -27,6 +27,7 @@ MAE = MAEConfig(backbone=TINY, run=RUN, decoder_dim=12, decoder_depth=3, decoder
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_compiled_run_trains_as_one_that_is_not(device: str, few_scenes: ScenesIndex, tmp_path: Path) -> None:
     need(device)
