@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -186,9 +186,28 @@ class Matrix(Pretrainings):
 
     def _searches(self, cell: Cell) -> Iterator[Run]:
         """Yield the runs of a task's search, and behind them those beyond its grid."""
+        first: dict[str, Run] = {}
         for rates, beyond in self._tried[cell.name]:
             for arm in self.study.arms:
-                yield from (self._searched(cell, arm, lr, beyond) for lr in rates)
+                if beyond is not None:
+                    yield self._beyond(first[arm.label], cell, arm, rates[0], beyond)
+                    continue
+                runs = [self._searched(cell, arm, lr) for lr in rates]
+                first[arm.label] = runs[0]
+                yield from runs
+
+    def _beyond(self, run: Run, cell: Cell, arm: Arm, lr: float, beyond: Beyond) -> Run:
+        """Return a run of the grid at a rate beyond it; made of that, since most of these are never needed."""
+        out = self._search_folder(cell, arm, lr)
+        job = None if run.job is None else run.job.with_option(LR_FLAG, lr)
+        return replace(
+            run,
+            name=_search_name(cell, arm, lr),
+            job=None if job is None else replace(job, args=replace(job.args, out=out)),
+            out=out,
+            records=tuple(out / path.relative_to(run.out) for path in run.records),
+            beyond=beyond,
+        )
 
     def _rates(self, cell: Cell) -> list[tuple[tuple[float, ...], Beyond | None]]:
         """Return the rates of the grid, and then each rate beyond it with when it is tried."""
@@ -213,7 +232,7 @@ class Matrix(Pretrainings):
                 tried = (*tried, lr)
         return found
 
-    def _searched(self, cell: Cell, arm: Arm, lr: float, beyond: Beyond | None) -> Run:
+    def _searched(self, cell: Cell, arm: Arm, lr: float) -> Run:
         grid = cell.task.search
         assert grid is not None
         data = self.place(grid.data or cell.task.data)
@@ -236,7 +255,6 @@ class Matrix(Pretrainings):
             phase="search",
             # every seed has the rate that its arm's first pre-training is searched with
             pretrain_seed=pretraining_seeds(self.study)[0] if arm.pretrain is not None else None,
-            beyond=beyond,
         )
 
     def _transfer(self, cell: Cell, arm: Arm, seed: int, start: int | None) -> Run:
@@ -293,7 +311,6 @@ class Matrix(Pretrainings):
         phase: Phase,
         pretrain_seed: int | None,
         search: Search | None = None,
-        beyond: Beyond | None = None,
     ) -> Run:
         """Return a run of a task, started from the weights of an arm."""
         task = cell.task
@@ -329,7 +346,6 @@ class Matrix(Pretrainings):
             inputs=self.not_made(data, *weights, *files, *self.group_files(task)),
             needs=needs,
             search=search,
-            beyond=beyond,
             records=tuple(out / name for name in self.tools[task.tool].records) or (out,),
             seconds=seconds(task.hours),
         )
