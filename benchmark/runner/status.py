@@ -103,7 +103,9 @@ def state_of(run: Run, runs: Sequence[Run]) -> str:
     if run.phase == "data":
         return "completed" if run.out.is_dir() else "not started"
     record = record_of(run)
-    if needless(run) is not None:
+    if (why := needless(run)) is not None and run.beyond is not None:
+        return f"completed: {why}"
+    if why is not None:
         return "completed: nothing to probe, the loss became infinite at this learning rate"
     if record is None:
         return "not started" if not run.log.is_file() else f"failed before its first step, see {run.log}"
@@ -180,8 +182,8 @@ def _grid_lines(runs: Sequence[Run]) -> list[str]:
     found = {}
     for run in runs:
         if run.search is not None:
-            whens = run.search.beyond or (None,) * len(run.search.grid)
-            tried = [lr for (lr, _), when in zip(run.search.grid, whens, strict=True) if when is None or when.wanted()]
+            entries = zip(run.search.grid, run.search.whens(), strict=True)
+            tried = [lr for (lr, _), when in entries if when is None or when.wanted()]
             rates = ", ".join(f"{lr:g}" for lr in sorted(tried))
             task, seed = run.search.task, run.search.seed
             whose = f"for {run.search.arm}" if run.phase == "pretrain" else "for every arm alike"

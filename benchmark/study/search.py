@@ -98,6 +98,10 @@ class Search:
     beyond: tuple[Beyond | None, ...] = ()
     """For each run of the grid when it is tried, None for always; empty where all are."""
 
+    def whens(self) -> tuple[Beyond | None, ...]:
+        """Return for each run of the grid when it is tried, None for always."""
+        return self.beyond or (None,) * len(self.grid)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
@@ -193,7 +197,7 @@ def choose(search: Search, metric: Metric) -> Choice:
 def _entries(search: Search) -> list[tuple[tuple[float, Path], Path, Beyond | None]]:
     """Return (rate, run), the folder of what judges it, and when it is tried, for each rate."""
     judged = search.judged or tuple(run for _, run in search.grid)
-    return [*zip(search.grid, judged, search.beyond or (None,) * len(search.grid), strict=True)]
+    return [*zip(search.grid, judged, search.whens(), strict=True)]
 
 
 def _best(tried: Sequence[Tried], metric: Metric) -> Tried | None:

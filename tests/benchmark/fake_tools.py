@@ -15,6 +15,7 @@ from benchmark.runner.attempt import Outcome
 from benchmark.runner.scheduler import Suite, exit_code
 from benchmark.study.prepare import prepare
 from benchmark.study.run import Run
+from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, write_record
 from engine.training.stop import StopRequest, stop_requests
 from tools import run_benchmark
@@ -91,6 +92,11 @@ class FakeTools:
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
         self.calls.unlink(missing_ok=True)
         return lines
+
+
+def trained_by(train: Callable[[Any, Any], int], make: Callable[[Any, Any], int]) -> dict[str, Tool]:
+    """The suite's tools, of which those with a record run `train`, and the others `make`."""
+    return {name: replace(tool, run=make if tool.settings is None else train) for name, tool in TOOLS.items()}
 
 
 class Passed:

@@ -22,6 +22,7 @@ from benchmark.study.run import Run
 from benchmark.study.sections import Cluster
 from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, read_record, write_record
+from tests.benchmark.fake_tools import trained_by
 from tools import run_benchmark, study_job
 from tools.run_benchmark import TOOLS
 
@@ -289,10 +290,7 @@ def fake_tools(record: Record, values: dict[str, float]) -> dict[str, Tool]:
         args.out.mkdir(parents=True)
         return 0
 
-    return {
-        name: replace(tool, run=make) if tool.settings is None else replace(tool, run=train)
-        for name, tool in TOOLS.items()
-    }
+    return trained_by(train, make)
 
 
 def test_a_study_searches_then_transfers_with_the_winner(

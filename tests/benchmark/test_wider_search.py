@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from benchmark.study.search import rates_beyond, read_choice
 from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, read_record, write_record
 from mae_transfer.tasks import TASKS
+from tests.benchmark.fake_tools import trained_by
 from tests.benchmark.test_studies import Executor
 from tools.run_benchmark import TOOLS
 
@@ -54,10 +54,7 @@ def peaked(record: Record, best: dict[str, float]) -> dict[str, Tool]:
         args.out.mkdir(parents=True)
         return 0
 
-    return {
-        name: replace(tool, run=make) if tool.settings is None else replace(tool, run=train)
-        for name, tool in TOOLS.items()
-    }
+    return trained_by(train, make)
 
 
 @pytest.fixture

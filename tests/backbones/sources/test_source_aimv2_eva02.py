@@ -18,8 +18,6 @@ from backbones.sources import huggingface_towers
 from backbones.sources.architecture import infer_architecture
 from backbones.sources.huggingface import rename as rename_huggingface
 from backbones.sources.source import check_whole
-from backbones.sources.timm import rename
-from backbones.sources.timm_config import _plain
 from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
 from backbones.weights.convert import write_as
@@ -28,7 +26,7 @@ from backbones.weights.initial import vit_in
 from backbones.weights.loader import load_checkpoint
 from backbones.weights.normalisation import OPENAI_CLIP
 from backbones.weights.read import read_checkpoint
-from tests.backbones.sources.test_source_dinov3 import random, same
+from tests.backbones.sources.test_source_dinov3 import published, random, same
 
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 4}
 PIXELS = {"mean": list(OPENAI_CLIP.mean), "std": list(OPENAI_CLIP.std)}
@@ -177,11 +175,7 @@ def test_eva02_is_told_by_name_or_config_alone(tmp_path: Path) -> None:
     ],
 )
 def test_published_shapes(name: str, numbers: tuple[int, ...]) -> None:
-    with torch.device("meta"):
-        state = rename(timm.create_model(name, num_classes=0).state_dict()).state
-    heads, _, untold = _plain(name, "its name")
-    a = replace(infer_architecture(state, num_heads=heads)[0], **untold)
-    check_whole(state, a)
+    a = published(name)
     assert (a.embed_dim, a.depth, a.num_heads, a.mlp_width) == numbers
 
 

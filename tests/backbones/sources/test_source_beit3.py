@@ -4,20 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import timm
-import torch
 from torch import nn
 
-from backbones.sources.architecture import infer_architecture
-from backbones.sources.source import check_whole
-from backbones.sources.timm import rename
-from backbones.sources.timm_config import _plain
 from backbones.weights.convert import write_as
 from backbones.weights.initial import vit_in
 from backbones.weights.normalisation import OPENAI_CLIP
 from backbones.weights.read import read_checkpoint
 from tests.backbones.sources.test_source_aimv2_eva02 import timms
-from tests.backbones.sources.test_source_dinov3 import same
+from tests.backbones.sources.test_source_dinov3 import published, same
 
 NAME = "beit3_base_patch16_224"
 
@@ -50,9 +44,5 @@ def test_beit3_is_told_by_name_or_config_alone(tmp_path: Path) -> None:
     ],
 )
 def test_published_shapes(name: str, numbers: tuple[int, ...]) -> None:
-    with torch.device("meta"):
-        state = rename(timm.create_model(name, num_classes=0).state_dict()).state
-    heads, _, untold = _plain(name, "its name")
-    a = replace(infer_architecture(state, num_heads=heads)[0], **untold)
-    check_whole(state, a)
+    a = published(name)
     assert (a.embed_dim, a.depth, a.num_heads, a.mlp_width, a.norm_eps) == (*numbers, 1e-5)

@@ -42,6 +42,16 @@ def random(model: nn.Module) -> nn.Module:
     return model.double().eval()
 
 
+def published(name: str) -> ViTConfig:
+    """The architecture that is read of timm's model of the name, at its real size and without memory."""
+    with torch.device("meta"):
+        state = rename(timm.create_model(name, num_classes=0).state_dict()).state
+    heads, _, untold = _plain(name, "its name")
+    a = replace(infer_architecture(state, num_heads=heads)[0], **untold)
+    check_whole(state, a)
+    return a
+
+
 def same(ours: ViT, theirs: Callable[[Tensor], Tensor], last: nn.Parameter, size: tuple[int, int]) -> None:
     """Tokens, and gradients with respect to pixels and the last MLP, to 1e-9 in float64."""
     ours.double().eval()
@@ -146,11 +156,7 @@ def test_timms_file_without_a_word_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_published_shapes(name: str, numbers: tuple[int, ...]) -> None:
-    with torch.device("meta"):
-        state = rename(timm.create_model(name, num_classes=0).state_dict()).state
-    heads, _, untold = _plain(name, "its name")
-    a = replace(infer_architecture(state, num_heads=heads)[0], **untold)
-    check_whole(state, a)
+    a = published(name)
     assert (a.embed_dim, a.depth, a.num_heads, a.mlp_width) == numbers
 
 
