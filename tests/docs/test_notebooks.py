@@ -19,7 +19,7 @@ SMALLER = {
 }
 """Notebooks, and what stands in the place of the values that they assign."""
 SAYS = {
-    "look_inside": r"root mean squared error of the hidden pixels: \[0\.\d+(, 0\.\d+){4}\]",
+    "look_inside": r"root mean squared error of the masked pixels: \[0\.\d+(, 0\.\d+){4}\]",
     "fifty_images": r"weights +mae +random.*miou +\d",
     "differences": r"mae-supervised .*top1 +labels +random +-?\d",
 }
