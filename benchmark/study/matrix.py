@@ -58,24 +58,27 @@ class Matrix(Pretrainings):
         super().__init__(study, out=out, root=root, tools=tools, lengths=lengths)
         self.beside, self.pins = beside, pins or {}
         self.cells = [Cell(task, fraction) for task in study.transfers for fraction in task.label_fractions]
-        self._tried = {cell.name: self._rates(cell) for cell in self.cells}
+        self._searched_as = {cell.name: next(c for c in self.cells if alike(c, cell)) for cell in self.cells}
+        tried = {cell.name: self._rates(cell) for cell in self._searched_as.values()}
+        self._tried = {cell.name: tried[self._searched_as[cell.name].name] for cell in self.cells}
 
     def runs(self) -> tuple[Run, ...]:
         """Return all runs; the transfers go seed by seed, so that a stop leaves whole comparisons.
 
         Where pre-training and transfer seeds are tied, a pre-training comes right before the transfers of its seed.
         """
-        held_out = [task for task in self.study.transfers if task.search and task.search.hold_out is not None]
+        searched = [cell for cell in self.cells if self._searched_as[cell.name] is cell]
+        held_out = {cell.task.name: cell.task for cell in searched if cell.task.search and cell.task.search.hold_out}
         first, *others = pretraining_seeds(self.study)
         tied = self.study.pretrain_seeds == "tied"
         return (
             *(self._scenes(item.name, item.options) for item in self.study.scenes),
-            *(self._held_out(task) for task in held_out),
+            *(self._held_out(task) for task in held_out.values()),
             *(self.pretrained(item.name, item, item.options, phase="tokenizer") for item in self.study.tokenizers),
             *self.short_pretrainings(),
             *self.pretrainings(first),
             *(run for seed in others if not tied for run in self.pretrainings(seed)),
-            *(run for cell in self.cells for run in self._searches(cell)),
+            *(run for cell in searched for run in self._searches(cell)),
             *(run for seed in self.study.seeds for run in self._of_seed(seed, pretrain=tied and seed != first)),
         )
 
@@ -237,19 +240,14 @@ class Matrix(Pretrainings):
         assert grid is not None
         data = self.place(grid.data or cell.task.data)
         needs = self.made_by(data)
-        options = cell.options()
         if grid.hold_out is not None:
             data, needs = self._held_out_folder(cell.task), (f"hold-out-{cell.task.name}",)
-            # what was held out lies under the usual names of the layout
-            options = without(options, SPLIT_FLAGS - {"layout"})
-        if LENGTH_FLAGS & grid.options.keys():  # a length of its own takes the place of the task's, in whatever unit
-            options = without(options, LENGTH_FLAGS)
         return self._trained(
             cell,
             arm,
             _search_name(cell, arm, lr),
             self._search_folder(cell, arm, lr),
-            {**options, **grid.options, LR_FLAG: lr, "seed": grid.seed},
+            {**_search_options(cell, grid), LR_FLAG: lr, "seed": grid.seed},
             data=data,
             needs=needs,
             phase="search",
@@ -285,12 +283,13 @@ class Matrix(Pretrainings):
 
     def _search(self, cell: Cell, arm: Arm, grid: Grid) -> Search:
         tried = [(lr, beyond) for rates, beyond in self._tried[cell.name] for lr in rates]
+        searched = self._searched_as[cell.name]
         return Search(
             task=cell.name,
             arm=arm.label,
             seed=grid.seed,
-            grid=tuple((lr, self._search_folder(cell, arm, lr)) for lr, _ in tried),
-            runs=tuple(_search_name(cell, arm, lr) for lr, _ in tried),
+            grid=tuple((lr, self._search_folder(searched, arm, lr)) for lr, _ in tried),
+            runs=tuple(_search_name(searched, arm, lr) for lr, _ in tried),
             beyond=tuple(beyond for _, beyond in tried),
             out=self.out / "search" / f"{cell.name}-{arm.label}",
         )
@@ -350,6 +349,29 @@ class Matrix(Pretrainings):
             seconds=seconds(task.hours),
         )
         return checked(run)
+
+
+def alike(one: Cell, other: Cell) -> bool:
+    """Return whether the searches of two tasks would do the same runs, as those of protocols that differ in length."""
+    first, second = one.task, other.task
+    if first.search is None or second.search is None:
+        return one is other
+    return (
+        (first.tool, first.recipe, first.data) == (second.tool, second.recipe, second.data)
+        and first.search.model_copy(update={"options": {}}) == second.search.model_copy(update={"options": {}})
+        and _search_options(one, first.search) == _search_options(other, second.search)
+        and all(first.options.get(flag) == second.options.get(flag) for flag in SPLIT_FLAGS)
+    )
+
+
+def _search_options(cell: Cell, grid: Grid) -> dict[str, Any]:
+    """Return the flags of a task's search, rate and seed apart."""
+    options = cell.options()
+    if grid.hold_out is not None:  # what was held out lies under the usual names of the layout
+        options = without(options, SPLIT_FLAGS - {"layout"})
+    if LENGTH_FLAGS & grid.options.keys():  # a length of its own takes the place of the task's, in whatever unit
+        options = without(options, LENGTH_FLAGS)
+    return {**options, **grid.options}
 
 
 def _search_name(cell: Cell, arm: Arm, lr: float) -> str:

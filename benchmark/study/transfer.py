@@ -96,7 +96,8 @@ class TransferTask(Calling):
     groups: Grouping | None = None
     """Which test images belong together, so that these are resampled as one."""
     protocols: Annotated[tuple[Protocol, ...], BeforeValidator(_read_protocols)] = ()
-    """An axis of its own: each is a task with its own search, that differs from this one in what it says."""
+    """An axis of its own: each is a task that differs from this one in what it says. Those whose searches would do the
+    same runs, as protocols that differ in length alone, share them."""
 
     def tasks(self) -> Iterator["TransferTask"]:
         """Yield a task for each protocol, or the task itself where it has none."""

@@ -64,6 +64,26 @@ def test_each_protocol_runs_as_a_task(made: Callable[[], Prepared], tmp_path: Pa
     assert plan.margins == {"cars": 0.5, "cars-short": 0.5, "cars-long": 0.5, "cars-other": 0.5}
 
 
+def test_protocols_that_differ_in_length_share_the_runs_of_a_search(
+    made: Callable[[], Prepared], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    text = (
+        path.read_text().replace(", weight_decay: 0.1", "").replace("mae: {init", "labels: {init: w.pth}, mae: {init")
+    )
+    path.write_text(text.replace("hold_out: 0.2, steps: 5", "widen: 1, hold_out: 0.2, steps: 5"))
+    study = made()
+    study.refuse()
+    runs = {run.name: run for run in study.runs}
+    assert [name for name in runs if "long" in name and "seed" not in name] == []
+    assert {"hold-out-cars-short", "hold-out-cars-other"} == {name for name in runs if name.startswith("hold-out")}
+    short, long = (runs[f"cars-{name}-mae-seed1"].search for name in ("short", "long"))
+    assert short is not None and long is not None
+    assert (long.grid, long.runs, long.beyond) == (short.grid, short.runs, short.beyond) and len(long.runs) == 4
+    assert {*long.runs} <= {*runs} and (short.task, long.task) == ("cars-short", "cars-long")
+    assert (short.out.name, long.out.name) == ("cars-short-mae", "cars-long-mae"), "each keeps what it chose"
+
+
 def test_it_is_read_and_written() -> None:
     study = parse_study(STUDY, "mine.yaml", TOOLS)
     assert parse_study(study_text(study), "mine.yaml", TOOLS) == study

@@ -206,7 +206,9 @@ def test_runs_side_by_side(tools: FakeTools, tmp_path: Path) -> None:
     called = tools.called()
     assert sorted(called) == sorted(run.name for run in runs)
     at = called.index
-    for run in runs:  # each waited for what it builds on, and for no more: one folder of scenes may come long before the other
+    for run in (
+        runs
+    ):  # each waited for what it builds on, and for no more: one folder of scenes may come long before the other
         assert all(at(run.name) > at(need) for need in run.needs), run.name
     assert (tmp_path / "mae").read_text() == str(max(1, all_threads() // 2))
 
