@@ -192,10 +192,8 @@ def crossed_table(draws: int = 20_000) -> str:
                     of_rows_D = first * row_D
                     of_columns_D = np.maximum((shared + cell) * column_D - cell * cell_D, 0.0)
                     total_D = of_rows_D + of_columns_D + max(1 - first - shared, 1e-9)
-                    reach_D = np.maximum(
-                        quantile(ALPHA, of_rows_D / total_D, seeds, None),
-                        quantile(ALPHA, of_columns_D / total_D, count, None),
-                    )
+                    asked = (of_rows_D, seeds), (of_columns_D, count), (of_rows_D + of_columns_D, max(seeds, count))
+                    reach_D = np.max([quantile(ALPHA, part_D / total_D, few, None) for part_D, few in asked], axis=0)
                     found = 100 * float(np.mean(2 * special.ndtr(reach_D * np.sqrt(total_D)) - 1))
                     held[False].append(found)
                     if shared <= 0.2:

@@ -8,7 +8,9 @@ variance that the seeds have; the ends of the ramp are chosen so that the covera
 distribution of the spread, stays between 94.9 and 97 % for every true share and every number of seeds
 (docs/statistics.md has the table).
 
-Where pre-trainings and transfers are crossed, two parts come from few seeds; the larger of their quantiles is taken.
+Where pre-trainings and transfers are crossed, two parts come from few seeds. Each asks for a quantile by its own share,
+and both together ask for one of as many seeds as the larger factor has; the largest of the three is taken. Without the
+third, the coverage of 5 x 5 seeds falls to 94.0 % where either part is a good share of the variance.
 """
 
 import math
@@ -65,8 +67,10 @@ class Spread:
         )
 
     def reach(self, alpha: float) -> float:
-        """Return the quantile of the factor that asks for the largest, in standard errors."""
-        return max(float(quantile(alpha, part / self.total, levels, self.images)) for part, levels in self.factors)
+        """Return the largest quantile that a factor asks for, or all together, in standard errors."""
+        of_all = sum(part for part, _ in self.factors), max(levels for _, levels in self.factors)
+        asked = {*self.factors, of_all}
+        return max(float(quantile(alpha, part / self.total, levels, self.images)) for part, levels in asked)
 
 
 def interval(mean: float, spread: Spread, alpha: float = ALPHA) -> tuple[float, float] | None:

@@ -13,6 +13,7 @@ from benchmark.compare.cells import paired, whole_grid
 from benchmark.compare.comparison import Comparison, compare
 from benchmark.compare.components import components, crossed_components
 from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
+from benchmark.compare.interval import Spread
 from benchmark.compare.needed import needed
 from benchmark.compare.records import open_store
 from benchmark.report.about import about
@@ -118,6 +119,14 @@ def test_a_crossed_interval_is_never_narrower_than_that_of_its_pretrainings() ->
         assert crossed.mean == pytest.approx(rows.mean) and crossed.permutation == rows.permutation
         assert crossed.interval is not None and rows.interval is not None
         assert crossed.interval[0] <= rows.interval[0] + 1e-9
+
+
+def test_two_parts_of_few_seeds_together_ask_for_what_their_sum_does() -> None:
+    halves = Spread(factors=((0.5, 5), (0.5, 5)), of_images=0.0, images=None)
+    assert halves.reach(0.05) == pytest.approx(2.776445, abs=1e-6)  # Student's t with 4 degrees of freedom
+    unequal = Spread(factors=((0.5, 3), (0.5, 9)), of_images=0.0, images=None)
+    # at half of the variance, Student's t with 2 degrees: 1.96 + (4.302653 - 1.96) (0.5 - 0.05) / (0.9 - 0.05)
+    assert unequal.reach(0.05) == pytest.approx(3.200211, abs=1e-5)
 
 
 def test_what_settles_a_crossed_study_by_hand() -> None:
