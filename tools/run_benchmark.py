@@ -192,6 +192,8 @@ def main(argv: list[str] | None = None) -> int:
         made.refuse()
         if args.dry_run:
             print(dry_run_text(made.study.name, made.runs, made.out))
+            if (why := Suite(TOOLS, Console()).others(made.runs)) is not None:
+                print(f"WARNING: {why}")
             return 0
         if args.launcher == "slurm":
             print(_handed_in(made, args.trust_pickle))

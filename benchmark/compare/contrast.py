@@ -77,13 +77,13 @@ class Contrast:
     @property
     def n(self) -> int:
         """Seeds that both arms have; pre-trainings, where each was transferred several times."""
-        return len(self.per_seed) if self.components is None else self.components.seeds
+        return len({_level(cell) for cell in self.per_seed})
 
     @property
     def transfers(self) -> int | None:
         """Transfers of each pre-training; None where they are not crossed."""
-        parts = self.components
-        return None if parts is None or parts.transfers is None else parts.transfers.count
+        crossed = {cell[1] for cell in self.per_seed if not isinstance(cell, int)}
+        return len(crossed) or None
 
     @property
     def images(self) -> int | None:
@@ -92,8 +92,21 @@ class Contrast:
 
     @property
     def lacks_transfers(self) -> bool:
-        """Whether crossed pre-trainings outnumber their transfers: the interval then holds less than it says."""
+        """Whether crossed pre-trainings outnumber their transfers: the interval then holds less than it says.
+
+        What a transfer seed does to all of them alike is seen by too few, and with one by none.
+        """
         return self.transfers is not None and self.transfers < self.n
+
+    @property
+    def lacks_pretrainings(self) -> bool:
+        """Whether a crossed study has one pre-training so far: the interval is then over transfers alone."""
+        return self.transfers is not None and self.n == 1
+
+    @property
+    def judged(self) -> bool:
+        """Whether a verdict may fall, by the seeds and values that are there."""
+        return not (self.lacks_transfers or self.lacks_pretrainings or self.floor)
 
     @property
     def within_margin(self) -> bool:
@@ -180,7 +193,7 @@ def decide(family: Sequence[Contrast]) -> list[Contrast]:
 
 
 def _with_needed(item: Contrast, tasks: int) -> Contrast:
-    if item.verdict != "inconclusive" or item.p is None or item.components is None or item.floor:
+    if item.verdict != "inconclusive" or item.p is None or item.components is None or not item.judged:
         return item
     found = needed(item.mean, item.components, tasks)
     inside = 0.0 if item.margin is None else item.margin - abs(item.mean)
@@ -202,7 +215,7 @@ def looked(item: Contrast, kind: str) -> float | None:
 def _decided(item: Contrast, number: int, by_test: dict[tuple[int, str], float]) -> Contrast:
     p, equivalence = by_test[number, "difference"], by_test.get((number, "equivalence"))
     verdict: Verdict = "inconclusive"
-    if item.lacks_transfers or item.floor:
+    if not item.judged:
         pass
     elif p <= ALPHA:
         verdict = "supported" if item.metric.gain(item.mean) > 0 else "contradicted"

@@ -115,10 +115,11 @@ def origin_problems(transfers: Sequence[Stored], pretrainings: Sequence[Stored])
         mine = [item for item in pretrainings if item.arm == arm and (seed is None or item.record.seed == seed)]
         left = {item.checkpoint_sha256 for item in mine} - {None}
         used = {item.record.weights_sha256 for item in transfers if (item.arm, item.pretrain_seed) == (arm, seed)}
-        if left and not used - {None} <= left:
+        if left and not used <= left:
             which = "" if seed is None else f" with seed {seed}"
+            how = ", but from random weights" if None in used else ""
             problems.append(
-                f"weights_sha256: arm {arm} did not start from the checkpoint of its recorded pre-training{which}"
+                f"weights_sha256: arm {arm} did not start from the checkpoint of its recorded pre-training{which}{how}"
             )
     return sorted(problems)
 

@@ -16,10 +16,11 @@ LEAST_ARMS = 4  # of fewer the verdicts say as much
 def rank_intervals(pairs: Mapping[tuple[str, str], Contrast | None], arms: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return the best and the worst rank of each arm, 1 being the best.
 
-    `pairs`: (arm, other) -> arm minus other, each pair once; None where they share no seed, which tells nothing.
+    `pairs`: (arm, other) -> arm minus other, each pair once; None where they share no seed, which tells nothing. Nor
+    does a pair of which no verdict may fall.
     """
     found = {pair: item for pair, item in pairs.items() if item is not None}
-    tested = {pair: p for pair, item in found.items() if (p := looked(item, "difference")) is not None}
+    tested = {pair: p for pair, item in found.items() if item.judged and (p := looked(item, "difference")) is not None}
     adjusted = dict(zip(tested, holm([*tested.values()]), strict=True))
     better = dict.fromkeys(arms, 0)
     worse = dict.fromkeys(arms, 0)

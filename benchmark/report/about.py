@@ -59,7 +59,13 @@ def _transfers(judged: list[Contrast]) -> Iterator[str]:
         shapes = listed([*dict.fromkeys(f"{item.n} x {item.transfers}" for item in few)])
         yield (
             f"WARNING: {shapes} pre-trainings and transfers of each: where pre-trainings outnumber transfers, a 95 % "
-            "interval may hold as little as 89 % (docs/statistics.md), so there is no verdict. Add transfer seeds."
+            "interval may hold as little as 89 %, and with one transfer of each far less (docs/statistics.md), so "
+            "there is no verdict. Add transfer seeds."
+        )
+    if any(item.lacks_pretrainings for item in judged):
+        yield (
+            "WARNING: one pre-training of each arm so far: the intervals are over transfers alone, so there is no "
+            "verdict. Add pre-trainings."
         )
 
 

@@ -32,7 +32,8 @@ def outcome_text(item: Contrast) -> str:
 def seeds_text(item: Contrast) -> str:
     """Return over how many seeds a difference is."""
     if item.transfers is not None:
-        return f"{item.n} pre-trainings with {item.transfers} transfers each"
+        each = "1 transfer" if item.transfers == 1 else f"{item.transfers} transfers"
+        return f"{item.n} pre-trainings with {each} each" if item.n > 1 else f"1 pre-training with {each}"
     return NUMBERS.get(item.n, f"{item.n} seeds")
 
 
@@ -59,7 +60,9 @@ def variance_text(item: Contrast) -> str:
     if parts is None or (total := parts.spread.total) <= 0:
         return ""
     first = {"one": "transfer", "tied": "pre-training and transfer", "crossed": "pre-training"}[item.design]
-    if item.design == "crossed" and parts.transfers is None:
+    if item.lacks_pretrainings:
+        first = "transfer"
+    elif item.design == "crossed" and item.transfers is None:
         first = "pre-training and transfer"
     shares = {first: parts.of_seeds}
     if parts.transfers is not None:
@@ -73,6 +76,10 @@ def needed_text(item: Contrast) -> str:
     """Return what would settle an inconclusive comparison, empty where nothing is known of it."""
     if item.floor:
         return f"nothing was learned ({item.metric.name} {item.metric.text(0.0)} in both arms): train longer"
+    if item.lacks_transfers:
+        return f"{item.n} transfers of each pre-training or more"
+    if item.lacks_pretrainings:
+        return "two pre-trainings of each arm or more"
     if item.needed is None:
         return "two seeds or more" if item.verdict == "inconclusive" and item.n < 2 else ""
     text = _ways(item, item.needed)

@@ -12,7 +12,7 @@ from typing import Literal
 from benchmark.runner.process import INTERRUPTED, fork
 from benchmark.runner.recorded import record_of
 from benchmark.study.run import SEARCHES, Run
-from benchmark.study.search import is_settled
+from benchmark.study.search import has_diverged
 from benchmark.study.tool import Tool
 from engine.share import Share
 
@@ -95,7 +95,7 @@ class Attempt:
         assert code is not None
         seconds, run, record = self.elapsed, self.run, record_of(self.run)
         recorded = record.status if record else None
-        if run.phase in SEARCHES and code == 1 and record is not None and is_settled(record):  # the rate is too high
+        if run.phase in SEARCHES and code == 1 and record is not None and has_diverged(record):  # the rate is too high
             return Outcome(run=run, status="completed", seconds=seconds, error=record.error)
         if code == 0 and (self._tool.settings is None or recorded == "completed"):
             return Outcome(run=run, status="completed", seconds=seconds)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from backbones.weights.checksum import check_stamp
@@ -128,11 +129,20 @@ def other_settings(run: Run, record: RunRecord, later: Later | None = None) -> l
 
 
 def _weights_sha256(path: Path) -> str:
-    """Return the digest of weights; where they are gone, what the record of the run that made them says."""
+    """Return the digest of weights; where they are gone, what the record of the run that made them says.
+
+    A file that many runs start from is read once.
+    """
     if not path.exists() and (path.parent / RECORD_NAME).is_file():
         wanted = read_record(path.parent).files_sha256.get(path.name)
         if wanted is not None:
             return wanted
+    known = path.stat()
+    return _digest(path, known.st_size, known.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, _size: int, _changed: int) -> str:
     return file_sha256(path)
 
 

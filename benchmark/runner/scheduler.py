@@ -21,7 +21,7 @@ from benchmark.runner.recorded import (
     spoilt_outputs,
 )
 from benchmark.study.run import SEARCHES, Run, with_lr
-from benchmark.study.search import Choice, choose
+from benchmark.study.search import Choice, Search, choose, is_settled
 from benchmark.study.tool import Tool
 from engine.share import shares
 from files.locking import LockedError, locked
@@ -99,6 +99,9 @@ class Suite:
         lacking = [need for need in run.needs if not self.is_there(by_name[need], runs)]
         if lacking:
             return Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
+        for need in (*run.needs, *_searched(run)):
+            if (why := self.other(by_name[need])) is not None:
+                return Outcome(run=run, status="not run", error=f"needs {need}. {why}")
         estimate = Estimate([run])
         with (
             locked(folder, shared=True),
@@ -127,6 +130,29 @@ class Suite:
             return run.out.is_dir()
         return is_finished(run, record_of(run), runs)
 
+    def other(self, run: Run) -> str | None:
+        """Return what to do about a finished run of other settings than are wanted now; None where there is none."""
+        tool, record = self.tools[run.tool], record_of(run)
+        if tool.settings is None or record is None or needless(run) is not None:
+            return None
+        if not is_finished(run, record, self._runs or (run,)):
+            return None
+        try:
+            run = run if run.search is None else with_lr(run, self._choice(run.search, run.tool).base_lr)
+        except (OSError, ValueError):  # the search is to be carried out first
+            return None
+        try:
+            other = other_settings(run, record, tool.later)
+        except OSError:  # the weights that it starts from are to be made first
+            return None
+        return _refused(run, other) if other else None
+
+    def others(self, runs: Sequence[Run]) -> str | None:
+        """Return what `other` says of the first of `runs`, and of how many more it says something."""
+        found = [why for run in runs if (why := self.other(run)) is not None]
+        more = f" The same holds for {len(found) - 1} more runs." if len(found) > 1 else ""
+        return f"{found[0]}{more}" if found else None
+
     def _start(
         self, number: int, run: Run, outcomes: Mapping[str, Outcome], screen: Screen, estimate: Estimate
     ) -> Outcome | None:
@@ -135,9 +161,12 @@ class Suite:
             return Outcome(run=run, status="not run", error=STOPPED_BEFORE)
         if lacking := [name for name in run.needs if name in outcomes and not outcomes[name].good]:
             return Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
-        before = {*run.needs, *(run.search.runs if run.search is not None else ())}
-        before |= {*run.beyond.runs} if run.beyond is not None else set()
-        if not self._free or not before <= outcomes.keys():
+        searched = _searched(run)
+        for outcome in (outcomes[name] for name in searched if name in outcomes):
+            if not outcome.good and is_settled(record_of(outcome.run)):  # one without a result is said by the choice
+                error = f"needs the search run {outcome.run.name}. {outcome.error}"
+                return Outcome(run=run, status="not run", error=error)
+        if not self._free or not {*run.needs, *searched} <= outcomes.keys():
             return None
         return self._begin(number, run, screen, estimate)
 
@@ -156,11 +185,7 @@ class Suite:
             record = record_of(run)
             if tool.settings is not None and record is not None and is_finished(run, record, self._runs):
                 if other := other_settings(run, record, tool.later):
-                    why = (
-                        f"{run.out}: holds a finished run of other settings ({'; '.join(other)}). "
-                        "Remove that folder to run it anew, or give another --out."
-                    )
-                    return Outcome(run=run, status="failed", error=why)
+                    return Outcome(run=run, status="failed", error=_refused(run, other))
                 said = GONE if is_without_weights(run, record, self._runs) else record.error
                 return Outcome(run=run, status="recorded", seconds=record.cost.total_seconds, error=said)
             if run.tool not in self._preloaded:
@@ -183,13 +208,16 @@ class Suite:
         """Return the run with the learning rate that its search has chosen, where it has one."""
         if run.search is None:
             return run
-        metric = self.tools[run.search.judge or run.tool].metric
-        assert metric is not None  # of every tool that is searched
-        choice = choose(run.search, metric)
+        choice = self._choice(run.search, run.tool)
         if choice not in self._chosen:
             self._chosen.append(choice)
             self.console.print(choice.line(), markup=False, highlight=False, soft_wrap=True)
         return with_lr(run, choice.base_lr)
+
+    def _choice(self, search: Search, tool: str) -> Choice:
+        metric = self.tools[search.judge or tool].metric
+        assert metric is not None  # of every tool that is searched
+        return choose(search, metric)
 
     def _watch(self, screen: Screen, estimate: Estimate) -> list[Attempt]:
         """Wait for a moment, show how far the runs are, and return those that have ended."""
@@ -240,6 +268,19 @@ class Suite:
         self.stopped = True
         for attempt in self._at_work:
             attempt.signal(number)
+
+
+def _searched(run: Run) -> tuple[str, ...]:
+    """Return the runs whose results say which learning rate a run has, or whether it is asked for at all."""
+    search = () if run.search is None else run.search.runs
+    return (*search, *(() if run.beyond is None else run.beyond.runs))
+
+
+def _refused(run: Run, other: Sequence[str]) -> str:
+    return (
+        f"{run.out}: holds a finished run of other settings ({'; '.join(other)}). "
+        "Remove that folder to run it anew, or give another --out."
+    )
 
 
 def _see_none_left(runs: Sequence[Run]) -> None:

@@ -22,8 +22,10 @@ def submit(made: Prepared, suite: Suite, job: Any, *, executor: Callable[[Path],
     """Hand the runs that have no result yet to SLURM and return what was handed in.
 
     `job` is called with the name of a run; `executor` makes the submitter, SLURM's unless given. Raises ValueError
-    where submitit or SLURM is not there.
+    where submitit or SLURM is not there, and where a finished run has other settings than the study's file has now.
     """
+    if (why := suite.others(made.runs)) is not None:
+        raise ValueError(why)
     folder = made.out.resolve() / FOLDER
     submitter = (executor or _slurm)(folder)
     before: str | None = None

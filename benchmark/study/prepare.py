@@ -17,7 +17,7 @@ from benchmark.study.options import like
 from benchmark.study.pins import pinned
 from benchmark.study.plan import NAME, write_plan
 from benchmark.study.run import Run
-from benchmark.study.spec import Study
+from benchmark.study.spec import Study, too_few
 from files.naming import refuse_overwriting
 from files.writing import replacing
 
@@ -192,3 +192,16 @@ def _check_seeds(study: Study, seeds: tuple[int, ...]) -> None:
     for task in study.transfers:
         if task.search is not None and task.search.seed in seeds:
             raise ValueError(f"--seeds {given}: the search of {task.name} takes {task.search.seed}; give others.")
+    search = study.pretrain_search
+    if search is not None and study.pretrain_seeds == "tied" and search.seed in seeds:
+        raise ValueError(f"--seeds {given}: pretrain_search takes {search.seed}; give others.")
+    searched = any(task.search is not None for task in study.transfers)
+    if searched and study.pretrain_seeds == "tied" and seeds[0] != study.seeds[0]:
+        first = study.seeds[0]
+        wanted = " ".join(map(str, (first, *(seed for seed in seeds if seed != first))))
+        raise ValueError(
+            f"--seeds {given}: learning rates are searched from the pre-trainings of seed {first}; give it first: "
+            f"--seeds {wanted}"
+        )
+    if (said := too_few(study, seeds)) is not None:
+        raise ValueError(f"--seeds {given}: {said}.")

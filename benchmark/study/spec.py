@@ -4,7 +4,7 @@ The classes are the file: a key is a field. What else stands in a section are fl
 names of --help with underscores; they are read as the tool's own types (`benchmark.study.options`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -102,10 +102,8 @@ class Study(Part):
                 errors.say("the study's folder has something of this name itself; give another", name)
         if (self.pretraining_seeds is not None) != (self.pretrain_seeds == "crossed"):
             errors.say("goes with `pretrain_seeds: crossed`, which needs it; tied takes `seeds`", "pretraining_seeds")
-        if self.pretraining_seeds is not None and len(self.pretraining_seeds) > len(self.seeds):
-            counts = f"{len(self.pretraining_seeds)} pre-trainings and {len(self.seeds)} transfer seeds"
-            said = f"{counts}; give as many `seeds` or more"
-            errors.say(f"{said}, else the intervals hold less than they say", "pretraining_seeds")
+        if (lack := too_few(self, self.seeds)) is not None:
+            errors.say(lack, "pretraining_seeds")
         self._together_in_search(errors)
         for task in self.transfers:
             if task.search is not None and task.search.seed in self.seeds:
@@ -136,6 +134,17 @@ class Study(Part):
         if search is not None and search.seed in pretraining_seeds(self):
             said = f"{search.seed} is a seed of the pre-trainings; the search takes another"
             errors.say(said, "pretrain_search", "seed")
+
+
+def too_few(study: Study, seeds: Sequence[int]) -> str | None:
+    """Return why a study that crosses its pre-trainings with these transfer seeds could have no verdict."""
+    given = study.pretraining_seeds
+    if given is None or 1 < len(given) <= len(seeds):
+        return None
+    if len(given) == 1:
+        return "1 pre-training; give two or more, or take `pretrain_seeds: one`"
+    counts = f"{len(given)} pre-trainings and {len(seeds)} transfer seeds"
+    return f"{counts}; give as many `seeds` or more, else the intervals hold less than they say"
 
 
 def pretraining_seeds(study: Study) -> tuple[int | None, ...]:

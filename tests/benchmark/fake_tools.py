@@ -94,9 +94,15 @@ class FakeTools:
         return lines
 
 
-def trained_by(train: Callable[[Any, Any], int], make: Callable[[Any, Any], int]) -> dict[str, Tool]:
-    """The suite's tools, of which those with a record run `train`, and the others `make`."""
-    return {name: replace(tool, run=make if tool.settings is None else train) for name, tool in TOOLS.items()}
+def trained_by(train: Callable[[Any, Any, dict[str, Any]], int], make: Callable[[Any, Any], int]) -> dict[str, Tool]:
+    """The suite's tools, of which those with a record run `train`, with the settings to record, the others `make`."""
+
+    def with_settings(tool: Tool) -> Callable[[Any, Any], int]:
+        return lambda args, config: train(args, config, json.loads(json.dumps(tool.settings(args, config))))
+
+    return {
+        name: replace(tool, run=make if tool.settings is None else with_settings(tool)) for name, tool in TOOLS.items()
+    }
 
 
 class Passed:

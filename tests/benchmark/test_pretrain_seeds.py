@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.compare.cells import paired, whole_grid
+from benchmark.compare.cells import Cell, paired, whole_grid
 from benchmark.compare.comparison import Comparison, compare
 from benchmark.compare.components import components, crossed_components
 from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
 from benchmark.compare.interval import Spread
 from benchmark.compare.needed import needed
+from benchmark.compare.ranks import rank_intervals
 from benchmark.compare.records import open_store
 from benchmark.report.about import about
-from benchmark.report.contrast_text import needed_text, variance_text
+from benchmark.report.contrast_text import needed_text, seeds_text, variance_text
 from benchmark.report.export import to_json, to_markdown
 from benchmark.report.html import to_html
 from benchmark.report.tables import difference_grid
@@ -91,8 +92,26 @@ def test_crossed_components_are_found() -> None:
 def test_one_transfer_of_each_pretraining_is_todays_interval() -> None:
     values = {(0, 7): 1.0, (1, 7): 2.0, (2, 7): 4.0}
     item = of(values, dict.fromkeys(values, 0.0))
-    assert item.transfers is None and item.n == 3
+    assert (item.n, item.transfers) == (3, 1) and seeds_text(item) == "3 pre-trainings with 1 transfer each"
     assert item.components == components(np.array([1.0, 2.0, 4.0]), None, None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "way"),
+    [
+        ([(p, 0) for p in range(5)], "5 transfers of each pre-training or more"),
+        ([(0, t) for t in range(5)], "two pre-trainings of each arm or more"),
+    ],
+)
+def test_one_transfer_or_one_pretraining_of_a_crossed_study_has_no_verdict(cells: list[Cell], way: str) -> None:
+    """What a transfer seed does to all pre-trainings alike is seen in none, however sure each looks."""
+    values = {cell: 9.0 + 0.1 * number for number, cell in enumerate(cells)}
+    (item,) = judge([of(values, dict.fromkeys(values, 0.0))])
+    assert item.p is not None and item.p < 1e-5 and item.verdict == "inconclusive"
+    assert not item.judged and needed_text(item) == way
+    arms = ("mae", "labels", "random", "theirs")
+    pairs = {(a, b): item for a in arms for b in arms if a < b}
+    assert rank_intervals(pairs, arms) == dict.fromkeys(arms, (1, 4))
 
 
 def of(first: dict[Any, float], second: dict[Any, float], design: PretrainSeeds = "crossed") -> Contrast:
@@ -215,6 +234,15 @@ def test_a_crossed_study_from_its_records(study: Any, record: Record) -> None:
     assert text.index("About methods") < text.index("## Transfer") and '"0/1": 65.1' in to_json(comparison)
     page = to_html(comparison, images=False)
     assert page.index("About methods") < page.index("Overall:")
+
+
+def test_an_interrupted_crossed_study_says_what_is_missing(study: Any, record: Record) -> None:
+    seeded(study, record, "crossed", [(s, 0) for s in (0, 1, 2)])
+    comparison = compared(study)
+    row = next(row for row in comparison.rows if row.primary)
+    assert row.headline is not None and row.headline.verdict == "inconclusive"
+    assert about(comparison)[1].startswith("WARNING: 3 x 1 pre-trainings and transfers of each")
+    assert difference_grid(comparison).rows[0][5] == "3 x 1"
 
 
 def test_as_many_transfers_as_pretrainings_have_a_verdict(study: Any, record: Record) -> None:

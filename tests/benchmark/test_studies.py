@@ -3,6 +3,8 @@
 import io
 import json
 import pickle
+import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +24,7 @@ from benchmark.study.run import Run
 from benchmark.study.sections import Cluster
 from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, read_record, write_record
+from files.digest import file_sha256
 from tests.benchmark.fake_tools import trained_by
 from tools import run_benchmark, study_job
 from tools.run_benchmark import TOOLS
@@ -51,10 +54,10 @@ def made(tmp_path: Path) -> Callable[..., Prepared]:
         (root / name).mkdir(parents=True)
     (root / "w.pth").write_text("weights")
 
-    def make(text: str = SMALL, tools: dict[str, Tool] = TOOLS) -> Prepared:
+    def make(text: str = SMALL, tools: dict[str, Tool] = TOOLS, seeds: tuple[int, ...] | None = None) -> Prepared:
         file = tmp_path / "mine.yaml"
         file.write_text(text)
-        return prepare(str(file), tools, studies=tmp_path, out=tmp_path / "out", root=root)
+        return prepare(str(file), tools, studies=tmp_path, out=tmp_path / "out", root=root, seeds=seeds)
 
     return make
 
@@ -199,20 +202,22 @@ def half_done(made: Prepared, record: Record) -> dict[str, Run]:
     runs = named(made)
     runs["hold-out-cars"].out.mkdir(parents=True)
     done = record(
-        "mae", "random", 0, {"val_loss": 0.4321}, outputs=("backbone.safetensors",), primary_metric="val_loss"
-    )
+        "mae", "random", 0, {"val_loss": 0.4321}, outputs=("backbone.safetensors",), primary_metric="val_loss",
+        config=json.loads(json.dumps(runs["pretrain-mae"].settings)), data=str(runs["pretrain-mae"].data),
+    )  # fmt: skip
     weights = runs["pretrain-mae"].out / "backbone.safetensors"
     weights.parent.mkdir()
     weights.write_bytes((2).to_bytes(8, "little") + b"{}")
     write_record(weights.parent, replace(done, cost=replace(done.cost, total_seconds=600.0)))
     for name, changes in {
-        "search-cars-random-lr0.0001": {},
-        "search-cars-random-lr0.0002": {"status": "failed", "error": "NonFiniteError: x"},
+        "search-cars-random-lr0.0001": {"weights_sha256": None},
+        "search-cars-random-lr0.0002": {"weights_sha256": None, "status": "failed", "error": "NonFiniteError: x"},
         "cars-random-seed0": {"status": "interrupted", "error": "SIGTERM", "steps": 7},
         "cars-mae-seed0": {"status": "failed", "error": "ValueError: bad", "steps": 3},
         "cars-theirs-seed0": {"status": "running", "steps": 4},
     }.items():
-        write_record(runs[name].out, record("segmentation", "mae", 0, {"miou": 12.345}, **changes))
+        own = {"config": json.loads(json.dumps(runs[name].settings)), "data": str(runs[name].data)}
+        write_record(runs[name].out, record("segmentation", "mae", 0, {"miou": 12.345}, **own, **changes))
     runs["birds-mae-seed0"].log.parent.mkdir(parents=True)
     runs["birds-mae-seed0"].log.write_text("error: x")
     return runs
@@ -273,12 +278,15 @@ def test_dry_run_of_the_tool_runs_nothing(
 def fake_tools(record: Record, values: dict[str, float]) -> dict[str, Tool]:
     """Tools that leave a record whose miou is that of the rate; at 0.0002 the loss of `random` becomes infinite."""
 
-    def train(args: Any, config: Any) -> int:
+    def train(args: Any, config: Any, settings: dict[str, Any]) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
+        outputs = ("backbone.safetensors",) if args.out.name.startswith("pretrain") else ()
+        for name in outputs:
+            (args.out / name).write_bytes((2).to_bytes(8, "little") + b"{}")
         rate = repr(config.run.optim.base_lr) if hasattr(config, "run") else "none"
         found = record(
             "segmentation", "own", 0, {"miou": values[rate] if rate in ("0.0001", "0.0002") else 1.0, "top1": 1.0},
-            config={"run": {"optim": {"base_lr": rate}}}, weights_sha256=args.init and str(args.init),
+            config=settings, data=str(args.data), weights_sha256=args.init and file_sha256(args.init), outputs=outputs,
         )  # fmt: skip
         if rate == "0.0002" and args.arm == "random":
             write_record(args.out, replace(found, status="failed", error="NonFiniteError: the loss is not finite"))
@@ -287,7 +295,7 @@ def fake_tools(record: Record, values: dict[str, float]) -> dict[str, Tool]:
         return 0
 
     def make(args: Any, _: Any) -> int:
-        args.out.mkdir(parents=True)
+        args.out.mkdir(parents=True, exist_ok=True)
         return 0
 
     return trained_by(train, make)
@@ -302,8 +310,8 @@ def test_a_study_searches_then_transfers_with_the_winner(
     assert {outcome.status for outcome in outcomes} == {"completed"}
     chosen = {name: read_record(tmp_path / f"out/cars-{name}-seed1").config for name in ("random", "mae")}
     assert {name: config["run"]["optim"]["base_lr"] for name, config in chosen.items()} == {
-        "random": "0.0001",
-        "mae": "0.0002",
+        "random": 0.0001,
+        "mae": 0.0002,
     }
     text = screen.getvalue()
     assert "this learning rate is out of the question: NonFiniteError" in text
@@ -350,6 +358,65 @@ def test_arrays_of_phases_wait_for_each_other(made: Callable[..., Prepared], rec
     assert (search["timeout_min"], search["gpus_per_node"], search["slurm_partition"]) == (90, 8, "big")
     assert "search: 4 runs as array 101" in text and "transfer: 18 runs as array 102" in text
     assert "gpus_per_node" not in parameters(Cluster(), "x", after=None)
+
+
+def other_search(made: Callable[..., Prepared], tools: dict[str, Tool]) -> Prepared:
+    """Carry the study out, then return it with longer searches and transfers."""
+    assert all(outcome.good for outcome in Suite(tools, Console(file=io.StringIO())).carry_out(made(tools=tools).runs))
+    return made(SMALL.replace("steps: 5}", "steps: 500}").replace("steps: 20", "steps: 2000"), tools=tools)
+
+
+def test_no_transfer_has_the_rate_of_a_search_with_other_settings(
+    made: Callable[..., Prepared], record: Record, tmp_path: Path
+) -> None:
+    tools = fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0})
+    study = other_search(made, tools)
+    shutil.rmtree(tmp_path / "out/cars-mae-seed0")
+    outcomes = {o.run.name: o for o in Suite(tools, Console(file=io.StringIO())).carry_out(study.runs)}
+    search, held = outcomes["search-cars-mae-lr0.0001"], outcomes["cars-mae-seed0"]
+    assert search.status == "failed"
+    assert "finished run of other settings (run.length.value: 5 -> 500)" in str(search.error)
+    assert held.status == "not run" and f"{held.error}".startswith("needs the search run search-cars-mae-lr0.0001. ")
+    assert not (tmp_path / "out/cars-mae-seed0").exists()
+    outcome = Suite(tools, Console(file=io.StringIO())).carry_one("cars-mae-seed0", study.runs, study.out)
+    assert outcome.status == "not run" and "finished run of other settings" in str(outcome.error)
+
+
+def test_a_finished_run_of_other_settings_is_handed_to_nobody(made: Callable[..., Prepared], record: Record) -> None:
+    tools = fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0})
+    study, executor = other_search(made, tools), Executor()
+    with pytest.raises(
+        ValueError, match=r"other settings \(run\.length\.value: 5 -> 500\).* The same holds for 11 more runs\."
+    ):
+        submit(study, Suite(tools, Console()), None, executor=lambda folder: executor)
+    assert executor.arrays == []
+
+
+def test_a_dry_run_says_which_finished_runs_have_other_settings(
+    made: Callable[..., Prepared], record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_search(made, fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0}))
+    where = ["--out", str(tmp_path / "out"), "--data", str(tmp_path / "root")]
+    assert run_benchmark.main([str(tmp_path / "mine.yaml"), "--dry-run", *where]) == 0
+    assert re.search(r"WARNING: .*lr0\.0001: holds a finished run of other settings", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds", "message"),
+    [
+        (SMALL.replace("seeds: [0, 1]", "seeds: [0, 1]\npretrain_seeds: tied"), (3, 4), "give it first: --seeds 0 3 4"),
+        (
+            SMALL.replace("seeds: [0, 1]", "seeds: [0, 1]\npretrain_seeds: crossed\npretraining_seeds: [0, 1]"),
+            (0,),
+            r"--seeds 0: 2 pre-trainings and 1 transfer seeds; give as many `seeds` or more",
+        ),
+    ],
+)
+def test_seeds_that_the_study_cannot_have(
+    made: Callable[..., Prepared], text: str, seeds: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        made(text, seeds=seeds)
 
 
 def test_slurm_without_submitit_names_the_extra(made: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,10 @@ def test_weights_of_another_pretraining_are_refused(whole_study: Any, record: Ca
     checkpoint.write_bytes(b"weights")
     refused = row_of(comparison_of(whole_study), "classification", "top1").refused
     assert refused == ("weights_sha256: arm mae did not start from the checkpoint of its recorded pre-training",)
+    whole_study.transfer("classification", "mae", [1.0], weights_sha256=None)  # --init was forgotten
+    assert row_of(comparison_of(whole_study), "classification", "top1").refused == (
+        f"{refused[0]}, but from random weights",
+    )
     for task in ("classification", "detection", "segmentation"):
         whole_study.transfer(task, "mae", [1.0, 2.0], weights_sha256=file_sha256(checkpoint))
     assert not any(row.refused for row in comparison_of(whole_study).rows)

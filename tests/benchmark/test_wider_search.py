@@ -18,6 +18,7 @@ from benchmark.study.prepare import Prepared, prepare
 from benchmark.study.search import rates_beyond, read_choice
 from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, read_record, write_record
+from files.digest import file_sha256
 from mae_transfer.tasks import TASKS
 from tests.benchmark.fake_tools import trained_by
 from tests.benchmark.test_studies import Executor
@@ -41,13 +42,11 @@ BEST = {"random": 2e-3, "mae": 8e-3}
 def peaked(record: Record, best: dict[str, float]) -> dict[str, Tool]:
     """Tools whose mIoU is 50 at the best rate of the arm, and half of that at twice or half of the rate."""
 
-    def train(args: Any, config: Any) -> int:
+    def train(args: Any, config: Any, settings: dict[str, Any]) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         ratio = max(config.run.optim.base_lr / best[args.arm], best[args.arm] / config.run.optim.base_lr)
-        settings = {"run": {"optim": {"base_lr": config.run.optim.base_lr}}}
-        weights = args.init and str(args.init)
-        values = {"miou": 50.0 / ratio}
-        write_record(args.out, record("segmentation", args.arm, 0, values, config=settings, weights_sha256=weights))
+        own = {"config": settings, "data": str(args.data), "weights_sha256": args.init and file_sha256(args.init)}
+        write_record(args.out, record("segmentation", args.arm, 0, {"miou": 50.0 / ratio}, **own))
         return 0
 
     def make(args: Any, _: Any) -> int:
