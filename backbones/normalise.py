@@ -4,6 +4,7 @@ Bytes are a quarter of what floats are on their way to a device.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,18 +42,21 @@ class Normalise(nn.Module):
 
 
 class View:
-    """What a model is given of an image: `pixels` draws it on the host, `normalise` follows where the model is."""
+    """What a model is given of an image: `pixels` draws it on the host, `normalise` follows where the model is.
+
+    An image is RGB, or of other than three channels float32 (H, W, C).
+    """
 
     def __init__(
         self,
-        pixels: Callable[[Image.Image], Tensor],
+        pixels: Callable[[Any], Tensor],
         normalise: Normalise,
         *,
         finish: Callable[[Tensor], Tensor] | None = None,
         least_area: float | None = None,
     ) -> None:
         """`pixels` returns uint8 (C, H, W), of which `finish` makes float32, normalised, where the last steps are of
-        normalised images.
+        normalised images, as always of other than three channels.
 
         It may be given an image that was decoded at a fraction of its size and has `least_area` pixels or more.
         """
@@ -60,17 +64,22 @@ class View:
         self.pixels = pixels if finish is None else self._finished
         self.normalise, self.least_area = normalise, least_area
 
-    def changed(self, image: Image.Image, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    @property
+    def channels(self) -> int:
+        """Of the images that it is of."""
+        return len(self.normalise.mean)
+
+    def changed(self, image: Image.Image | np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
         """Return the pixels with a change of what was drawn, uint8 (H, W, C), before the last steps."""
         drawn_HWC = np.array(self._drawn(image).permute(1, 2, 0).numpy(), order="C")
         pixels = torch.from_numpy(np.array(change(drawn_HWC).transpose(2, 0, 1), order="C"))
         return pixels if self._finish is None else self._finish(pixels)
 
-    def _finished(self, image: Image.Image) -> Tensor:
+    def _finished(self, image: Image.Image | np.ndarray) -> Tensor:
         assert self._finish is not None
         return self._finish(self._drawn(image))
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image | np.ndarray) -> Tensor:
         """Return the image normalised, float32 (C, H, W)."""
         normalised: Tensor = self.normalise(self.pixels(image))
         return normalised

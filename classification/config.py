@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
 from backbones.weights.normalisation import Normalisation
+from engine.channels import ChannelStatistics, refuse_of_rgb
 from engine.config import BASIC, COMPUTED, FILE, FeatureProbes, LabelFraction, RunConfig, Workers
 
 Protocol = Literal["finetune", "linear", "partial"]
@@ -73,7 +74,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig(LabelFraction, FeatureProbes):
+class ClassificationConfig(LabelFraction, FeatureProbes, ChannelStatistics):
     """A ViT, its head and how they are trained."""
 
     backbone: ViTConfig
@@ -113,7 +114,16 @@ class ClassificationConfig(LabelFraction, FeatureProbes):
         return self.pooling == "class"
 
     def __post_init__(self) -> None:
-        """Raise ValueError for numbers that make no protocol."""
+        """Raise ValueError for numbers that make no protocol, and for what images of other channels have no use for."""
+        channels, augment = self.backbone.in_chans, self.augment
+        self.check_channels(channels)
+        refuse_of_rgb(
+            channels,
+            augment_function=(self.run.augment_function, "--augment-function None"),
+            randaugment=(augment.randaugment or None, "--randaugment None"),
+            resize=(None if augment.resize == "pillow" else augment.resize, "--resize pillow"),
+            decode=(None if augment.decode == "full" else augment.decode, "--decode full"),
+        )
         if self.reads_class_token and not self.class_token:
             raise ValueError("pooling 'class' reads the class token, and the ViT is built without one.")
         if self.protocol == "partial":
@@ -135,7 +145,7 @@ class ClassificationConfig(LabelFraction, FeatureProbes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
+class ProbeConfig(ChannelStatistics):
     """How features are made and probed."""
 
     backbone: ViTConfig
@@ -158,6 +168,10 @@ class ProbeConfig:
     """Where it is computed: `auto` (a GPU where there is one), `cpu`, `cuda`, or `cuda:N`, GPU N."""
     workers: Annotated[Workers, BASIC] = "auto"
     """Processes that load images; `auto` is 0 on a CPU and for a GPU the cores, 16 at most."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for statistics that are not of the images' channels."""
+        self.check_channels(self.backbone.in_chans)
 
     @property
     def reads_class_token(self) -> bool:

@@ -20,13 +20,15 @@ from torchvision.transforms import v2
 
 from backbones.normalise import Normalise, View
 from backbones.weights.normalisation import Normalisation
+from classification import array_views
+from classification.array_views import MOST_SIDES
 from classification.config import Augmentation
 from engine.augment import Augment, ClassSample
-from engine.images.reading import WHOLE, read_rgb
+from engine.images.arrays import ENDINGS, RGB
+from engine.images.reading import WHOLE, other_kind, read_picture
 from files.naming import SYSTEM, nearest, system_part
 from files.shared import shared_paths
 
-MOST_SIDES = 64  # of a long image, in shorter sides, that evaluation looks at
 Sample = tuple[Tensor, int, str]  # pixels_CHW, label, image id
 
 
@@ -45,7 +47,8 @@ class LabelledImages:
 
     def __getitem__(self, index: int) -> Sample:
         path, label = self.folder.samples[index]
-        image, image_id = read_rgb(path, least_area=self.view.least_area), self.image_id(index)
+        image = read_picture(path, self.view.channels, least_area=self.view.least_area)
+        image_id = self.image_id(index)
         if self.augment is None:
             return self.view.pixels(image), label, image_id
         augment, classes = self.augment, len(self.folder.classes)
@@ -73,8 +76,8 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
     return torch.stack(pixels), torch.tensor(labels)
 
 
-def open_split(data: Path, split: str) -> tuple[ImageFolder, list[str]]:
-    """Return `data/split` as an ImageFolder and notes on what it leaves out.
+def open_split(data: Path, split: str, channels: int = RGB) -> tuple[ImageFolder, list[str]]:
+    """Return `data/split` as an ImageFolder of images of so many channels and notes on what it leaves out.
 
     Raises FileNotFoundError that says what was looked for and what was found, and ValueError for a single class.
     """
@@ -86,10 +89,10 @@ def open_split(data: Path, split: str) -> tuple[ImageFolder, list[str]]:
             f"{data}: looked for {split}/<class>/<image>; found {_listing(data)}. "
             f"--data names the folder that holds train/ and val/.{without}"
         )
-    return open_classes(root)
+    return open_classes(root, channels)
 
 
-def open_classes(root: Path) -> tuple[ImageFolder, list[str]]:
+def open_classes(root: Path, channels: int = RGB) -> tuple[ImageFolder, list[str]]:
     """Return the classes in `root/<class>/<image>` and notes; what is hidden or the system's is no class and no image.
 
     Raises FileNotFoundError where there is no class or no image, and ValueError for a single class: with one to choose
@@ -101,9 +104,13 @@ def open_classes(root: Path) -> tuple[ImageFolder, list[str]]:
     hidden = [folder.name for folder in folders if system_part(f"{folder.name}/")]
     if len(hidden) == len(folders):
         raise FileNotFoundError(f"{root}: looked for one folder per class; found {_listing(root)}.")
-    folder = _Classes(str(root))
+    endings = IMG_EXTENSIONS if channels == RGB else ENDINGS
+    folder = _Classes(str(root), endings)
     if not folder.samples:
-        raise FileNotFoundError(f"{root}: {len(folder.classes)} class folders, but no image file in any of them.")
+        others = other_kind((name for _, _, names in _walk(root) for name in names), channels)
+        raise FileNotFoundError(
+            f"{root}: {len(folder.classes)} class folders, but no image file in any of them.{others}"
+        )
     counts = Counter(label for _, label in folder.samples)
     if len(folder.classes) < 2:
         raise ValueError(_one_class(folder, folder.classes[0]))
@@ -116,7 +123,7 @@ def open_classes(root: Path) -> tuple[ImageFolder, list[str]]:
     system = [name for name in below if system_part(name)]
     if other := len(below) - loose - len(folder.samples) - sum(name.count(os.sep) > 0 for name in system):
         notes.append(f"{split}: {other} files of no image format left out")
-    if images := [name for name in system if name.lower().endswith(IMG_EXTENSIONS)]:
+    if images := [name for name in system if name.lower().endswith(endings)]:
         notes.append(f"{split}: {len(images)} images {SYSTEM} left out ({some(sorted(images))})")
     if hidden:
         notes.append(f"{split}: {len(hidden)} folders {SYSTEM} are no classes ({some(hidden)})")
@@ -162,12 +169,12 @@ def check_classes(train: ImageFolder) -> None:
 class _Classes(ImageFolder):
     """An ImageFolder without the folders and files that are hidden or the system's."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, endings: tuple[str, ...]) -> None:
         begin = len(root.rstrip(os.sep)) + 1
         super().__init__(
             root,
             allow_empty=True,
-            is_valid_file=lambda path: path.lower().endswith(IMG_EXTENSIONS) and system_part(path[begin:]) is None,
+            is_valid_file=lambda path: path.lower().endswith(endings) and system_part(path[begin:]) is None,
         )
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
@@ -193,10 +200,16 @@ def _one_class(folder: ImageFolder, only: str) -> str:
 
 
 def train_transform(size: tuple[int, int], augment: Augmentation, normalisation: Normalisation) -> View:
-    """Return RandomResizedCrop (bicubic), flip and RandAugment as configured.
+    """Return RandomResizedCrop (bicubic), flip and RandAugment as configured, of images of as many channels as
+    `normalisation`.
 
     Erasing fills with noise of normalised pixels, so with it the view's pixels are normalised floats.
     """
+    erasing = RandomErasing(augment.erase, mode="pixel", device="cpu") if augment.erase else None
+    if len(normalisation.mean) != RGB:
+        return array_views.random_crop(
+            size, normalisation, scale=augment.crop_scale, flip=augment.flip, erase=erasing
+        )
     crop = _Crop if augment.resize == "pillow" else _TensorCrop
     steps: list[Any] = [crop(size, scale=augment.crop_scale, interpolation=v2.InterpolationMode.BICUBIC)]
     if augment.flip:
@@ -214,7 +227,7 @@ def train_transform(size: tuple[int, int], augment: Augmentation, normalisation:
     if augment.randaugment or augment.resize == "pillow":
         steps.append(v2.PILToTensor())
     normalise = Normalise(normalisation)
-    erase = v2.Compose([normalise, RandomErasing(augment.erase, mode="pixel", device="cpu")]) if augment.erase else None
+    erase = None if erasing is None else v2.Compose([normalise, erasing])
     least = least_area(size, augment.crop_scale[0]) if augment.decode == "reduced" else None
     return View(v2.Compose(steps), normalise, finish=erase, least_area=least)
 
@@ -229,7 +242,10 @@ def least_area(size: tuple[int, int], scale: float) -> float:
 
 
 def eval_transform(size: tuple[int, int], crop_pct: float, normalisation: Normalisation) -> View:
-    """Return resize (bicubic, shorter side to size / crop_pct) and centre crop."""
+    """Return resize (bicubic, shorter side to size / crop_pct) and centre crop, of images of as many channels as
+    `normalisation`."""
+    if len(normalisation.mean) != RGB:
+        return array_views.centre_crop(size, normalisation, crop_pct=crop_pct)
     resized = [math.floor(side / crop_pct) for side in size]  # down, as MAE's code and timm do
     shorter = resized[0] if size[0] == size[1] else resized
     steps = [

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from classification.data import LabelledImages
 from engine.drawing import label_text, write_figure
-from engine.images.reading import UnreadableImageError, read_rgb
+from engine.images.arrays import RGB, shown_as
+from engine.images.reading import UnreadableImageError, read_shown
 from engine.records.results_file import ImageResult
 from metrics.calibration import reliability
 
@@ -30,7 +31,7 @@ def draw_predictions(
     figure = Figure(figsize=(columns * 1.9, rows * 2.2), layout="constrained")
     for axes, result in zip(figure.subplots(rows, columns, squeeze=False).flat, chosen, strict=False):
         try:
-            axes.imshow(read_rgb(data.path(by_id[result.image_id])))
+            axes.imshow(read_shown(data.path(by_id[result.image_id]), data.view.channels))
         except UnreadableImageError:
             continue
         label, prediction = classes[result.values["label"]], classes[result.values["top5"][0]]
@@ -38,16 +39,21 @@ def draw_predictions(
         axes.set_title(text, fontsize=8, color="black" if label == prediction else "crimson")
     for axes in figure.axes:
         axes.axis("off")
-    figure.suptitle("first line: label; second line: prediction", fontsize=9)
+    shown = "" if data.view.channels == RGB else f"; {shown_as(data.view.channels)}"
+    figure.suptitle(f"first line: label; second line: prediction{shown}", fontsize=9)
     write_figure(figure, path)
     return path
 
 
-def draw_prediction(picture: Path, image: Path, *, classes: Sequence[str], probabilities: Sequence[float]) -> None:
+def draw_prediction(
+    picture: Path, image: Path, *, classes: Sequence[str], probabilities: Sequence[float], channels: int = RGB
+) -> None:
     """Write an image file beside bars of its likeliest classes."""
     figure = Figure(figsize=(7, 3), layout="constrained")
     shown, bars = figure.subplots(1, 2)
-    shown.imshow(read_rgb(image))
+    shown.imshow(read_shown(image, channels))
+    if channels != RGB:
+        shown.set_title(shown_as(channels), fontsize=8)
     shown.axis("off")
     shares = bars.barh(range(len(classes)), probabilities, color="steelblue")
     texts = [f"{label_text(name)} {share:.0%}" for name, share in zip(classes, probabilities, strict=True)]

@@ -36,6 +36,7 @@ from classification.protocols import freeze_all, freeze_but_last, probe_norm
 from classification.spec import CLASSIFICATION
 from classification.subset import fraction_of_classes, list_text, listed_images
 from engine.augment import augment_of
+from engine.channels import channel_notes, normalisation_for
 from engine.config import OptimConfig
 from engine.cost import cost_of
 from engine.records.results_file import ImageResult
@@ -158,9 +159,11 @@ def assemble(
     if pretraining and config.protocol != "finetune":
         raise ValueError(f"protocol {config.protocol!r}: pre-training from labels trains the whole ViT.")
     report, found = start_from(backbone, init)
-    normalisation = config.normalisation or found
+    channels = config.backbone.in_chans
+    normalisation = normalisation_for(config, found, channels)
     freeze(config, backbone)
-    (train, train_notes), (val, val_notes) = open_split(data, config.train_split), open_split(data, config.val_split)
+    train, train_notes = open_split(data, config.train_split, channels)
+    val, val_notes = open_split(data, config.val_split, channels)
     train_notes.insert(0, same_classes(train, val))
     val_notes += shared_note(train, val)
     train_notes += _use_part(train, config)
@@ -176,7 +179,7 @@ def assemble(
         weights=report,
         init=init,
         normalisation=asdict(normalisation),
-        data_notes=(*train_notes, *val_notes),
+        data_notes=(*channel_notes(config, found, channels), *train_notes, *val_notes),
         **cost_of(backbone, torch.zeros(1, config.backbone.in_chans, *size)),
         extra={"classes": train.classes},
     )

@@ -17,8 +17,9 @@ from classification.pictures import draw_prediction
 from classification.robustness import Known
 from classification.spec import CLASSIFICATION
 from classification.task import classifier, vit_of
+from engine.channels import refuse_channels
 from engine.config import Workers
-from engine.images.reading import read_rgb
+from engine.images.reading import read_picture
 from engine.records.record import RunRecord
 from engine.runs.export import Exportable, Normalised
 from engine.runs.trained import On, open_trained, stated
@@ -48,8 +49,8 @@ class TrainedClassifier:
         return self.answer([self.sample(path)])[0]
 
     def sample(self, path: Path) -> Tensor:
-        """Return an image file as the model takes it, (3, H, W). Raises UnreadableImageError."""
-        return self._view(read_rgb(path))
+        """Return an image file as the model takes it, (C, H, W). Raises UnreadableImageError."""
+        return self._view(read_picture(path, self._view.channels))
 
     def size(self, sample: Tensor) -> tuple[int, int]:
         """Return the height and width in pixels that the model is given of a sample."""
@@ -67,11 +68,13 @@ class TrainedClassifier:
 
     def draw_image(self, path: Path, values: dict[str, Any], picture: Path) -> list[Path]:
         """Write the image beside bars of what `predict_image` returned."""
-        draw_prediction(picture, path, classes=values["classes"], probabilities=values["probabilities"])
+        said = {"classes": values["classes"], "probabilities": values["probabilities"]}
+        draw_prediction(picture, path, channels=self._view.channels, **said)
         return [picture]
 
     def exportable(self) -> Exportable:
-        """Return the logits as a function of the image."""
+        """Return the logits as a function of the image. Raises ValueError for images of other than three channels."""
+        refuse_channels(self._view.channels, "an exported model")
         mean, std = (255 * torch.tensor(values) for values in (self.normalisation.mean, self.normalisation.std))
         module = Normalised(_Logits(self.model), mean=mean, std=std)
         return Exportable(module=module, size=self.config.backbone.image_size, outputs=("logits",))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
+from engine.channels import refuse_channels
 from engine.config import BASIC, FILE, WITHOUT, LabelFraction, RunConfig
 
 Pyramid = Literal["sfp", "fpn"]
@@ -138,6 +139,7 @@ class DetectionConfig(LabelFraction):
     def __post_init__(self) -> None:
         """Raise ValueError for a fraction of the labels that is none, and stochastic depth of what does not learn."""
         self.check_fraction()
+        refuse_channels(self.backbone.in_chans, "detection")
         if self.freeze_backbone and self.drop_path:
             raise ValueError(
                 f"freeze_backbone with drop_path {self.drop_path:g}: what does not learn has none; give 0."

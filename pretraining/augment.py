@@ -9,8 +9,10 @@ from torchvision.transforms import v2
 
 from backbones.normalise import Normalise, View
 from backbones.weights.normalisation import Normalisation
+from classification import array_views
 from classification.config import Augmentation, Decode, Resize
 from classification.data import MOST_SIDES, eval_transform, train_transform
+from engine.images.arrays import RGB
 from pretraining.mae.config import Views
 
 CROP_PCT = 224 / 256  # a crop of fixed scale takes this share of the shorter side
@@ -34,13 +36,16 @@ def training_view(
 ) -> View:
     """Return the view of a kind; `scale` is of the kinds of random scale, `flip` of all but `none`.
 
-    `decode` and `resize` are of `random_crop`.
+    `decode` and `resize` are of `random_crop`. Images have as many channels as `normalisation`; of other than three no
+    colour is changed.
     """
     if kind == "none":
         return validation_view(size, normalisation)
     if kind == "random_crop":
         augment = Augmentation(crop_scale=scale, flip=flip, decode=decode, resize=resize)
         return train_transform(size, augment, normalisation)
+    if kind == "fixed_crop" and len(normalisation.mean) != RGB:
+        return array_views.fixed_crop(size, normalisation, crop_pct=CROP_PCT, flip=flip)
     bicubic = v2.InterpolationMode.BICUBIC
     steps: list[Any]
     if kind == "fixed_crop":

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from backbones.normalise import View
 from engine.augment import Augment
-from engine.images.reading import ImageSource
+from engine.images.reading import ImageSource, Picture
 
 Sample = tuple[Tensor, Tensor, str]  # pixels_RCHW, noise_RN, image id; R views
 
@@ -35,7 +34,7 @@ class MaskedImages:
     def __getitem__(self, index: int) -> Sample:
         image = self.images.read(index, least_area=self.view.least_area)
         image_id = self.image_id(index)
-        pixels: Callable[[Image.Image], Tensor] = self.view.pixels
+        pixels: Callable[[Picture], Tensor] = self.view.pixels
         if self.augment is not None:
             pixels = partial(self.view.changed, change=self.augment.of(image_id))
         views = [(pixels(image), self.noise()) for _ in range(self.repeats)]

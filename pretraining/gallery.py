@@ -148,7 +148,7 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     """Write the pictures that the model can give of the images below `folder`, files or in tar shards.
 
     Raises what `open_images` raises, ValueError where no image can be read or none is asked for, where `folder` is a
-    file or holds `out`, and for a model of other than 3 channels.
+    file or holds `out`. Images have as many channels as the model is of.
     """
     if options.images < 1:
         raise ValueError(f"--count is {options.images}; at least 1 image is drawn.")
@@ -157,9 +157,7 @@ def make_gallery(shown: Shown, folder: Path, out: Path, options: Options) -> Gal
     refuse_within(out, [folder])
     encoder = shown.encoder.eval()
     a = encoder.architecture
-    if a.in_chans != 3:
-        raise ValueError(f"the model is of images of {a.in_chans} channels, and files are read as RGB.")
-    images, notes = _read(open_images(folder), shown)
+    images, notes = _read(open_images(folder, a.in_chans), shown)
     notes = [*shown.notes, *notes]
     drawn = images.spread(options.images)
     few, rows = drawn.image_BCHW, drawn.names

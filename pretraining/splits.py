@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from engine.config import UnlabelledSplits
-from engine.images.reading import ImageSource, open_images
+from engine.images.arrays import RGB
+from engine.images.reading import ImageSource, Picture, open_images
 
 TRAIN, VAL, WHOLE = "train", "val", "."
 NAMED = 4  # folders that a note names
@@ -48,22 +47,27 @@ class Part:
         """The name of an image below the folder."""
         return self.source.image_id(self.indices[index])
 
-    def read(self, index: int, *, least_area: float | None = None) -> Image.Image:
+    def read(self, index: int, *, least_area: float | None = None) -> Picture:
         """The image. Raises UnreadableImageError."""
         return self.source.read(self.indices[index], least_area=least_area)
 
 
-def open_splits(data: Path, asked: UnlabelledSplits) -> Splits:
-    """Return the images below `data/train` and `data/<val_split>`.
+def open_splits(data: Path, asked: UnlabelledSplits, channels: int = RGB) -> Splits:
+    """Return the images below `data/train` and `data/<val_split>`, of so many channels.
 
     Where there is no `val`, a share of the training images is held out; where there is no `train` either, of all images
     below `data`. Raises what `open_images` raises, and ValueError for a share that leaves nothing on one side.
     """
     folder, val = data / TRAIN, data / asked.val_split
     if val.is_dir() or asked.val_split != VAL:  # one that is named has to be there
-        return Splits(train=open_images(folder), val=open_images(val), train_split=TRAIN, val_split=asked.val_split)
+        return Splits(
+            train=open_images(folder, channels),
+            val=open_images(val, channels),
+            train_split=TRAIN,
+            val_split=asked.val_split,
+        )
     split = TRAIN if folder.is_dir() else WHOLE
-    source = open_images(data / split)
+    source = open_images(data / split, channels)
     away = held_out([source.image_id(index) for index in range(len(source))], share=asked.held_out, of=data / split)
     kept = sorted(set(range(len(source))) - set(away))
     missing = "val" if split == TRAIN else "train and no val"

@@ -5,7 +5,7 @@ reads them there, and the backbone's file states them to whoever loads it.
 
 Every image counts alike, whatever its size: it is resized as for evaluation, shorter side to resolution / CROP_PCT,
 and taken whole, since training crops come from all of it; one that is all length piece by piece, PIECES at most, evenly
-spaced. With m and s the means of an image's pixels and of their
+spaced. Images of other than three channels are taken as they are, not resized, and counted as arrays. With m and s the means of an image's pixels and of their
 squares, from 0 to 1, the mean is E[m] and the std sqrt(E[s] - E[m]^2), rounded to DIGITS. Of more than SAMPLE
 images a fixed random choice is taken, the same for every seed of the run; an image's mean deviates by 0.15 or so from
 that of all, which the sample brings to 0.0015. Axis letters: C channels, V values of a byte.
@@ -29,6 +29,7 @@ from classification.config import ClassificationConfig
 from classification.data import MOST_SIDES
 from engine.config import UnlabelledSplits
 from engine.device import device_named
+from engine.images.arrays import RGB
 from engine.images.reading import ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.records.identity import check_folder, read_identity
 from engine.records.record import IDENTITY_NAME as NAME
@@ -81,10 +82,11 @@ def with_statistics(config: C, *, data: Path, out: Path, resume: bool, init: Ini
         return replace(config, normalisation=_of_run(out / NAME))
     say = print if os.environ.get("RANK", "0") == "0" else _nothing  # every process computes the same
     made = measure(
-        open_splits(data, config).train
+        open_splits(data, config, config.backbone.in_chans).train
         if isinstance(config, UnlabelledSplits)
-        else open_images(data / config.train_split),
+        else open_images(data / config.train_split, config.backbone.in_chans),
         config.backbone.image_size,
+        channels=config.backbone.in_chans,
         workers=loading_for(config.run.workers, device_named(config.run.device, processes=1)).workers,
         progress=evaluation_lines("statistics:", say),
     )
@@ -94,7 +96,12 @@ def with_statistics(config: C, *, data: Path, out: Path, resume: bool, init: Ini
 
 
 def measure(
-    images: ImageSource, size: tuple[int, int], *, workers: int, progress: Callable[[int, int], None]
+    images: ImageSource,
+    size: tuple[int, int],
+    *,
+    workers: int,
+    progress: Callable[[int, int], None],
+    channels: int = RGB,
 ) -> Statistics:
     """Return the statistics of images seen at `size` (height, width in pixels); `workers` processes read them.
 
@@ -104,7 +111,7 @@ def measure(
     count = min(SAMPLE, len(images))
     chosen = np.sort(np.random.default_rng(0).permutation(len(images))[:count])
     samples = _Samples(images, chosen, shorter=math.floor(min(size) / CROP_PCT))
-    total_2C = np.zeros((2, 3))
+    total_2C = np.zeros((2, channels))
     unreadable: list[str] = []
     progress(0, count)
     for done, (moments_2C, error) in enumerate(
@@ -120,7 +127,8 @@ def measure(
         raise ValueError(f"none of {count} images could be read for their statistics; the last: {unreadable[-1]}")
     mean_C, square_C = total_2C / read
     std_C = np.sqrt(np.maximum(square_C - mean_C**2, 0.0))
-    normalisation = Normalisation(*(tuple(np.round(v, DIGITS).tolist()) for v in (mean_C, std_C)))
+    rounded = np.round if channels == RGB else _significant  # a channel may use a small part of 0 to 1
+    normalisation = Normalisation(*(tuple(rounded(v, DIGITS).tolist()) for v in (mean_C, std_C)))
     return Statistics(normalisation=normalisation, images=read, of=len(images), unreadable=tuple(unreadable))
 
 
@@ -145,8 +153,16 @@ class _Samples(Dataset[tuple[np.ndarray, str]]):
         try:
             image = self.images.read(int(self.chosen[number]))
         except UnreadableImageError as error:
-            return np.zeros((2, 3)), str(error)
+            return np.zeros((2, 1)), str(error)
+        if isinstance(image, np.ndarray):
+            wide_HWC = image.astype(np.float64)
+            return np.stack([wide_HWC.mean(axis=(0, 1)), np.square(wide_HWC).mean(axis=(0, 1))]), ""
         return moments(_pieces(image, self.shorter)), ""
+
+
+def _significant(values: np.ndarray, digits: int) -> np.ndarray:
+    """Return numbers rounded to so many significant digits."""
+    return np.array([float(f"{value:.{digits}g}") for value in values])
 
 
 def _pieces(image: Image.Image, shorter: int) -> Iterator[Image.Image]:

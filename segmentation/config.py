@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
+from engine.channels import ChannelStatistics, refuse_of_rgb
 from engine.config import BASIC, COMPUTED, LabelFraction, RunConfig
 
 LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
@@ -53,7 +54,7 @@ class SlideConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationConfig(LabelFraction):
+class SegmentationConfig(LabelFraction, ChannelStatistics):
     """A ViT under UPerNet, its crops and how it is trained."""
 
     backbone: ViTConfig
@@ -97,9 +98,15 @@ class SegmentationConfig(LabelFraction):
     """See every image mirrored too in evaluation."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for out_indices that the head has no place for, a head that the ViT has no place for, and a
-        fraction that is none."""
+        """Raise ValueError for out_indices that the head has no place for, a head that the ViT has no place for, a
+        fraction that is none, and what images of other than three channels have no use for."""
         self.check_fraction()
+        self.check_channels(self.backbone.in_chans)
+        refuse_of_rgb(
+            self.backbone.in_chans,
+            layout=(None if self.layout in ("ade20k", "folder") else self.layout, "--layout ade20k or folder"),
+            augment_function=(self.run.augment_function, "--augment-function None"),
+        )
         if self.head.kind == "upernet" and len(self.out_indices) != UPERNET_LEVELS:
             raise ValueError(
                 f"out_indices {list(self.out_indices)}: UPerNet has {UPERNET_LEVELS} levels; name as many blocks."

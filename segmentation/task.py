@@ -27,8 +27,10 @@ from backbones.weights.initial import normalisation_of, read_initial, start_from
 from backbones.weights.loader import LoadReport
 from backbones.weights.normalisation import Normalisation
 from engine.augment import augment_of
+from engine.channels import channel_notes, normalisation_for
 from engine.config import OptimConfig
 from engine.cost import cost_of
+from engine.images.arrays import RGB
 from engine.records.results_file import ImageResult
 from engine.task import Facts
 from engine.training.processes import processes
@@ -173,10 +175,18 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
     too small for batch norm.
     """
     _check_batch(config)
-    folder = with_part(open_folder(data, config.layout, train=config.train_split, val=config.val_split), config)
+    channels = config.backbone.in_chans
+    folder = with_part(
+        open_folder(data, config.layout, train=config.train_split, val=config.val_split, channels=channels), config
+    )
     count, augment = len(folder.classes.names), augment_of(config.run)
     weights = read_initial(init)
-    normalisation = normalisation_of(init, weights)
+    found = normalisation_of(init, weights)
+    normalisation = normalisation_for(config, found, channels)
+    if channels != RGB:
+        said = "mmseg's photometric distortion, which is of RGB, is left out"
+        notes = (*channel_notes(config, found, channels), said, *folder.notes)
+        folder = replace(folder, notes=notes)
     model = segmentation_model(config, num_classes=count, normalisation=normalisation)
     report, _ = start_from(model.backbone.vit, init, weights)
     train = train_pipeline(
@@ -186,8 +196,9 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
         resize_ratio=config.resize_ratio,
         cat_max_ratio=config.cat_max_ratio,
         own=None if augment is None else OwnAugment(augment, count),
+        channels=channels,
     )
-    val = val_pipeline(folder.val.label_mapping, resize=config.resize, seen_at=max(config.test_scales))
+    val = val_pipeline(folder.val.label_mapping, resize=config.resize, seen_at=max(config.test_scales), channels=channels)
     return SegmentationTask(
         config,
         model=model,

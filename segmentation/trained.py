@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.weights.normalisation import Normalisation
+from engine.channels import refuse_channels
+from engine.images.arrays import RGB
 from engine.images.file import say_need
 from engine.records.record import RunRecord
 from engine.runs.export import Exportable, Normalised
@@ -75,9 +77,12 @@ class TrainedSegmentor:
 
     def sample(self, path: Path) -> dict[str, Any]:
         """Return an image file as mmseg takes it; says what a large one needs. Raises UnreadableImageError."""
-        say_need(path, BYTES_PER_PIXEL)
+        channels = self.config.backbone.in_chans
+        if channels == RGB:
+            say_need(path, BYTES_PER_PIXEL)
         sample: Any = {"img_path": str(path), "image_id": path.name}
-        for transform in image_pipeline(resize=self.config.resize, seen_at=max(self.config.test_scales)):
+        seen_at = max(self.config.test_scales)
+        for transform in image_pipeline(resize=self.config.resize, seen_at=seen_at, channels=channels):
             sample = transform(sample)
         if self.config.slide is None:
             need = WHOLE_BYTES_PER_PIXEL
@@ -102,12 +107,17 @@ class TrainedSegmentor:
         Its numbers are those of the data set's own label maps.
         """
         class_HW, palette = from_values(values), np.array(self.labels.palette, dtype=np.uint8)
-        draw_overlay(picture, path, class_HW, names=self.classes, palette_C3=palette)
+        channels = self.config.backbone.in_chans
+        draw_overlay(picture, path, class_HW, names=self.classes, palette_C3=palette, channels=channels)
         labels = picture.with_name(f"{picture.stem}_labels.png")
         return [picture, write_index(labels, class_HW, palette, self.labels.numbers)]
 
     def exportable(self) -> Exportable:
-        """Return the logits of every pixel of a training crop as a function of the image."""
+        """Return the logits of every pixel of a training crop as a function of the image.
+
+        Raises ValueError for images of other than three channels.
+        """
+        refuse_channels(self.config.backbone.in_chans, "an exported model")
         segmentor = self.model.segmentor
         pixels = segmentor.data_preprocessor
         module = Normalised(_Logits(segmentor), mean=pixels.mean, std=pixels.std)

@@ -17,6 +17,7 @@ from typing import Annotated
 import tyro
 
 from backbones.weights.declaration import TrustStart
+from engine.channels import channels_of
 from engine.config import Device
 from engine.images.file import allow_megapixels
 from engine.launch import fail, parse
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
     try:
-        read_record(args.run)
+        channels = channels_of(read_record(args.run).config, args.run)
         from engine.records.use import use_lines
         from engine.runs.predict import images_named
         from engine.runs.trained import On
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         allow_megapixels(args.max_megapixels)
         wanted = Wanted(batch=args.batch, calls=args.calls, warm_up=args.warm_up, threads=args.threads)
         on = On(device=args.device, trust_pickle=args.trust_pickle)
-        found = measure_use(args.run, TASKS, images_named(args.images), on, wanted=wanted, say=print)
+        found = measure_use(args.run, TASKS, images_named(args.images, channels), on, wanted=wanted, say=print)
     except (ValueError, OSError) as error:
         return fail(error)
     print("\n".join(use_lines(found)))

@@ -17,6 +17,7 @@ from typing import Annotated
 import tyro
 
 from backbones.weights.declaration import TrustStart
+from engine.channels import channels_of
 from engine.config import Device
 from engine.images.file import allow_megapixels
 from engine.launch import fail, parse
@@ -48,14 +49,15 @@ def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed or an image could not be read."""
     args = parse(Args, argv, doc=__doc__)
     try:
-        read_record(args.run)
+        channels = channels_of(read_record(args.run).config, args.run)
         from engine.runs.predict import Pictures, images_named, predict_images
         from engine.runs.trained import On
 
         allow_megapixels(args.max_megapixels)
         wanted = Pictures(most=args.pictures, min_score=args.min_score)
         on = On(device=args.device, trust_pickle=args.trust_pickle)
-        done = predict_images(args.run, TASKS, images_named(args.images), on, wanted=wanted, out=args.out, say=print)
+        named = images_named(args.images, channels)
+        done = predict_images(args.run, TASKS, named, on, wanted=wanted, out=args.out, say=print)
     except (ValueError, OSError) as error:
         return fail(error)
     print(f"{done.images} images: {done.file}")

@@ -7,7 +7,7 @@ from backbones.config import ViTConfig
 from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint
 from backbones.weights.declaration import InitialWeights
-from backbones.weights.loader import RANDOM, Fit, LoadReport, load_checkpoint, tokenless
+from backbones.weights.loader import RANDOM, Fit, LoadReport, adapted, load_checkpoint, tokenless
 from backbones.weights.normalisation import IMAGENET, Normalisation
 from backbones.weights.read import read_checkpoint
 
@@ -28,8 +28,8 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
 
     Where weights have no class token and the task reads none (mean pooling, maps), the ViT is built without. The image
     size stays the recipe's, and so do windows and relative positions where the file has none, and the patch size where
-    the patch projection is to be resampled; tokens and final norm are the task's. Raises ValueError for weights of
-    images that are not RGB, and what reading raises.
+    the patch projection is to be resampled; tokens and final norm are the task's. RGB weights take the recipe's
+    channels. Raises ValueError for weights of another number of channels otherwise, and what reading raises.
     """
     has_choice = getattr(config, "class_token", False) and not getattr(config, "reads_class_token", False)
     if init is None or (init.architecture == "recipe" and not has_choice):
@@ -40,7 +40,7 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
     if init.architecture == "recipe":
         return config
     recipe, found = config.backbone, checkpoint.architecture
-    if found.in_chans != recipe.in_chans:
+    if found.in_chans != recipe.in_chans and adapted(found.in_chans, recipe.in_chans) is None:
         raise ValueError(
             f"{init.path}: weights for images of {found.in_chans} channels, and the data are read with "
             f"{recipe.in_chans}; `tools/convert_checkpoint.py convert FILE --in-chans {recipe.in_chans} --inflate sum` "
@@ -48,6 +48,7 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
         )
     # what the weights do not fix stays the recipe's
     changes: dict[str, Any] = {"image_size": recipe.image_size, "distilled": False, "relative_size": None}
+    changes["in_chans"] = recipe.in_chans
     if found.relative_position == "none":
         changes |= {"relative_position": recipe.relative_position, "relative_size": recipe.relative_size}
     if init.resize_patch:  # to the recipe's patches
@@ -121,12 +122,20 @@ def start_from(
     """Put the declared weights into `vit`, or leave its random ones, and return the report and the normalisation.
 
     `checkpoint` is what `read_initial` gave, where a task needs something of it earlier: a file is read once. A
-    declaration with a normalisation has the weights' place taken by a checkpoint: nothing is read. Raises what reading
-    and loading raise.
+    declaration with a normalisation has the weights' place taken by a checkpoint: nothing is read. RGB weights are
+    carried to a ViT of other channels (`adapted`), which the report says; their normalisation stays that of RGB. Raises
+    what reading and loading raise.
     """
     if init is None:
         return RANDOM, IMAGENET
     if init.normalisation is not None:
         return LoadReport(path=None, source=init.source), normalisation_of(init, None)
     checkpoint = checkpoint or read_checkpoint(init)
-    return load_checkpoint(vit, checkpoint, Fit(resize_patch=init.resize_patch)), checkpoint.normalisation
+    old, new = checkpoint.architecture.in_chans, vit.architecture.in_chans
+    rule = adapted(old, new)
+    report = load_checkpoint(vit, checkpoint, Fit(resize_patch=init.resize_patch, inflate=rule))
+    if rule is not None:
+        how = "their sum" if rule == "sum" else f"the {old} in turn, times {old} / {new}"
+        said = f"patch projection: the kernels of {new} channel(s) are {how}, as timm's adapt_input_conv has it"
+        report = replace(report, notes=(*report.notes, said))
+    return report, checkpoint.normalisation

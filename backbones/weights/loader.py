@@ -16,6 +16,7 @@ from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint
 from backbones.weights.declaration import Inflation
 
+RGB = 3  # channels
 SHARED = "rel_pos_bias.relative_position_bias_table"
 
 
@@ -248,6 +249,18 @@ def inflate(kernel_DChw: Tensor, channels: int, rule: Inflation) -> Tensor:
         return kernel_DChw[:, [channel % old for channel in range(channels)]] * (old / channels)
     total = kernel_DChw.sum(dim=1, keepdim=True) / (channels if rule == "sum" else old)
     return total.expand(-1, channels, -1, -1).clone()
+
+
+def adapted(found: int, wanted: int) -> Inflation | None:
+    """Return the rule by which RGB weights take images of another number of channels, None where none is needed or is
+    known.
+
+    timm's adapt_input_conv (timm/models/_manipulate.py): the sum for one channel, else the kernels in turn, times 3 /
+    channels, so that a patch of equal channels gives what it gave wherever the channels are a multiple of three.
+    """
+    if found != RGB or wanted == RGB:
+        return None
+    return "sum" if wanted == 1 else "repeat"
 
 
 def _no_place(name: str, wanted: dict[str, Tensor]) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What the pixels (0 to 1, RGB) were normalised with when the weights were trained."""
+    """What the pixels (0 to 1, RGB, or each of as many channels) were normalised with when the weights were trained."""
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)

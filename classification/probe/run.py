@@ -22,6 +22,7 @@ from classification.probe.features import Features, cache_key, cached_features, 
 from classification.probe.knn import NEIGHBOURS, nearest_classes
 from classification.probe.linear_sweep import Sweep, sweep
 from classification.with_head import top_scores
+from engine.channels import channel_notes, normalisation_for
 from engine.device import make_fabric
 from engine.images.reading import none_readable
 from engine.records.probed import Probed, now
@@ -54,13 +55,17 @@ def run_probes(
     began, started = time.monotonic(), now()
     torch.manual_seed(config.seed)
     vit = ViT(config.backbone, class_token=config.class_token)
-    report, normalisation = start_from(vit, init)
+    report, found = start_from(vit, init)
     vit.eval().requires_grad_(False)
-    (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, config.val_split)
+    channels = config.backbone.in_chans
+    normalisation = normalisation_for(config, found, channels)
+    train, train_notes = open_split(data, "train", channels)
+    val, val_notes = open_split(data, config.val_split, channels)
     train_notes.insert(0, same_classes(train, val))
     val_notes += shared_note(train, val)
     for folder in (train, val):
-        if (nothing := none_readable([path for path, _ in folder.samples], Path(folder.root).name)) is not None:
+        paths = [path for path, _ in folder.samples]
+        if (nothing := none_readable(paths, Path(folder.root).name, channels)) is not None:
             raise ValueError(f"{data}: {nothing}")
     for line in report.lines() or ["RANDOM (no --init was given)"]:
         say(f"weights: {line}")
@@ -89,7 +94,7 @@ def run_probes(
         train_images=len(train.samples),
         val_images=len(val.samples),
         classes=train.classes,
-        notes=(*train_notes, *val_notes),
+        notes=(*channel_notes(config, found, channels), *train_notes, *val_notes),
         unreadable=tuple(line for split in splits for line in split.unreadable),
         vit=vit,
         started=started,

@@ -123,10 +123,11 @@ def with_probe(task: T, config: Any, vit: ViT, normalisation: Normalisation) -> 
         raise ValueError(f"probe_images is {asked.probe_images}; it must be at least 1.")
     run: RunConfig = config.run
     data, a = Path(asked.probe_data), vit.architecture
-    (train, train_notes), (val, val_notes) = open_split(data, "train"), open_split(data, "val")
+    (train, train_notes), (val, val_notes) = (open_split(data, split, a.in_chans) for split in ("train", "val"))
     notes = [same_classes(train, val), *train_notes, *val_notes, *shared_note(train, val)]
     for folder in (train, val):
-        if (nothing := none_readable([path for path, _ in folder.samples], Path(folder.root).name)) is not None:
+        paths = [path for path, _ in folder.samples]
+        if (nothing := none_readable(paths, Path(folder.root).name, a.in_chans)) is not None:
             raise ValueError(f"{data}: {nothing}")
         _take(folder, asked.probe_images)
     view = eval_transform(a.image_size, CROP, normalisation)

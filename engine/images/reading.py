@@ -1,19 +1,20 @@
 """Reading any photograph as 8-bit RGB, or a clear error that names the file; and the images of a folder, in one order.
 
-A folder holds images as files or packed into tar shards: `open_images` gives either as one ImageSource.
+Images of other than three channels are arrays (engine.images.arrays). A folder holds images as files or packed into tar shards: `open_images` gives either as one ImageSource.
 """
 
 import io
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from engine.images.arrays import ENDINGS, RGB, array_size, as_picture, is_array, read_array
 from engine.images.file import UnreadableImageError, opened, raw_mode, turn_of, upright_size
 from engine.images.grey_levels import DIM, grey_to_8_bits
 from engine.images.shards import ARCHIVES, COMPRESSED, Shards, ending_of, open_shards
@@ -27,6 +28,8 @@ WHOLE = "whole"
 SAME_SIDES = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
 MOST_DRAWN = 2000  # pixels of the longer side of an image in a picture
 T = TypeVar("T")
+Picture = Image.Image | np.ndarray
+"""An RGB image, or one of other than three channels: float32 (H, W, C), from 0 to 1."""
 _warned: list[str] = []  # the image that this process has warned of
 
 
@@ -44,26 +47,84 @@ def read_rgb(path: str | Path, *, least_area: float | None = None) -> Image.Imag
     return _decoded(path, str(path), least_area=least_area)
 
 
-def read_reduced(path: str | Path, most: int = MOST_DRAWN) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the image as `read_rgb`, its longer side reduced to at most `most` pixels; and its own width and height.
+def read_picture(path: str | Path, channels: int = RGB, *, least_area: float | None = None) -> Picture:
+    """Return an image of three channels as `read_rgb` does, of any other number as `read_array`; raises as they do."""
+    if channels == RGB:
+        return read_rgb(path, least_area=least_area)
+    if not is_array(path):
+        raise UnreadableImageError(str(path), no_array(channels))
+    return read_array(path, str(path), channels)
+
+
+def no_array(channels: int) -> str:
+    """Return what is said of a file that is no array in a run of other than three channels."""
+    return (
+        f"no .npy array, from which images of {channels} channels are read; convert it, a TIFF of several bands for "
+        "instance by numpy.save(FILE, tifffile.imread(TIFF))"
+    )
+
+
+def read_shown(path: str | Path, channels: int | None = None) -> Image.Image:
+    """Return an image for people, an array as `as_picture` shows it. Raises UnreadableImageError."""
+    return as_picture(read_array(path, str(path), channels)) if is_array(path) else read_rgb(path)
+
+
+def size_of(path: Path, channels: int = RGB) -> tuple[int, int]:
+    """Return width and height from the header, upright. Raises UnreadableImageError, and ValueError as `array_size`."""
+    if channels == RGB:
+        return upright_size(path)
+    if not is_array(path):
+        raise UnreadableImageError(str(path), no_array(channels))
+    return array_size(path, channels)
+
+
+def endings_of(channels: int) -> tuple[str, ...]:
+    """Return the endings of the names of images of so many channels."""
+    return EXTENSIONS if channels == RGB else ENDINGS
+
+
+def other_kind(names: Iterable[str | Path], channels: int) -> str:
+    """Return a hint, with a blank before it, where files are images of another number of channels, else nothing."""
+    others = ENDINGS if channels == RGB else EXTENSIONS
+    found = [str(name) for name in names if str(name).lower().endswith(others)]
+    if not found:
+        return ""
+    if channels == RGB:
+        return (
+            f" {len(found)} .npy arrays are there: images of other than three channels are declared by --in-chans "
+            "(docs/channels.md)."
+        )
+    first = Path(found[0]).name
+    return f" {len(found)} other images are there ({first}, ...), which are RGB's: {first} is {no_array(channels)}."
+
+
+def read_reduced(
+    path: str | Path, most: int = MOST_DRAWN, *, channels: int | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Return the image as `read_shown`, its longer side reduced to at most `most` pixels; and its own width and height.
 
     For pictures: one of 100 megapixels takes as long to draw as a thousand others. Raises UnreadableImageError.
     """
+    if is_array(path):
+        image = read_shown(path, channels)
+        size = image.size
+        image.thumbnail((most, most))
+        return image, size
     image = _decoded(path, str(path), most=most)
     size = upright_size(Path(path))
     image.thumbnail((most, most))  # changes none that is smaller
     return image, size
 
 
-def none_readable(paths: Sequence[str | Path], split: str) -> str | None:
+def none_readable(paths: Sequence[str | Path], split: str, channels: int = RGB) -> str | None:
     """Return what is to be said where none of the images of a split can be decoded; None at the first that can be.
 
-    Of no images, None.
+    Of no images, None. Raises ValueError for an array of another number of channels.
     """
     first: UnreadableImageError | None = None
     for path in paths:
         try:
-            read_rgb(path)
+            read_picture(path, channels)
         except UnreadableImageError as error:
             first = first or error
         else:
@@ -84,15 +145,15 @@ class ImageSource(Protocol):
     def image_id(self, index: int) -> str:
         """The name of an image below the folder."""
 
-    def read(self, index: int, *, least_area: float | None = None) -> Image.Image:
-        """The image as `read_rgb` gives it. Raises UnreadableImageError."""
+    def read(self, index: int, *, least_area: float | None = None) -> Picture:
+        """The image as `read_picture` gives it. Raises UnreadableImageError."""
 
 
 class ImageFiles:
     """Image files below a folder, in the order given."""
 
-    def __init__(self, root: Path, files: list[Path], notes: tuple[str, ...] = ()) -> None:
-        self.root, self.files, self.notes = root, files, notes
+    def __init__(self, root: Path, files: list[Path], notes: tuple[str, ...] = (), *, channels: int = RGB) -> None:
+        self.root, self.files, self.notes, self.channels = root, files, notes, channels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -101,16 +162,16 @@ class ImageFiles:
         """The path below the folder."""
         return str(self.files[index].relative_to(self.root))
 
-    def read(self, index: int, *, least_area: float | None = None) -> Image.Image:
+    def read(self, index: int, *, least_area: float | None = None) -> Picture:
         """The image. Raises UnreadableImageError."""
-        return read_rgb(self.files[index], least_area=least_area)
+        return read_picture(self.files[index], self.channels, least_area=least_area)
 
 
 class PackedImages:
     """Image files in tar shards below a folder."""
 
-    def __init__(self, root: Path, shards: Shards, notes: tuple[str, ...]) -> None:
-        self.root, self.shards, self.notes = root, shards, notes
+    def __init__(self, root: Path, shards: Shards, notes: tuple[str, ...], *, channels: int = RGB) -> None:
+        self.root, self.shards, self.notes, self.channels = root, shards, notes, channels
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -120,24 +181,27 @@ class PackedImages:
         shard, name = self.shards.place(index)
         return f"{shard.relative_to(self.root)}/{name}"
 
-    def read(self, index: int, *, least_area: float | None = None) -> Image.Image:
+    def read(self, index: int, *, least_area: float | None = None) -> Picture:
         """The image. Raises UnreadableImageError."""
         shard, name = self.shards.place(index)
         try:
             content = self.shards.read(index)
         except OSError as error:
             raise UnreadableImageError(f"{shard}/{name}", str(error)) from error
+        if self.channels != RGB:
+            return read_array(io.BytesIO(content), f"{shard}/{name}", self.channels)
         return _decoded(io.BytesIO(content), f"{shard}/{name}", least_area=least_area)
 
 
-def open_images(folder: Path) -> ImageSource:
+def open_images(folder: Path, channels: int = RGB) -> ImageSource:
     """Return every image below `folder`: files sorted by path, or what tar shards hold, by shard and place in it.
 
     Raises FileNotFoundError where there is none, and ValueError where there are both, or a shard cannot be read at any
     place because it is compressed, truncated or damaged.
     """
     files, hidden = _files_below(folder)
-    images = [path for path in files if path.name.lower().endswith(EXTENSIONS)]
+    endings = endings_of(channels)
+    images = [path for path in files if path.name.lower().endswith(endings)]
     compressed = [path for path in files if path.name.lower().endswith(COMPRESSED)]
     packed = [path for path in files if path.name.lower().endswith(ARCHIVES)]
     if images and (archives := packed or compressed):
@@ -155,26 +219,28 @@ def open_images(folder: Path) -> ImageSource:
         )
     if not images and not packed:
         raise FileNotFoundError(
-            f"{folder}: holds no image file ({', '.join(EXTENSIONS)}), nor do its subfolders; and no .tar file."
+            f"{folder}: holds no image file ({', '.join(endings)}), nor do its subfolders; and no .tar file."
+            f"{other_kind(files, channels)}"
         )
     if not images:
-        return _packed(folder, packed)
+        return _packed(folder, packed, channels)
     chosen = {*images}
     others = Counter(ending_of(path.name) for path in files if path not in chosen)
     said = [f"{folder.name}: no images by their names, left out: {_listed(others)}"] if others else []
-    return ImageFiles(folder, images, (*said, *_left_out(folder, hidden)))
+    return ImageFiles(folder, images, (*said, *_left_out(folder, hidden, endings)), channels=channels)
 
 
 def _listed(others: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
 
 
-def _packed(folder: Path, paths: list[Path]) -> PackedImages:
-    shards, notes = open_shards(paths, EXTENSIONS)
+def _packed(folder: Path, paths: list[Path], channels: int) -> PackedImages:
+    endings = endings_of(channels)
+    shards, notes = open_shards(paths, endings)
     others = _listed(shards.index.others)
     if not len(shards):
         raise FileNotFoundError(
-            f"{folder}: its {len(paths)} .tar file(s) hold no image ({', '.join(EXTENSIONS)}); found in them: "
+            f"{folder}: its {len(paths)} .tar file(s) hold no image ({', '.join(endings)}); found in them: "
             f"{others or 'nothing'}."
         )
     said = [f"{folder.name}: {len(shards)} images in {len(paths)} tar shard(s), by shard and place in it"]
@@ -183,7 +249,7 @@ def _packed(folder: Path, paths: list[Path]) -> PackedImages:
     used = set(np.unique(shards.index.shard_N).tolist())
     if empty := [path.name for number, path in enumerate(paths) if number not in used]:
         said.append(f"{folder.name}: {len(empty)} shard(s) without an image ({', '.join(empty[:5])})")
-    return PackedImages(folder, shards, (*said, *(f"{folder.name}: {note}" for note in notes)))
+    return PackedImages(folder, shards, (*said, *(f"{folder.name}: {note}" for note in notes)), channels=channels)
 
 
 def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
@@ -192,17 +258,19 @@ def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
     return [items[k * len(items) // count] for k in range(count)]
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, channels: int = RGB) -> list[Path]:
     """Return every image file below `folder`, sorted; linked folders are followed, each once.
 
     Warns of what is hidden or the system's, and left out. Raises FileNotFoundError where there is no image.
     """
     files, hidden = _files_below(folder)
-    notes = _left_out(folder, hidden)
-    found = [path for path in files if path.name.lower().endswith(EXTENSIONS)]
+    endings = endings_of(channels)
+    notes = _left_out(folder, hidden, endings)
+    found = [path for path in files if path.name.lower().endswith(endings)]
     if not found:
         raise FileNotFoundError(
-            f"{folder}: holds no image file ({', '.join(EXTENSIONS)}), nor do its subfolders."
+            f"{folder}: holds no image file ({', '.join(endings)}), nor do its subfolders."
+            f"{other_kind(files, channels)}"
             + "".join(f" Left out: {note}." for note in notes)
         )
     for note in notes:
@@ -210,9 +278,9 @@ def find_images(folder: Path) -> list[Path]:
     return found
 
 
-def _left_out(folder: Path, hidden: Sequence[Path]) -> tuple[str, ...]:
+def _left_out(folder: Path, hidden: Sequence[Path], endings: tuple[str, ...]) -> tuple[str, ...]:
     """Return a note on the images and archives among files that are hidden or the system's."""
-    images = [path for path in hidden if path.name.lower().endswith((*EXTENSIONS, *ARCHIVES, *COMPRESSED))]
+    images = [path for path in hidden if path.name.lower().endswith((*endings, *ARCHIVES, *COMPRESSED))]
     if not images:
         return ()
     return (f"{folder.name}: {len(images)} images {SYSTEM}, left out ({images[0].relative_to(folder)}, ...)",)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from engine.images.arrays import RGB
 from engine.images.reading import UnreadableImageError, evenly_spaced, find_images
 from engine.runs.reopen import files_of
 from engine.runs.trained import On, open_trained
@@ -73,8 +74,10 @@ class Predicted:
     """A line for each, which begins with the image's path."""
 
 
-def images_named(names: Sequence[str]) -> list[Path]:
+def images_named(names: Sequence[str], channels: int = RGB) -> list[Path]:
     """Return the image files that paths, folders and glob patterns name, each once, in the given order.
+
+    Of a folder those of so many channels.
 
     Raises FileNotFoundError for a name that matches nothing.
     """
@@ -82,7 +85,7 @@ def images_named(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found |= dict.fromkeys(find_images(path))
+            found |= dict.fromkeys(find_images(path, channels))
             continue
         matches = [path] if path.is_file() else [Path(match) for match in sorted(glob(name, recursive=True))]
         files = [match for match in matches if match.is_file()]

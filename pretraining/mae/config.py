@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from backbones.config import Position, ViTConfig
 from backbones.weights.normalisation import Normalisation
 from classification.config import Decode, Resize, check_crop_scale
+from engine.channels import ChannelStatistics, refuse_of_rgb
 from engine.config import BASIC, COMPUTED, FILE, FeatureProbes, RunConfig, UnlabelledSplits
 
 MaskTokenIn = Literal["decoder", "encoder"]
@@ -18,7 +19,7 @@ StatisticsOf = Literal["true", "visible"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAEConfig(UnlabelledSplits, FeatureProbes):
+class MAEConfig(UnlabelledSplits, FeatureProbes, ChannelStatistics):
     """The encoder, the decoder and how they are trained (MAE, section 3, table 1 and appendix A.1)."""
 
     backbone: ViTConfig
@@ -95,6 +96,19 @@ class MAEConfig(UnlabelledSplits, FeatureProbes):
                 f"decoder_dim {self.decoder_dim} is not divisible by decoder_heads {self.decoder_heads}; change one."
             )
         self._refuse_what_has_no_effect()
+        self.check_channels(self.backbone.in_chans)
+        refuse_of_rgb(
+            self.backbone.in_chans,
+            target=(self.target if self.target == "tokens" else None, "--target normalised, pixels or pca"),
+            augmentation=(
+                self.augmentation if self.augmentation == "color_jitter" else None,
+                "--augmentation random_crop, fixed_crop or none",
+            ),
+            resize=(None if self.resize == "pillow" else self.resize, "--resize pillow"),
+            decode=(None if self.decode == "full" else self.decode, "--decode full"),
+            resume_from=(self.resume_from, "--init, which takes the encoder alone"),
+            augment_function=(self.run.augment_function, "--augment-function None"),
+        )
 
     def _refuse_what_has_no_effect(self) -> None:
         """Raise ValueError, since an arm of a study would be a copy of another."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from backbones.config import Grid
 from backbones.weights.normalisation import Normalisation
 from engine.drawing import label_text, write_figure
+from engine.images.arrays import RGB, shown_as
 from pretraining.mae.config import StatisticsOf
 from pretraining.mae.model import MaskedAutoencoder, patchify, unpatchify
 from pretraining.mae.target import PCATarget, patch_statistics, visible_statistics
@@ -78,6 +79,8 @@ def caption(model: MaskedAutoencoder, source: StatisticsOf = "true") -> str:
         lines.append("target normalised per patch; put back: mean and std of the true patches, which it never saw")
     elif model.target.normalise:
         lines.append("target normalised per patch; put back: average mean and std of the image's visible patches")
+    if (channels := model.encoder.architecture.in_chans) != RGB:
+        lines.append(f"{shown_as(channels)}, each from its mean less two std to its mean plus two")
     if model.variant.loss_on == "masked":
         lines.append("the loss is of masked patches, so what is predicted of visible ones means nothing")
     return "\n".join(lines)
@@ -147,7 +150,11 @@ def name_rows(cells: Any, names: Sequence[str]) -> None:
 
 
 def pixels(image_CHW: Tensor, normalisation: Normalisation) -> Any:
-    """Return (H, W, 3) in [0, 1] as NumPy, NaN as grey."""
+    """Return (H, W, 3) in [0, 1] as NumPy, NaN as grey; of other than three channels what `shown_as` says, from the
+    mean less two std to the mean plus two."""
+    if len(image_CHW) != RGB:
+        shown = image_CHW[: RGB if len(image_CHW) > RGB else 1].float().cpu() / 4 + 0.5
+        return shown.nan_to_num(GREY).clamp(0, 1).expand(RGB, -1, -1).permute(1, 2, 0).numpy()
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (normalisation.mean, normalisation.std))
     image = image_CHW.float().cpu() * std + mean
     return image.nan_to_num(GREY).clamp(0, 1).permute(1, 2, 0).numpy()

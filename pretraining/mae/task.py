@@ -17,6 +17,7 @@ from backbones.weights.initial import start_from
 from backbones.weights.normalisation import Normalisation
 from classification.probe.while_training import FeatureProbe, with_probe
 from engine.augment import augment_of
+from engine.channels import channel_notes, normalisation_for
 from engine.config import OptimConfig
 from engine.cost import count_flops
 from engine.images.reading import UnreadableImageError, evenly_spaced
@@ -132,7 +133,7 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
         raise ValueError(f"--init {init.path} and --resume-from {continued} were both given; the run has one start.")
     encoder = ViT(a, train_position=a.position == "learned")
     report, found = start_from(encoder, None if continued else init)
-    normalisation = config.normalisation or found
+    normalisation = normalisation_for(config, found, a.in_chans)
     patches = a.grid[0] * a.grid[1]
     noise = partial(draw_noise, a.grid, kept=kept_count(patches, config.mask_ratio), sampling=config.sampling)
     view = training_view(
@@ -145,11 +146,11 @@ def build_task(config: MAEConfig, *, data: Path, init: InitialWeights | None, tr
         resize=config.resize,
     )
     centre = validation_view(a.image_size, normalisation)
-    splits = open_splits(data, config)
+    splits = open_splits(data, config, a.in_chans)
     train_data = MaskedImages(splits.train, view, noise=noise, repeats=config.repeats, augment=augment_of(config.run))
     val_data = MaskedImages(splits.val, centre, noise=noise)
     target: PCATarget | TokenTarget | None = None
-    notes = [*splits.notes]
+    notes = [*channel_notes(config, found, a.in_chans), *splits.notes]
     if config.target == "tokens":
         target = token_target(config, normalisation, trust_tokenizer=trust_tokenizer)
     if config.target == "pca":

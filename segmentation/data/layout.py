@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.config import LabelFraction
+from engine.images.arrays import RGB
 from engine.images.reading import UnreadableImageError
 from engine.subset import part_of
 from files.naming import SYSTEM
@@ -59,6 +60,8 @@ class Layout:
     val: str
     pairs: Callable[[Path, str], list[Pair]]
     """The images of a split of a data set, with their label maps."""
+    arrays: Callable[[Path, str, int], list[Pair]] | None = None
+    """The same of images of so many channels, other than three; None where the data set is of photographs."""
     classes: Callable[[Path], Classes | None]
     """Its classes; None where it does not list them."""
     label_mapping: Callable[[Classes, list[Pair]], LabelMapping]
@@ -112,7 +115,12 @@ def with_part(folder: SegmentationFolder, part: LabelFraction) -> SegmentationFo
 
 
 def open_folder(
-    root: Path, layout: LayoutName = "ade20k", *, train: str | None = None, val: str | None = None
+    root: Path,
+    layout: LayoutName = "ade20k",
+    *,
+    train: str | None = None,
+    val: str | None = None,
+    channels: int = RGB,
 ) -> SegmentationFolder:
     """Return the data set in `root`; `train` and `val` name splits other than the layout's own.
 
@@ -121,7 +129,7 @@ def open_folder(
     """
     kind = LAYOUTS[layout]
     names = train or kind.train, val or kind.val
-    parts = [kind.pairs(root, name) for name in names]
+    parts = [pairs_of(layout, root, name, channels) for name in names]
     listed = kind.classes(root)
     censuses: list[LabelCensus] = []
     if listed is None or sum(len(pairs) for pairs in parts) <= CENSUS_LIMIT:
@@ -147,6 +155,19 @@ def open_folder(
     if shared := shared_paths(*([str(pair.image) for pair in split.pairs] for split in splits)):
         notes.append(f"{len(shared)} images are in {names[0]} and in {names[1]} ({some(shared, 3)})")
     return SegmentationFolder(root, splits[0], splits[1], listed, tuple(notes))
+
+
+def pairs_of(layout: LayoutName, root: Path, split: str, channels: int = RGB) -> list[Pair]:
+    """Return the images of a split with their label maps. Raises ValueError for a layout of photographs alone."""
+    kind = LAYOUTS[layout]
+    if channels == RGB:
+        return kind.pairs(root, split)
+    if kind.arrays is None:
+        raise ValueError(
+            f"{root}: the layout {layout} is of RGB photographs, and the images have {channels} channels; lay them out "
+            "as ade20k or folder (--layout)."
+        )
+    return kind.arrays(root, split, channels)
 
 
 def nothing_counts(split: str, maps: Sequence[Path], label_mapping: LabelMapping) -> str:
@@ -189,9 +210,9 @@ def numbered(values: Iterable[int]) -> Classes | None:
     return Classes(tuple(f"class {number}" for number in range(1, highest + 1)), None) if highest else None
 
 
-def _ade20k_pairs(root: Path, split: str) -> list[Pair]:
+def _ade20k_pairs(root: Path, split: str, channels: int = RGB) -> list[Pair]:
     check_folders(root, (f"images/{split}", f"annotations/{split}"), "ade20k")
-    return pair_folders(root / "images" / split, root / "annotations" / split)
+    return pair_folders(root / "images" / split, root / "annotations" / split, channels=channels)
 
 
 def _cityscapes_pairs(root: Path, split: str) -> list[Pair]:
@@ -205,9 +226,9 @@ def _coco_stuff_pairs(root: Path, split: str) -> list[Pair]:
     return pair_folders(root / "images" / split, root / "annotations" / split, [("", "_labelTrainIds"), ("", "")])
 
 
-def _folder_pairs(root: Path, split: str) -> list[Pair]:
+def _folder_pairs(root: Path, split: str, channels: int = RGB) -> list[Pair]:
     check_folders(root, (f"images/{split}", f"labels/{split}"), "folder")
-    return pair_folders(root / "images" / split, root / "labels" / split)
+    return pair_folders(root / "images" / split, root / "labels" / split, channels=channels)
 
 
 LAYOUTS: dict[LayoutName, Layout] = {
@@ -215,6 +236,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
         train="training",
         val="validation",
         pairs=_ade20k_pairs,
+        arrays=_ade20k_pairs,
         folders=("images", "annotations"),
         classes=known.read_object_info,
         label_mapping=lambda classes, _: from_one(len(classes.names)),
@@ -253,6 +275,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
         train="train",
         val="val",
         pairs=_folder_pairs,
+        arrays=_folder_pairs,
         folders=("images", "labels"),
         classes=lambda root: known.read_class_list(known.listed_classes(root)),
         label_mapping=lambda classes, _: from_nought(len(classes.names)),

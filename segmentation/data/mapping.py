@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from engine.augment import Augment, SegmentationSample
+from engine.images.arrays import RGB
 from engine.images.file import UnreadableImageError, most_megapixels, too_large
-from engine.images.reading import read_rgb
+from engine.images.reading import read_picture, read_rgb
 from segmentation.data.classes import Classes, palette_of
 from segmentation.data.labels import IGNORED, LabelMapping, decode, read_label_map
 from segmentation.data.pairs import Pair
@@ -29,7 +30,9 @@ from segmentation.host import (
     Resize,
 )
 
-Sample = dict[str, Any]  # mmseg's: `inputs` (3, H, W) uint8 BGR, `data_samples` a SegDataSample
+# mmseg's: `inputs` (3, H, W) uint8 BGR, or of other than three channels float32 from 0 to 1; `data_samples` a
+# SegDataSample
+Sample = dict[str, Any]
 
 
 @TRANSFORMS.register_module()
@@ -42,6 +45,27 @@ class ReadUprightImage(BaseTransform):
         results["img"] = np.ascontiguousarray(image_HWC)
         results["img_shape"] = results["ori_shape"] = image_HWC.shape[:2]
         return results
+
+
+@TRANSFORMS.register_module()
+class ReadArray(BaseTransform):
+    """Reads `img_path`, an image of other than three channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return `results` with `img` (H, W, C) float32, `img_shape` and `ori_shape`."""
+        image_HWC = np.asarray(read_picture(results["img_path"], self.channels))
+        results["img"] = np.ascontiguousarray(image_HWC)
+        results["img_shape"] = results["ori_shape"] = image_HWC.shape[:2]
+        return results
+
+
+def reader_of(channels: int) -> BaseTransform:
+    """Return what reads images of so many channels."""
+    return ReadUprightImage() if channels == RGB else ReadArray(channels)
 
 
 @TRANSFORMS.register_module()
@@ -156,32 +180,38 @@ def train_pipeline(
     resize_ratio: tuple[float, float],
     cat_max_ratio: float,
     own: OwnAugment | None = None,
+    channels: int = RGB,
 ) -> list[BaseTransform]:
-    """Return mmseg's training transforms (`configs/_base_/datasets/ade20k.py`) behind our readers, `own` the last."""
+    """Return mmseg's training transforms (`configs/_base_/datasets/ade20k.py`) behind our readers, `own` the last.
+
+    The photometric distortion is of RGB alone.
+    """
     return [
-        ReadUprightImage(),
+        reader_of(channels),
         ReadLabelMap(label_mapping),
         RandomResize(scale=resize, ratio_range=resize_ratio, resize_type=FitInto, keep_ratio=True),
         RandomCrop(crop_size=crop, cat_max_ratio=cat_max_ratio),
         RandomFlip(prob=0.5),
-        PhotoMetricDistortion(),
+        *([PhotoMetricDistortion()] if channels == RGB else []),
         *([own] if own is not None else []),
         _pack(),
     ]
 
 
-def val_pipeline(label_mapping: LabelMapping, *, resize: tuple[int, int], seen_at: float = 1.0) -> list[BaseTransform]:
+def val_pipeline(
+    label_mapping: LabelMapping, *, resize: tuple[int, int], seen_at: float = 1.0, channels: int = RGB
+) -> list[BaseTransform]:
     """Return the transforms of evaluation: the image is fitted into `resize`, the labels keep their size.
 
     `seen_at` is the largest of the factors that the image is seen at besides.
     """
     fit = FitInto(scale=resize, keep_ratio=True, seen_at=seen_at)
-    return [ReadUprightImage(), fit, ReadLabelMap(label_mapping), _pack()]
+    return [reader_of(channels), fit, ReadLabelMap(label_mapping), _pack()]
 
 
-def image_pipeline(*, resize: tuple[int, int], seen_at: float = 1.0) -> list[BaseTransform]:
+def image_pipeline(*, resize: tuple[int, int], seen_at: float = 1.0, channels: int = RGB) -> list[BaseTransform]:
     """Return the transforms of an image without labels."""
-    return [ReadUprightImage(), FitInto(scale=resize, keep_ratio=True, seen_at=seen_at), _pack()]
+    return [reader_of(channels), FitInto(scale=resize, keep_ratio=True, seen_at=seen_at), _pack()]
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, list[Any]]:

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.images.reading import EXTENSIONS
+from engine.images.arrays import ENDINGS, RGB
+from engine.images.reading import EXTENSIONS, endings_of, other_kind
 from files.naming import files_below, nearest, system_part
 
 LABEL_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")  # none of which changes a number, as JPEG does
@@ -29,16 +30,20 @@ def check_folders(root: Path, folders: Sequence[str], layout: str) -> None:
         )
 
 
-def pair_folders(images: Path, labels: Path, suffixes: Sequence[tuple[str, str]] = (("", ""),)) -> list[Pair]:
+def pair_folders(
+    images: Path, labels: Path, suffixes: Sequence[tuple[str, str]] = (("", ""),), *, channels: int = RGB
+) -> list[Pair]:
     """Return the images below a folder with the label maps of the same name below another, sorted by name.
 
     Of the pairs of suffixes behind the common name (of an image, of a label map) the first that any label map has
     is used. Raises FileNotFoundError where there are no images, ValueError for images without label map and label
     maps without image.
     """
-    found = by_stem(images, EXTENSIONS)
+    endings = endings_of(channels)
+    found = by_stem(images, endings)
     if not found:
-        raise FileNotFoundError(f"{images}: holds no image file ({', '.join(EXTENSIONS)}).")
+        others = other_kind(images.rglob("*"), channels)
+        raise FileNotFoundError(f"{images}: holds no image file ({', '.join(endings)}).{others}")
     wanted = {stem.removesuffix(of_image) + of_label for stem in found for of_image, of_label in suffixes}
     maps = label_maps(labels, wanted)
     used = (pair for pair in suffixes if any(stem.endswith(pair[1]) for stem in maps))
@@ -62,7 +67,7 @@ def label_maps(folder: Path, wanted: Collection[str]) -> dict[str, Path]:
 
 def system_images(folder: Path) -> list[str]:
     """Return the images and label maps below a folder that are hidden or the system's, by their paths."""
-    return sorted(name for name in files_below(folder) if name.lower().endswith(EXTENSIONS) and system_part(name))
+    return sorted(name for name in files_below(folder) if name.lower().endswith((*EXTENSIONS, *ENDINGS)) and system_part(name))
 
 
 def check_partners(images: Mapping[str, Path], labels: Mapping[str, Path], image: str, label: str) -> None:

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from engine.drawing import label_text, legend_columns, write_figure
+from engine.images.arrays import RGB, as_picture, shown_as
 from engine.images.file import UnreadableImageError
 from engine.images.reading import MOST_DRAWN, read_reduced
 from engine.records.results_file import ImageResult
@@ -41,7 +42,9 @@ def draw_predictions(
         sample = data[by_id[result.image_id]]
         label_HW = thinned(sample["data_samples"].gt_sem_seg.data[0].numpy())
         prediction_HW = thinned(predict(collate([sample]))[0].cpu().numpy())
-        image_HWC = thinned(sample["inputs"].numpy()[::-1].transpose(1, 2, 0))  # BGR to RGB, channels last
+        image_HWC = thinned(_shown(sample["inputs"].numpy()))
+        if (channels := len(sample["inputs"])) != RGB:
+            figure.suptitle(shown_as(channels), fontsize=8)
         pictures = image_HWC, colour(label_HW, data.palette), colour(prediction_HW, data.palette)
         for axes, picture in zip(row, pictures, strict=True):
             axes.imshow(picture, interpolation="nearest")
@@ -57,6 +60,14 @@ def draw_predictions(
     _legend(figure, patches)
     write_figure(figure, path)
     return path
+
+
+def _shown(image_CHW: np.ndarray) -> np.ndarray:
+    """Return a model's input for people: BGR as RGB, (H, W, 3), and other than three channels as `as_picture` does."""
+    if len(image_CHW) != RGB:
+        return np.asarray(as_picture(image_CHW.transpose(1, 2, 0)))
+    rgb_HW3: np.ndarray = image_CHW[::-1].transpose(1, 2, 0)
+    return rgb_HW3
 
 
 def draw_confusion(path: Path, total_CC: np.ndarray, names: Sequence[str], *, most: int = 20) -> Path:
@@ -92,7 +103,13 @@ def draw_confusion(path: Path, total_CC: np.ndarray, names: Sequence[str], *, mo
 
 
 def draw_sheet(
-    path: Path, pairs: Sequence[Pair], classes: Classes, label_mapping: LabelMapping, *, most: int = 12
+    path: Path,
+    pairs: Sequence[Pair],
+    classes: Classes,
+    label_mapping: LabelMapping,
+    *,
+    most: int = 12,
+    channels: int = RGB,
 ) -> tuple[UnreadableImageError, ...]:
     """Write a contact sheet: images beside their label maps in colours; ignored pixels are black, others' magenta.
 
@@ -111,7 +128,8 @@ def draw_sheet(
     for number, pair in enumerate(chosen):
         left, right = grid[number // columns][2 * (number % columns) :][:2]
         try:
-            (image, (width, height)), label_HW = read_reduced(pair.image), read_label_map(pair.labels)
+            (image, (width, height)) = read_reduced(pair.image, channels=channels)
+            label_HW = read_label_map(pair.labels)
         except UnreadableImageError as error:
             unreadable.append(error)
             left.set_title(f"{label_text(pair.image_id, most=SHEET_MOST, keep='end')}\nunreadable", fontsize=7)
@@ -135,6 +153,8 @@ def draw_sheet(
     ]
     patches += [Patch(facecolor="black", label="ignored")] if IGNORED in shown else []
     patches += [Patch(facecolor="magenta", label="no class")] if REFUSED in shown else []
+    if channels != RGB:
+        figure.suptitle(shown_as(channels), fontsize=8)
     _legend(figure, patches)
     write_figure(figure, path)
     return tuple(unreadable)

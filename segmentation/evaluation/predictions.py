@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from engine.drawing import label_text, legend_columns, write_figure
+from engine.images.arrays import RGB, shown_as
 from engine.images.reading import read_reduced
 from segmentation.data.convert import write_labels
 from segmentation.data.labels import IGNORED, count_values
@@ -60,14 +61,21 @@ def write_index(path: Path, class_HW: np.ndarray, palette_C3: np.ndarray, number
 
 
 def draw_overlay(
-    path: Path, image: Path, class_HW: np.ndarray, *, names: Sequence[str], palette_C3: np.ndarray
+    path: Path,
+    image: Path,
+    class_HW: np.ndarray,
+    *,
+    names: Sequence[str],
+    palette_C3: np.ndarray,
+    channels: int = RGB,
 ) -> Path:
     """Write the image with the classes in their colours over it, and a legend.
 
-    An image of more than MOST_DRAWN pixels a side is drawn reduced, which the picture says.
+    An image of more than MOST_DRAWN pixels a side is drawn reduced, and one of other than three `channels` by some of
+    them, which the picture says.
     """
     height, width = class_HW.shape
-    small, _ = read_reduced(image)
+    small, _ = read_reduced(image, channels=channels)
     small_HW = np.asarray(Image.fromarray(class_HW).resize(small.size, Image.Resampling.NEAREST))
     mixed = (1 - OPACITY) * np.asarray(small).astype(np.float32) + OPACITY * colour(small_HW, palette_C3)
     pixels_C = pixels_of(class_HW, len(names))
@@ -80,8 +88,10 @@ def draw_overlay(
     axes = figure.subplots()
     axes.imshow(mixed.round().astype(np.uint8), interpolation="nearest")
     axes.axis("off")
-    if reduced := drawn_at((width, height)):
-        axes.set_title(f"{width} x {height}{reduced}", fontsize=8)
+    said = [f"{width} x {height}{reduced}"] if (reduced := drawn_at((width, height))) else []
+    said += [] if channels == RGB else [shown_as(channels)]
+    if said:
+        axes.set_title("; ".join(said), fontsize=8)
     patches = [Patch(facecolor=palette_C3[i] / 255, label=text) for i, text in zip(shown, labels, strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=LEGEND_POINTS, frameon=False)
     write_figure(figure, path)

@@ -4,6 +4,7 @@ from typing import Any
 
 from backbones.weights.normalisation import Normalisation
 from engine.config import as_json
+from engine.images.arrays import RGB
 from engine.training.processes import processes
 from engine.training.sync_norm import SyncBatchNorm
 from segmentation.config import SegmentationConfig
@@ -50,9 +51,12 @@ def upernet(config: SegmentationConfig, *, num_classes: int, normalisation: Norm
 def around_heads(config: SegmentationConfig, normalisation: Normalisation) -> dict[str, Any]:
     """Return the nodes of an EncoderDecoder that no head changes.
 
-    Images come in BGR, mmseg's order, and reach the ViT in RGB, normalised by `normalisation`.
+    Images come in BGR, mmseg's order, and reach the ViT in RGB, normalised by `normalisation`. Those of other than
+    three channels come in their order, from 0 to 1.
     """
     architecture = config.backbone
+    rgb = architecture.in_chans == RGB
+    unit = 255 if rgb else 1
     crop = architecture.image_size
     test: dict[str, Any] = {"mode": "whole"}
     padding: dict[str, Any] | None = {"size_divisor": architecture.patch_size}
@@ -63,9 +67,9 @@ def around_heads(config: SegmentationConfig, normalisation: Normalisation) -> di
         "type": "EncoderDecoder",
         "data_preprocessor": {
             "type": f"mmseg.{PlacedPreprocessor.__name__}",
-            "mean": [255 * value for value in normalisation.mean],
-            "std": [255 * value for value in normalisation.std],
-            "bgr_to_rgb": True,
+            "mean": [unit * value for value in normalisation.mean],
+            "std": [unit * value for value in normalisation.std],
+            "bgr_to_rgb": rgb,
             "size": crop,
             "pad_val": 0,
             "seg_pad_val": 255,
