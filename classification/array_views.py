@@ -67,6 +67,7 @@ class AsTensor:
     """float32 (H, W, C) as a tensor (C, H, W)."""
 
     def __call__(self, image_HWC: np.ndarray) -> Tensor:
+        """Return the tensor."""
         return torch.from_numpy(np.ascontiguousarray(image_HWC.transpose(2, 0, 1)))
 
 
@@ -77,6 +78,7 @@ class NearCentre:
     """
 
     def __call__(self, image_CHW: Tensor) -> Tensor:
+        """Return the image, or its middle."""
         height, width = image_CHW.shape[1:]
         most = MOST_SIDES * min(height, width)
         top, left = (max(0, (side - most) // 2) for side in (height, width))

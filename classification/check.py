@@ -1,13 +1,15 @@
 """A look at folders of classes before they are trained on: classes, counts, and everything that is wrong with them."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchvision.datasets import ImageFolder
 
 from classification.data import open_split, same_classes, shared_note, some
-from engine.images.reading import UnreadableImageError, none_readable, upright_size
+from engine.images.arrays import RGB, ChannelsError
+from engine.images.reading import UnreadableImageError, none_readable, size_of
 from files.shared import same_content
 
 
@@ -20,16 +22,17 @@ class ClassificationCheck:
     """What training would stop at; empty for a data set that is as it should be."""
 
 
-def check_folders(data: Path, *, val_split: str | None = "val") -> ClassificationCheck:
+def check_folders(data: Path, *, val_split: str | None = "val", channels: int = RGB) -> ClassificationCheck:
     """Return what `data/train` and `data/val_split` hold, or the former alone where the latter is None.
 
-    Headers of all images are read, and pixels up to the first image of a split that can be decoded.
+    Images are of so many channels. Headers of all images are read, and pixels up to the first image of a split that
+    can be decoded.
     """
     lines, faults = [f"{data}: folders of classes"], []
     found: list[ImageFolder] = []
     for split in ("train", val_split) if val_split else ("train",):
         try:
-            folder, notes = open_split(data, split)
+            folder, notes = open_split(data, split, channels)
         except (ValueError, OSError) as error:
             faults.append(str(error))
             continue
@@ -39,9 +42,13 @@ def check_folders(data: Path, *, val_split: str | None = "val") -> Classificatio
         (most, highest), *_, (least, lowest) = counts.most_common()
         lines.append(f"{split}: {len(folder.samples)} images, from {lowest} ({least}) to {highest} ({most}) a class")
         lines += [f"  {note}" for note in notes]
-        if unreadable := _unreadable(folder):
+        paths = [Path(path) for path, _ in folder.samples]
+        unreadable, another = _unreadable(paths, channels)
+        if unreadable:
             faults.append(f"{split}: {len(unreadable)} files cannot be read: {some(unreadable, 3)}")
-        if (nothing := none_readable([path for path, _ in folder.samples], split)) is not None:
+        if another:
+            faults.append(f"{split}: {len(another)} images of another number of channels: {some(another, 3)}")
+        elif (nothing := none_readable(paths, split, channels)) is not None:
             faults.append(nothing)
     if len(found) == 2:
         try:
@@ -57,11 +64,15 @@ def check_folders(data: Path, *, val_split: str | None = "val") -> Classificatio
     return ClassificationCheck(tuple(lines), tuple(faults))
 
 
-def _unreadable(folder: ImageFolder) -> list[str]:
-    messages = []
-    for path, _ in folder.samples:
+def _unreadable(paths: Sequence[Path], channels: int) -> tuple[list[str], list[str]]:
+    """Return messages of files whose headers cannot be read, and of arrays of another number of channels."""
+    unreadable: list[str] = []
+    another: list[str] = []
+    for path in paths:
         try:
-            upright_size(Path(path))
+            size_of(path, channels)
         except UnreadableImageError as error:
-            messages.append(str(error))
-    return messages
+            unreadable.append(str(error))
+        except ChannelsError as error:
+            another.append(str(error))
+    return unreadable, another

@@ -207,9 +207,7 @@ def train_transform(size: tuple[int, int], augment: Augmentation, normalisation:
     """
     erasing = RandomErasing(augment.erase, mode="pixel", device="cpu") if augment.erase else None
     if len(normalisation.mean) != RGB:
-        return array_views.random_crop(
-            size, normalisation, scale=augment.crop_scale, flip=augment.flip, erase=erasing
-        )
+        return array_views.random_crop(size, normalisation, scale=augment.crop_scale, flip=augment.flip, erase=erasing)
     crop = _Crop if augment.resize == "pillow" else _TensorCrop
     steps: list[Any] = [crop(size, scale=augment.crop_scale, interpolation=v2.InterpolationMode.BICUBIC)]
     if augment.flip:

@@ -24,6 +24,8 @@ NOT_A_DEPARTURE = frozenset(
         "tokenizer",
         "probe_data",
         "probe_images",
+        "channel_mean",
+        "channel_std",
     }
 )
 

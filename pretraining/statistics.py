@@ -5,7 +5,7 @@ reads them there, and the backbone's file states them to whoever loads it.
 
 Every image counts alike, whatever its size: it is resized as for evaluation, shorter side to resolution / CROP_PCT,
 and taken whole, since training crops come from all of it; one that is all length piece by piece, PIECES at most, evenly
-spaced. Images of other than three channels are taken as they are, not resized, and counted as arrays. With m and s the means of an image's pixels and of their
+spaced. One of other than three channels is taken as it is. With m and s the means of an image's pixels and of their
 squares, from 0 to 1, the mean is E[m] and the std sqrt(E[s] - E[m]^2), rounded to DIGITS. Of more than SAMPLE
 images a fixed random choice is taken, the same for every seed of the run; an image's mean deviates by 0.15 or so from
 that of all, which the sample brings to 0.0015. Axis letters: C channels, V values of a byte.
@@ -13,8 +13,10 @@ that of all, which the sample brings to 0.0015. Axis letters: C channels, V valu
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,8 +31,8 @@ from classification.config import ClassificationConfig
 from classification.data import MOST_SIDES
 from engine.config import UnlabelledSplits
 from engine.device import device_named
-from engine.images.arrays import RGB
-from engine.images.reading import ImageSource, UnreadableImageError, evenly_spaced, open_images
+from engine.images.arrays import RGB, array_kind
+from engine.images.reading import ImageFiles, ImageSource, UnreadableImageError, evenly_spaced, open_images
 from engine.records.identity import check_folder, read_identity
 from engine.records.record import IDENTITY_NAME as NAME
 from engine.training.data import loading_for
@@ -93,6 +95,50 @@ def with_statistics(config: C, *, data: Path, out: Path, resume: bool, init: Ini
     for line in made.lines():
         say(line)
     return replace(config, normalisation=made.normalisation)
+
+
+def of_arrays(folder: Path, channels: int) -> "ChannelsFound":
+    """Return the statistics of the arrays of so many channels below a folder, and which types of numbers they have.
+
+    Raises ValueError for three channels, which are RGB's, and for arrays of another number; and as `measure`.
+    """
+    if channels == RGB:
+        raise ValueError(f"--in-chans {RGB} is RGB, whose statistics --statistics of tools/pretrain.py takes.")
+    if channels < 1:
+        raise ValueError(f"--in-chans {channels}: it must be at least 1.")
+    images = open_images(folder, channels)
+    made = measure(images, (1, 1), workers=0, progress=lambda done, of: None, channels=channels)
+    kinds: Counter[str] = Counter()
+    for path in images.files if isinstance(images, ImageFiles) else ():
+        with suppress(UnreadableImageError):  # those are named already
+            kinds[array_kind(path)] += 1
+    return ChannelsFound(made, kinds)
+
+
+@dataclass(frozen=True)
+class ChannelsFound:
+    """Statistics of arrays, for people."""
+
+    statistics: Statistics
+    kinds: Counter[str]
+    """Type of the numbers -> how many images; of tar shards nothing."""
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """What could not be read, a line for each."""
+        return self.statistics.unreadable
+
+    def lines(self) -> list[str]:
+        """Return them, the flags of the training tools last."""
+        made = self.statistics
+        mean, std = (" ".join(f"{v:g}" for v in values) for values in asdict(made.normalisation).values())
+        lines = [f"{made.images} of {made.of} images read, {len(made.normalisation.mean)} channels"]
+        if self.kinds:
+            lines.append("numbers: " + ", ".join(f"{kind} ({count})" for kind, count in self.kinds.most_common()))
+        if len(self.kinds) > 1:
+            lines.append("warning: numbers of several types, each scaled by its own type; make sure they mean the same")
+        lines += [f"left out: {error}" for error in made.unreadable]
+        return [*lines, "", f"--in-chans {len(made.normalisation.mean)} --channel-mean {mean} --channel-std {std}"]
 
 
 def measure(

@@ -198,7 +198,9 @@ def build_task(config: SegmentationConfig, *, data: Path, init: InitialWeights |
         own=None if augment is None else OwnAugment(augment, count),
         channels=channels,
     )
-    val = val_pipeline(folder.val.label_mapping, resize=config.resize, seen_at=max(config.test_scales), channels=channels)
+    val = val_pipeline(
+        folder.val.label_mapping, resize=config.resize, seen_at=max(config.test_scales), channels=channels
+    )
     return SegmentationTask(
         config,
         model=model,

@@ -21,6 +21,7 @@ ENDINGS = (".npy",)
 RGB = 3  # channels of a photograph
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}  # the number that counts as 1
 DARK, BRIGHT = 2, 98  # percentiles that a picture of a channel begins and ends at
+LAST, LAST_FROM_FIRST = (0, 1, 2), (1, 2, 0)  # orders of axes that bring the channels last
 WAY_OUT = "save it by numpy.save(FILE, array)"
 
 
@@ -145,25 +146,29 @@ def _axes(header: _Header, name: str, channels: int | None) -> tuple[int, int, i
     shape = header.shape
     if len(shape) == 2:
         if channels not in (None, 1):
-            raise ChannelsError(_another(header, name, channels, found=1))
+            raise ChannelsError(_another(name, shape, channels, 1))
         axes = None
     elif channels is None:
-        axes = (1, 2, 0) if shape[0] < min(shape[1:]) else (0, 1, 2)
+        axes = LAST_FROM_FIRST if _first_is_shortest(shape) else LAST
     elif channels == shape[2]:
-        axes = (0, 1, 2)
+        axes = LAST
     elif channels == shape[0]:
-        axes = (1, 2, 0)
+        axes = LAST_FROM_FIRST
     else:
-        raise ChannelsError(_another(header, name, channels, found=min(shape[0], shape[2])))
+        raise ChannelsError(_another(name, shape, channels, shape[0 if _first_is_shortest(shape) else 2]))
     height, width = shape if axes is None else (shape[axis] for axis in axes[:2])
     if height * width > (most := most_megapixels()) * 10**6:
         raise ValueError(f"{width} x {height} pixels; {too_large(most)}")
     return axes
 
 
-def _another(header: _Header, name: str, channels: int | None, *, found: int) -> str:
+def _first_is_shortest(shape: tuple[int, ...]) -> bool:
+    return shape[0] < min(shape[1:])
+
+
+def _another(name: str, shape: tuple[int, ...], channels: int | None, found: int) -> str:
     return (
-        f"{name}: an array of shape {header.shape}, {found} channel(s) it seems; the run is of images of {channels} "
-        f"channels, (height, width, {channels}) or ({channels}, height, width). Give --in-chans {found}, or take the "
-        f"file out or save it with {channels} channels."
+        f"{name}: an array of shape {shape}, by which it has {found} channel(s), and in_chans is {channels}: "
+        f"(height, width, {channels}) or ({channels}, height, width) is read. Give --in-chans {found}, or take the "
+        f"file out, or save it with {channels}."
     )

@@ -1,6 +1,7 @@
 """Reading any photograph as 8-bit RGB, or a clear error that names the file; and the images of a folder, in one order.
 
-Images of other than three channels are arrays (engine.images.arrays). A folder holds images as files or packed into tar shards: `open_images` gives either as one ImageSource.
+Images of other than three channels are arrays (engine.images.arrays). A folder holds images as files or packed into tar
+shards: `open_images` gives either as one ImageSource.
 """
 
 import io
@@ -270,8 +271,7 @@ def find_images(folder: Path, channels: int = RGB) -> list[Path]:
     if not found:
         raise FileNotFoundError(
             f"{folder}: holds no image file ({', '.join(endings)}), nor do its subfolders."
-            f"{other_kind(files, channels)}"
-            + "".join(f" Left out: {note}." for note in notes)
+            f"{other_kind(files, channels)}" + "".join(f" Left out: {note}." for note in notes)
         )
     for note in notes:
         warnings.warn(note, stacklevel=2)

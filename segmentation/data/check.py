@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from engine.images.file import UnreadableImageError, say_need, upright_size
-from engine.images.reading import EXTENSIONS, none_readable
+from engine.images.arrays import RGB, ChannelsError
+from engine.images.file import UnreadableImageError, say_need
+from engine.images.reading import endings_of, none_readable, other_kind, size_of
 from files.naming import SYSTEM, refuse_overwriting
 from files.shared import same_content
 from segmentation.data.classes import Classes, listed_classes, read_class_list, read_object_info
@@ -24,7 +25,7 @@ from segmentation.data.labels import (
     from_one,
     read_label_map,
 )
-from segmentation.data.layout import LAYOUTS, check_count, nothing_counts, numbered
+from segmentation.data.layout import LAYOUTS, check_count, nothing_counts, numbered, pairs_of
 from segmentation.data.pairs import Pair, by_stem, label_maps, missing_partners, some, system_images
 from segmentation.evaluation.pictures import draw_sheet
 
@@ -53,6 +54,8 @@ class SplitFindings:
     unreadable: list[str] = field(default_factory=list)
     colour: list[str] = field(default_factory=list)
     """Messages for label maps of several channels."""
+    channels: list[str] = field(default_factory=list)
+    """Messages for images of another number of channels."""
     other_size: list[str] = field(default_factory=list)
     wide: list[str] = field(default_factory=list)
     """16-bit label maps."""
@@ -74,9 +77,10 @@ class SegmentationCheck:
 
 
 def check_ade20k(
-    root: Path, *, sheet: Path | None = None, layout: Literal["ade20k", "folder"] = "ade20k"
+    root: Path, *, sheet: Path | None = None, layout: Literal["ade20k", "folder"] = "ade20k", channels: int = RGB
 ) -> SegmentationCheck:
-    """Return what the data set in `root` holds; write a contact sheet to `sheet` where it is given.
+    """Return what the data set in `root` holds, of images of so many channels; write a contact sheet to `sheet` where
+    it is given.
 
     `folder` checks images/, labels/ and classes.txt instead. Raises FileNotFoundError where no split is there, and
     ValueError for a class list that cannot be read and for a sheet over what is read.
@@ -85,9 +89,10 @@ def check_ade20k(
     if sheet is not None:
         read = [path for name in ("images", labels) for path in (root / name).rglob("*") if path.is_file()]
         refuse_overwriting([sheet], [*read, *root.glob("*.txt")])
-    found = [_scan(root, name, labels, layout) for name in (kind.train, kind.val) if (root / "images" / name).is_dir()]
+    present = [name for name in (kind.train, kind.val) if (root / "images" / name).is_dir()]
+    found = [_scan(root, name, labels, layout, channels) for name in present]
     if not found:
-        kind.pairs(root, kind.train)  # says what was looked for and what is there
+        pairs_of(layout, root, kind.train, channels)  # says what was looked for and what is there
     classes = _classes(root, layout, found)
     check_count(root, classes)
     label_mapping = (from_one if layout == "ade20k" else from_nought)(len(classes.names))
@@ -96,12 +101,14 @@ def check_ade20k(
     faults = [f"images/{name} is missing: no {name} split" for name in missing]
     for split in found:
         lines += _describe(split)
+        if not split.pairs and (hint := other_kind((root / "images" / split.name).rglob("*"), channels)):
+            faults.append(f"{split.name}:{hint}")
         faults += _faults(split, label_mapping)
         if split.pairs and not any(
             label_mapping.table[value] != IGNORED for value in split.pixels if 0 <= value <= IGNORED
         ):
             faults.append(nothing_counts(split.name, [pair.labels for pair in split.pairs], label_mapping))
-        if (nothing := none_readable([pair.image for pair in split.pairs], split.name)) is not None:
+        if (nothing := none_readable([pair.image for pair in split.pairs], split.name, channels)) is not None:
             faults.append(nothing)
         folders = [root / kind / split.name for kind in ("images", labels)]
         if system := [name for folder in folders for name in system_images(folder)]:
@@ -119,7 +126,10 @@ def check_ade20k(
     pairs = [pair for split in found for pair in split.pairs]
     if sheet is not None and pairs:
         drawn = sheet
-        faults += [f"drawn for the sheet: {error}" for error in draw_sheet(sheet, pairs, classes, label_mapping)]
+        faults += [
+            f"drawn for the sheet: {error}"
+            for error in draw_sheet(sheet, pairs, classes, label_mapping, channels=channels)
+        ]
     lines += ["", "faults:" if faults else "no faults found", *(f"  {fault}" for fault in faults)]
     return SegmentationCheck(tuple(lines), tuple(faults), drawn)
 
@@ -134,25 +144,28 @@ def _classes(root: Path, layout: str, found: Sequence[SplitFindings]) -> Classes
     return numbered(values) or Classes(("class 1", "class 2"), None)
 
 
-def _scan(root: Path, name: str, labels: str, layout: str) -> SplitFindings:
+def _scan(root: Path, name: str, labels: str, layout: str, channels: int) -> SplitFindings:
     split = SplitFindings(name)
-    images = by_stem(root / "images" / name, EXTENSIONS)
+    images = by_stem(root / "images" / name, endings_of(channels))
     maps = label_maps(root / labels / name, images.keys())
     split.alone, split.orphans = missing_partners(images, maps)
     for stem in sorted(images.keys() & maps.keys()):
         pair = Pair(images[stem].relative_to(root / "images" / name).as_posix(), images[stem], maps[stem])
-        _scan_pair(split, pair, ignored={0, IGNORED} if layout == "ade20k" else {IGNORED})
+        _scan_pair(split, pair, ignored={0, IGNORED} if layout == "ade20k" else {IGNORED}, channels=channels)
     return split
 
 
-def _scan_pair(split: SplitFindings, pair: Pair, ignored: set[int]) -> None:
+def _scan_pair(split: SplitFindings, pair: Pair, ignored: set[int], *, channels: int) -> None:
     try:
-        size = upright_size(pair.image)
-        if size[0] * size[1] > max((width * height for width, height in split.sizes), default=0):
+        size = size_of(pair.image, channels)
+        if channels == RGB and size[0] * size[1] > max((width * height for width, height in split.sizes), default=0):
             say_need(pair.image, BYTES_PER_PIXEL)
         label_HW = read_label_map(pair.labels)
     except UnreadableImageError as error:
         split.unreadable.append(str(error))
+        return
+    except ChannelsError as error:
+        split.channels.append(str(error))
         return
     except ValueError as error:
         split.colour.append(str(error))
@@ -194,6 +207,7 @@ def _faults(split: SplitFindings, label_mapping: LabelMapping) -> list[str]:
         "images have no label map": split.alone,
         "label maps have no image": split.orphans,
         "files cannot be read": split.unreadable,
+        "images are of another number of channels": split.channels,
         "label maps hold colours, not numbers": split.colour,
         "label maps are not of their image's size": split.other_size,
     }

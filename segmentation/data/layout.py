@@ -60,12 +60,12 @@ class Layout:
     val: str
     pairs: Callable[[Path, str], list[Pair]]
     """The images of a split of a data set, with their label maps."""
-    arrays: Callable[[Path, str, int], list[Pair]] | None = None
-    """The same of images of so many channels, other than three; None where the data set is of photographs."""
     classes: Callable[[Path], Classes | None]
     """Its classes; None where it does not list them."""
     label_mapping: Callable[[Classes, list[Pair]], LabelMapping]
     """Which numbers its label maps store, for its classes and the pairs of one split."""
+    arrays: Callable[[Path, str, int], list[Pair]] | None = None
+    """As `pairs`, of images of so many channels, other than three; None where the data set is of photographs."""
     folders: tuple[str, ...] = ()
     """Folders in which every split has one of its own."""
     notes: Callable[[Path, str], list[str]] = lambda _root, _split: []

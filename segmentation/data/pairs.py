@@ -67,7 +67,9 @@ def label_maps(folder: Path, wanted: Collection[str]) -> dict[str, Path]:
 
 def system_images(folder: Path) -> list[str]:
     """Return the images and label maps below a folder that are hidden or the system's, by their paths."""
-    return sorted(name for name in files_below(folder) if name.lower().endswith((*EXTENSIONS, *ENDINGS)) and system_part(name))
+    return sorted(
+        name for name in files_below(folder) if name.lower().endswith((*EXTENSIONS, *ENDINGS)) and system_part(name)
+    )
 
 
 def check_partners(images: Mapping[str, Path], labels: Mapping[str, Path], image: str, label: str) -> None:
