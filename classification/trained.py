@@ -102,11 +102,12 @@ def known_by(run: Path, on: On, *, resized: bool, workers: Workers, say: Callabl
     """Return the model of the last checkpoint of a run with its evaluation transform.
 
     `resized` False crops the centre alone; `workers` processes read the images; `say` is told what is read as the
-    record says. Raises as `open_trained`.
+    record says. Raises as `open_trained`, and ValueError for images of other than three channels.
     """
     opened = open_trained(run, {CLASSIFICATION.name: CLASSIFICATION}, on, say=say)
     trained, fabric = opened.trained, opened.fabric
     assert isinstance(trained, TrainedClassifier)  # the only one that it makes
+    refuse_channels(trained.config.backbone.in_chans, "tools/robustness.py")
     model, config = trained.model, trained.config
 
     def logits(image_BCHW: Tensor) -> Tensor:

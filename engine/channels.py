@@ -53,6 +53,10 @@ class ChannelStatistics:
             raise ValueError(f"{one} was given without {other}; give both ({MEASURE}).")
         if self.channel_mean is not None and self.channel_std is not None:
             Normalisation(self.channel_mean, self.channel_std)  # raises for what is no mean or std
+            if getattr(self, "statistics", False):
+                raise ValueError(
+                    "statistics and channel_mean were both given; one of them says what the channels have."
+                )
 
 
 class OfChannels(Protocol):
@@ -96,8 +100,8 @@ def refuse_channels(channels: int, what: str) -> None:
     """Raise ValueError for images of other than three channels, of which `what` makes nothing."""
     if channels != RGB:
         raise ValueError(
-            f"in_chans is {channels}: {what} reads RGB images, three channels. Images of other numbers of channels "
-            "are for pre-training by MAE or from labels, classification and segmentation (docs/channels.md)."
+            f"in_chans is {channels}: {what} is of RGB images, three channels. Others are for pre-training by MAE or "
+            "from labels, classification and segmentation (docs/channels.md)."
         )
 
 

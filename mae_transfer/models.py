@@ -23,6 +23,7 @@ from backbones.weights.initial import vit_in
 from backbones.weights.loader import LoadReport
 from backbones.weights.normalisation import Normalisation
 from backbones.weights.read import read_checkpoint
+from engine.channels import refuse_channels
 from engine.images.reading import read_rgb
 from engine.runs.predict import Predicts
 from engine.runs.trained import On, open_trained
@@ -65,8 +66,10 @@ class Backbone:
     def pixels(self, pictures: Sequence[Picture]) -> Tensor:
         """Return pictures as the ViT takes them, (B, 3, H, W): resized to its image size (bicubic) and normalised.
 
-        The whole picture is resized, whatever its shape; crop it before where the shape matters.
+        The whole picture is resized, whatever its shape; crop it before where the shape matters. Raises ValueError for
+        a ViT of other than three channels, whose `vit` takes a tensor.
         """
+        refuse_channels(self.vit.architecture.in_chans, "a picture that is given here")
         height, width = self.vit.architecture.image_size
         images = [as_image(one).resize((width, height), Image.Resampling.BICUBIC) for one in pictures]
         image_BHWC = torch.from_numpy(np.stack([np.asarray(image) for image in images]))

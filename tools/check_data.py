@@ -6,9 +6,9 @@
     python tools/check_data.py classes imagenet/
     python tools/check_data.py channels spectral/ --in-chans 5
 
-The last prints the mean and std of each channel of the .npy arrays below a folder, as flags of the training tools; with
---in-chans `ade20k` and `classes` look at such arrays. `coco` and `ade20k` write a contact sheet (--sheet; one of its own
-for each data set unless given); the exit code is 1 where training would be refused or stopped.
+The last prints mean and std of each channel of the .npy arrays below a folder, as flags of the training tools. With
+--in-chans `ade20k` and `classes` look at such arrays. `coco` and `ade20k` write a contact sheet (--sheet; one of its
+own for each data set unless given); the exit code is 1 where training would be refused or stopped.
 """
 
 import hashlib

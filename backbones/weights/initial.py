@@ -44,7 +44,7 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
         raise ValueError(
             f"{init.path}: weights for images of {found.in_chans} channels, and the data are read with "
             f"{recipe.in_chans}; `tools/convert_checkpoint.py convert FILE --in-chans {recipe.in_chans} --inflate sum` "
-            "(or mean, repeat) carries them over."
+            f"(or mean, repeat) carries them over; --in-chans {found.in_chans} reads images of so many channels."
         )
     # what the weights do not fix stays the recipe's
     changes: dict[str, Any] = {"image_size": recipe.image_size, "distilled": False, "relative_size": None}

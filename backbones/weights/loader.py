@@ -307,7 +307,7 @@ def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> 
         if found.in_chans != wanted.in_chans:
             hints.append(
                 f"`tools/convert_checkpoint.py convert FILE --in-chans {wanted.in_chans} --inflate sum` (or "
-                "mean, repeat) carries the patch projection over"
+                f"mean, repeat) carries the patch projection over, or --in-chans {found.in_chans} reads such images"
             )
     differ = [
         f"{n} {getattr(found, n)} (recipe: {getattr(wanted, n)})"

@@ -21,6 +21,8 @@ ENDINGS = (".npy",)
 RGB = 3  # channels of a photograph
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}  # the number that counts as 1
 DARK, BRIGHT = 2, 98  # percentiles that a picture of a channel begins and ends at
+# by the version of the format; 3.0 is of fields with names beyond Latin-1
+READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 LAST, LAST_FROM_FIRST = (0, 1, 2), (1, 2, 0)  # orders of axes that bring the channels last
 WAY_OUT = "save it by numpy.save(FILE, array)"
 
@@ -111,7 +113,7 @@ def _opened(file: str | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
             yield file
     except (UnreadableImageError, ChannelsError):
         raise
-    except Exception as error:  # NumPy's parser of headers raises whatever its code comes to
+    except (OSError, ValueError, MemoryError) as error:
         text = " ".join(str(error).split())
         raise UnreadableImageError(name, text or type(error).__name__) from error
 
@@ -122,11 +124,14 @@ class ChannelsError(ValueError):
 
 def _header(stream: BinaryIO) -> _Header:
     """Return the header, the stream being at the first number then. Raises ValueError for what is no image's."""
-    version = npy.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):  # 3.0 is of fields with names beyond Latin-1
+    try:
+        version = npy.read_magic(stream)
+        if version in READERS:
+            shape, fortran, dtype = READERS[version](stream)
+    except Exception as error:  # NumPy's parser raises whatever its code comes to
+        raise ValueError(f"no array of NumPy, or a damaged header: {' '.join(str(error).split())}") from error
+    if version not in READERS:
         raise ValueError(f"an array of format {version}, whose entries are no plain numbers; {WAY_OUT}")
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
     if dtype.hasobject:
         raise ValueError(f"pickled objects, which are not read; {WAY_OUT} of numbers")
     if dtype.newbyteorder("=") not in WHITE:

@@ -61,7 +61,7 @@ class BEiTConfig(UnlabelledSplits, FeatureProbes):
     def __post_init__(self) -> None:
         """Raise ValueError for a mask that the ViT's grid has no room for, and for a ViT that attends in windows."""
         check_crop_scale(self.crop_scale)
-        refuse_channels(self.backbone.in_chans, "BEiT, whose tokens are of RGB,")
+        refuse_channels(self.backbone.in_chans, "BEiT")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is {self.drop_path:g}; it must be at least 0 (off) and below 1.")
         if self.color_jitter < 0:

@@ -43,6 +43,7 @@ class Images(Generic[S]):
 
     def __getitem__(self, index: int) -> tuple[S, str]:
         image, image_id = self.images.read(index), self.image_id(index)
+        assert isinstance(image, Image.Image)  # the configuration refuses other than three channels
         if self.augment is None:
             return self.view(image), image_id
         assert self.changed is not None

@@ -46,7 +46,7 @@ class MoCoConfig(UnlabelledSplits, FeatureProbes):
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no contrast."""
         check_crop_scale(self.crop_scale)
-        refuse_channels(self.backbone.in_chans, "MoCo v3, whose views differ in their colours,")
+        refuse_channels(self.backbone.in_chans, "MoCo v3, whose views differ in colour,")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1 (MoCo v3's is 0.99).")
         if self.temperature <= 0:

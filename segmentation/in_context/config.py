@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
+from engine.channels import refuse_channels
 from engine.config import BASIC, FILE, Device, check_device
 from segmentation.probe.config import LEADING_NEIGHBOURS
 
@@ -40,6 +41,7 @@ class EpisodeConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no examples and no queries."""
+        refuse_channels(self.backbone.in_chans, "masks by example")
         if self.queries_per_class < 1:
             raise ValueError(f"queries_per_class is {self.queries_per_class}; give 1 or more.")
         if not 0 < self.least_area <= self.most_area <= 1:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from backbones.config import ViTConfig
+from engine.channels import refuse_channels
 from engine.config import BASIC, LabelFraction, Workers
 from segmentation.config import LayoutName
 
@@ -48,6 +49,7 @@ class DenseProbeConfig(LabelFraction):
     def __post_init__(self) -> None:
         """Raise ValueError for numbers that make no probe."""
         self.check_fraction()
+        refuse_channels(self.backbone.in_chans, "the dense probe")
         if not 1 <= self.last_blocks <= self.backbone.depth:
             raise ValueError(f"last_blocks is {self.last_blocks}; it is 1 to {self.backbone.depth}, the ViT's blocks.")
         if self.memory < 2:

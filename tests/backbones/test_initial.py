@@ -121,3 +121,36 @@ def test_the_patch_projection_is_inflated_as_by_timm(channels: int) -> None:
     torch.testing.assert_close(inflate(kernel, channels, "sum" if channels == 1 else "repeat"), theirs)
     if channels == 5:
         assert torch.allclose(inflate(kernel, 5, "repeat")[:, 4], kernel[:, 1] * 0.6)
+
+
+@pytest.mark.parametrize("channels, said", [(1, "their sum"), (5, "the 3 in turn, times 3 / 5")])
+def test_rgb_weights_take_the_channels_of_the_run(tmp_path: Path, channels: int, said: str) -> None:
+    init = declared(tmp_path, PLAIN)
+    rgb, vit = read_initial(init), ViT(replace(PLAIN, in_chans=channels))
+    assert rgb is not None
+    report, normalisation = start_from(vit, init)
+    kernel = rgb.state["patch_embed.proj.weight"]
+    torch.testing.assert_close(vit.patch_embed.proj.weight.data, adapt_input_conv(channels, kernel.clone()))
+    assert f"patch_embed.proj.weight: 3 -> {channels} channels" in report.resized[0] and len(report.resized) == 1
+    assert report.notes[-1] == (
+        f"patch projection: the kernels of {channels} channel(s) are {said}, as timm's adapt_input_conv has it"
+    )
+    assert normalisation == IMAGENET  # of RGB: the run declares its own
+    found = with_architecture(Task(replace(PLAIN, in_chans=channels)), init).backbone
+    assert found == replace(PLAIN, in_chans=channels)
+
+
+def test_six_equal_channels_give_what_three_gave(tmp_path: Path) -> None:
+    init = declared(tmp_path, PLAIN)
+    three, six = ViT(PLAIN), ViT(replace(PLAIN, in_chans=6))
+    start_from(three, init), start_from(six, init)
+    grey = torch.randn(1, 1, 32, 32)
+    # another order of sums
+    torch.testing.assert_close(six(grey.expand(-1, 6, -1, -1)), three(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+def test_other_channels_are_not_guessed(tmp_path: Path) -> None:
+    four = declared(tmp_path, replace(PLAIN, in_chans=4), Normalisation((0.5,) * 4, (0.5,) * 4))
+    for channels in (3, 5):
+        with pytest.raises(ValueError, match=rf"in_chans 4 \(recipe: {channels}\).*or --in-chans 4 reads such images"):
+            start_from(ViT(replace(PLAIN, in_chans=channels)), four)

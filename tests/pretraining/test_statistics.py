@@ -28,6 +28,7 @@ from pretraining.mae.task import build_task
 from pretraining.recipes import tiny_supervised
 from pretraining.statistics import Statistics, measure, moments, with_statistics
 from pretraining.supervised import build_task as build_supervised
+from tools import check_data
 
 
 def of(folder: Path, size: tuple[int, int] = (32, 32)) -> Statistics:
@@ -160,3 +161,35 @@ def test_the_supervised_arm_has_the_same(mae_config: MAEConfig, data: Path, tmp_
     assert read_checkpoint(InitialWeights(path=out / "backbone.safetensors")).normalisation == config.normalisation
     record = json.loads((out / "record.json").read_text())
     assert from_json(ClassificationConfig, record["config"]) == config
+
+
+def test_channels_by_hand(tmp_path: Path) -> None:
+    half = np.zeros((2, 4, 4), np.uint16)
+    half[0] = 65535
+    half[:, :, 3] = 6554  # a channel that uses a tenth of 0 to 1
+    half[0, :, 3] = 0
+    np.save(tmp_path / "a.npy", half)
+    np.save(tmp_path / "b.npy", np.ones((50, 60, 4), np.float32))  # counts as much as the other
+    made = measure(open_images(tmp_path, 4), (32, 32), workers=0, progress=lambda done, total: None, channels=4)
+    tenth = 6554 / 65535
+    mean, square = (0.5 * tenth + 1) / 2, (0.5 * tenth**2 + 1) / 2
+    assert made.normalisation.mean == (0.75, 0.75, 0.75, float(f"{mean:.4g}"))  # of 0, 1 and of 1, 1
+    std = float(f"{math.sqrt(0.75 - 0.75**2):.4g}")
+    assert made.normalisation.std == (std, std, std, float(f"{math.sqrt(square - mean**2):.4g}"))
+
+
+def test_channels_are_printed_as_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, kind in enumerate((np.uint8, np.uint16)):
+        stored = np.arange(32).reshape(4, 4, 2) * (8 if kind is np.uint8 else 2000)
+        np.save(tmp_path / f"{number}.npy", stored.astype(kind))
+    assert check_data.main(["channels", str(tmp_path), "--in-chans", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 images read, 2 channels" in said and "numbers: uint8 (1), uint16 (1)" in said
+    assert "warning: numbers of several types" in said
+    flags = said.splitlines()[-1].split()
+    assert flags[:3] == ["--in-chans", "2", "--channel-mean"] and flags[5] == "--channel-std" and len(flags) == 8
+    (tmp_path / "2.npy").write_bytes(b"no array")
+    assert check_data.main(["channels", str(tmp_path), "--in-chans", "2"]) == 1
+    assert "left out: " in capsys.readouterr().out
+    assert check_data.main(["channels", str(tmp_path), "--in-chans", "3"]) == 1
+    assert "--in-chans 3 is RGB" in capsys.readouterr().err
