@@ -87,12 +87,14 @@ def channel_notes(config: OfChannels, found: Normalisation, channels: int) -> tu
     """Return what a record says of images of other than three channels; nothing of RGB."""
     if channels == RGB:
         return ()
-    notes = [f"images of {channels} channels, read from .npy arrays; pixels from 0 to 1 before they are normalised"]
-    declared = config.declared
+    chosen, declared = normalisation_for(config, found, channels), config.declared
+    whose = "declared" if declared is not None else "of the initial weights" if chosen == found else "computed"
+    notes = [
+        f"images of {channels} channels, read from .npy arrays; pixels from 0 to 1 are normalised by mean "
+        f"{chosen.mean} and std {chosen.std}, {whose}"
+    ]
     if declared is not None and len(found.mean) == channels and found != declared:
-        notes.append(
-            f"pixels are normalised as declared (mean {declared.mean}); the initial weights state mean {found.mean}"
-        )
+        notes.append(f"the initial weights state another mean, {found.mean}, and std {found.std}")
     return tuple(notes)
 
 

@@ -12,6 +12,7 @@ LayoutName = Literal["ade20k", "cityscapes", "voc", "coco_stuff", "folder"]
 HeadKind = Literal["upernet", "linear", "eomt"]
 WeightDecayFree = Literal["vectors_and_embeddings", "vectors", "nothing"]
 UPERNET_LEVELS = 4
+MOST_CHANNELS = 512  # CV_CN_MAX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,10 @@ class SegmentationConfig(LabelFraction, ChannelStatistics):
         fraction that is none, and what images of other than three channels have no use for."""
         self.check_fraction()
         self.check_channels(self.backbone.in_chans)
+        if self.backbone.in_chans > MOST_CHANNELS:
+            raise ValueError(
+                f"in_chans is {self.backbone.in_chans}; segmentation takes {MOST_CHANNELS} at most, which OpenCV resizes."
+            )
         refuse_of_rgb(
             self.backbone.in_chans,
             layout=(None if self.layout in ("ade20k", "folder") else self.layout, "--layout ade20k or folder"),

@@ -44,9 +44,11 @@ def test_what_is_not_declared_is_of_the_weights_or_refused() -> None:
     with pytest.raises(ValueError, match=r"in_chans is 5, and the mean and std .* not known.*--channel-mean and --cha"):
         normalisation_for(plain, IMAGENET, 5)
     assert channel_notes(tiny_mae(), IMAGENET, 3) == ()
-    assert len(channel_notes(plain, of_weights, 5)) == 1
+    (note,) = channel_notes(plain, of_weights, 5)
+    assert note.endswith("of the initial weights")
     both = channel_notes(of_five(tiny_mae(), **FIVE), of_weights, 5)
-    assert both[1].startswith("pixels are normalised as declared (mean (0.1, 0.2")
+    assert "mean (0.1, 0.2, 0.3, 0.4, 0.5) and std (0.5, 0.5, 0.5, 0.5, 0.5), declared" in both[0]
+    assert both[1] == "the initial weights state another mean, (0.3, 0.3, 0.3, 0.3, 0.3), and std " + str((0.1,) * 5)
     with pytest.raises(ValueError, match="statistics and channel_mean were both given"):
         of_five(tiny_mae(), statistics=True, **FIVE)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from backbones.weights.normalisation import Normalisation
 from segmentation.config import SegmentationConfig
 from segmentation.data.check import check_ade20k
 from segmentation.data.layout import open_folder, pairs_of
-from segmentation.data.mapping import PairedImages, train_pipeline, val_pipeline
+from segmentation.data.mapping import PairedImages, image_pipeline, train_pipeline, val_pipeline
+from segmentation.recipes import tiny
 from segmentation.task import segmentation_model
 from tests.array_images import shares, write_label_maps
 
@@ -68,3 +70,17 @@ def test_a_check_names_images_of_another_number(tmp_path: Path) -> None:
     (fault,) = check_ade20k(tmp_path, channels=5).faults
     assert fault.startswith("training: 1 images are of another number of channels: ") and "1.npy" in fault
     assert any("4 .npy arrays are there" in fault for fault in check_ade20k(tmp_path).faults)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 13])
+def test_any_number_of_channels_is_resized(tmp_path: Path, channels: int) -> None:
+    image = np.random.default_rng(0).random((40, 50, channels), np.float32)
+    image[..., -1] = 0.25
+    np.save(tmp_path / "x.npy", image)
+    sample: Any = {"img_path": str(tmp_path / "x.npy"), "image_id": "x"}
+    for transform in image_pipeline(resize=(100, 80), channels=channels):
+        sample = transform(sample)
+    assert sample["inputs"].shape == (channels, 80, 100)
+    assert torch.allclose(sample["inputs"][-1], torch.tensor(0.25))
+    with pytest.raises(ValueError, match=r"in_chans is 600; segmentation takes 512 at most"):
+        replace(tiny(), backbone=replace(tiny().backbone, in_chans=600))

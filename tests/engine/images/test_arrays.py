@@ -150,3 +150,21 @@ def test_what_a_picture_shows(tmp_path: Path) -> None:
     assert shown_as(5) == "channels 0, 1, 2 as red, green, blue" and shown_as(2) == "channel 0 as grey"
     reduced, size = read_reduced(saved(tmp_path / "x.npy", np.zeros((30, 60, 5), np.uint8)), 20)
     assert reduced.size == (20, 10) and size == (60, 30)
+
+
+def test_damaged_bytes_are_read_or_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.npy", np.arange(80, dtype=np.uint16).reshape(4, 4, 5))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        content = bytearray(whole)
+        for place in rng.integers(0, 140, rng.integers(1, 4)):  # the header has 128 bytes
+            content[place] = rng.integers(0, 256)
+        path.write_bytes(bytes(content))
+        try:
+            image = read_picture(path, 5)
+        except (UnreadableImageError, ChannelsError):
+            refused += 1
+        else:
+            assert isinstance(image, np.ndarray) and image.dtype == np.float32 and image.shape[2] == 5
+    assert 100 < refused < 400
