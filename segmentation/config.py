@@ -105,7 +105,7 @@ class SegmentationConfig(LabelFraction, ChannelStatistics):
         self.check_channels(self.backbone.in_chans)
         if self.backbone.in_chans > MOST_CHANNELS:
             raise ValueError(
-                f"in_chans is {self.backbone.in_chans}; segmentation takes {MOST_CHANNELS} at most, which OpenCV resizes."
+                f"in_chans is {self.backbone.in_chans}; segmentation takes {MOST_CHANNELS} at most, as OpenCV resizes."
             )
         refuse_of_rgb(
             self.backbone.in_chans,

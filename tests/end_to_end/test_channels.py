@@ -14,6 +14,7 @@ from backbones.weights.checkpoint import leave_backbone
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.normalisation import IMAGENET
 from backbones.weights.read import read_checkpoint
+from mae_transfer import load_run
 from tests.array_images import write_class_folders, write_label_maps
 from tools import check_data, evaluate, predict, pretrain, probe, train_cls, train_seg
 
@@ -45,6 +46,11 @@ def test_from_pixels_to_predictions(tmp_path: Path, capsys: pytest.CaptureFixtur
         out = tmp_path / f"predicted_{name}"
         assert predict.main([str(runs[name]), str(data), "--out", str(out)]) == 0
         assert len(json.loads((out / "predictions.json").read_text())) == 8 and (out / "4.png").is_file()
+    trained = load_run(runs["cls"])
+    (found,) = trained.predict([classes / "val" / "odd" / "5.npy"])
+    assert {*found["classes"]} == {"even", "odd"}
+    with pytest.raises(ValueError, match="in_chans is 5: an exported model is of RGB"):
+        trained.trained.exportable()  # type: ignore[attr-defined]
     # a photograph is no image of five channels, and a folder of photographs holds none
     capsys.readouterr()
     (tmp_path / "a.png").write_bytes((out / "4.png").read_bytes())
@@ -101,3 +107,8 @@ def test_statistics_and_probes(tmp_path: Path) -> None:
     line = ["vit_demo_patch8", "--in-chans", "5", "--linear-epochs", "1", "--data", str(classes), "--init", str(file)]
     assert probe.main([*line, "--out", str(tmp_path / "probe")]) == 0
     assert record(tmp_path / "probe" / "knn")["metrics"]["top1"] >= 0
+    # MAE from those weights, its target fitted on the arrays, its features probed on the way
+    more = ["--target", "pca", "--pca-components", "8", "--probe-data", str(classes), "--init", str(file)]
+    line = ["tiny", "--in-chans", "5", *FEW, *more, "--data", str(classes), "--out", str(tmp_path / "mae")]
+    assert pretrain.main(line) == 0
+    assert record(tmp_path / "mae")["metrics"]["probe_knn"] >= 0
