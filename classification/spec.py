@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from classification.config import ClassificationConfig, ProbeConfig
 from classification.recipes import RECIPES
-from engine.spec import Config, Scores, TaskSpec
+from engine.spec import RESULT, Config, Scores, TaskSpec
 from metrics import accuracy
 
 if TYPE_CHECKING:
@@ -44,11 +44,21 @@ CLASSIFICATION = TaskSpec(
 )
 
 
+def _at_recipes_depth(config: Config, _: str) -> Config:
+    """Call the last block so, whatever its number; the outcomes of other blocks keep theirs."""
+    leading, depth = config.get(RESULT), config.get("backbone", {}).get("depth")
+    last = f"depth{depth:02d}_" if isinstance(depth, int) else ""
+    if not last or not isinstance(leading, str) or not leading.startswith(last):
+        return config
+    return {**config, RESULT: f"last_{leading.removeprefix(last)}"}
+
+
 def _probe(name: str, apart: str) -> TaskSpec:
     return TaskSpec(
         name=name,
         tool="probe",
         config=ProbeConfig,
+        at_recipes_depth=_at_recipes_depth,
         recipes={},
         scores=(
             Scores(

@@ -75,6 +75,9 @@ class TaskSpec:
     """`adopt(config, recipe=, init=, data=, out=, resume=)` returns the configuration with what initial weights or
     images decide of it, and with what follows from what was changed of the `recipe`'s configuration; None takes the
     architecture of the weights where that is declared."""
+    at_recipes_depth: Callable[["Config", str], "Config"] | None = None
+    """From a recorded configuration and its recipe's name to the one with what follows from the ViT's depth as it is at
+    the recipe's depth; what is not as the depth has it stays. None where nothing follows from the depth."""
     plan: Callable[..., Callable[[], "Plannable"]] | None = None
     """`plan(config, classes=int, masks=bool)` reads what it needs and returns what makes the model and its loss, to be
     called where tensors are fake."""
@@ -154,6 +157,12 @@ def with_later_fields(tasks: TaskTable, task: str, config: dict[str, Any]) -> di
     except ValueError:
         return config
     return with_defaults(config, today)
+
+
+def at_recipes_depth(tasks: TaskTable, task: str, config: Config, recipe: str) -> Config:
+    """Return a recorded configuration as `TaskSpec.at_recipes_depth`; as it is where the task is none of ours."""
+    spec = tasks.get(task)
+    return config if spec is None or spec.at_recipes_depth is None else spec.at_recipes_depth(config, recipe)
 
 
 def of_tool(tasks: TaskTable, tool: str) -> tuple[TaskSpec, ...]:

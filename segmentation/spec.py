@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.spec import Config, Scores, TaskSpec
 from metrics import foreground, miou
-from segmentation.config import SegmentationConfig
+from segmentation.config import SegmentationConfig, blocks_at_depth
 from segmentation.in_context.config import InContextConfig
 from segmentation.probe.config import DenseProbeConfig
 from segmentation.recipes import RECIPES
@@ -26,6 +26,18 @@ def _adopt(config: SegmentationConfig, *, recipe: SegmentationConfig, init: Any,
     return with_architecture(config, init).following(recipe)
 
 
+def _at_recipes_depth(config: Config, recipe: str) -> Config:
+    """Give blocks that lie at the recipe's shares of another depth the recipe's numbers."""
+    depth = config.get("backbone", {}).get("depth")
+    if recipe not in RECIPES or not isinstance(depth, int):
+        return config
+    made = RECIPES[recipe]()
+    follow = blocks_at_depth(made.out_indices, made.backbone.depth, depth)
+    if [*config.get("out_indices", ())] != [*follow]:
+        return config
+    return {**config, "out_indices": [*made.out_indices]}
+
+
 SEGMENTATION = TaskSpec(
     name="segmentation",
     tool="train_seg",
@@ -36,6 +48,7 @@ SEGMENTATION = TaskSpec(
     plan=_plan,
     augments=True,
     adopt=_adopt,
+    at_recipes_depth=_at_recipes_depth,
     classes=150,  # ADE20K
     least_batch=2,  # batch norm
     scores=(

@@ -24,7 +24,7 @@ from benchmark.compare.records import Store, Stored
 from benchmark.compare.resample import Resampled, resample
 from benchmark.compare.seeds import Summary, summarise
 from benchmark.study.plan import Plan
-from engine.spec import with_later_fields
+from engine.spec import at_recipes_depth, with_later_fields
 from metrics.metric import Metric
 
 ARMS = ("random", "supervised", "mae")
@@ -176,6 +176,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
     pretrainings = [item for item in store.completed if item.pretrained]
     transfers = [item for item in store.completed if item.line is not None]
     plan, later = store.plan, partial(with_later_fields, store.tasks)
+    at_depth = partial(at_recipes_depth, store.tasks)
     arms = _arms(store, [*transfers, *pretrainings])
     claim, others = _headline(plan, arms, transfers)
     lines = _lines(store, transfers)
@@ -192,7 +193,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
         mine = sorted((item for item in transfers if item.line == line), key=lambda item: item.record.seed)
         refused = (
             (
-                *transfer_problems(mine, plan.differ, later),
+                *transfer_problems(mine, plan.differ, later, at_depth),
                 *shared,
                 *origin_problems(mine, pretrainings),
                 *tied_problems(mine, plan),

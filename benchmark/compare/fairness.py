@@ -5,7 +5,7 @@ chose.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
     "none": ("architecture",),
 }
 ARCHITECTURE = "architecture"
+DEPTH = f"{ARCHITECTURE}.depth"
 HAS_CLASS_TOKEN = "class_token"
 """Of a configuration: whether the weights have one, where the task reads none of it."""
 FLOPS_TOLERANCE = 0.01  # share: steps are whole
@@ -44,15 +45,23 @@ SEARCHED = "as searched"
 Later = Callable[
     [str, dict[str, Any]], dict[str, Any]
 ]  # of a task and its recorded configuration: that with new fields
+AtDepth = Callable[
+    [str, Mapping[str, Any], str], Mapping[str, Any]
+]  # of a task, its recorded configuration and recipe: that with what follows from the depth as the recipe has it
 
 
-def transfer_problems(stored: Sequence[Stored], differ: Sequence[str] = (), later: Later | None = None) -> list[str]:
+def transfer_problems(
+    stored: Sequence[Stored], differ: Sequence[str] = (), later: Later | None = None, at_depth: AtDepth | None = None
+) -> list[str]:
     """Return what makes the runs of one task unequal, each line with the field's name; empty where they are equal.
 
     The whole configuration counts but for the seed, for what the engine lets a run change midway (workers, logging),
     for whether the weights have a class token, and for the parts of the architecture in `differ`. `later` gives a
-    configuration the defaults of the fields that came after it; it is asked where the recorded ones differ.
+    configuration the defaults of the fields that came after it; it is asked where the recorded ones differ. `at_depth`
+    is asked where the depth is in `differ`: what follows from it is then no difference.
     """
+    if at_depth is not None and {ARCHITECTURE, DEPTH} & {*differ}:
+        stored = [_at_recipes_depth(item, at_depth) for item in stored]
     problems = _unequal(stored, lambda item: _without(_transfer_view(item), differ))
     if problems and later is not None:
         today = [_of_today(item, later) for item in stored]
@@ -155,6 +164,11 @@ def tied_problems(transfers: Sequence[Stored], plan: Plan) -> list[str]:
 
 def _of_today(item: Stored, later: Later) -> Stored:
     return replace(item, record=replace(item.record, config=later(item.record.task, item.record.config)))
+
+
+def _at_recipes_depth(item: Stored, at_depth: AtDepth) -> Stored:
+    record = item.record
+    return replace(item, record=replace(record, config=dict(at_depth(record.task, record.config, record.recipe))))
 
 
 def _unequal(stored: Sequence[Stored], view: Callable[[Stored], dict[str, Any]]) -> list[str]:
