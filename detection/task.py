@@ -98,7 +98,8 @@ class DetectionTask:
             empty_images=config.empty_images,
             part=config,
             augment=augment_of(config.run),
-            repeats=Repeats(threshold=config.repeat_threshold, seed=derive(config.run.seed, "repeat"))
+            # not of the run's seed, as with `label_seed`: a pass is the same images, as many, for runs of several seeds
+            repeats=Repeats(threshold=config.repeat_threshold, seed=derive(0, "repeat"))
             if config.repeat_threshold
             else None,
         )

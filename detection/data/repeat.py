@@ -1,8 +1,9 @@
 """Repeat-factor sampling (LVIS, arXiv 1908.03195, appendix B.2): images with a rare class come more often.
 
 The factor of a class is sqrt(threshold / share of images that have it), 1 at least; that of an image is the largest of
-its classes. A factor of 2.4 is two or three times by chance. Departure from detectron2: chance decides once for the run
-and not anew in every pass, so that the order of images stays a function of seed and position.
+its classes. A factor of 2.4 is two or three times by chance. Departure from detectron2: chance decides once, alike for
+every run, and not anew in every pass. So the order of images stays a function of seed and position, and runs of several
+seeds have passes of one length over the same images.
 
 Axis letters: I images, K classes, P pairs of an image and a class that it has.
 """

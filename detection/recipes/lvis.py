@@ -20,7 +20,7 @@ MILESTONES = (138_889 / 156_250, 150_463 / 156_250)
 
 _in_what_it_departs = departs(
     *DEPARTURES,
-    "fractions of repeat factors are rounded by chance once for the run; detectron2 rounds them anew in every pass",
+    "fractions of repeat factors are rounded by chance once, alike in all runs; detectron2 rounds them in every pass",
 )
 
 

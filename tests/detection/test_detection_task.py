@@ -68,6 +68,18 @@ def test_facts(task: DetectionTask, few_scenes: ScenesIndex) -> None:
     assert matmuls <= facts.flops_per_image < 1.1 * matmuls
 
 
+def test_a_pass_with_repeats_is_the_same_for_every_seed(small_config: DetectionConfig, few_scenes: ScenesIndex) -> None:
+    """As with a fraction of the labels: else the pass has another length, and runs of two seeds are not compared."""
+    repeated = replace(small_config, repeat_threshold=1.0)
+    tasks = [
+        build_task(replace(repeated, run=replace(repeated.run, seed=seed)), data=few_scenes.coco, init=None)
+        for seed in (0, 1, 2)
+    ]
+    passes = [[task.train_data.image_id(n) for n in range(len(task.train_data))] for task in tasks]
+    assert passes[0] == passes[1] == passes[2] and len(passes[0]) > len({*passes[0]})
+    assert {task.facts.train_images for task in tasks} == {len(passes[0])}
+
+
 def test_every_parameter_is_in_one_group(task: DetectionTask, small_config: DetectionConfig) -> None:
     groups = task.param_groups(small_config.run.optim)
     assert sorted(n for g in groups for n in g.names) == sorted(n for n, _ in task.model.named_parameters())
