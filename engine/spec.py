@@ -10,9 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.config import with_defaults
+from engine.config import FeatureProbes, with_defaults
 from files.typed import from_json
 from metrics.metric import Metric
+from metrics.probed import PROBED
 from metrics.result_lines import Lines, Resampler
 
 if TYPE_CHECKING:
@@ -114,8 +115,12 @@ class TaskSpec:
         return (self.scores[0], "") if self.scored_as is None else self.scored_as(config, metrics)
 
     def faults(self, metrics: Mapping[str, float]) -> list[str]:
-        """Return a line for each metric with a value that no run can have written."""
-        known = {metric.name: metric for scores in self.scores for metric in scores.metrics}
+        """Return a line for each metric with a value that no run can have written.
+
+        One that is declared nowhere is judged as the first of `scores`.
+        """
+        probed = PROBED if issubclass(self.config, FeatureProbes) else ()
+        known = {metric.name: metric for metrics in (probed, *(s.metrics for s in self.scores)) for metric in metrics}
         found = {name: known.get(name, self.primary).fault(value) for name, value in metrics.items()}
         return [f"{name}: {fault}" for name, fault in found.items() if fault is not None]
 

@@ -32,6 +32,7 @@ from engine.task import Facts
 from engine.training.ahead import on_device
 from engine.training.data import eval_batches, loading_for
 from engine.training.seeding import seeded
+from metrics.probed import KNN, LINEAR, RANK, SPREAD, UNREADABLE
 
 NEIGHBOURS = 20
 LINEAR_EPOCHS = 30
@@ -85,11 +86,11 @@ class FeatureProbe:
         found = sweep(train_ND, label_N, val_VD, label_V, classes=classes, epochs=LINEAR_EPOCHS)
         unreadable = len(self.train) + len(self.val) - len(label_N) - len(label_V)
         return {
-            "probe_knn": 100 * float((near_VK[:, 0] == label_V).double().mean()),
-            "probe_linear": found.top1[found.chosen],
-            "probe_rank": float(effective_rank(val_VD)),
-            "probe_spread": float(feature_spread(val_VD)),
-            **({"probe_unreadable": unreadable} if unreadable else {}),
+            KNN.name: 100 * float((near_VK[:, 0] == label_V).double().mean()),
+            LINEAR.name: found.top1[found.chosen],
+            RANK.name: float(effective_rank(val_VD)),
+            SPREAD.name: float(feature_spread(val_VD)),
+            **({UNREADABLE.name: unreadable} if unreadable else {}),
         }
 
     def _features(self, data: LabelledImages, fabric: Fabric) -> tuple[Tensor, Tensor]:
