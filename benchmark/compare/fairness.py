@@ -32,7 +32,7 @@ TRANSFER_FIELDS = (
     "libraries",
 )
 PRETRAINING_FIELDS: dict[Match, tuple[str, ...]] = {
-    "samples": ("data", "train_split", "train_images", "samples_seen", "architecture"),
+    "samples": ("data", "train_split", "train_images", "architecture"),
     "flops": ("data", "train_split", "train_images", "architecture"),
     "none": ("architecture",),
 }
@@ -40,7 +40,7 @@ ARCHITECTURE = "architecture"
 DEPTH = f"{ARCHITECTURE}.depth"
 HAS_CLASS_TOKEN = "class_token"
 """Of a configuration: whether the weights have one, where the task reads none of it."""
-FLOPS_TOLERANCE = 0.01  # share: steps are whole
+FLOPS_TOLERANCE = 0.01  # share
 SEARCHED = "as searched"
 Later = Callable[
     [str, dict[str, Any]], dict[str, Any]
@@ -94,9 +94,10 @@ def repeats_of(run: tuple[Path, RunRecord], others: Sequence[tuple[Path, RunReco
 def pretraining_problems(stored: Sequence[Stored], plan: Plan | None = None) -> list[str]:
     """Return what the pre-training arms do not share of what the plan says that they share.
 
-    samples: images, samples seen, architecture. flops: images, architecture, MACs within
-    FLOPS_TOLERANCE. none: the architecture alone. The parts of it in the plan's `differ` may be unequal. An arm with a
-    budget of its own shares that with the claim's.
+    samples: images, samples seen, architecture. flops: images, architecture, MACs within FLOPS_TOLERANCE. none: the
+    architecture alone. Samples and MACs may be less than a step of either run apart, since steps are whole. The parts
+    of the architecture in the plan's `differ` may be unequal. An arm with a budget of its own shares that with the
+    claim's.
     """
     plan = Plan(name="") if plan is None else plan
     arms = [item.arm for item in stored]
@@ -111,6 +112,8 @@ def pretraining_problems(stored: Sequence[Stored], plan: Plan | None = None) -> 
 def _unmatched(stored: Sequence[Stored], match: Match, differ: Sequence[str]) -> list[str]:
     names = PRETRAINING_FIELDS[match]
     problems = _unequal(stored, lambda item: _without(_stated(item, names), differ))
+    if match == "samples":
+        return [*problems, *_unequal_samples(stored)]
     return [*problems, *_unequal_flops(stored)] if match == "flops" else problems
 
 
@@ -227,17 +230,36 @@ def _stated(item: Stored, names: Sequence[str]) -> dict[str, Any]:
     return view
 
 
+def _unequal_samples(stored: Sequence[Stored]) -> list[str]:
+    """Return a line for each run that has seen a step more or less than one before it."""
+    found = []
+    for number, item in enumerate(stored):
+        for other in stored[:number]:
+            seen, before = item.record.samples_seen, other.record.samples_seen
+            if seen != before and abs(seen - before) >= max(_of_a_step(item), _of_a_step(other)):
+                found.append(f"samples_seen: {before} -> {seen} (from {other.folder.name} to {item.folder.name})")
+                break
+    return found
+
+
+def _of_a_step(item: Stored) -> float:
+    """Return the samples of a step: of each image that is loaded, all its crops."""
+    return item.record.samples_seen / item.record.steps if item.record.steps else 0.0
+
+
 def _unequal_flops(stored: Sequence[Stored]) -> list[str]:
-    spent = {
-        item.folder.name: None if flops is None else flops * item.record.samples_seen
-        for item in stored
-        for flops in (item.record.cost.training_flops,)
-    }
-    unknown = [name for name, value in spent.items() if value is None]
+    unknown = [item.folder.name for item in stored if item.record.cost.training_flops is None]
     if unknown:
         return [f"flops_per_image: not recorded of {', '.join(unknown)}, so the budgets in FLOPs are not known"]
-    known = {name: value for name, value in spent.items() if value is not None}
-    if not known or max(known.values()) <= (1 + FLOPS_TOLERANCE) * min(known.values()):
+    spent = [((item.record.cost.training_flops or 0.0) * item.record.samples_seen, item) for item in stored]
+    if all(_alike(one, other) for number, one in enumerate(spent) for other in spent[:number]):
         return []
-    each = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
-    return [f"MACs of training: the pre-trainings differ by more than {FLOPS_TOLERANCE:.0%} ({each})"]
+    each = ", ".join(f"{item.folder.name} {value:.4g}" for value, item in spent)
+    return [f"MACs of training: the pre-trainings differ by more than {FLOPS_TOLERANCE:.0%} and a step ({each})"]
+
+
+def _alike(one: tuple[float, Stored], other: tuple[float, Stored]) -> bool:
+    """Return whether two runs have spent as many MACs, to FLOPS_TOLERANCE or within a step of either."""
+    low, high = sorted((one[0], other[0]))
+    step = max((item.record.cost.training_flops or 0.0) * _of_a_step(item) for _, item in (one, other))
+    return high <= (1 + FLOPS_TOLERANCE) * low or high - low < step

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from benchmark.compare.comparison import compare
+from benchmark.compare.fairness import pretraining_problems
 from benchmark.compare.records import open_store
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
+from benchmark.study.plan import Plan
 from benchmark.study.prepare import Prepared, prepare
 from benchmark.study.sections import Budget
+from engine.config import Duration
 from engine.records.record import RunRecord, write_record
 from mae_transfer.tasks import TASKS
+from tests.benchmark.conftest import COST
 from tools.run_benchmark import TOOLS
 
 Record = Callable[..., RunRecord]
@@ -79,6 +83,48 @@ def test_crops_of_an_image_are_samples() -> None:
     assert unequal_samples([epochs, replace(once, value=800, unit="epochs")]) is None
     samples = {"run": {"length": {"value": 640, "unit": "samples"}, "batch_size": 64}, "repeats": 8}
     assert Length.of("samples", samples).samples == eight.samples
+
+
+def test_rounding_of_a_product_is_no_other_length() -> None:
+    crops = Length(arm="crops", value=0.1, unit="epochs", batch_size=64, repeats=3)
+    once = replace(crops, arm="once", value=0.3, repeats=1)
+    assert crops.samples != once.samples and unequal_samples([crops, once]) is None
+    assert unequal_samples([crops, replace(once, value=0.301)]) is not None
+
+
+def pretrained(study: Any, arm: str, *, steps: int, of_a_step: int, flops: int = 10) -> None:
+    """A finished pre-training of so many steps."""
+    cost = replace(COST, flops_per_image=flops, frozen_flops_per_image=0)
+    study.pretrain(arm, {"val_loss": 0.4}, steps=steps, total_steps=steps, samples_seen=steps * of_a_step, cost=cost)
+
+
+def unmatched(study: Any, match: Any) -> list[str]:
+    return pretraining_problems(open_store(study.root, TASKS).stored, Plan(name="x", match=match))
+
+
+def test_equal_epochs_in_whole_steps_are_equal(study: Any) -> None:
+    """300 epochs of 1,281,167 images are 93,836 steps of 4,096 and 375,342 of 1,024; 8 crops each for an eighth too."""
+    pretrained(study, "mae", steps=93_836, of_a_step=4096)
+    pretrained(study, "labels", steps=375_342, of_a_step=1024)
+    eighth = Duration(37.5, "epochs").steps(batch_size=4096, dataset_size=1_281_167)
+    pretrained(study, "crops", steps=eighth, of_a_step=8 * 4096)
+    assert len({item.record.samples_seen for item in open_store(study.root, TASKS).stored}) == 3
+    assert unmatched(study, "samples") == []
+    pretrained(study, "labels", steps=375_348, of_a_step=1024)  # a step of 4,096 more than `mae`
+    assert unmatched(study, "samples") == [
+        "samples_seen: 384356352 -> 384352256 (from pretrain-labels to pretrain-mae)"
+    ]
+
+
+def test_budgets_of_few_steps_are_as_near_as_whole_steps_can_be(study: Any) -> None:
+    """30 steps at 10 MACs cost as much as 12.5 at 24; 12 and 13 are within a step, 4 % off, and 14 are not."""
+    pretrained(study, "mae", steps=30, of_a_step=64, flops=10)
+    for steps in (12, 13):
+        pretrained(study, "labels", steps=steps, of_a_step=64, flops=24)
+        assert unmatched(study, "flops") == []
+    pretrained(study, "labels", steps=14, of_a_step=64, flops=24)
+    (line,) = unmatched(study, "flops")
+    assert line.startswith("MACs of training: the pre-trainings differ by more than 1% and a step (")
 
 
 def test_flops_count_every_crop() -> None:
