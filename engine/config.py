@@ -212,6 +212,22 @@ class RunConfig:
             )
 
 
+def micro_batches(batch_size: int, most: int, devices: int) -> int:
+    """Return the fewest micro-batches of equal size with at most `most` images on each of `devices` devices.
+
+    Raises ValueError where the batch cannot be shared.
+    """
+    if most < 1:
+        raise ValueError(f"--max-per-device {most}: it must be at least 1.")
+    if batch_size % devices:
+        raise ValueError(
+            f"a batch of {batch_size} images cannot be shared by {devices} processes; start a number of processes that "
+            "divides it, or give another --batch-size (the learning rate follows by the recipe's rule)."
+        )
+    share = batch_size // devices
+    return next(count for count in range(1, share + 1) if share % count == 0 and share // count <= most)
+
+
 class TaskConfig(Protocol):
     """The configuration of one task: a frozen dataclass with a `run`."""
 

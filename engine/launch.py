@@ -13,7 +13,7 @@ import tyro
 
 from backbones.weights.declaration import BACKBONE_NAME, InitialWeights
 from backbones.weights.hub import is_remote
-from engine.config import Duration, as_json
+from engine.config import Duration, as_json, micro_batches
 from engine.flags import HELP, HELP_ALL, leaves, parse_with_config
 from engine.init_flags import InitFlags
 from engine.recipe import departures, shortened, with_augment_source, with_short_warmup
@@ -84,22 +84,6 @@ def with_length(args: TrainArgs, config: Any) -> Any:
     return replace(config, run=run)
 
 
-def micro_batches(batch_size: int, most: int, devices: int) -> int:
-    """Return the fewest micro-batches of equal size with at most `most` images on each of `devices` devices.
-
-    Raises ValueError where the batch cannot be shared.
-    """
-    if most < 1:
-        raise ValueError(f"--max-per-device {most}: it must be at least 1.")
-    if batch_size % devices:
-        raise ValueError(
-            f"a batch of {batch_size} images cannot be shared by {devices} processes; start a number of processes that "
-            "divides it, or give another --batch-size (the learning rate follows by the recipe's rule)."
-        )
-    share = batch_size // devices
-    return next(count for count in range(1, share + 1) if share % count == 0 and share // count <= most)
-
-
 def train(argv: Sequence[str] | None, specs: Sequence[TaskSpec], *, doc: str | None) -> int:
     """Parse the command line, train, and return the exit code: 0 done, 1 failed, 130 interrupted (resumable).
 
@@ -123,6 +107,8 @@ def show(argv: Sequence[str], specs: Sequence[TaskSpec], *, doc: str | None) -> 
     config, spec = with_length(args, config), spec_for(specs, config)
     if args.init is not None and args.init_architecture == "file" and spec.transfers:
         config = adopted(args, config, spec, args.weights())
+    else:
+        config = spec.followed(config, args.recipe)
     config = with_augment_source(config)
     values = {"recipe": args.recipe, "departures": departures(spec.recipes[args.recipe], config)}
     print(json.dumps({**values, "config": as_json(config)}, indent=1))
@@ -140,13 +126,15 @@ class _Shown(TrainArgs):
 
 
 def adopted(args: TrainArgs, config: Any, spec: TaskSpec, init: InitialWeights | None) -> Any:
-    """Return the configuration with what initial weights or images decide of it; raises as `TaskSpec.adopt`."""
+    """Return the configuration with what initial weights or images decide of it, and what follows from all that is not
+    the recipe's; raises as `TaskSpec.adopt`."""
     if spec.adopt is None:
         from backbones.weights.initial import with_architecture
 
-        return with_architecture(config, init)
-    recipe = spec.recipes[args.recipe]()
-    return spec.adopt(config, recipe=recipe, init=init, data=args.data, out=args.out, resume=args.resume)
+        config = with_architecture(config, init)
+    else:
+        config = spec.adopt(config, init=init, data=args.data, out=args.out, resume=args.resume)
+    return spec.followed(config, args.recipe)
 
 
 def start(args: TrainArgs, config: Any, specs: Sequence[TaskSpec]) -> int:

@@ -73,9 +73,11 @@ class TaskSpec:
     """Has `trained_model(config, record=, source=, normalisation=)`, which makes an engine.runs.trained.TrainedModel of
     what a run's folder says alone; None for what says nothing of an image."""
     adopt: Callable[..., Any] | None = None
-    """`adopt(config, recipe=, init=, data=, out=, resume=)` returns the configuration with what initial weights or
-    images decide of it, and with what follows from what was changed of the `recipe`'s configuration; None takes the
-    architecture of the weights where that is declared."""
+    """`adopt(config, init=, data=, out=, resume=)` returns the configuration with what initial weights or images decide
+    of it; None takes the architecture of the weights where that is declared."""
+    follow: Callable[[Any, Any], Any] | None = None
+    """`follow(config, recipe)` returns the configuration with what follows from what was changed of the recipe's; None
+    where nothing does."""
     at_recipes_depth: Callable[["Config", str], "Config"] | None = None
     """From a recorded configuration and its recipe's name to the one with what follows from the ViT's depth as it is at
     the recipe's depth; what is not as the depth has it stays. None where nothing follows from the depth."""
@@ -104,6 +106,10 @@ class TaskSpec:
         assert self.module is not None
         task: Task = import_module(self.module).build_task(config, **given)
         return task
+
+    def followed(self, config: Any, recipe: str) -> Any:
+        """Return the configuration with what follows from what was changed of that of the recipe."""
+        return config if self.follow is None else self.follow(config, self.recipes[recipe]())
 
     @property
     def primary(self) -> Metric:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.memory.plan import Plannable
 
 
-def _adopt(config: Any, *, recipe: Any, init: "InitialWeights | None", data: Path, out: Path, resume: bool) -> Any:
+def _adopt(config: Any, *, init: "InitialWeights | None", data: Path, out: Path, resume: bool) -> Any:
     """Give the configuration the statistics of the images where it asks for them."""
     if init is not None and init.architecture != "recipe":
         raise ValueError(f"--init-architecture {init.architecture}: this tool builds the recipe's ViT alone.")

@@ -1,7 +1,7 @@
 """What tools, planner, studies and tables know of segmentation."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.spec import Config, Scores, TaskSpec
 from metrics import foreground, miou
@@ -18,12 +18,6 @@ def _plan(config: SegmentationConfig, *, classes: int, masks: bool) -> Callable[
     from segmentation.plan import plannable
 
     return lambda: plannable(config, num_classes=classes)
-
-
-def _adopt(config: SegmentationConfig, *, recipe: SegmentationConfig, init: Any, **_: Any) -> SegmentationConfig:
-    from backbones.weights.initial import with_architecture
-
-    return with_architecture(config, init).following(recipe)
 
 
 def _at_recipes_depth(config: Config, recipe: str) -> Config:
@@ -47,7 +41,7 @@ SEGMENTATION = TaskSpec(
     trained="segmentation.trained",
     plan=_plan,
     augments=True,
-    adopt=_adopt,
+    follow=SegmentationConfig.following,
     at_recipes_depth=_at_recipes_depth,
     classes=150,  # ADE20K
     least_batch=2,  # batch norm

@@ -70,7 +70,7 @@ def plan(args: Args, config: Any, spec: TaskSpec) -> list[str]:
     if args.gpus < 1 or args.gpu_memory <= 0:
         raise ValueError(f"--gpus {args.gpus} --gpu-memory {args.gpu_memory:g}: both must be above zero.")
     run = replace(config.run, accumulate=1)
-    config = replace(config, run=run)
+    config = spec.followed(replace(config, run=run), args.recipe)
     assert spec.plan is not None
     precision = "bf16-mixed" if run.precision == "auto" else run.precision
     shards = args.gpus if run.strategy == "fsdp" else 1

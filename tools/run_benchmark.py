@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from benchmark.compare.fairness import Later
+from benchmark.compare.fairness import AtDepth, Later
 from benchmark.runner.scheduler import Suite, exit_code
 from benchmark.runner.slurm import FOLDER as SLURM_FOLDER
 from benchmark.runner.slurm import submit
@@ -35,7 +35,7 @@ from benchmark.study.tool import Tool
 from engine.config import as_json
 from engine.launch import TrainArgs, fail, parse, start, with_length
 from engine.probe_flags import ProbeArgs
-from engine.spec import RESULT, TaskSpec, TaskTable, of_tool, recipes_of, with_later_fields
+from engine.spec import RESULT, TaskSpec, TaskTable, at_recipes_depth, of_tool, recipes_of, spec_for, with_later_fields
 from files.locking import locked
 from mae_transfer.tasks import TASKS
 from scenes.config import ScenesConfig
@@ -69,8 +69,18 @@ class Args:
     """Runs side by side on this machine, each with its share of the cores and one of the GPUs in turn."""
 
 
-def trainer(specs: Sequence[TaskSpec], later: Later) -> Tool:
-    """Return the tool that trains some tasks; `later` gives a configuration of before the fields of today."""
+@dataclass(frozen=True)
+class Reading:
+    """How recorded configurations are read."""
+
+    later: Later
+    """Gives one of before the fields of today."""
+    at_depth: AtDepth
+    """Gives what follows from the depth as the recipe's depth has it."""
+
+
+def trainer(specs: Sequence[TaskSpec], reading: Reading) -> Tool:
+    """Return the tool that trains some tasks."""
 
     def run(args: TrainArgs, config: Any) -> int:
         try:
@@ -79,14 +89,18 @@ def trainer(specs: Sequence[TaskSpec], later: Later) -> Tool:
             return fail(error)
         return start(args, config, specs)
 
+    def settings(args: TrainArgs, config: Any) -> dict[str, Any]:
+        return as_json(spec_for(specs, config).followed(with_length(args, config), args.recipe))
+
     modules = [spec.module for spec in specs if spec.module is not None]
 
     return Tool(
         args=TrainArgs,
         recipes=recipes_of(specs),
         run=run,
-        settings=lambda args, config: as_json(with_length(args, config)),
-        later=later,
+        settings=settings,
+        later=reading.later,
+        at_depth=reading.at_depth,
         metric=specs[0].primary,
         preload=partial(preload, *modules, "engine.training.loop"),
     )
@@ -104,7 +118,7 @@ def preload(*modules: str) -> None:
 def prober(
     module: ModuleType,
     specs: Sequence[TaskSpec],
-    later: Later,
+    reading: Reading,
     *,
     leading: Callable[[Any], str],
     args: type[Any] = ProbeArgs,
@@ -124,7 +138,8 @@ def prober(
         recipes=module.RECIPES,
         run=run,
         settings=lambda _, config: {**as_json(config), RESULT: leading(config)},
-        later=later,
+        later=reading.later,
+        at_depth=reading.at_depth,
         metric=specs[0].primary,
         records=records,
         preload=partial(preload, module.RUN),
@@ -144,21 +159,21 @@ def _make_scenes(args: _Scenes, config: ScenesConfig) -> int:
 
 def tools_for(tasks: TaskTable) -> dict[str, Tool]:
     """Return the tools that a study of these tasks calls."""
-    later = partial(with_later_fields, tasks)
+    reading = Reading(partial(with_later_fields, tasks), partial(at_recipes_depth, tasks))
     trained = dict.fromkeys(spec.tool for spec in tasks.values() if spec.module is not None)
     return {
         "make_scenes": Tool(args=_Scenes, recipes={"": ScenesConfig}, run=_make_scenes),
         "hold_out": Tool(args=hold_out.Args, run=lambda args, _: hold_out.carry_out(args)),
-        **{tool: trainer(of_tool(tasks, tool), later) for tool in trained},
+        **{tool: trainer(of_tool(tasks, tool), reading) for tool in trained},
         "probe": prober(
             probe,
             of_tool(tasks, "probe"),
-            later,
+            reading,
             leading=lambda config: f"depth{config.backbone.depth:02d}_{config.pooling}",
         ),
-        "probe_dense": prober(probe_dense, of_tool(tasks, "probe_dense"), later, leading=lambda c: c.features),
+        "probe_dense": prober(probe_dense, of_tool(tasks, "probe_dense"), reading, leading=lambda c: c.features),
         "in_context": prober(
-            in_context, of_tool(tasks, "in_context"), later, leading=lambda c: c.leading, args=in_context.Args
+            in_context, of_tool(tasks, "in_context"), reading, leading=lambda c: c.leading, args=in_context.Args
         ),
     }
 

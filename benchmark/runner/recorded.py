@@ -1,13 +1,13 @@
 """What the folder of a run says: whether it is finished, and whether with the settings that are wanted now."""
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from backbones.weights.checksum import check_stamp
 from benchmark.compare.fairness import HAS_CLASS_TOKEN, Later
-from benchmark.study.run import SEARCHES, Run
+from benchmark.study.run import SEARCHES, Run, settled
 from benchmark.study.search import has_diverged
 from engine.config import as_json, differences
 from engine.recipe import with_short_warmup
@@ -17,8 +17,8 @@ from files.digest import file_sha256
 from files.parsing import parse_json
 from files.typed import from_json
 
-FROM_WEIGHTS = ("backbone.", "out_indices:")
-"""Fields that `init_architecture: file` takes from the weights, and what follows from these."""
+FROM_WEIGHTS = "backbone."
+"""Of fields that `init_architecture: file` takes from the weights."""
 
 
 def record_of(run: Run) -> RunRecord | None:
@@ -106,17 +106,13 @@ def _weights(run: Run, record: RunRecord) -> list[str]:
 
 def other_settings(run: Run, record: RunRecord, later: Later | None = None) -> list[str]:
     """Return in what a finished run differs from the one that is wanted now; `later` is as fairness takes it."""
-    wanted = json.loads(json.dumps(run.settings))
-    found = differences(record.config, wanted)
+    wanted = settled(run, record)
+    found = _differing(run, record, record.config, wanted)
     if found and later is not None:
-        found = differences(later(record.task, record.config), wanted)
+        found = _differing(run, record, later(record.task, record.config), wanted)
     found = [line for line in found if not line.startswith(f"{HAS_CLASS_TOKEN}:")]  # as the weights, compared below
     if any(line.startswith("run.schedule.warmup.") for line in found):
         found = _without_short_warmup(found, run, record)
-    if (
-        run.job is not None and getattr(run.job.args, "init_architecture", "recipe") == "file"
-    ):  # the weights have it, whose sha256 is compared below
-        found = [line for line in found if not line.startswith(FROM_WEIGHTS) or line.startswith("backbone.image_size")]
     if run.data is not None and Path(record.data).resolve() != run.data.resolve():
         found.append(f"data: {record.data} -> {run.data}")
     weights = None if run.init is None else _weights_sha256(run.init)
@@ -126,6 +122,20 @@ def other_settings(run: Run, record: RunRecord, later: Later | None = None) -> l
             + ("" if run.init is None else f", which is {run.init} now; with the file of before the run stays valid")
         )
     return found
+
+
+def _differing(run: Run, record: RunRecord, recorded: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Return in what two configurations differ, but for what the run takes from its weights: their sha256 is compared.
+
+    What follows from the depth of the weights is compared as the recipe's depth has it.
+    """
+    assert run.job is not None
+    if getattr(run.job.args, "init_architecture", "recipe") != "file":
+        return differences(recorded, wanted)
+    if (at_depth := run.job.at_depth) is not None:
+        recorded, wanted = (dict(at_depth(record.task, config, record.recipe)) for config in (recorded, wanted))
+    found = differences(recorded, wanted)
+    return [line for line in found if not line.startswith(FROM_WEIGHTS) or line.startswith("backbone.image_size")]
 
 
 def _weights_sha256(path: Path) -> str:

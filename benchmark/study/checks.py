@@ -1,15 +1,14 @@
 """What would fail in a study, found before anything runs: missing files, wrong flags and recipes, unequal budgets."""
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmark.compare.fairness import ARCHITECTURE
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
-from benchmark.study.run import Run
+from benchmark.study.run import Run, settled
 from benchmark.study.spec import Study, pretraining_seeds
 from engine.config import differences
 from engine.records.record import RECORD_NAME, TRAINED, read_record
@@ -72,7 +71,7 @@ def budget(study: Study, runs: Sequence[Run], out: Path) -> dict[str, dict[str, 
         for run in mine:
             arm = run.arm or ""
             stated = known[arm].flops_per_image
-            flops[arm] = _recorded_flops(out, run, configs[arm]) if stated is None else TRAINED * stated
+            flops[arm] = _recorded_flops(out, run) if stated is None else TRAINED * stated
         found |= flops_lengths(lengths, flops, reference)
     return found
 
@@ -151,17 +150,18 @@ def _place(run: Run) -> str:
     return f"tasks.{run.task}" if run.phase == "transfer" else f"tasks.{run.task}.search"
 
 
-def _recorded_flops(out: Path, run: Run, config: Mapping[str, Any]) -> float | None:
+def _recorded_flops(out: Path, run: Run) -> float | None:
     """Return the MACs of training on one sample from a record of this pre-training, or of one like it.
 
     Its configuration is the same but for the length and the seed.
     """
-    wanted = json.loads(json.dumps(config))
     for path in [run.out / RECORD_NAME, *sorted(out.glob(f"pretrain-*/{RECORD_NAME}"))]:
         try:
             record = read_record(path)
         except (FileNotFoundError, ValueError):
             continue
-        if record.cost.training_flops is not None and not differences(record.config, wanted, without=NOT_OF_AN_IMAGE):
+        if record.cost.training_flops is None:
+            continue
+        if not differences(record.config, settled(run, record), without=NOT_OF_AN_IMAGE):
             return record.cost.training_flops
     return None

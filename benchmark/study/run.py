@@ -1,5 +1,6 @@
 """One run of a study: what is called with what, where it writes, and what it waits for."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from benchmark.study.plan import Phase
 from benchmark.study.search import LR_FLAG, Beyond, Search
 from benchmark.study.tool import Job
+from engine.config import micro_batches
+from engine.records.record import RunRecord
 
 PHASES: tuple[Phase, ...] = (
     "data", "tokenizer", "pretrain-search", "pretrain-probe", "pretrain", "search", "transfer",
@@ -14,6 +17,8 @@ PHASES: tuple[Phase, ...] = (
 
 SEARCHES: tuple[Phase, ...] = ("pretrain-search", "search")
 """Of runs that tell all that they will by a loss that becomes infinite too."""
+
+MEASURED = "normalisation"  # of a configuration with `statistics`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,21 @@ class Run:
     def command(self) -> tuple[str, ...]:
         """The words of its command line, behind the tool's name."""
         return () if self.job is None else tuple(self.job.command())
+
+
+def settled(run: Run, record: RunRecord) -> dict[str, Any]:
+    """Return the settings of a run, as JSON has them, with what the start of the recorded one has added to its own.
+
+    That is the mean and std of its images, where the run computes these, and the micro-batches of as many processes.
+    """
+    assert run.job is not None
+    wanted: dict[str, Any] = json.loads(json.dumps(run.settings))
+    if wanted.get("statistics") is True and wanted.get(MEASURED) is None:
+        wanted[MEASURED] = record.config.get(MEASURED)
+    most = getattr(run.job.args, "max_per_device", None)
+    if most is not None and wanted["run"]["batch_size"] % record.world_size == 0:
+        wanted["run"]["accumulate"] = micro_batches(wanted["run"]["batch_size"], most, record.world_size)
+    return wanted
 
 
 def checked(run: Run) -> Run:

@@ -7,7 +7,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmark.compare.fairness import Later
+from benchmark.compare.fairness import AtDepth, Later
 from engine.flags import Leaf, Recipes, command_line, leaves, positional, rebuilt
 from engine.recipe import with_augment_source
 from metrics.metric import Metric
@@ -34,6 +34,8 @@ class Job:
     """Makes `settings` of flags and configuration; None for a tool that leaves no record and repeats no work."""
     flags: Mapping[str, Leaf]
     """Fields of its configuration by the names of their flags."""
+    at_depth: AtDepth | None = None
+    """As of Tool."""
 
     @cached_property
     def settings(self) -> dict[str, Any] | None:
@@ -69,6 +71,8 @@ class Tool:
     """From flags and configuration to the one that a record would hold; None for a tool that leaves no record."""
     later: Later | None = None
     """Gives a configuration of before the fields that came after it."""
+    at_depth: AtDepth | None = None
+    """Gives what follows from the depth of the ViT as the recipe's depth has it."""
     metric: Metric | None = None
     """What its runs lead with; None for a tool that leaves no record."""
     records: tuple[str, ...] = ()
@@ -114,7 +118,7 @@ class Tool:
             config = rebuilt(base, {known[name].path: known[name].value(value) for name, value in values.items()})
             if any(known[name].is_code for name in values):
                 config = with_augment_source(config)
-        job = Job(args=args, config=config, recipe=base, record=self.settings, flags=known)
+        job = Job(args=args, config=config, recipe=base, record=self.settings, flags=known, at_depth=self.at_depth)
         _ = job.settings  # flags that contradict each other are refused here
         return job
 

@@ -163,6 +163,7 @@ def _toy_spec(config: Any, task: Any) -> Any:
     return SimpleNamespace(
         build=lambda *_, **__: task,
         adopt=lambda config, **_: config,
+        followed=lambda config, _: config,
         recipes={"toy": lambda: config},
         reads_tokenizer=False,
     )
