@@ -21,6 +21,7 @@ from files.writing import link_or_copy, new_folder
 
 Layout = Literal["ade20k", "folder"]
 NOTE = "held_out.json"
+COCO = ("train2017", "val2017")
 LABELS = {"ade20k": ("annotations", "training", "validation"), "folder": ("labels", "train", "val")}
 
 
@@ -142,7 +143,11 @@ def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
         away = held_out_names([str(image["id"]) for image in whole["images"]], wanted.share)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    for name, inside in (("train2017", False), ("val2017", True)):
+    folders = _image_folders(wanted.data, split, path, whole["images"])
+    refuse_within(out, folders.values())
+    for name, folder in folders.items():
+        link_or_copy(folder, out / name)
+    for name, inside in zip(COCO, (False, True), strict=True):
         images = [image for image in whole["images"] if (str(image["id"]) in away) == inside]
         ids = {image["id"] for image in images}
         part = {**whole, "images": images, "annotations": [a for a in whole["annotations"] if a["image_id"] in ids]}
@@ -150,8 +155,30 @@ def _coco(wanted: HoldOut, out: Path) -> tuple[int, int]:
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(part), encoding="utf-8")
         write_beside(target)
-        link_or_copy(_folder(wanted.data / split), out / name)
     return len(whole["images"]) - len(away), len(away)
+
+
+def _image_folders(data: Path, split: str, path: Path, images: Sequence[dict[str, Any]]) -> dict[str, Path]:
+    """Return the folders that hold the images of annotations, by their names beside the new annotations.
+
+    That of the split stands there for both splits. Where there is none they are those that the names of the images
+    begin with (LVIS: `train2017/9.jpg`), in the data or beside the file, as they are looked for in training. Raises
+    FileNotFoundError.
+    """
+    tops = {name.partition("/")[0] if "/" in name else "" for name in map(_name, images)}
+    if not (data / split).is_dir() and not tops & {"", ".", "..", "annotations"}:
+        for root in (data, path.parent):
+            if all((root / top).is_dir() for top in tops):
+                return {top: root / top for top in sorted(tops)}
+    return dict.fromkeys(COCO, _folder(data / split))
+
+
+def _name(image: dict[str, Any]) -> str:
+    """Return the file name of an image, of LVIS from its address, as detection/data/coco_file.py takes it."""
+    name, url = image.get("file_name"), image.get("coco_url")
+    if "file_name" not in image and isinstance(url, str):
+        name = "/".join(url.split("/")[-2:])
+    return name if isinstance(name, str) else ""
 
 
 def _picked(whole: Any) -> Any:

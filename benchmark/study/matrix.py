@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -157,7 +157,8 @@ class Matrix(Pretrainings):
     def _held_out(self, task: TransferTask) -> Run:
         assert task.search is not None
         out, data = self._held_out_folder(task), self.place(task.data)
-        given = {name: task.options[name] for name in task.options if name in SPLIT_FLAGS - {"val_split", "val_json"}}
+        given = {name: value for name, (value, _) in self._splits_of_recipe(task).items()} | task.options
+        given = {name: value for name, value in given.items() if name in SPLIT_FLAGS - {"val_split", "val_json"}}
         placed, files = self.placed(task.tool, task.recipe, given)
         return self.call(
             f"hold-out-{task.name}",
@@ -171,6 +172,13 @@ class Matrix(Pretrainings):
             needs=self.made_by(data),
             seconds=5.0,
         )
+
+    def _splits_of_recipe(self, task: TransferTask) -> dict[str, tuple[Any, Any]]:
+        """Return the flags of splits that the task's recipe sets (LVIS), each with its value and the usual one."""
+        config = self.tools[task.tool].recipes[task.recipe]()
+        known = [f for f in fields(config) if f.name in SPLIT_FLAGS and f.default is not MISSING]
+        found = {f.name: (getattr(config, f.name), f.default) for f in known}
+        return {name: (value, usual) for name, (value, usual) in found.items() if value != usual}
 
     def _held_out_folder(self, task: TransferTask) -> Path:
         return self.out / "held-out" / task.name
@@ -239,15 +247,17 @@ class Matrix(Pretrainings):
         grid = cell.task.search
         assert grid is not None
         data = self.place(grid.data or cell.task.data)
-        needs = self.made_by(data)
-        if grid.hold_out is not None:
+        needs, options = self.made_by(data), _search_options(cell, grid)
+        if grid.hold_out is not None:  # under the usual names of the layout, whatever those of the recipe are
             data, needs = self._held_out_folder(cell.task), (f"hold-out-{cell.task.name}",)
+            usual = {name: usual for name, (_, usual) in self._splits_of_recipe(cell.task).items() if name != "layout"}
+            options = usual | options
         return self._trained(
             cell,
             arm,
             _search_name(cell, arm, lr),
             self._search_folder(cell, arm, lr),
-            {**_search_options(cell, grid), LR_FLAG: lr, "seed": grid.seed},
+            {**options, LR_FLAG: lr, "seed": grid.seed},
             data=data,
             needs=needs,
             phase="search",

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from benchmark.study.hold_out import HoldOut, held_out_names, hold_out
+from benchmark.study.prepare import prepare
 from detection.data.coco import read_coco
+from tools.run_benchmark import TOOLS
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,69 @@ def test_held_out_folders_of_all_layouts(few_scenes: Any, tmp_path: Path) -> Non
         hold_out(HoldOut(tool="train_seg", data=few_scenes.ade20k, share=0.5, layout="voc"), tmp_path / "x")
     with pytest.raises(FileNotFoundError, match=r"instances_nine\.json: no such annotations"):
         hold_out(HoldOut(tool="train_det", data=few_scenes.coco, share=0.5, train_split="nine"), tmp_path / "y")
+
+
+def lvis(coco: Path, path: Path) -> None:
+    """Leave training annotations as LVIS has them: no file name, and an address that ends with the folder."""
+    content = json.loads((coco / "annotations/instances_train2017.json").read_text())
+    for image in content["images"]:
+        image["coco_url"] = f"http://images/train2017/{image.pop('file_name')}"
+    path.write_text(json.dumps(content))
+
+
+def test_images_of_lvis_are_held_out_of_cocos_folders(few_scenes: Any, tmp_path: Path) -> None:
+    """There is no folder of the split, and the address of an image names the one that it is in."""
+    path, out = tmp_path / "lvis_v1_train.json", tmp_path / "out"
+    lvis(few_scenes.coco, path)
+    wanted = HoldOut(tool="train_det", data=few_scenes.coco, share=0.25, train_split="lvis_v1_train", train_json=path)
+    assert hold_out(wanted, out) == f"{out}: 9 images to train on, 3 held out."
+    for split, count in (("train2017", 9), ("val2017", 3)):
+        records = read_coco(out / f"annotations/instances_{split}.json", data=out, split=split).records
+        assert len(records) == count and all(Path(record["file_name"]).is_file() for record in records)
+    path.write_text(path.read_text().replace("/train2017/", "/../"))
+    with pytest.raises(FileNotFoundError, match=r"lvis_v1_train: no such folder; --data and --train-split name"):
+        hold_out(wanted, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+LVIS = """
+name: rare
+data: root
+seeds: [0]
+arms: {random: random, mae: {init: w.pth, init_source: mae}}
+tasks:
+  lvis:
+    {tool: train_det, recipe: vitdet_lvis_base, data: coco, train_json: train.json, val_json: val.json,
+     search: {base_lrs: [1.0e-4, 2.0e-4], hold_out: 0.1}}
+  coco: {tool: train_det, recipe: vitdet_base, data: coco, search: {base_lrs: [1.0e-4, 2.0e-4], hold_out: 0.1}}
+compare: {against: random}
+"""
+
+
+def test_a_search_on_held_out_images_takes_the_usual_names_of_any_recipe(tmp_path: Path) -> None:
+    """The recipe's splits are divided; what the division writes is called as COCO's."""
+    (tmp_path / "root/coco").mkdir(parents=True)
+    for name in ("w.pth", "train.json", "val.json"):
+        (tmp_path / "root" / name).write_text("{}")
+    (tmp_path / "rare.yaml").write_text(LVIS)
+    made = prepare(str(tmp_path / "rare.yaml"), TOOLS, studies=tmp_path, out=tmp_path / "out", root=tmp_path / "root")
+    made.refuse()
+    runs = {run.name: run for run in made.runs}
+    names = ("train_split", "val_split", "train_json", "val_json")
+
+    def splits(run: str) -> list[Any]:
+        settings = runs[run].settings
+        assert settings is not None
+        return [settings[name] for name in names]
+
+    root = tmp_path / "root"
+    assert splits("lvis-mae-seed0") == ["lvis_v1_train", "lvis_v1_val", f"{root}/train.json", f"{root}/val.json"]
+    for task in ("lvis", "coco"):
+        assert splits(f"search-{task}-mae-lr0.0001") == ["train2017", "val2017", None, None]
+    command = runs["hold-out-lvis"].command
+    assert command[command.index("--train-split") + 1] == "lvis_v1_train"
+    assert command[command.index("--train-json") + 1] == f"{root}/train.json"
+    assert "--train-split" not in runs["hold-out-coco"].command
 
 
 def test_a_flipped_byte_of_held_out_annotations_is_seen(few_scenes: Any, tmp_path: Path) -> None:
