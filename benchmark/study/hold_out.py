@@ -7,6 +7,7 @@ digest beside it.
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from files.writing import link_or_copy, new_folder
 
 Layout = Literal["ade20k", "folder"]
 NOTE = "held_out.json"
+PATHS, NOTHING = ("data", "train_json"), "None"  # of a note
 COCO = ("train2017", "val2017")
 LABELS = {"ade20k": ("annotations", "training", "validation"), "folder": ("labels", "train", "val")}
 
@@ -72,17 +74,27 @@ def hold_out(wanted: HoldOut, out: Path) -> str:
     ValueError for data that cannot be split, and where `out` holds something else or annotations that have changed.
     """
     _refuse_over_images(wanted, out)
-    note = json.dumps({name: str(value) for name, value in asdict(wanted).items()}, indent=1)
+    note = _note(asdict(wanted))
     if out.exists():
-        if (out / NOTE).is_file() and (out / NOTE).read_text(encoding="utf-8") == note:
+        if (out / NOTE).is_file() and _note(read_json(out / NOTE)) == note:
             for path in (out / "annotations").glob("instances_*.json"):
                 _check(path, out)
             return f"{out}: there already."
         raise ValueError(f"{out}: holds something else than {wanted.share:g} of {wanted.data}; remove that folder.")
     with new_folder(out) as temporary:
         counts = {"train_cls": _classes, "train_det": _coco, "train_seg": _maps}[wanted.tool](wanted, temporary)
-        (temporary / NOTE).write_text(note, encoding="utf-8")
+        (temporary / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
     return f"{out}: {counts[0]} images to train on, {counts[1]} held out."
+
+
+def _note(wanted: Any) -> dict[str, str]:
+    """Return what is split, and how, as text; its paths as they are from any folder, links followed.
+
+    Of a note that somebody has changed, too, which is then another.
+    """
+    found = {name: str(value) for name, value in wanted.items()} if isinstance(wanted, dict) else {}
+    paths = {name: os.path.realpath(found[name]) for name in PATHS if found.get(name, NOTHING) != NOTHING}
+    return found | paths
 
 
 def _refuse_over_images(wanted: HoldOut, out: Path) -> None:

@@ -1,6 +1,7 @@
 """Held-out training images: which they are, and the folders that hold them."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,32 @@ def test_held_out_folders_of_all_layouts(few_scenes: Any, tmp_path: Path) -> Non
         hold_out(HoldOut(tool="train_seg", data=few_scenes.ade20k, share=0.5, layout="voc"), tmp_path / "x")
     with pytest.raises(FileNotFoundError, match=r"instances_nine\.json: no such annotations"):
         hold_out(HoldOut(tool="train_det", data=few_scenes.coco, share=0.5, train_split="nine"), tmp_path / "y")
+
+
+def test_a_path_from_another_folder_is_the_same_path(
+    few_scenes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study here gives the path as it is in its file, one on SLURM the whole of it."""
+    annotations = few_scenes.coco / "annotations/instances_train2017.json"
+    (tmp_path / "link").symlink_to(few_scenes.coco)
+    monkeypatch.chdir(few_scenes.coco.parent)
+    name, out = Path(few_scenes.coco.name), tmp_path / "out"
+    relative = HoldOut(tool="train_det", data=name, share=0.25, train_json=name / "annotations" / annotations.name)
+    whole = replace(relative, data=few_scenes.coco, train_json=annotations)
+    linked = replace(whole, data=tmp_path / "link")
+    for first in (relative, whole):
+        hold_out(first, out)
+        for again in (whole, relative, linked):
+            assert hold_out(again, out) == f"{out}: there already."
+        with pytest.raises(ValueError, match="holds something else"):
+            hold_out(replace(whole, train_json=None), out)
+        with pytest.raises(ValueError, match="holds something else"):
+            hold_out(replace(relative, data=Path()), out)
+        shutil.rmtree(out)
+    hold_out(whole, out)
+    kept = json.loads((out / "held_out.json").read_text())  # as before paths were made whole
+    (out / "held_out.json").write_text(json.dumps({**kept, "data": str(name), "train_json": str(relative.train_json)}))
+    assert hold_out(whole, out) == f"{out}: there already."
 
 
 def lvis(coco: Path, path: Path) -> None:
