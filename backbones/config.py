@@ -250,3 +250,11 @@ FAMILY: dict[str, ViTConfig] = {
     "vit_demo_patch8": ViTConfig(embed_dim=192, depth=6, num_heads=6, patch_size=8, image_size=(64, 64)),
     "vit_demo_base_patch8": ViTConfig(embed_dim=384, depth=6, num_heads=12, patch_size=8, image_size=(64, 64)),
 }
+
+
+def blocks_at_depth(blocks: tuple[int, ...], old: int, new: int) -> tuple[int, ...]:
+    """Return blocks (0-based) of `old` as those at the same shares of `new` blocks, rounded half up; the last stays so.
+
+    Blocks 3, 5, 7 and 11 of 12 are 7, 11, 15 and 23 of 24, as mmsegmentation has them.
+    """
+    return tuple((2 * (block + 1) * new + old) // (2 * old) - 1 for block in blocks)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from backbones.config import ViTConfig
+from backbones.config import ViTConfig, blocks_at_depth
 from engine.channels import ChannelStatistics, refuse_of_rgb
 from engine.config import BASIC, COMPUTED, LabelFraction, RunConfig
 
@@ -140,11 +140,3 @@ class SegmentationConfig(LabelFraction, ChannelStatistics):
         if self.out_indices != recipe.out_indices or new == old:
             return self
         return replace(self, out_indices=blocks_at_depth(self.out_indices, old, new))
-
-
-def blocks_at_depth(blocks: tuple[int, ...], old: int, new: int) -> tuple[int, ...]:
-    """Return blocks (0-based) of `old` as those at the same shares of `new` blocks, rounded half up; the last stays so.
-
-    Blocks 3, 5, 7 and 11 of 12 are 7, 11, 15 and 23 of 24, as mmsegmentation has them.
-    """
-    return tuple((2 * (block + 1) * new + old) // (2 * old) - 1 for block in blocks)

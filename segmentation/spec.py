@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from backbones.config import blocks_at_depth
 from engine.spec import Config, Scores, TaskSpec
 from metrics import foreground, miou
-from segmentation.config import SegmentationConfig, blocks_at_depth
+from segmentation.config import SegmentationConfig
 from segmentation.in_context.config import InContextConfig
 from segmentation.probe.config import DenseProbeConfig
 from segmentation.recipes import RECIPES

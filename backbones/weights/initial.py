@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from backbones.config import ViTConfig
+from backbones.config import ViTConfig, blocks_at_depth
 from backbones.vit import ViT
 from backbones.weights.checkpoint import Checkpoint
 from backbones.weights.declaration import InitialWeights
@@ -27,9 +27,10 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
     """Return the configuration with the file's ViT in place of the recipe's where that was declared.
 
     Where weights have no class token and the task reads none (mean pooling, maps), the ViT is built without. The image
-    size stays the recipe's, and so do windows and relative positions where the file has none, and the patch size where
-    the patch projection is to be resampled; tokens and final norm are the task's. RGB weights take the recipe's
-    channels. Raises ValueError for weights of another number of channels otherwise, and what reading raises.
+    size stays the recipe's, and so do windows and relative positions where the file has none (the blocks that attend
+    over the whole image at the same shares of the depth), and the patch size where the patch projection is to be
+    resampled; tokens and final norm are the task's. RGB weights take the recipe's channels. Raises ValueError for
+    weights of another number of channels otherwise, and what reading raises.
     """
     has_choice = getattr(config, "class_token", False) and not getattr(config, "reads_class_token", False)
     if init is None or (init.architecture == "recipe" and not has_choice):
@@ -56,7 +57,9 @@ def with_architecture(config: C, init: InitialWeights | None) -> C:
     if tokenless(recipe):  # ViTDet: no token has a place before the patches
         changes["registers"] = 0
     if not found.window_size:
-        changes |= {"window_size": recipe.window_size, "global_blocks": recipe.global_blocks}
+        blocks = blocks_at_depth(recipe.global_blocks, recipe.depth, found.depth)
+        whole = tuple(dict.fromkeys(max(0, block) for block in blocks))  # of fewer blocks, two may be one
+        changes |= {"window_size": recipe.window_size, "global_blocks": whole}
     try:
         return replace(config, backbone=replace(found, **changes))  # type: ignore[type-var]
     except ValueError as error:

@@ -49,7 +49,7 @@ def test_the_files_vit_at_the_recipes_size(tmp_path: Path) -> None:
 def test_windows_and_positions_that_the_file_has_not_stay(tmp_path: Path) -> None:
     scaled = ViTConfig(embed_dim=32, depth=3, num_heads=4, patch_size=16, image_size=(32, 32), layer_scale=1e-5)
     found = with_architecture(Config(RECIPE), declared(tmp_path, scaled)).backbone
-    assert (found.window_size, found.global_blocks, found.relative_position) == (4, (1,), "decomposed")
+    assert (found.window_size, found.global_blocks, found.relative_position) == (4, (2,), "decomposed")
     assert found.layer_scale == 1e-5 and found.depth == 3 and found.image_size == (64, 64)
 
 
@@ -57,9 +57,22 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
     grey = ViTConfig(embed_dim=32, depth=2, num_heads=4, patch_size=8, image_size=(32, 32), in_chans=1)
     with pytest.raises(ValueError, match=r"weights for images of 1 channels.*--in-chans 3 --inflate sum"):
         with_architecture(Config(RECIPE), declared(tmp_path, grey, Normalisation((0.5,), (0.5,))))
-    shallow = ViTConfig(embed_dim=32, depth=1, num_heads=4, patch_size=8, image_size=(32, 32))
-    with pytest.raises(ValueError, match=r"does not go with the recipe's: global_blocks \[1\] are outside"):
-        with_architecture(Config(RECIPE), declared(tmp_path, shallow))
+    coarse = ViTConfig(embed_dim=32, depth=2, num_heads=4, patch_size=24, image_size=(48, 48))
+    with pytest.raises(ValueError, match=r"does not go with the recipe's: image_size \(64, 64\) is no multiple"):
+        with_architecture(Config(RECIPE), declared(tmp_path, coarse))
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks"),
+    [(12, (2, 5, 8, 11)), (24, (5, 11, 17, 23)), (32, (7, 15, 23, 31)), (6, (1, 2, 4, 5)), (1, (0,))],
+)
+def test_whole_image_blocks_are_at_the_same_shares_of_the_depth(
+    depth: int, blocks: tuple[int, ...], tmp_path: Path
+) -> None:
+    """ViTDet's are the last of each quarter (arXiv 2203.16527): its own for L and H are what B's become."""
+    recipe = replace(RECIPE, depth=12, global_blocks=(2, 5, 8, 11))
+    found = with_architecture(Config(recipe), declared(tmp_path, replace(PLAIN, depth=depth))).backbone
+    assert found.global_blocks == blocks
 
 
 def test_a_task_that_asks_for_the_normalisation_first_reads_the_file_once(tmp_path: Path) -> None:
