@@ -94,6 +94,7 @@ def parse_with_config(
     every = HELP_ALL in argv
     argv = ["--help" if text == HELP_ALL else text for text in argv]
     asked = any(text in HELP for text in argv)
+    argv = _name_first(argv, recipes)
     name = _named(argv, recipes, noun)
     lines = [f"  {key}: {(recipe.__doc__ or '-').splitlines()[0]}" for key, recipe in recipes.items()]
     if name is None:  # help alone, or an error that tyro explains
@@ -241,19 +242,30 @@ _DURATION = PrimitiveConstructorSpec(
 
 
 def _named(argv: Sequence[str], recipes: Recipes, noun: str) -> str | None:
-    """Return the recipe that a command line names: its first word, or the only word that is a recipe's name."""
+    """Return the recipe that a command line names: its first word."""
     if argv and not argv[0].startswith("-"):
         if argv[0] not in recipes:
             near = difflib.get_close_matches(argv[0], recipes, n=3)
             meant = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ValueError(f"no {noun} is called {argv[0]!r}; there are: {', '.join(sorted(recipes))}.{meant}")
         return argv[0]
+    return None
+
+
+def _name_first(argv: Sequence[str], recipes: Recipes) -> list[str]:
+    """Return the command line with the only word that is a recipe's name in front, where its first word is none.
+
+    A flag of any number of values would else take the name behind it.
+    """
     found = [
-        text
-        for before, text in zip(["", *argv], argv, strict=False)
+        at
+        for at, (before, text) in enumerate(zip(["", *argv], argv, strict=False))
         if text in recipes and not before.startswith("--arm")
     ]
-    return found[0] if len(found) == 1 else None
+    if not argv or not argv[0].startswith("-") or len(found) != 1:
+        return [*argv]
+    (at,) = found
+    return [argv[at], *argv[:at], *argv[at + 1 :]]
 
 
 def _given(argv: Sequence[str], known: Set[str]) -> set[str]:

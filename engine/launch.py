@@ -22,6 +22,7 @@ from engine.records.record import IDENTITY_NAME, RECORD_NAME, WEIGHTS_NAME, RunR
 from engine.records.results_file import RESULTS_NAME
 from engine.spec import TaskSpec, recipes_of, spec_for
 from engine.streams import prepare_streams
+from engine.word_order import words_first
 from files.naming import refuse_overwriting, refuse_within
 
 # what a run writes to its folder: of every task, and of some
@@ -233,6 +234,13 @@ def fail(error: BaseException) -> int:
 
 
 def parse(cls: type[Any], argv: list[str] | None, *, doc: str | None) -> Any:
-    """Return the command line as a dataclass; --help shows `doc` and the docstring of every field."""
+    """Return the command line as a dataclass; --help shows `doc` and the docstring of every field.
+
+    What tyro refuses is read once more with its words before its flags, and refused as that is written.
+    """
     prepare_streams()
-    return tyro.cli(cls, args=argv, description=doc)
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return tyro.cli(cls, args=argv, description=doc, console_outputs=False)
+    except SystemExit:
+        return tyro.cli(cls, args=words_first(cls, argv), description=doc)
