@@ -9,6 +9,7 @@ from itertools import combinations
 from benchmark.compare import RESAMPLES
 from benchmark.compare.cells import Cell, order, transfer_of
 from benchmark.compare.contrast import ArmValues, Contrast, contrast, judge
+from benchmark.compare.cost import ArmCost, arm_cost
 from benchmark.compare.fairness import (
     origin_problems,
     pretraining_problems,
@@ -17,7 +18,7 @@ from benchmark.compare.fairness import (
     transfer_problems,
 )
 from benchmark.compare.lines import Line, usual_lines
-from benchmark.compare.origins import RANDOM, pretrained_on
+from benchmark.compare.origins import RANDOM
 from benchmark.compare.published import PublishedCheck, check_published
 from benchmark.compare.ranks import LEAST_ARMS, rank_intervals
 from benchmark.compare.records import Store, Stored
@@ -90,32 +91,6 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmCost:
-    """What an arm took; means where it was run several times, None where nothing is recorded."""
-
-    arm: str
-    pretrained_on: str | None
-    """Data of its pre-training, as far as it is known."""
-    pretrained_images: str | None
-    """The same without a word on labels: what arms must share to be of the same data."""
-    pretrainings: int
-    """Records of its pre-training."""
-    parameters: float | None
-    """Of the model that was pre-trained, decoder or head included."""
-    samples_seen: float | None
-    """Images seen in pre-training, repetitions and the crops of one image counted."""
-    training_flops: float | None
-    """MACs of pre-training on one sample, an estimate: three times the recorded forward pass of what is
-    trained, and the forward pass of what is frozen."""
-    seconds: float | None
-    """Wall clock of the pre-training steps."""
-    images_per_second: float | None
-    peak_memory_bytes: float | None
-    transfer_seconds: dict[str, Summary | None]
-    """line -> wall clock of its training steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class OwnTask:
     """How well the supervised arm of the headline learned its own task."""
 
@@ -159,6 +134,10 @@ class Comparison:
     def against(self) -> str:
         """The first other arm of the headline."""
         return self.others[0]
+
+    def leading(self, task: str) -> Row:
+        """Return the row of a task's first metric: what it is judged by."""
+        return next(row for row in self.rows if row.primary and row.task == task)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -222,7 +201,7 @@ def compare(store: Store, *, resamples: int = RESAMPLES) -> Comparison:
         others=others,
         lines=lines,
         rows=_judged(rows),
-        costs=tuple(_cost(arm, lines, pretrainings, transfers) for arm in arms),
+        costs=tuple(arm_cost(arm, lines, pretrainings, transfers) for arm in arms),
         own_task=OwnTask(top1=min(own) if own else None, pass_mark=plan.pass_mark),
         unknown_origin=tuple(sorted({i.arm for i in transfers} - known - {RANDOM})),
         not_finite=tuple(not_finite),
@@ -361,33 +340,6 @@ def _judged(rows: Sequence[Row]) -> tuple[Row, ...]:
         else row
         for row in rows
     )
-
-
-def _cost(arm: str, lines: Sequence[Line], pretrainings: Sequence[Stored], transfers: Sequence[Stored]) -> ArmCost:
-    records = [item.record for item in pretrainings if item.arm == arm]
-    mine = [item for item in transfers if item.arm == arm]
-    return ArmCost(
-        arm=arm,
-        pretrained_on=pretrained_on(arm, pretrainings, mine),
-        pretrained_images=pretrained_on(arm, pretrainings, mine, labels=False),
-        pretrainings=len(records),
-        parameters=_mean([r.cost.parameters for r in records]),
-        samples_seen=_mean([r.samples_seen for r in records]),
-        training_flops=_mean([r.cost.training_flops for r in records]),
-        seconds=_mean([r.cost.train_seconds for r in records]),
-        images_per_second=_mean([r.cost.images_per_second for r in records]),
-        peak_memory_bytes=_mean([r.cost.peak_memory_bytes for r in records]),
-        transfer_seconds={
-            line.label: summarise([i.record.cost.train_seconds for i in mine if i.line == line]) for line in lines
-        },
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean, or None where any value is missing or there is none."""
-    known = [value for value in values if value is not None]
-    summary = summarise(known) if len(known) == len(values) else None
-    return None if summary is None else summary.mean
 
 
 def _infinite(item: Stored, metric: Metric) -> bool:

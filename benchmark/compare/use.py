@@ -1,10 +1,12 @@
 """What trained models take in use, as their records have it: a row per task, arm, batch and conditions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmark.compare.comparison import Comparison
+from benchmark.compare.seeds import Summary
 from engine.records.use import BatchUse, Conditions, Spread, Use, spread
+from metrics.metric import Metric
 
 CONDITIONS = {
     "devices": "device",
@@ -25,6 +27,10 @@ class UseRow:
     """Measured alike."""
     of: int
     """Completed."""
+    metric: Metric
+    """The task's first."""
+    quality: Summary | None
+    """Of that metric over all completed runs of the arm; None where it has no value."""
     conditions: Conditions | None = None
     sizes: tuple[tuple[int, int], ...] | None = None
     """Height and width in pixels that the model is given."""
@@ -52,16 +58,27 @@ def use_rows(comparison: Comparison) -> tuple[UseRow, ...]:
         return ()
     rows: list[UseRow] = []
     for line in comparison.lines:
+        leading = comparison.leading(line.label)
         for arm in comparison.arms:
             mine = [item.record for item in stored if item.line == line and item.arm == arm]
             alike: dict[tuple[object, ...], list[tuple[Use, BatchUse]]] = {}
             for record in mine:
                 for key, found in _keyed(record.use):
                     alike.setdefault((*key,), []).append(found)
-            rows += [_row(line.label, arm, len(mine), found) for _, found in sorted(alike.items(), key=_order)]
-            if mine and not alike:
-                rows.append(UseRow(task=line.label, arm=arm, runs=0, of=len(mine)))
+            of = UseRow(
+                task=line.label, arm=arm, runs=0, of=len(mine), metric=leading.metric, quality=leading.summary(arm)
+            )
+            rows += [_row(of, found) for _, found in sorted(alike.items(), key=_order)]
+            rows += [of] if mine and not alike else []
     return tuple(rows)
+
+
+def comparable(rows: tuple[UseRow, ...], task: str) -> dict[str, UseRow]:
+    """Return the rows of a task's smallest batch by arm; none where they were measured under several conditions."""
+    mine = [row for row in rows if row.task == task and row.batch is not None]
+    least = [row for row in mine if row.batch == min(each.batch or 0 for each in mine)]
+    conditions = {(row.conditions, frozenset(row.sizes or ())) for row in least}
+    return {row.arm: row for row in least} if len(conditions) == 1 else {}
 
 
 def apart(rows: tuple[UseRow, ...]) -> list[str]:
@@ -92,17 +109,15 @@ def _order(item: tuple[tuple[object, ...], list[tuple[Use, BatchUse]]]) -> tuple
     return on.device, on.threads, on.precision, on.torch, on.images_sha256, each.batch, each.sizes
 
 
-def _row(task: str, arm: str, of: int, found: list[tuple[Use, BatchUse]]) -> UseRow:
+def _row(of: UseRow, found: list[tuple[Use, BatchUse]]) -> UseRow:
     (use, each), uses = found[0], [use for use, _ in found]
     seconds = [second for _, batch in found for second in batch.seconds]
     middle = spread(seconds)
     peaks = [batch.peak_bytes for _, batch in found]
     parameters, weights = {use.parameters for use in uses}, {use.weights_bytes for use in uses}
-    return UseRow(
-        task=task,
-        arm=arm,
+    return replace(
+        of,
         runs=len(found),
-        of=of,
         conditions=use.conditions,
         sizes=each.sizes,
         batch=each.batch,

@@ -11,13 +11,15 @@ import pandas as pd
 from tabulate import tabulate
 
 from benchmark.compare.cells import Cell, cell_text, transfer_of
-from benchmark.compare.comparison import OWN_TASK, ArmCost, Comparison, Row
+from benchmark.compare.comparison import OWN_TASK, Comparison, Row
 from benchmark.compare.contrast import Contrast
+from benchmark.compare.cost import ArmCost
 from benchmark.compare.published import PublishedCheck
 from benchmark.compare.records import Store, files_read
 from benchmark.report import Format, escape
 from benchmark.report.about import about
 from benchmark.report.contrast_text import caution, judged, verdict_text
+from benchmark.report.cost_table import cost_grid
 from benchmark.report.escape import markdown, markdown_line, plain
 from benchmark.report.html import to_html
 from benchmark.report.protocols import PROTOCOLS_TITLE, protocol_grid
@@ -26,7 +28,6 @@ from benchmark.report.tables import (
     DASH,
     FULL_SCALE_TITLE,
     Grid,
-    cost_grid,
     difference_grid,
     full_scale_grid,
     published_grid,
@@ -97,7 +98,7 @@ def to_json(comparison: Comparison) -> str:
             {**_row(row), "missing": row.missing, "arms": {arm: _summary(row, arm) for arm in comparison.arms}}
             for row in comparison.rows
         ],
-        "costs": [as_json(cost) for cost in comparison.costs],
+        "costs": [{**as_json(cost), "quality": _qualities(comparison, cost.arm)} for cost in comparison.costs],
         "cost_of_use": use_json(comparison),
         "supervised_own_task_top1": comparison.own_task.top1,
         "published": [
@@ -241,6 +242,12 @@ def _row(row: Row) -> dict[str, Any]:
         "against": row.others[0],
         "others": row.others,
     }
+
+
+def _qualities(comparison: Comparison, arm: str) -> dict[str, Any]:
+    """Return what an arm reached in each task's first metric."""
+    leading = {line.label: comparison.leading(line.label) for line in comparison.lines}
+    return {task: {"metric": row.metric.name, "summary": _summary(row, arm)} for task, row in leading.items()}
 
 
 def _summary(row: Row, arm: str) -> dict[str, Any] | None:

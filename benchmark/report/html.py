@@ -11,6 +11,7 @@ from benchmark.compare.comparison import OWN_TASK, Comparison
 from benchmark.compare.records import Stored
 from benchmark.report.about import about
 from benchmark.report.class_tables import class_grids
+from benchmark.report.cost_table import cost_grid
 from benchmark.report.escape import visible
 from benchmark.report.figures import (
     MOST_LINES,
@@ -29,7 +30,6 @@ from benchmark.report.tables import (
     DASH,
     FULL_SCALE_TITLE,
     Grid,
-    cost_grid,
     full_scale_grid,
     published_grid,
     rank_grid,

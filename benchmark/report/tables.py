@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmark.compare.cells import cell_text
-from benchmark.compare.comparison import ArmCost, Comparison, Row
+from benchmark.compare.comparison import Comparison, Row
 from benchmark.compare.contrast import Contrast
 from benchmark.compare.interval import SMALLEST
 from benchmark.compare.lines import TOKENIZER_NAME
@@ -54,10 +54,6 @@ RANK_CAPTION = (
     "of all pairs, with Holm's correction over the pairs, not over the tasks."
 )
 MOST_LISTED = 6  # seeds listed one by one, missing cells named
-COST_CAPTION = (
-    "Cost of each arm. MACs for training on one image are an estimate: three times the counted forward pass "
-    "of what is trained (forward and backward) and once that of what is frozen."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,23 +165,6 @@ def _rank(ranks: tuple[int, int]) -> str:
     return str(best) if best == worst else f"{best} to {worst}"
 
 
-def cost_grid(comparison: Comparison) -> Grid:
-    """Return the table of costs: one row per arm."""
-    head = (
-        "arm",
-        "pre-trained on",
-        "pre-trainings",
-        "parameters (M)",
-        "samples seen",
-        "GMACs per image, training (estimate)",
-        "pre-training (s)",
-        "images/s",
-        "peak memory (MiB)",
-        *(f"{line.label} (s)" for line in comparison.lines),
-    )
-    return Grid(caption=COST_CAPTION, head=head, rows=tuple(_cost_row(cost) for cost in comparison.costs))
-
-
 def record_lines(comparison: Comparison) -> list[str]:
     """Return what the tables are made from, and every record that they leave out."""
     store = comparison.store
@@ -291,7 +270,8 @@ def _absent(store: Store) -> list[str]:
     return [f"Not run so far, {name}: {count} planned runs have no record." for name, count in names.items()]
 
 
-def _mean_sd(summary: Summary | None, metric: Metric) -> str:
+def mean_sd(summary: Summary | None, metric: Metric) -> str:
+    """Return mean, standard deviation and number of seeds, a dash where there is no value."""
     if summary is None:
         return DASH
     sd = DASH if summary.sd is None else metric.text(summary.sd)
@@ -299,7 +279,7 @@ def _mean_sd(summary: Summary | None, metric: Metric) -> str:
 
 
 def _cell(row: Row, arm: str) -> str:
-    return _mean_sd(row.summary(arm), row.metric)
+    return mean_sd(row.summary(arm), row.metric)
 
 
 def _missing(row: Row) -> str:
@@ -357,7 +337,7 @@ def _published_row(check: PublishedCheck) -> tuple[str, ...]:
         title(row.arm),
         row.metric,
         f"{row.value:.2f}",
-        _mean_sd(check.measured, metric),
+        mean_sd(check.measured, metric),
         DASH if check.difference is None else metric.signed(check.difference),
         f"{row.tolerance:.2f}",
         DASH if check.measured is None else verdict,
@@ -371,25 +351,3 @@ def _flag(check: PublishedCheck) -> str:
         f"Outside of what is published: {row.recipe}, {row.arm}, {row.metric}: {difference} "
         f"from {row.value:.2f} ({row.source}, {row.table}), tolerance {row.tolerance:.2f}: {row.tolerance_reason}."
     )
-
-
-def _cost_row(cost: ArmCost) -> tuple[str, ...]:
-    return (
-        title(cost.arm),
-        cost.pretrained_on or DASH,
-        str(cost.pretrainings) if cost.pretrainings else DASH,
-        _number(cost.parameters, 1e6, ".2f"),
-        _number(cost.samples_seen, 1, ",.0f"),
-        _number(cost.training_flops, 1e9, ".3f"),
-        _number(cost.seconds, 1, ".0f"),
-        _number(cost.images_per_second, 1, ".0f"),
-        _number(cost.peak_memory_bytes, 2**20, ".0f"),
-        *(
-            DASH if summary is None else f"{summary.mean:.0f} ({summary.n})"
-            for summary in cost.transfer_seconds.values()
-        ),
-    )
-
-
-def _number(value: float | None, unit: float, form: str) -> str:
-    return DASH if value is None else format(value / unit, form)

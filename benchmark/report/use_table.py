@@ -3,13 +3,14 @@
 from benchmark.compare.comparison import Comparison
 from benchmark.compare.use import UseRow, apart, use_rows
 from benchmark.report.names import title
-from benchmark.report.tables import DASH, Grid
+from benchmark.report.tables import DASH, Grid, mean_sd
 from engine.config import as_json
 from engine.records.use import sizes_text
 
 USE_TITLE = "Cost of use"
 USE_CAPTION = (
-    "What a trained model takes when it is used, measured (tools/measure_cost.py): a call on a batch of decoded and "
+    "What a trained model takes when it is used, beside its quality (the task's first metric over all its runs). "
+    "Measured (tools/measure_cost.py): a call on a batch of decoded and "
     "resized images, answers included. Median and quartiles over all timed calls of the runs that were measured alike; "
     "warm-up calls are left out. Memory: on a GPU the most that was allocated, on a CPU the most the process held, "
     "libraries included. The checkpoint holds the optimizer's state besides. A dash: not measured, or not known."
@@ -17,6 +18,7 @@ USE_CAPTION = (
 HEAD = (
     "task",
     "arm",
+    "quality",
     "runs",
     "batch",
     "ms a call",
@@ -45,7 +47,7 @@ def use_grid(comparison: Comparison) -> Grid | None:
 def use_json(comparison: Comparison) -> dict[str, object]:
     """Return rows and notes as plain values."""
     rows = use_rows(comparison)
-    return {"rows": [as_json(row) for row in rows], "notes": apart(rows)}
+    return {"rows": [{**as_json(row), "metric": row.metric.name} for row in rows], "notes": apart(rows)}
 
 
 def use_csv(comparison: Comparison) -> list[tuple[object, ...]]:
@@ -65,6 +67,8 @@ def use_csv(comparison: Comparison) -> list[tuple[object, ...]]:
             ("checkpoint_bytes", "max"): row.checkpoint_bytes,
         }
         note = _conditions(row)
+        n, mean = (row.quality.n, row.quality.mean) if row.quality else (0, None)
+        lines.append(("cost of use", row.task, row.metric.name, row.arm, "mean", None, n, mean, ""))
         lines += [
             ("cost of use", row.task, metric, row.arm, statistic, None, row.runs, value, note)
             for (metric, statistic), value in numbers.items()
@@ -84,14 +88,12 @@ def _conditions(row: UseRow) -> str:
 
 
 def _cells(row: UseRow) -> tuple[str, ...]:
-    runs = f"{row.runs} of {row.of}"
+    first = (row.task, title(row.arm), _quality(row), f"{row.runs} of {row.of}")
     on, found = row.conditions, row.seconds
     if on is None or found is None or row.sizes is None:
-        return (row.task, title(row.arm), runs, *[DASH] * (len(HEAD) - 3))
+        return (*first, *[DASH] * (len(HEAD) - len(first)))
     return (
-        row.task,
-        title(row.arm),
-        runs,
+        *first,
         str(row.batch),
         f"{1e3 * found.median:.2f}",
         f"{1e3 * found.low:.2f} to {1e3 * found.high:.2f}",
@@ -106,6 +108,11 @@ def _cells(row: UseRow) -> tuple[str, ...]:
         on.precision,
         on.torch,
     )
+
+
+def _quality(row: UseRow) -> str:
+    """Return the metric and its mean and standard deviation over the seeds."""
+    return f"{row.metric.label} {mean_sd(row.quality, row.metric)}"
 
 
 def _number(value: float | None, unit: float, form: str) -> str:

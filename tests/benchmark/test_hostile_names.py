@@ -18,11 +18,11 @@ from benchmark.compare.records import open_store
 from benchmark.report import escape
 from benchmark.report.about import about
 from benchmark.report.class_tables import class_grids
+from benchmark.report.cost_table import cost_grid
 from benchmark.report.export import COLUMNS, EXPORTS, to_frame
 from benchmark.report.html import _runs
 from benchmark.report.page_tables import verdict_grids
 from benchmark.report.tables import (
-    cost_grid,
     difference_grid,
     full_scale_grid,
     record_lines,

@@ -14,11 +14,12 @@ from PIL import Image
 from benchmark.compare.comparison import compare
 from benchmark.compare.records import frame, open_store
 from benchmark.report.class_tables import class_grids
+from benchmark.report.cost_table import cost_grid
 from benchmark.report.export import to_markdown
 from benchmark.report.figures import WIDEST, cost_picture, curves_picture, differences_picture, embedded, same_pictures
 from benchmark.report.html import to_html
 from benchmark.report.page_tables import verdict_grids
-from benchmark.report.tables import cost_grid, difference_grid, result_grid
+from benchmark.report.tables import difference_grid, result_grid
 from benchmark.runner.status import state_of
 from engine.images.file import VARIABLE, UnreadableImageError
 from engine.records.record import read_record, write_record

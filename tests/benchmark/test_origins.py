@@ -7,9 +7,10 @@ import pytest
 
 from benchmark.compare.comparison import Comparison, compare
 from benchmark.compare.records import open_store
+from benchmark.report.cost_table import cost_grid
 from benchmark.report.export import to_markdown
 from benchmark.report.html import to_html
-from benchmark.report.tables import cost_grid, record_lines
+from benchmark.report.tables import record_lines
 from mae_transfer.tasks import TASKS
 from tests.benchmark.conftest import make_record
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from benchmark.compare.comparison import Comparison, compare
 from benchmark.compare.records import open_store
 from benchmark.compare.use import use_rows
@@ -87,7 +89,8 @@ def test_exports(whole_study: Any) -> None:
     assert (mae["runs"], mae["weights (MiB)"], mae["checkpoint (MiB)"]) == ("1 of 2", "8.0", "24.0")
     assert (mae["device"], mae["CPU threads"], mae["image size"]) == ("processor_a", "2", "32 x 48")
     assert rows["classification", "random init"]["runs"] == "0 of 2"
-    assert {*list(rows["detection", "MAE"].values())[3:]} == {"-"}
+    assert (mae["quality"], rows["detection", "MAE"]["quality"]) == ("top1 63.55 ± 0.78 (2)", "box_ap 11.00 ± 2.83 (2)")
+    assert {*list(rows["detection", "MAE"].values())[4:]} == {"-"}
     note = "classification: measured with different devices, numbers of threads; only rows that agree in these can be"
     assert len(grid.notes) == 1 and grid.notes[0].startswith(note)
 
@@ -108,8 +111,12 @@ def test_exports(whole_study: Any) -> None:
     assert cells["classification", "peak_memory_bytes", "mae", "max"]["value"] == ""
     missing = cells["classification", "seconds_per_call", "random", "median"]
     assert (missing["value"], missing["n"], missing["note"]) == ("", "0", "not measured")
+    quality = cells["classification", "top1", "mae", "mean"]
+    assert (float(quality["value"]), quality["n"], quality["note"]) == (63.55, "2", "")
     assert cells["all", "all", "all", "text"]["note"].startswith(note)
     told = json.loads(to_json(comparison))["cost_of_use"]
+    (one,) = (row for row in told["rows"] if (row["task"], row["arm"]) == ("classification", "mae"))
+    assert one["metric"] == "top1" and one["quality"] == {"n": 2, "mean": 63.55, "sd": pytest.approx(1.1 / 2**0.5)}
     assert told["notes"][0].startswith(note)
     assert [row["seconds"] for row in told["rows"] if row["arm"] == "random"] == [None] * 3
 
