@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-Position = Literal["sincos", "learned", "none"]
+Table = Literal["sincos", "learned", "none"]
+Position = Literal[Table, "computed"]
 QkvBias = Literal["fused", "qv", "none"]
 Norm = Literal["layer", "rms"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
@@ -56,7 +57,9 @@ class ViTConfig:
     norm_eps: float = 1e-6
     """Epsilon of the norms: ViT's and MAE's; CLIP's is 1e-5."""
     position: Position = "sincos"
-    """How the position table starts: MAE's fixed sin-cos table, a small random table to be learned, or no table."""
+    """How the position table starts: MAE's fixed sin-cos table, a small random table to be learned, or no table. Or
+    there is none, and MAE's sin-cos positions are computed for the patches of every image, whatever its size (AIMv2 for
+    native resolution, arXiv 2411.14402, section 2.2; transformers' `modeling_aimv2`, `is_native`)."""
     distilled: bool = False
     """A second token beside the class token, DeiT's distillation token."""
     registers: int = 0
@@ -92,7 +95,7 @@ class ViTConfig:
         self._check_kinds()
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}.")
-        if self.position == "sincos" and self.embed_dim % 4:
+        if self.position in ("sincos", "computed") and self.embed_dim % 4:
             raise ValueError(f"embed_dim {self.embed_dim} is not divisible by 4, which a sin-cos table needs.")
         for name, size in (("image_size", self.image_size), ("relative_size", self.relative_size or self.image_size)):
             for side in size:
@@ -200,6 +203,7 @@ class ViTConfig:
             "RMS norms": self.norm == "rms",
             "linear layers without biases": not self.bias,
             "rotary positions": self.rotary != "none",
+            "positions that are computed at every size": self.position == "computed",
             "no bias of queries, keys and values": self.qkv_bias == "none",
             f"norms with an epsilon of {self.norm_eps}": self.norm_eps != 1e-6,
         }

@@ -1,6 +1,7 @@
 """Position tables: the sin-cos table of MAE, and the resampling of tables and patch projections.
 
-Axis letters: N patches (row-major), D width, P = num_prefix_tokens + N rows of a table.
+Axis letters: N patches (row-major) of h rows and w columns, D width, E = D / 2, F = D / 4, P = num_prefix_tokens + N
+rows of a table.
 """
 
 import math
@@ -12,8 +13,10 @@ from torch import Tensor
 from backbones.config import Grid
 
 
-def sincos_table(embed_dim: int, grid: Grid, num_prefix_tokens: int) -> Tensor:
-    """Return the fixed 2-D table (1, num_prefix_tokens + rows * columns, embed_dim) in float32, the first rows zero.
+def sincos_table(embed_dim: int, grid: Grid, num_prefix_tokens: int, *, like: Tensor | None = None) -> Tensor:
+    """Return the fixed 2-D table (1, num_prefix_tokens + rows * columns, embed_dim), the first rows zero.
+
+    It is in float32 on the CPU, or where `like` is, and then in float64 where `like` is.
 
     The layout is MAE's, [sin x, cos x, sin y, cos y] with x the column: the first half of the width says where a
     patch stands horizontally (MAE, appendix A.1; MoCo v3 has the two halves swapped).
@@ -22,13 +25,21 @@ def sincos_table(embed_dim: int, grid: Grid, num_prefix_tokens: int) -> Tensor:
         raise ValueError(f"embed_dim {embed_dim} is not divisible by 4, which a 2-D sin-cos table needs.")
     rows, columns = grid
     quarter = embed_dim // 4
+    device = torch.device("cpu") if like is None or like.device.type == "mps" else like.device  # MPS has no float64
+    dtype = torch.float32 if like is None else torch.promote_types(like.dtype, torch.float32)
     # float64: at position 64 the float32 angle is off by 4e-6, which shows against published tables
-    frequency = 1.0 / 10000 ** (torch.arange(quarter, dtype=torch.float64) / quarter)
-    y = torch.arange(rows, dtype=torch.float64).repeat_interleave(columns)
-    x = torch.arange(columns, dtype=torch.float64).repeat(rows)
-    angle_x, angle_y = torch.outer(x, frequency), torch.outer(y, frequency)
-    patches = torch.cat([angle_x.sin(), angle_x.cos(), angle_y.sin(), angle_y.cos()], dim=1).float()
-    return torch.cat([torch.zeros(num_prefix_tokens, embed_dim), patches])[None]
+    frequency = 1.0 / 10000 ** (torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
+    across_wE, down_hE = (_waves(side, frequency).to(dtype) for side in (columns, rows))
+    across_NE, down_NE = across_wE.repeat(rows, 1), down_hE.repeat_interleave(columns, dim=0)
+    patches_ND = torch.cat([across_NE, down_NE], dim=1)
+    table_1PD = torch.cat([patches_ND.new_zeros(num_prefix_tokens, embed_dim), patches_ND])[None]
+    return table_1PD if like is None else table_1PD.to(like.device)
+
+
+def _waves(side: int, frequency_F: Tensor) -> Tensor:
+    """Return sines and cosines of the places along one axis, (side, 2 F)."""
+    angles = torch.outer(torch.arange(side, dtype=torch.float64, device=frequency_F.device), frequency_F)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def resize_position(table_1PD: Tensor, old: Grid, new: Grid, num_prefix_tokens: int) -> Tensor:

@@ -79,7 +79,9 @@ class ViT(nn.Module):
         self.dist_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim)) if class_token and a.distilled else None
         self.reg_token = nn.Parameter(torch.zeros(1, a.registers, a.embed_dim)) if a.registers else None
         self.pos_embed = (
-            nn.Parameter(_first_table(a, self.num_prefix_positions), train_position) if a.position != "none" else None
+            nn.Parameter(_first_table(a, self.num_prefix_positions), train_position)
+            if a.position in ("sincos", "learned")
+            else None
         )
         rates = [drop_path * i / max(1, a.depth - 1) for i in range(a.depth)]
         self.blocks = nn.ModuleList(_block(a, i, class_token=class_token, drop_path=rates[i]) for i in range(a.depth))
@@ -160,6 +162,8 @@ class ViT(nn.Module):
         x_BND = x_BhwD.flatten(1, 2)
         if mask_BN is not None and mask_token_11D is not None:
             x_BND = torch.where(mask_BN[:, :, None], mask_token_11D.to(x_BND.dtype), x_BND)
+        if self.architecture.position == "computed":
+            return x_BND + sincos_table(x_BND.shape[2], grid, 0, like=x_BND), grid
         if self.pos_embed is None:
             return x_BND, grid
         table_1PD = resize_position(self.pos_embed, self.architecture.grid, grid, self.num_prefix_positions)

@@ -45,6 +45,7 @@ def beside(renamed: Renamed, path: Path) -> Renamed:
     if kernel is None:
         return renamed  # refused later
     _check_class_token(config, renamed)
+    _check_native(config, renamed)
     _check_config(config, renamed.state, kernel, activations=_possible(renamed.untold))
     untold = _untold(config, renamed.untold)
     if "rotary" not in untold:
@@ -82,6 +83,23 @@ def _check_class_token(config: Mapping[str, Any], renamed: Renamed) -> None:
         f"there is no cls_token, which all of transformers' models here but I-JEPA have, and no {CONFIG} beside the "
         "file says model_type ijepa: the file is not whole, or its config.json is not there."
     )
+
+
+def _check_native(config: Mapping[str, Any], renamed: Renamed) -> None:
+    """Raise ValueError where AIMv2's config.json and weights do not agree on whether there is a position table.
+
+    transformers leaves a default out of the file, and Apple's own has no such entry.
+    """
+    native = config.get("is_native", False if config.get("model_type") == "aimv2_vision_model" else None)
+    if native is False and renamed.untold.get("position") == "computed":
+        raise ValueError(
+            f"there is no pos_embed, and {CONFIG} beside it does not say is_native, as of AIMv2 for native resolution; "
+            "the file is not whole, or the config.json is of another model."
+        )
+    if native and "pos_embed" in renamed.state:
+        raise ValueError(
+            f"{CONFIG} beside it has is_native true, and the file has a position table; fetch the one of this file."
+        )
 
 
 def _possible(usual: Mapping[str, Any]) -> Mapping[str, str]:

@@ -36,8 +36,8 @@ class Layout:
     """Regular expressions of whole names, and the rule by which they are dropped."""
     needed: tuple[str, ...]
     """What every file of the kind has, in our names."""
-    positionless: str = ""
-    """Which models of the kind have no position table, for the error that refuses them; empty where none is known."""
+    positionless: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `ViTConfig` of the kind's models without a position table; empty where all have one."""
     untold: Mapping[str, Any] = field(default_factory=dict)
     """As `Renamed.untold`, by the defaults of transformers' configuration."""
     keys_without_bias: bool = False
@@ -203,8 +203,8 @@ AIMV2 = Layout(
     | joined(*((f"attention.{part}_proj",) for part in "qkv"), ours="attn.qkv")
     | joined(("ffn.gate_proj",), ("ffn.up_proj",), ours="mlp.fc1"),
     drop=((rf"{_VISION}head\..*", "AIMv2's head, which pools the tokens by attention"), *_TEXT),
-    needed=("pos_embed", "patch_embed.norm.weight"),
-    positionless="AIMv2 for native resolution (`is_native`) computes positions at every size, which is not done here",
+    needed=("patch_embed.norm.weight",),
+    positionless={"position": "computed"},  # for native resolution (`is_native`)
     untold={"activation": "swiglu", "norm_eps": 1e-5},
     heads={1024: 8, 1536: 12, 2048: 16, 3072: 24},  # 128 channels each (apple's configurations)
     normalisation=OPENAI_CLIP,
@@ -256,6 +256,9 @@ SAM = Layout(
 LAYOUTS = (DINOV2, DINOV3_GATED, DINOV3, AIMV2, AIMV2_APPLE, SAM, CLIP, SIGLIP)
 
 
+COMPUTED = ("positions: there is no table, as in AIMv2 for native resolution; they are computed at every size",)
+
+
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout | None:
     """Return the layout that the names are of, None where they are of none."""
     return next((layout for layout in LAYOUTS if any(layout.sign.fullmatch(name) for name in tensors)), None)
@@ -271,17 +274,16 @@ def rename_as(layout: Layout, tensors: Mapping[str, Tensor]) -> Renamed:
     if "reg_token" in found and not found["reg_token"].numel():  # transformers writes a tensor without a number
         del found["reg_token"]
     renamed = rename_each(_with_axes(found), lambda name: name if name in known else "", drop=layout.drop)
-    if layout.positionless and "pos_embed" not in renamed.state:
-        raise ValueError(f"there is no pos_embed: {layout.positionless}; the models of a fixed size are read.")
     renamed = whole(renamed, *layout.needed)
+    bare = bool(layout.positionless) and "pos_embed" not in renamed.state
     kernel = renamed.state.get("patch_embed.proj.weight")
     return replace(
         renamed,
         num_heads=None if kernel is None else layout.heads.get(kernel.shape[0]),
         image_size=_stated_size(found, kernel),
-        untold=layout.untold,
+        untold={**layout.untold, **layout.positionless} if bare else layout.untold,
         normalisation=layout.normalisation,
-        notes=renamed.notes + layout.notes,
+        notes=renamed.notes + layout.notes + COMPUTED * bare,
     )
 
 

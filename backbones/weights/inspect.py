@@ -229,6 +229,7 @@ def named(architecture: ViTConfig) -> str:
             ("activation", a.activation if a.activation != "gelu" else None),
             ("channels", a.in_chans if a.in_chans != 3 else None),
             ("position table", "none" if a.position == "none" else None),
+            ("positions", "computed at every size" if a.position == "computed" else None),
         )
         if value is not None
     ]

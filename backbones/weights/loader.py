@@ -314,6 +314,8 @@ def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> 
         for n in names
         if getattr(found, n) != getattr(wanted, n)
     ]
+    if (found.position == "computed") != (wanted.position == "computed"):
+        differ.append(f"position {found.position} (recipe: {wanted.position})")
     # a ratio read from widths is 512 / 192 where a recipe may say 2.667
     if found.mlp_width != round(found.embed_dim * wanted.mlp_ratio):
         differ.append(f"mlp_ratio {found.mlp_ratio} (recipe: {wanted.mlp_ratio})")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal
 
-from backbones.config import Position, ViTConfig
+from backbones.config import Table, ViTConfig
 from backbones.weights.normalisation import Normalisation
 from classification.config import Decode, Resize, check_crop_scale
 from engine.channels import ChannelStatistics, refuse_of_rgb
@@ -37,9 +37,9 @@ class MAEConfig(UnlabelledSplits, FeatureProbes, ChannelStatistics):
     mask_token: Annotated[MaskTokenIn, BASIC] = "decoder"
     """Where mask tokens stand in for masked patches. `encoder`: the encoder sees one at every masked patch (table 1c),
     which makes it 3.3 times the work at ViT-L."""
-    position: Annotated[Position | None, BASIC] = None
+    position: Annotated[Table | None, BASIC] = None
     """Positions of the encoder: a fixed sin-cos table, a learned one, or none; the backbone's own unless given."""
-    decoder_position: Annotated[Position, BASIC] = "sincos"
+    decoder_position: Annotated[Table, BASIC] = "sincos"
     """Positions of the decoder. With none it cannot tell one masked patch from another."""
     decoder_dim: Annotated[int, BASIC] = 512
     """Width of the decoder (table 1b)."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.attention import Attention
-from backbones.config import Position
+from backbones.config import Table
 from backbones.layers import LAYER_NORM_EPS, Block, Mlp, carried_out, initialise
 from backbones.normalise import Normalise
 from backbones.position import sincos_table
@@ -29,7 +29,7 @@ class Variant:
 
     mask_token: MaskTokenIn = "decoder"
     """The encoder sees visible patches alone, or a mask token at every masked one (table 1c)."""
-    decoder_position: Position = "sincos"
+    decoder_position: Table = "sincos"
     """The decoder's positions: a fixed table, a learned one, or none."""
     loss_on: LossOn = "masked"
     """Patches that the loss is of."""

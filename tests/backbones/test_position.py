@@ -27,6 +27,13 @@ def test_sincos_row_by_hand() -> None:
     assert table[0, -1].tolist() == pytest.approx(expected, abs=1e-7)  # half a unit in the last place of float32
 
 
+def test_a_table_is_made_where_and_in_what_another_tensor_is() -> None:
+    plain, wide = sincos_table(16, (3, 5), 1), sincos_table(16, (3, 5), 1, like=torch.zeros(1, dtype=torch.float64))
+    assert wide.dtype == torch.float64 and torch.equal(wide.float(), plain)
+    assert sincos_table(16, (3, 5), 1, like=torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.float32
+    assert sincos_table(16, (3, 5), 1, like=torch.zeros(1, device="meta")).device.type == "meta"
+
+
 def test_first_half_says_the_column() -> None:
     patches = sincos_table(16, (4, 5), num_prefix_tokens=0).reshape(4, 5, 16)
     assert torch.equal(patches[0, :, :8], patches[3, :, :8])  # the same in every row

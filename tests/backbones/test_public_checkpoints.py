@@ -30,7 +30,7 @@ TABLE = PAGE.with_name("public_files.md")
 
 def test_every_entry_is_consistent() -> None:
     entries = public_checkpoints()
-    assert len(entries) == 259
+    assert len(entries) == 260
     for entry in entries:
         assert entry.url.startswith("https://") and entry.url.endswith(entry.name), entry.name
         assert len(entry.mean) == len(entry.std) == FAMILY[entry.architecture].in_chans
@@ -42,6 +42,7 @@ def test_every_entry_is_consistent() -> None:
             "MIT",
             "CC-BY-NC-4.0",
             "apple-ascl",
+            "apple-amlr",
             "see",
             "dinov3-license",
         )
@@ -216,7 +217,7 @@ def test_list_finds(argv: list[str], names: list[str], capsys: pytest.CaptureFix
     assert main(["list", *argv]) == 0
     head, *rows, count = capsys.readouterr().out.splitlines()
     assert [row.split()[-1] for row in rows] == names
-    assert count == f"{len(names)} of 259 public checkpoints"
+    assert count == f"{len(names)} of 260 public checkpoints"
     # aligned: the last column begins where its head does
     assert {row.rindex(name) for row, name in zip(rows, names, strict=True)} == {head.rindex("name")}
 
@@ -245,7 +246,7 @@ def test_list_names_near_ones(argv: list[str], said: str, capsys: pytest.Capture
 def test_list_of_everything_has_the_formats_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("augreg: ") and out.endswith("259 of 259 public checkpoints\n")
+    assert out.startswith("augreg: ") and out.endswith("260 of 260 public checkpoints\n")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,11 @@ TINY = ViTConfig(embed_dim=16, depth=3, num_heads=2, patch_size=8, image_size=(3
 WINDOWS = replace(TINY, relative_position="decomposed", window_size=3, global_blocks=(1,))
 TABLES = replace(TINY, relative_position="table", qkv_bias="qv", layer_scale=0.1, position="none")
 SHARED = replace(TINY, relative_position="shared_table", window_size=3, global_blocks=(1,))
-FORMS = {"plain": (TINY, True), "windows": (WINDOWS, False), "tables": (TABLES, True), "shared": (SHARED, False)}
+COMPUTED = replace(TINY, position="computed")
+FORMS = {
+    **{"plain": (TINY, True), "windows": (WINDOWS, False), "tables": (TABLES, True), "shared": (SHARED, False)},
+    "computed": (COMPUTED, True),
+}
 
 
 def random_vit(form: str, **options: float) -> ViT:
@@ -336,6 +340,24 @@ def test_new_relative_positions_have_no_effect() -> None:
 def test_sincos_table_of_a_wide_architecture() -> None:
     wide = ViT(TINY.at(16, 48))
     assert torch.equal(wide.pos_embed, sincos_table(16, (2, 6), num_prefix_tokens=1))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 48), (40, 24)])
+def test_computed_positions_are_those_of_a_sincos_table_made_for_the_size(size: tuple[int, int]) -> None:
+    computed, table = ViT(COMPUTED).double().eval(), ViT(TINY.at(*size)).double().eval()
+    assert computed.pos_embed is None
+    table.load_state_dict({**computed.state_dict(), "pos_embed": sincos_table(16, table.architecture.grid, 1).double()})
+    image, keep = torch.randn(1, 3, *size, dtype=torch.float64), torch.tensor([[3, 0, 5]])
+    # the table is float32
+    torch.testing.assert_close(computed(image), table(image), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        computed.encode_visible(image, keep), table.encode_visible(image, keep), rtol=0, atol=1e-6
+    )
+    none = ViT(replace(TINY, position="none")).double().eval()
+    none.load_state_dict(computed.state_dict())
+    assert not torch.allclose(computed(image), none(image), atol=1e-2)
+    with pytest.raises(ValueError, match="embed_dim 18 is not divisible by 4"):
+        replace(COMPUTED, embed_dim=18)
 
 
 def test_initial_weights() -> None:

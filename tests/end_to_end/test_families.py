@@ -34,6 +34,16 @@ FAMILIES: dict[str, ViTConfig] = {
     "aimv2": replace(
         PLAIN, norm="rms", norm_eps=1e-5, bias=False, qkv_bias="none", patch_norm=True, activation="swiglu"
     ),
+    "aimv2_native": replace(
+        PLAIN,
+        position="computed",
+        norm="rms",
+        norm_eps=1e-5,
+        bias=False,
+        qkv_bias="none",
+        patch_norm=True,
+        activation="swiglu",
+    ),
     "eva02": replace(
         PLAIN,
         rotary="stretched",
@@ -48,7 +58,7 @@ FAMILIES: dict[str, ViTConfig] = {
     "dinov3": DINOV3,
     "dinov3_huge": replace(DINOV3, qkv_bias="none", activation="swiglu"),
 }
-NO_CLASS_TOKEN = ("siglip", "aimv2", "sam")
+NO_CLASS_TOKEN = ("siglip", "aimv2", "aimv2_native", "sam")
 TOOLS: dict[str, Any] = {"imagenet": train_cls, "ade20k": train_seg, "coco": train_det}
 
 
@@ -76,7 +86,7 @@ def test_a_step_of_every_task(family: str, layout: str, few_scenes: ScenesIndex,
         flags += ["--pooling", "mean"]
     assert TOOLS[layout].main(flags) == 0
     built = read_record(out).architecture
-    for name in ("activation", "norm_eps", "pre_norm", "qkv_bias", "rotary", "norm", "mlp_norm"):
+    for name in ("activation", "norm_eps", "pre_norm", "qkv_bias", "rotary", "norm", "mlp_norm", "bias"):
         assert built[name] == getattr(FAMILIES[family], name)
     if family == "sam":  # of others the windows are the recipe's
         assert (built["window_size"], built["global_blocks"]) == (3, [1, 3])

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -67,12 +68,62 @@ def test_aimv2_of_transformers(tmp_path: Path, whole: bool, exact_norms: None) -
     same(vit_in(checkpoint)[0], lambda image: tower(image).last_hidden_state, last, (28, 28))
 
 
-def test_aimv2_of_native_resolution_is_refused(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    native = Aimv2VisionModel(Aimv2VisionConfig(is_native=True, **sizes))
-    save_file(native.state_dict(), tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"there is no pos_embed: AIMv2 for native resolution .* of a fixed size are"):
-        read_checkpoint(InitialWeights(path=tmp_path / "model.safetensors", source="huggingface"))
+def natives(folder: Path, **changes: Any) -> tuple[nn.Module, InitialWeights]:
+    """transformers' AIMv2 for native resolution made small, its file, and its config.json."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    model = random(Aimv2VisionModel(Aimv2VisionConfig(**{"is_native": True, "patch_size": 14, **sizes, **changes})))
+    model.config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return model, InitialWeights(path=folder / "model.safetensors", source="huggingface")
+
+
+@pytest.mark.parametrize("size", [(28, 28), (28, 56), (70, 42)])
+def test_aimv2_for_native_resolution(tmp_path: Path, size: tuple[int, int], exact_norms: None) -> None:
+    model, declared = natives(tmp_path)
+    checkpoint = read_checkpoint(declared)
+    a = checkpoint.architecture
+    assert (a.position, a.norm, a.norm_eps, a.num_heads) == ("computed", "rms", 1e-5, 4)
+    assert "pos_embed" not in checkpoint.state and checkpoint.normalisation == OPENAI_CLIP
+    assert any("they are computed at every size" in note for note in checkpoint.notes)
+    last = model.encoder.layers[-1].ffn.down_proj.weight
+    same(vit_in(checkpoint)[0], lambda image: model(image).last_hidden_state, last, size)
+
+
+def test_native_in_apples_own_names_and_without_a_config(tmp_path: Path, exact_norms: None) -> None:
+    model, declared = natives(tmp_path)
+    state = read_checkpoint(declared).state
+    theirs = {}
+    for name, tensor in state.items():
+        name = (
+            name.replace("norm1", "norm_1").replace("norm2", "norm_2").replace("patch_embed", "preprocessor.patchifier")
+        )
+        name = name.replace("norm.", "trunk.post_trunk_norm.") if name.startswith("norm.") else name
+        if name.endswith("mlp.fc1.weight"):
+            theirs[f"trunk.{name}"], theirs[f"trunk.{name.replace('fc1', 'fc3')}"] = (
+                t.clone() for t in tensor.chunk(2)
+            )
+        else:
+            theirs[f"trunk.{name}" if name.startswith("blocks") else name] = tensor
+    save_file(theirs, declared.path)
+    config = {"model_type": "aimv2", "num_attention_heads": 4, "rms_norm_eps": 1e-5, "patch_size": 14}
+    (tmp_path / "config.json").write_text(json.dumps(config))  # has no `is_native`
+    last = model.encoder.layers[-1].ffn.down_proj.weight
+    same(vit_in(read_checkpoint(declared))[0], lambda image: model(image).last_hidden_state, last, (42, 28))
+    (tmp_path / "config.json").unlink()
+    found = read_checkpoint(replace(declared, num_heads=4))
+    assert found.architecture.position == "computed" and any("no table" in note for note in found.notes)
+
+
+def test_config_and_table_must_agree_on_native_resolution(tmp_path: Path) -> None:
+    declared = natives(tmp_path)[1]
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({name: v for name, v in config.items() if name != "is_native"}))
+    with pytest.raises(ValueError, match=r"there is no pos_embed, and config\.json beside it does not say is_native"):
+        read_checkpoint(declared)
+    natives(tmp_path, is_native=False, image_size=28)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="has is_native true, and the file has a position table"):
+        read_checkpoint(declared)
 
 
 def test_the_published_shape_of_transformers() -> None:
@@ -82,6 +133,9 @@ def test_the_published_shape_of_transformers() -> None:
     a = replace(infer_architecture(state, num_heads=8)[0], norm_eps=1e-5)
     check_whole(state, a)
     assert (a.embed_dim, a.depth, a.mlp_width, a.grid, a.activation) == (1024, 24, 2816, (16, 16), "swiglu")
+    with torch.device("meta"):
+        native = rename_huggingface(Aimv2VisionModel(Aimv2VisionConfig(is_native=True)).state_dict())
+    check_whole(native.state, replace(infer_architecture(native.state, num_heads=8)[0], **native.untold))
 
 
 def timms(name: str, folder: Path, size: tuple[int, int] = (28, 56)) -> tuple[nn.Module, InitialWeights]:
@@ -200,4 +254,13 @@ def test_our_own_file_holds_all_of_it_at_another_size(tmp_path: Path) -> None:
         write_as(checkpoint, "timm", tmp_path / "timm.safetensors")
     with pytest.raises(ValueError, match=r"norm rms \(recipe: layer\), bias False \(recipe: True\), patch_norm True"):
         load_checkpoint(ViT(replace(AIMV2, norm="layer", bias=True, patch_norm=False), class_token=False), checkpoint)
+    computed = replace(AIMV2, position="computed")
+    with pytest.raises(ValueError, match=r"position learned \(recipe: computed\)"):
+        load_checkpoint(ViT(computed, class_token=False), checkpoint)
+    write_checkpoint(tmp_path / "computed.safetensors", ViT(computed, class_token=False), source="test")
+    checkpoint = read_checkpoint(InitialWeights(path=tmp_path / "computed.safetensors"))
+    assert checkpoint.architecture == computed
+    load_checkpoint(ViT(computed.at(24, 32), class_token=False), checkpoint)
+    with pytest.raises(ValueError, match="positions that are computed at every size"):
+        write_as(checkpoint, "timm", tmp_path / "timm.safetensors")
     assert exempt_block_norms_and_position("blocks.0.mlp.norm.weight", bigger.blocks[0].mlp.norm.weight)
