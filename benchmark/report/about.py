@@ -16,6 +16,7 @@ def about(comparison: Comparison) -> list[str]:
         return []
     return [
         _weights(comparison),
+        *_sizes(comparison),
         *_transfers(judged),
         *_cautions(comparison),
         *_looks(comparison, judged),
@@ -52,6 +53,26 @@ def _weights(comparison: Comparison) -> str:
         f"About methods of pre-training as they are set here: {each}; {how}, and over test images. A verdict says what "
         f"another pre-training, transfer and set of such images would give.{rest}"
     )
+
+
+def _sizes(comparison: Comparison) -> Iterator[str]:
+    """Yield the arms whose ViT has another size than that of the claim's arm: they are no matched comparison."""
+    claim, apart = comparison.claim, dict[str, list[str]]()
+    for arm in comparison.arms:
+        if arm != claim and (found := _size(comparison, arm)) and (own := _size(comparison, claim)) and found != own:
+            apart.setdefault(f"{found}, and that of {title(claim)} {own}", []).append(title(arm))
+    for sizes, arms in apart.items():
+        yield (
+            f"NOT MATCHED, {title(claim)} and {listed(arms)}: the ViT of the latter has {sizes}. Their differences and "
+            "verdicts are of the size too, and none of them speaks of the pre-training alone."
+        )
+
+
+def _size(comparison: Comparison, arm: str) -> str:
+    """Return width and depth of the ViTs that were transferred, nothing where no record has them."""
+    vits = [i.record.architecture for i in comparison.store.completed if i.arm == arm and i.line is not None]
+    sizes = {(vit["embed_dim"], vit["depth"]) for vit in vits if {"embed_dim", "depth"} <= vit.keys()}
+    return " or ".join(f"{depth} blocks of width {width:,}" for width, depth in sorted(sizes))
 
 
 def _transfers(judged: list[Contrast]) -> Iterator[str]:

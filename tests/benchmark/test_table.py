@@ -103,6 +103,18 @@ def test_versions_of_the_code_and_devices_are_counted(whole_study: Any) -> None:
     assert "The compared runs are of 2 kinds of device: Some GPU (2), cpu (16)." in said
 
 
+def test_arms_of_another_size_are_called_no_matched_comparison(whole_study: Any) -> None:
+    assert not any("NOT MATCHED" in line for line in about(comparison_of(whole_study)))
+    huge = {"depth": 32, "embed_dim": 1280}
+    whole_study.transfer("detection", "ijepa_huge", [63.0, 64.1], architecture=huge)
+    (said,) = (line for line in about(comparison_of(whole_study)) if "NOT MATCHED" in line)
+    assert said == (
+        "NOT MATCHED, MAE and ijepa_huge: the ViT of the latter has 32 blocks of width 1,280, and that of MAE 6 blocks "
+        "of width 192. Their differences and verdicts are of the size too, and none of them speaks of the pre-training "
+        "alone."
+    )
+
+
 def test_a_link_to_the_images_is_the_same_folder(study: Any, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "images")
