@@ -18,6 +18,7 @@ Norm = Literal["layer", "rms"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 RelativePosition = Literal["none", "decomposed", "table", "shared_table"]
 Rotary = Literal["none", "centred", "stretched"]
+RotaryFirst = Literal["rows", "columns"]
 Grid = tuple[int, int]  # patches (rows, columns)
 
 
@@ -82,6 +83,11 @@ class ViTConfig:
     """Base of the frequencies' geometric series: DINOv3's is 100, EVA-02's 10,000."""
     rotary_grid: Grid | None = None
     """Patches (rows, columns) that the rows and columns of any image are stretched to: EVA-02's of pre-training."""
+    rotary_offset: float = 0.0
+    """What is added to the numbers of row and column before they are stretched: 1 in Perception Encoder but its
+    gigantic models (arXiv 2504.13181; timm's `rope_grid_offset`)."""
+    rotary_first: RotaryFirst = "rows"
+    """What turns the first half of the pairs of a head, rows or, in Perception Encoder, columns."""
     window_size: int = 0
     """Side in patches of the windows that attention stays in; 0 is attention over the whole image."""
     global_blocks: tuple[int, ...] = ()
@@ -129,6 +135,11 @@ class ViTConfig:
                 f"rotary {self.rotary!r} with rotary_grid {self.rotary_grid}: a grid belongs to 'stretched', which "
                 "stretches rows and columns to it, and to nothing else."
             )
+        if self.rotary != "stretched" and (self.rotary_offset, self.rotary_first) != (0, "rows"):
+            raise ValueError(
+                f"rotary {self.rotary!r} with rotary_offset {self.rotary_offset} and rotary_first "
+                f"{self.rotary_first!r}: both belong to 'stretched'; leave them at 0 and 'rows'."
+            )
 
     def _check_kinds(self) -> None:
         """Raise ValueError for a field that is no number or word of its kind: a file's header may hold anything."""
@@ -160,6 +171,7 @@ class ViTConfig:
             ("qkv_bias", get_args(QkvBias)),
             ("relative_position", get_args(RelativePosition)),
             ("rotary", get_args(Rotary)),
+            ("rotary_first", get_args(RotaryFirst)),
         ):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; there are: {', '.join(words)}.")
@@ -168,6 +180,10 @@ class ViTConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be true or false.")
         _check_positive("norm_eps", self.norm_eps)
         _check_positive("rotary_base", self.rotary_base)
+        if isinstance(self.rotary_offset, bool) or not isinstance(self.rotary_offset, int | float):
+            raise ValueError(f"rotary_offset is {self.rotary_offset!r}; it must be a number.")
+        if not math.isfinite(self.rotary_offset):
+            raise ValueError(f"rotary_offset is {self.rotary_offset}; it must be finite.")
         _check_positive("mlp_ratio", self.mlp_ratio)
         if not 0.5 < self.embed_dim * self.mlp_ratio < math.inf:
             raise ValueError(f"mlp_ratio {self.mlp_ratio} makes no hidden width of embed_dim {self.embed_dim}.")

@@ -16,7 +16,7 @@ from backbones.config import Grid
 def sincos_table(embed_dim: int, grid: Grid, num_prefix_tokens: int, *, like: Tensor | None = None) -> Tensor:
     """Return the fixed 2-D table (1, num_prefix_tokens + rows * columns, embed_dim), the first rows zero.
 
-    It is in float32 on the CPU, or where `like` is, and then in float64 where `like` is.
+    It is in float32 on the default device, or where `like` is, and then in float64 where `like` is.
 
     The layout is MAE's, [sin x, cos x, sin y, cos y] with x the column: the first half of the width says where a
     patch stands horizontally (MAE, appendix A.1; MoCo v3 has the two halves swapped).
@@ -25,7 +25,9 @@ def sincos_table(embed_dim: int, grid: Grid, num_prefix_tokens: int, *, like: Te
         raise ValueError(f"embed_dim {embed_dim} is not divisible by 4, which a 2-D sin-cos table needs.")
     rows, columns = grid
     quarter = embed_dim // 4
-    device = torch.device("cpu") if like is None or like.device.type == "mps" else like.device  # MPS has no float64
+    device = None if like is None else like.device
+    if device is not None and device.type == "mps":  # it has no float64
+        device = torch.device("cpu")
     dtype = torch.float32 if like is None else torch.promote_types(like.dtype, torch.float32)
     # float64: at position 64 the float32 angle is off by 4e-6, which shows against published tables
     frequency = 1.0 / 10000 ** (torch.arange(quarter, dtype=torch.float64, device=device) / quarter)

@@ -3,8 +3,10 @@
 Half of the pairs of channels of a head turn by the patch's row, the other half by its column, at the frequencies
 base ** -(i / (d / 4)). Two conventions are public, and both know no image size: DINOv3's (arXiv 2508.10104, section
 3.2; facebookresearch/dinov3, `rope_position_encoding.py`) and EVA-02's (arXiv 2303.11331; baaivision/EVA,
-`VisionRotaryEmbeddingFast`). Tokens before the patches have no place and are not turned. DINOv3's pre-training draws
-coordinates at random besides (shift, jitter, rescaling); training here does not.
+`VisionRotaryEmbeddingFast`). Perception Encoder's (arXiv 2504.13181) is EVA-02's with the columns first and, but in its
+gigantic models, the first row and column numbered 1 (timm/models/eva.py). Tokens before the patches have no place and
+are not turned. DINOv3's pre-training draws coordinates at random besides (shift, jitter, rescaling); training here
+does not.
 In the windows of ViTDet a patch has the angles of its place in the window, as an image of the window's size would give
 it, and in blocks of the whole image those of the image: so does EVA-02's detection (`rope_win` and `rope_glb` of its
 `det/detectron2/modeling/backbone/vit.py`). In a window of 14 patches neighbours are then as far apart as in an image of
@@ -32,13 +34,14 @@ def patch_angles(architecture: ViTConfig, grid: Grid, *, like: Tensor) -> Tensor
     for number, side in enumerate(grid):
         place = torch.arange(side, dtype=dtype, device=like.device)
         if a.rotary_grid is not None:
-            axes.append(torch.outer(place / side * a.rotary_grid[number], frequency))
+            axes.append(torch.outer((place + a.rotary_offset) / side * a.rotary_grid[number], frequency))
         else:
             axes.append(2 * math.pi * torch.outer(2 * (place + 0.5) / side - 1, frequency))
     (rows, columns), (down_hf, across_wf) = grid, axes
     down = down_hf[:, None].expand(-1, columns, -1)
     across = across_wf[None].expand(rows, -1, -1)
-    return torch.cat([down, across], dim=-1).flatten(0, 1)
+    both = [down, across] if a.rotary_first == "rows" else [across, down]
+    return torch.cat(both, dim=-1).flatten(0, 1)
 
 
 def turn(angles_NF: Tensor, num_prefix_tokens: int) -> Tensor:

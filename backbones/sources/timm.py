@@ -45,7 +45,7 @@ NO_CLASS_TOKEN = (
     "timm's ViTs without a class token differ in heads (`vit_base_patch16_gap_224` has 16), norms (`vit_*_rpn_*`) and "
     "activation (`*_siglip_gap_*`)"
 )
-POOL = "SigLIP's head, which pools the tokens by attention"
+POOL = "SigLIP's or Perception Encoder's head, which pools the tokens by attention"
 REPRESENTATION = "the representation layer of ImageNet-21K pre-training, which timm left off"
 
 
@@ -57,6 +57,8 @@ def rename(tensors: Mapping[str, Tensor]) -> Renamed:
     drop = [(r"pre_logits\..*", REPRESENTATION), (r"attn_pool\..*", POOL)]
     if any(name.startswith("pre_logits.") for name in tensors):
         drop.append((r"head\..*", "a head that reads pre_logits"))
+    if any(name.startswith("attn_pool.") for name in tensors):  # Perception Encoder's, a projection
+        drop.append((r"head\..*", "a head that reads the pooling by attention"))
     found, known = join_parts(tensors, _place, keys_without_bias=True)
     renamed = rename_each(found, lambda name: name if name in known else _ours(name), drop=drop)
     if "pos_embed" not in renamed.state:

@@ -58,8 +58,8 @@ _SEEN |= {"dynamic_img_size", "proj_drop_rate", "attn_drop_rate", "patch_drop_ra
 _ACTIVATIONS = {"gelu tanh": "gelu_tanh", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 # beginnings of names of tensors
 _TOWERS = {
-    "attn_pool.": "SigLIP towers",
-    "norm_pre.": "CLIP towers",
+    "attn_pool.": "SigLIP towers and Perception Encoders",
+    "norm_pre.": "CLIP towers and Perception Encoders",
     "patch_embed.norm.": "AIMv2 ViTs",
     "blocks.0.attn.norm.": "ViTs with a norm in attention (BEiT-3, EVA-02's CLIP)",
 }

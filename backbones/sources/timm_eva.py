@@ -1,12 +1,12 @@
 """timm's class Eva (timm/models/eva.py): which of its models the ViT here computes, and what no tensor of them shows.
 
 The class holds EVA, EVA-02, DINOv3, timm's own ViTs with rotary positions and others. Those are read whose rotary
-positions are DINOv3's or EVA-02's, and whose blocks have their norms before the branches.
+positions are DINOv3's, EVA-02's or Perception Encoder's, and whose blocks have their norms before the branches.
 """
 
 from typing import Any
 
-from timm.layers import GluMlp, Mlp, RotaryEmbeddingCat, RotaryEmbeddingDinoV3, SwiGLU
+from timm.layers import AttentionRope, GluMlp, Mlp, RotaryEmbeddingCat, RotaryEmbeddingDinoV3, SwiGLU
 from timm.models.eva import Eva, EvaAttention, EvaBlock
 from torch import nn
 
@@ -29,10 +29,14 @@ def eva_differences(model: Eva) -> list[str]:
             odd.append(f"blocks of the class {type(block).__name__}")
             continue
         attention, mlp = block.attn, block.mlp
-        if type(attention) is not EvaAttention:
+        if type(attention) not in (EvaAttention, AttentionRope):
             odd.append(f"attention of the class {type(attention).__name__}")
         elif attention.gate is not None or not isinstance(attention.q_norm, nn.Identity):
             odd.append("attention with a gate or with norms of queries and keys")
+        elif type(attention) is AttentionRope and (
+            attention.num_kv_groups != 1 or attention.rotate_half != getattr(model.rope, "rotate_half", False)
+        ):
+            odd.append("attention with fewer heads of keys than of queries, or with another order of turned channels")
         gated = type(mlp) is SwiGLU or (type(mlp) is GluMlp and not mlp.gate_last)
         wanted = isinstance(mlp.act, nn.SiLU) if gated else isinstance(mlp.act, nn.GELU) and type(mlp) is Mlp
         if not wanted or getattr(mlp.act, "approximate", "none") != "none":
@@ -44,15 +48,17 @@ def _rotary_differences(rope: nn.Module | None) -> list[str]:
     if rope is None:
         return []
     has: dict[str, Any] = vars(rope)
-    wanted: dict[str, Any] = {"grid_offset": 0, "grid_indexing": "ij"}
+    wanted: dict[str, Any] = {}
     alike = False
     if type(rope) is RotaryEmbeddingDinoV3:
-        wanted |= {"rotate_half": True, "normalize_coords": "separate", "min_period": None}
+        wanted |= {"grid_offset": 0, "grid_indexing": "ij", "rotate_half": True}
+        wanted |= {"normalize_coords": "separate", "min_period": None}
         alike = all(has[name] == value for name, value in wanted.items())
     elif type(rope) is RotaryEmbeddingCat:
         wanted |= {"rotate_half": False, "in_pixels": False, "grid_type": "index"}
         alike = has["ref_feat_shape"] is not None and all(has[name] == value for name, value in wanted.items())
-    return [] if alike else [f"rotary positions of the class {type(rope).__name__} that are not DINOv3's or EVA-02's"]
+    what = f"rotary positions of the class {type(rope).__name__}"
+    return [] if alike else [f"{what} that are not DINOv3's, EVA-02's or Perception Encoder's"]
 
 
 def eva_untold(model: Eva) -> dict[str, Any]:
@@ -62,5 +68,7 @@ def eva_untold(model: Eva) -> dict[str, Any]:
         return found | {"rotary": "centred", "rotary_base": model.rope.temperature}
     if isinstance(model.rope, RotaryEmbeddingCat):
         grid = tuple(model.rope.ref_feat_shape)
-        return found | {"rotary": "stretched", "rotary_base": model.rope.temperature, "rotary_grid": grid}
+        first = {"ij": "rows", "xy": "columns"}[model.rope.grid_indexing]
+        found |= {"rotary": "stretched", "rotary_base": model.rope.temperature, "rotary_grid": grid}
+        return found | {"rotary_offset": model.rope.grid_offset, "rotary_first": first}
     return found

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 
 _READ = (
-    "MAE, timm's ViTs and DeiT, AugReg, BEiT, MoCo v3, DINO, DINOv2, DINOv3, AIMv2, EVA-02, SigLIP, CLIP, SAM and "
-    "ViTDet are"
+    "MAE, timm's ViTs and DeiT, AugReg, BEiT, MoCo v3, DINO, DINOv2, DINOv3, AIMv2, EVA-02, Perception Encoder, "
+    "SigLIP, CLIP, SAM and ViTDet are"
 )
 _OPENCLIPS = "That layout is not supported; those of timm and transformers are."
 _NO_VIT = "Its maps shrink from stage to stage: it is no plain ViT, and not supported."

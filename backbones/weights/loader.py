@@ -295,6 +295,7 @@ def _check_architecture(checkpoint: Checkpoint, wanted: ViTConfig, fit: Fit) -> 
     found = checkpoint.architecture
     names = ["embed_dim", "depth", "num_heads", "activation", "pre_norm", "norm_eps"]
     names += ["norm", "bias", "patch_norm", "attention_norm", "mlp_norm", "rotary", "rotary_base", "rotary_grid"]
+    names += ["rotary_offset", "rotary_first"]
     hints = []
     if not tokenless(wanted):
         names.append("registers")

@@ -30,7 +30,7 @@ TABLE = PAGE.with_name("public_files.md")
 
 def test_every_entry_is_consistent() -> None:
     entries = public_checkpoints()
-    assert len(entries) == 260
+    assert len(entries) == 268
     for entry in entries:
         assert entry.url.startswith("https://") and entry.url.endswith(entry.name), entry.name
         assert len(entry.mean) == len(entry.std) == FAMILY[entry.architecture].in_chans
@@ -122,7 +122,7 @@ def test_facts_agree_with_timm_where_it_knows_the_file() -> None:
         if entry.typed.startswith("timm:"):
             assert theirs.hf_hub_id in ("timm/", entry.name), entry.name
             assert (theirs.license or "").lower() == (entry.licence or "").lower(), entry.name
-    assert known == 177
+    assert known == 185
 
 
 def test_labels_are_those_of_the_method() -> None:
@@ -217,7 +217,7 @@ def test_list_finds(argv: list[str], names: list[str], capsys: pytest.CaptureFix
     assert main(["list", *argv]) == 0
     head, *rows, count = capsys.readouterr().out.splitlines()
     assert [row.split()[-1] for row in rows] == names
-    assert count == f"{len(names)} of 260 public checkpoints"
+    assert count == f"{len(names)} of 268 public checkpoints"
     # aligned: the last column begins where its head does
     assert {row.rindex(name) for row, name in zip(rows, names, strict=True)} == {head.rindex("name")}
 
@@ -246,7 +246,7 @@ def test_list_names_near_ones(argv: list[str], said: str, capsys: pytest.Capture
 def test_list_of_everything_has_the_formats_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("augreg: ") and out.endswith("260 of 260 public checkpoints\n")
+    assert out.startswith("augreg: ") and out.endswith("268 of 268 public checkpoints\n")
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_relative_tables_have_a_size_of_their_own() -> None:
         ({"relative_size": (32.0, 32)}, "a side of relative_size is 32.0; it must be a whole number."),
         ({"global_blocks": 1}, "global_blocks is 1; it must be a tuple of block numbers."),
         ({"global_blocks": (0.5,)}, "a block of global_blocks is 0.5; it must be a whole number."),
-        ({"position": "sin"}, "position is 'sin'; there are: sincos, learned, none."),
+        ({"position": "sin"}, "position is 'sin'; there are: sincos, learned, none, computed."),
         ({"qkv_bias": True}, "qkv_bias is True; there are: fused, qv, none."),
         (
             {"relative_position": "rope"},

@@ -137,7 +137,7 @@ def test_timms_file_without_a_word_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"encoder are not whole\. Missing 1 \(pos_embed\)"):
         read_checkpoint(declared)
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_pe_core_tiny_patch16_384"}))
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_small_patch16_rope_224"}))
     with pytest.raises(
         ValueError, match=r"no plain ViT: it has .*rotary positions of the class RotaryEmbeddingCat that"
     ):

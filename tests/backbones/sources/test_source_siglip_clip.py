@@ -102,7 +102,7 @@ def test_siglip_of_transformers(tmp_path: Path, whole: bool) -> None:
     a = checkpoint.architecture
     assert (a.activation, a.norm_eps, a.pre_norm, a.num_heads) == ("gelu_tanh", 1e-6, False, 4)
     assert checkpoint.normalisation == HALF and "cls_token" not in checkpoint.state
-    pool = [item for item in checkpoint.dropped if item.endswith("SigLIP's head, which pools the tokens by attention")]
+    pool = [item for item in checkpoint.dropped if item.endswith("head, which pools the tokens by attention")]
     assert len(pool) == 11 and (len(checkpoint.dropped) > 11) == whole
     same(vit_in(checkpoint)[0], lambda x: tower(x, interpolate_pos_encoding=True).last_hidden_state, model)
 
@@ -221,7 +221,7 @@ def test_openais_tag_of_timm_is_trained_with_a_quick_gelu(tmp_path: Path) -> Non
 def test_timms_towers_are_told_by_name_or_config_alone(tmp_path: Path, name: str) -> None:
     declared = timms(name, tmp_path)[1]
     (tmp_path / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"towers differ in what no tensor shows .* no config\.json of timm"):
+    with pytest.raises(ValueError, match=r"towers and Perception Encoders differ in what no tensor shows .* no config\.json of timm"):
         read_checkpoint(InitialWeights(path=declared.path, source="timm", num_heads=4, mean=HALF.mean, std=HALF.std))
 
 
