@@ -8,7 +8,7 @@ from pathlib import Path
 
 LIBRARIES = (
     "torch", "torchvision", "lightning-fabric", "timm", "numpy", "detectron2",
-    "onedl-mmsegmentation", "onedl-mmengine", "mmcv-lite", "faster-coco-eval", "pycocotools", "fvcore",
+    "onedl-mmsegmentation", "onedl-mmengine", "mmcv-lite", "faster-coco-eval", "pycocotools", "fvcore", "faiss-cpu",
 )  # fmt: skip
 
 

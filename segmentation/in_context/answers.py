@@ -23,6 +23,7 @@ from segmentation.probe.config import NEIGHBOURS
 from segmentation.probe.memory import EPS, angles
 from segmentation.probe.patches import last_tokens
 from segmentation.probe.readout import retrieve
+from segmentation.probe.search import MEMORY_AT_ONCE, nearest
 
 RANDOM = "random_weights"
 
@@ -90,16 +91,16 @@ class Retrieval:
                     centre, scale = (mean_D, std_D) if kind == "standardised" else (0, 1)
                     memory_MD = ((feature_EPD[[*each.shown]] - centre) / scale).flatten(0, 1)[usable_M]
                     query_PD = (found[name][number] - centre) / scale
-                    memory_MD = F.normalize(memory_MD, dim=1)
+                    pieces = F.normalize(memory_MD, dim=1).split(MEMORY_AT_ONCE)
                     got = retrieve(
-                        memory_MD, share_M1, query_PD, neighbours=NEIGHBOURS, temperature=self.config.temperature
+                        pieces, share_M1, query_PD, neighbours=NEIGHBOURS, temperature=self.config.temperature
                     )
                     if name == RANDOM:
                         outcomes[RANDOM] = self._map(got[max(NEIGHBOURS)])
                         continue
                     outcomes |= {f"{kind}_k{k}": self._map(share_P1) for k, share_P1 in got.items()}
                     if kind == self.config.features:
-                        nearest_P = (F.normalize(query_PD, dim=1) @ memory_MD.T).argmax(dim=1)
+                        nearest_P = nearest(pieces, query_PD, 1)[1][:, 0]
                         place_P = usable_M.nonzero()[:, 0][nearest_P].cpu().numpy()
                         origin_P2 = np.stack(np.divmod(place_P, feature_EPD.shape[1]), axis=1)
             yield Answer(share_hw=outcomes, origin_P2=origin_P2)
@@ -131,7 +132,8 @@ def by_position(masks: Sequence[np.ndarray], config: InContextConfig) -> dict[st
     shares = [patch_shares(mask_HW, grid) for mask_HW in masks]
     usable_M = torch.cat([usable_P for _, usable_P in shares])
     memory_M4, share_M1 = angle_P4.repeat(len(masks), 1)[usable_M], torch.cat([share for share, _ in shares])[usable_M]
-    found = retrieve(memory_M4, share_M1, angle_P4, neighbours=NEIGHBOURS, temperature=config.temperature)
+    pieces = memory_M4.split(MEMORY_AT_ONCE)
+    found = retrieve(pieces, share_M1, angle_P4, neighbours=NEIGHBOURS, temperature=config.temperature)
     return {f"position_k{k}": share_P1.reshape(grid) for k, share_P1 in found.items()}
 
 

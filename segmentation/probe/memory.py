@@ -15,6 +15,7 @@ from segmentation.probe.patches import Grid, PatchFeatures
 
 EPS = 1e-6  # added to the variance, as in the linear probe of images
 IMAGES_AT_ONCE = 16
+PATCHES_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,10 @@ class Memory:
     """Training patches with a labelled pixel, drawn without replacement, in the order of the draw."""
 
     image_M: np.ndarray
+    """Place of the image in its split."""
     position_M: np.ndarray
     feature_MD: Tensor
-    """float32, raw."""
+    """float16, raw."""
     share_MC: Tensor
     labelled_M: np.ndarray
     note: str
@@ -36,22 +38,25 @@ def draw_memory(train: PatchFeatures, size: int, *, seed: int) -> Memory:
     if not len(usable):
         raise ValueError("no patch of the training images has a labelled pixel, so there is no memory to read from.")
     drawn = np.random.default_rng([seed, 0]).permutation(usable)[:size]
-    ascending = np.sort(drawn)  # the file is read from its first to its last byte
-    patches = train.labelled_NP.shape[1]
-    image, position = np.divmod(ascending, patches)
-    back = np.searchsorted(ascending, drawn)
-    share_MC = torch.from_numpy(np.asarray(train.share_NPC[image, position]))[back]
+    order = np.argsort(drawn)  # the files are read from the first to the last byte
+    row_M, position_M = np.divmod(drawn, train.labelled_NP.shape[1])
+    feature_MD = torch.empty(len(drawn), train.feature_NPD.shape[2], dtype=torch.float16)
+    share_MC = torch.empty(len(drawn), train.share_NPC.shape[2], dtype=torch.float16)
+    for start in range(0, len(drawn), PATCHES_AT_ONCE):
+        part = order[start : start + PATCHES_AT_ONCE]
+        feature_MD[part] = torch.from_numpy(np.asarray(train.feature_NPD[row_M[part], position_M[part]]))
+        share_MC[part] = torch.from_numpy(np.asarray(train.share_NPC[row_M[part], position_M[part]]))
     note = f"memory: {len(drawn)} of {len(usable)} training patches with a labelled pixel"
     if size > len(usable):
         note += f", all of them ({size} were asked for)"
     if absent := int((~share_MC.any(dim=0)).sum()):
         note += f"; {absent} of {share_MC.shape[1]} classes are in none and are never predicted"
     return Memory(
-        image_M=image[back],
-        position_M=position[back],
-        feature_MD=torch.from_numpy(np.asarray(train.feature_NPD[image, position], dtype=np.float32))[back],
+        image_M=train.index_N[row_M],
+        position_M=position_M,
+        feature_MD=feature_MD,
         share_MC=share_MC,
-        labelled_M=np.asarray(train.labelled_NP[image, position])[back],
+        labelled_M=np.asarray(train.labelled_NP[row_M, position_M]),
         note=note,
     )
 

@@ -10,7 +10,7 @@ Axis letters: N images, P patches of an image (row-major), h x w of them, H x W 
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from segmentation.data.layout import Split
 from segmentation.data.mapping import PairedImages, ReadLabelMap, ReadUprightImage
 from segmentation.host import BaseTransform
 from segmentation.probe.config import DenseProbeConfig
+from segmentation.probe.crops import CropBoth
 
 FEATURES, SHARES, LABELLED = "features.npy", "shares.npy", "labelled.npy"
 ARRAYS = (FEATURES, SHARES, LABELLED)
@@ -52,7 +53,7 @@ class PatchFeatures:
     labelled_NP: np.ndarray
     """int32: labelled pixels of a patch."""
     index_N: np.ndarray
-    """Place of each image in its split."""
+    """Place of each image in its split; of several crops of an image it is the same."""
     unreadable: tuple[str, ...]
     """One line per image that could not be read, itself or its label map; it is in no array."""
     grid: Grid
@@ -88,15 +89,18 @@ def patch_counts(label_HW: np.ndarray, grid: Grid, classes: int) -> np.ndarray:
     return np.bincount(codes, minlength=grid[0] * grid[1] * classes).reshape(-1, classes)
 
 
-def split_images(config: DenseProbeConfig, split: Split, classes: Classes) -> PairedImages:
-    """Return the samples of a split."""
+def split_images(
+    config: DenseProbeConfig, split: Split, classes: Classes, crop: CropBoth | None = None
+) -> PairedImages:
+    """Return the samples of a split, or crops of it: the first of every image, then the second, and so on."""
     size = config.backbone.image_size
     steps = [
         ReadUprightImage(),
         ReadLabelMap(split.label_mapping),
+        *([crop] if crop is not None else []),
         ToPatches(size, config.backbone.grid, len(classes.names)),
     ]
-    return PairedImages(split.pairs, classes, steps)
+    return PairedImages(split.pairs * (config.augmentation_epochs if crop is not None else 1), classes, steps)
 
 
 def last_tokens(vit: ViT, image_BCHW: Tensor, blocks: int) -> Tensor:
@@ -116,8 +120,10 @@ def patch_features(
     weights: str,
     normalisation: Normalisation,
     fabric: Fabric,
+    crop: CropBoth | None = None,
 ) -> tuple[Path, PatchFeatures]:
-    """Return the folder below `cache` with the features of a split, and these, extracted first if they are not there.
+    """Return the folder below `cache` with the features of a split, or of crops of it, and these, extracted first if
+    they are not there.
 
     `weights` says whose they are. Raises ValueError where no image can be read, for a label map of another size than
     its image, and for features beyond the range of float16.
@@ -125,8 +131,9 @@ def patch_features(
     text = json.dumps([asdict(config.backbone), config.last_blocks, asdict(normalisation), [*classes.names]])
     table = json.dumps(split.label_mapping.table)
     files = ((pair.image_id, path) for pair in split.pairs for path in (pair.image, pair.labels))
-    folder = cache / f"dense-{digest_of([weights, text, table, str(fabric._precision.precision)], files)}"
-    data = split_images(config, split, classes)
+    cut = [] if crop is None else [json.dumps([config.augmentation_epochs, crop.scale, crop.flip, crop.seed])]
+    folder = cache / f"dense-{digest_of([weights, text, table, str(fabric._precision.precision), *cut], files)}"
+    data = split_images(config, split, classes, crop)
     width = config.last_blocks * config.backbone.embed_dim
     shape = (len(data), config.backbone.grid[0] * config.backbone.grid[1], width)
     extract = partial(
@@ -141,7 +148,8 @@ def patch_features(
         workers=config.workers,
     )
     count = len(classes.names)
-    return folder, cached(folder, read=lambda: _read(folder, shape, count, config.backbone.grid), make=extract)
+    found = cached(folder, read=lambda: _read(folder, shape, count, config.backbone.grid), make=extract)
+    return folder, replace(found, index_N=found.index_N % len(split.pairs))
 
 
 def _collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

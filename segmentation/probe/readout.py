@@ -7,7 +7,7 @@ multinomial one, 1/2 |W|^2 + C * sum of cross-entropies with a free intercept, b
 Axis letters: M patches of the memory, Q patches that ask, k neighbours, D width, C classes, K classes that occur.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metrics.miou import scores
+from segmentation.probe.config import Search
+from segmentation.probe.search import QUERIES_AT_ONCE, nearest
 
-QUERIES_AT_ONCE, MEMORY_AT_ONCE = 1024, 65_536  # 256 MB of similarities
 CS = tuple(10.0**power for power in range(-6, 2))
 HELD_OUT = 0.1
 TOLERANCE = 1e-6  # of the largest entry of the gradient of the mean loss
@@ -33,24 +34,21 @@ class PatchScores:
 
 
 def retrieve(
-    memory_MD: Tensor, share_MC: Tensor, query_QD: Tensor, *, neighbours: Sequence[int], temperature: float
+    memory: Iterable[Tensor],
+    share_MC: Tensor,
+    query_QD: Tensor,
+    *,
+    neighbours: Sequence[int],
+    temperature: float,
+    search: Search = "exact",
 ) -> dict[int, Tensor]:
-    """Return by number of neighbours the shares of classes of each patch, (Q, C), exactly.
+    """Return by number of neighbours the shares of classes of each patch, (Q, C).
 
-    `memory_MD` has rows of length 1. A number above M takes all M. Similarities are held for a part of the memory and
-    a part of the patches at a time.
+    `memory` gives rows of length 1 in pieces. A number above M takes all M.
     """
-    most = min(max(neighbours), len(memory_MD))
+    best_Qk, place_Qk = nearest(memory, query_QD, max(neighbours), search=search)
     found: dict[int, list[Tensor]] = {k: [] for k in neighbours}
-    for query_BD in F.normalize(query_QD, dim=1).split(QUERIES_AT_ONCE):
-        best_Bk = query_BD.new_empty(len(query_BD), 0)
-        place_Bk = torch.empty(len(query_BD), 0, dtype=torch.long, device=query_BD.device)
-        for start in range(0, len(memory_MD), MEMORY_AT_ONCE):
-            similarity_BM = query_BD @ memory_MD[start : start + MEMORY_AT_ONCE].T
-            near_Bk, index_Bk = similarity_BM.topk(min(most, similarity_BM.shape[1]), dim=1)
-            best_Bk, place_Bk = torch.cat([best_Bk, near_Bk], dim=1), torch.cat([place_Bk, index_Bk + start], dim=1)
-            best_Bk, order_Bk = best_Bk.topk(min(most, best_Bk.shape[1]), dim=1)
-            place_Bk = place_Bk.gather(1, order_Bk)
+    for best_Bk, place_Bk in zip(best_Qk.split(QUERIES_AT_ONCE), place_Qk.split(QUERIES_AT_ONCE), strict=True):
         share_BkC = share_MC[place_Bk].float()
         for k in neighbours:
             weight_Bk = (best_Bk[:, :k] / temperature).softmax(dim=1)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.config import ViTConfig
@@ -30,22 +29,23 @@ from engine.records.record import PICTURES, RunRecord
 from engine.records.results_file import ImageResult
 from metrics.miou import add_up, scores
 from segmentation.data.labels import decode, read_label_map
-from segmentation.data.layout import SegmentationFolder, open_folder, with_part
+from segmentation.data.layout import SegmentationFolder, Split, open_folder, with_part
 from segmentation.evaluation.counts import Rows, confusion, write_per_class
 from segmentation.evaluation.inference import best_class
 from segmentation.evaluation.resized import resized
-from segmentation.probe.config import KINDS, LEADING_NEIGHBOURS, NEIGHBOURS, DenseProbeConfig
-from segmentation.probe.memory import Memory, Statistics, angles, draw_memory, rows_and_columns, statistics
+from segmentation.probe.config import LEADING_NEIGHBOURS, DenseProbeConfig
+from segmentation.probe.crops import CropBoth, crop_of, described
+from segmentation.probe.memory import draw_memory, rows_and_columns, statistics
+from segmentation.probe.outcomes import ReadOut, Readouts
 from segmentation.probe.patches import Grid, PatchFeatures, patch_features
-from segmentation.probe.pictures import NAME, basis_of, draw_patches
-from segmentation.probe.readout import CS, PatchScores, Regression, occurring, regression, retrieve
+from segmentation.probe.pictures import NAME
+from segmentation.probe.readout import CS, PatchScores
+from segmentation.probe.search import check_search
 
 KNN, LINEAR = "knn_segmentation", "linear_segmentation"
 CLASSES_AT_ONCE = 16  # whose scores are enlarged at once
-BASIS_PATCHES = 10_000  # that the colours of pictures are from
+PATCHES_AT_ONCE = 8192  # of several images that are read out at once
 Say = Callable[[str], None]
-ReadOut = Callable[[Tensor], Mapping[str, PatchScores]]
-"""From the features of an image's patches, (P, D) float32 and raw, to scores by the name of the outcome."""
 
 
 @dataclass
@@ -73,6 +73,7 @@ def run_dense_probes(
     for name in (KNN, LINEAR):
         if (out / name).exists():
             raise ValueError(f"{out / name}: holds a probe already; give another --out.")
+    check_search(config.search)
     began, started = time.monotonic(), now()
     torch.manual_seed(config.seed)
     folder = with_part(open_folder(data, config.layout, train=config.train_split, val=config.val_split), config)
@@ -89,21 +90,26 @@ def run_dense_probes(
     vit.to(fabric.device)
     # one file holds several networks (student, teacher), and what is declared says which and how it is read
     weights = f"random {config.seed}" if init is None else f"{report.sha256} {init.options()}"
-    features: list[PatchFeatures] = []
-    for split in (folder.train, folder.val):
-        at, found = patch_features(
-            cache, vit, config, split, folder.classes, weights=weights, normalisation=normalisation, fabric=fabric
-        )
+    extracted = partial(patch_features, cache, vit, config, weights=weights, normalisation=normalisation, fabric=fabric)
+
+    def features_of(split: Split, crop: CropBoth | None = None) -> PatchFeatures:
+        at, found = extracted(split, folder.classes, crop=crop)
         if not len(found.index_N):
             raise ValueError(f"{data}: no image of split {split.name} can be read; the first: {found.unreadable[0]}")
         gigabytes = sum(path.stat().st_size for path in at.glob("*.npy")) / 1e9
-        say(f"features of {len(found.index_N)} images of split {split.name}: {at} ({gigabytes:.2f} GB)")
-        features.append(found)
-    train, val = features
-    memory = draw_memory(train, config.memory, seed=config.seed)
-    say(memory.note)
+        what = "images" if crop is None else "crops of images"
+        say(f"features of {len(found.index_N)} {what} of split {split.name}: {at} ({gigabytes:.2f} GB)")
+        return found
+
+    train, val = features_of(folder.train), features_of(folder.val)
+    augmented = features_of(folder.train, crop_of(config)) if config.augmentation_epochs else train
+    memory = draw_memory(augmented, config.memory, seed=config.seed)
+    whole = memory if augmented is train else draw_memory(train, config.memory, seed=config.seed)
+    drawn_from = [described(config)] if config.augmentation_epochs else []
+    for note in (*drawn_from, memory.note):
+        say(note)
     known = statistics(train).to(fabric.device)
-    readouts = Readouts(config, memory, known, train.grid, fabric.device)
+    readouts = Readouts(config, memory, whole, known, train.grid, fabric.device)
     linear, fits = readouts.linear()
     for name, fit in fits.items():
         mious = " ".join(f"{miou:>7.2f}" for miou in fit.held_out_miou)
@@ -125,8 +131,8 @@ def run_dense_probes(
         train_images=len(folder.train.pairs),
         val_images=len(folder.val.pairs),
         classes=folder.classes.names,
-        notes=(*folder.notes, memory.note, *([NO_NORM] if isinstance(vit.norm, nn.Identity) else [])),
-        unreadable=(*train.unreadable, *val.unreadable),
+        notes=(*folder.notes, *drawn_from, memory.note, *([NO_NORM] if isinstance(vit.norm, nn.Identity) else [])),
+        unreadable=tuple(dict.fromkeys((*train.unreadable, *augmented.unreadable, *val.unreadable))),
         vit=vit,
         started=started,
         began=began,
@@ -163,87 +169,6 @@ def vit_for(architecture: ViTConfig, checkpoint: Checkpoint | None) -> ViT:
     )
 
 
-@dataclass(frozen=True)
-class Readouts:
-    """All that is read out of one memory."""
-
-    config: DenseProbeConfig
-    memory: Memory
-    known: Statistics
-    grid: Grid
-    device: torch.device
-
-    def neighbours(self) -> ReadOut:
-        """Return retrieval from each form of the features."""
-        raw_MD, position_M = self.memory.feature_MD.to(self.device), self._positions()
-        stored = {kind: F.normalize(self.known.form(raw_MD, position_M, kind), dim=1) for kind in KINDS}
-        share_MC = self.memory.share_MC.to(self.device)
-        every_P = torch.arange(self.grid[0] * self.grid[1], device=self.device)
-
-        def read(feature_PD: Tensor) -> dict[str, PatchScores]:
-            return {
-                f"{kind}_k{k}": occurring(share_PC)
-                for kind in KINDS
-                for k, share_PC in self._retrieved(
-                    stored[kind], share_MC, self.known.form(feature_PD, every_P, kind)
-                ).items()
-            }
-
-        return read
-
-    def neighbours_by_position(self) -> dict[str, PatchScores]:
-        """Return retrieval by row and column alone: the same for every image."""
-        angle_PX = angles(self.grid).to(self.device)
-        found = self._retrieved(angle_PX[self._positions()], self.memory.share_MC.to(self.device), angle_PX)
-        return {f"position_k{k}": occurring(share_PC) for k, share_PC in found.items()}
-
-    def linear(self) -> tuple[ReadOut, dict[str, Regression]]:
-        """Return the classifiers of each form of the features, and of `position`, as a read-out and one by one."""
-        raw_MD, position_M = self.memory.feature_MD.to(self.device), self._positions()
-        every_P = torch.arange(self.grid[0] * self.grid[1], device=self.device)
-        fits: dict[str, Regression] = {
-            kind: self._regression(self.known.form(raw_MD, position_M, kind)) for kind in KINDS
-        }
-
-        def read(feature_PD: Tensor) -> dict[str, PatchScores]:
-            return {kind: fits[kind].logits(self.known.form(feature_PD, every_P, kind)) for kind in KINDS}
-
-        place_MX = rows_and_columns(self.grid).to(self.device)[position_M]
-        return read, {**fits, "position": self._regression(place_MX)}
-
-    def without_features(self) -> dict[str, PatchScores]:
-        """Return the most frequent class of all training pixels, and the mean label map."""
-        frequent_1 = self.known.pixels_C.argmax()[None]
-        prior = PatchScores(self.known.share_PC.new_ones(self.grid[0] * self.grid[1], 1), frequent_1)
-        return {"class_prior": prior, "mean_label_map": occurring(self.known.share_PC)}
-
-    def draw(self, path: Path, val: PatchFeatures, folder: SegmentationFolder) -> Path:
-        """Write pictures of the form that leads, in colours from patches of the memory."""
-        kind, every_P = self.config.features, torch.arange(self.grid[0] * self.grid[1], device=self.device)
-        raw_MD = self.memory.feature_MD[:BASIS_PATCHES].to(self.device)
-        basis = basis_of(self.known.form(raw_MD, self._positions()[:BASIS_PATCHES], kind))
-        return draw_patches(
-            path, val, folder, basis, lambda feature_PD: self.known.form(feature_PD.to(self.device), every_P, kind)
-        )
-
-    def _positions(self) -> Tensor:
-        return torch.from_numpy(self.memory.position_M).to(self.device)
-
-    def _retrieved(self, memory_MD: Tensor, share_MC: Tensor, query_QD: Tensor) -> dict[int, Tensor]:
-        return retrieve(memory_MD, share_MC, query_QD, neighbours=NEIGHBOURS, temperature=self.config.temperature)
-
-    def _regression(self, feature_MD: Tensor) -> Regression:
-        memory = self.memory
-        return regression(
-            feature_MD,
-            memory.share_MC.to(self.device),
-            memory.labelled_M,
-            memory.image_M,
-            iterations=self.config.linear_iterations,
-            seed=self.config.seed,
-        )
-
-
 def predict_pixels(patches: PatchScores, grid: Grid, size: tuple[int, int]) -> Tensor:
     """Return the class of every pixel, (H, W) uint8: scores are enlarged (bilinear), and the highest is taken."""
     coarse_1Khw = patches.score_QK.float().T.reshape(1, -1, *grid)
@@ -262,14 +187,17 @@ def tally(
     """Return the confusion counts of every outcome over the validation images at the size of their label maps."""
     classes = len(folder.classes.names)
     tallies: dict[str, Tally] = {}
-    for number, index in enumerate(val.index_N.tolist()):
-        pair = folder.val.pairs[index]
-        label_HW = decode(read_label_map(pair.labels), folder.val.label_mapping, pair.labels)
-        feature_PD = torch.from_numpy(np.asarray(val.feature_NPD[number], dtype=np.float32)).to(device)
-        for name, patches in {**readout(feature_PD), **constant}.items():
-            predicted_HW = predict_pixels(patches, val.grid, label_HW.shape).cpu().numpy()
-            made = tallies.setdefault(name, Tally(np.zeros((classes, classes), dtype=np.int64)))
-            made.add(pair.image_id, confusion(label_HW, predicted_HW, classes))
+    at_once = max(1, PATCHES_AT_ONCE // val.labelled_NP.shape[1])
+    for start in range(0, len(val.index_N), at_once):
+        part = slice(start, start + at_once)
+        feature_BPD = torch.from_numpy(np.asarray(val.feature_NPD[part], dtype=np.float32)).to(device)
+        for index, outcomes in zip(val.index_N[part].tolist(), readout(feature_BPD), strict=True):
+            pair = folder.val.pairs[index]
+            label_HW = decode(read_label_map(pair.labels), folder.val.label_mapping, pair.labels)
+            for name, patches in {**outcomes, **constant}.items():
+                predicted_HW = predict_pixels(patches, val.grid, label_HW.shape).cpu().numpy()
+                made = tallies.setdefault(name, Tally(np.zeros((classes, classes), dtype=np.int64)))
+                made.add(pair.image_id, confusion(label_HW, predicted_HW, classes))
     return tallies
 
 

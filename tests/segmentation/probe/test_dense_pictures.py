@@ -9,7 +9,7 @@ from PIL import Image
 
 from engine.records.record import read_record
 from scenes.layouts import ScenesIndex
-from segmentation.probe import run
+from segmentation.probe import outcomes, run
 from segmentation.probe.config import DenseProbeConfig
 from segmentation.probe.pictures import basis_of
 from tests.segmentation.probe.dense_samples import TINY
@@ -40,6 +40,6 @@ def test_page(few_scenes: ScenesIndex, tmp_path: Path, monkeypatch: pytest.Monke
     assert record.pictures == ("pictures/patches.png",) and not record.warnings
     with Image.open(tmp_path / "out/knn_segmentation/pictures/patches.png") as page:
         assert page.width == 3 * 224 + 2 * 4 and page.height > 6 * 100
-    monkeypatch.setattr(run, "draw_patches", lambda *_: 1 / 0)
+    monkeypatch.setattr(outcomes, "draw_patches", lambda *_: 1 / 0)
     record = read_record(probed("other"))
     assert record.pictures == () and "patches.png could not be drawn (ZeroDivisionError" in record.warnings[0]

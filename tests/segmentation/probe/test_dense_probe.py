@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 from shutil import copytree
 
@@ -203,6 +204,29 @@ def test_intervals_over_images(scenes: Path, tmp_path: Path) -> None:
     assert KNN_SEGMENTATION.scores[0].resampler is resampler
     made = resampler(lines)(np.ones((1, 6), dtype=np.int64))
     assert made["miou"][0] == pytest.approx(record.metrics["miou"])
+
+
+def test_a_search_that_is_not_installed_is_refused_first(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    flags = ["vit_demo_patch8", "--data", str(scenes), "--out", str(tmp_path / "out"), "--search", "faiss"]
+    assert probe_dense.main(flags) == 1
+    assert "--search exact finds the same" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_read_out_together_or_one_by_one(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe_of(scenes, tmp_path / "together")
+    monkeypatch.setattr("segmentation.probe.run.PATCHES_AT_ONCE", 1)
+    monkeypatch.setattr("segmentation.probe.search.MEMORY_AT_ONCE", 13)
+    probe_of(scenes, tmp_path / "one_by_one")
+    for task in ("knn_segmentation", "linear_segmentation"):
+        together, single = (read_record(tmp_path / name / task) for name in ("together", "one_by_one"))
+        for name, value in together.metrics.items():  # rounding may turn a pixel; positions are equally near
+            assert single.metrics[name] == pytest.approx(value, abs=0.2) or name.startswith("position_k"), name
 
 
 def test_tool(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

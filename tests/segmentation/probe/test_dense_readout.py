@@ -1,31 +1,43 @@
 """Retrieval against its formula, logistic regression against SciPy's solver, memory, statistics and positions."""
 
+import sys
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
 
-from segmentation.probe import readout
-from segmentation.probe.config import DenseProbeConfig
+from segmentation.probe import readout, search
+from segmentation.probe.config import DenseProbeConfig, Search
 from segmentation.probe.memory import angles, draw_memory, rows_and_columns, statistics
 from segmentation.probe.patches import PatchFeatures
 from segmentation.probe.readout import CS, logistic_fits, occurring, regression, retrieve
 from tests.segmentation.probe.dense_samples import TINY
+
+NO_FAISS = "the extra `faiss` is not installed"
 
 
 def shares(count: int, classes: int, rng: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(rng.dirichlet(np.full(classes, 0.3), count)).half()
 
 
+@pytest.mark.parametrize("kind", ["exact", "faiss"])
 @pytest.mark.parametrize(("queries_at_once", "memory_at_once"), [(1024, 65_536), (7, 11)])
-def test_retrieval_by_its_formula(queries_at_once: int, memory_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readout, "QUERIES_AT_ONCE", queries_at_once)
-    monkeypatch.setattr(readout, "MEMORY_AT_ONCE", memory_at_once)
+def test_retrieval_by_its_formula(
+    kind: Search, queries_at_once: int, memory_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "faiss":
+        pytest.importorskip("faiss", reason=NO_FAISS)
+    for module in (readout, search):
+        monkeypatch.setattr(module, "QUERIES_AT_ONCE", queries_at_once)
     rng = np.random.default_rng(0)
     memory, query = (torch.from_numpy(rng.standard_normal((n, 6))).float() for n in (50, 20))
     share = shares(50, 4, rng)
-    found = retrieve(F.normalize(memory, dim=1), share, query, neighbours=(1, 3, 10, 30, 99), temperature=0.1)
+    pieces = F.normalize(memory, dim=1).split(memory_at_once)
+    found = retrieve(pieces, share, query, neighbours=(1, 3, 10, 30, 99), temperature=0.1, search=kind)
     m, q = (x.double().numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True) for x in (memory, query))
     for k, made in found.items():
         for row, similarity in enumerate(q @ m.T):
@@ -35,9 +47,59 @@ def test_retrieval_by_its_formula(queries_at_once: int, memory_at_once: int, mon
             np.testing.assert_allclose(made[row], expected, rtol=2e-5, atol=1e-6)  # float32
 
 
+def test_half_precision_in_pieces_finds_what_the_whole_in_float32_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    raw = torch.from_numpy(rng.standard_normal((1000, 12)) * 3 + 1).half()
+    mean, std = raw.double().mean(dim=0).float(), raw.double().std(dim=0).float()
+    position = torch.from_numpy(rng.integers(0, 5, 1000))
+    shift = torch.from_numpy(rng.standard_normal((5, 12))).float()  # a form that depends on the place
+    query, share = torch.from_numpy(rng.standard_normal((300, 12))).float(), shares(1000, 4, rng)
+
+    def form(raw_XD: torch.Tensor, place: slice) -> torch.Tensor:
+        return (raw_XD - mean) / std - shift[position[place]]
+
+    whole = F.normalize((raw.float() - mean) / std - shift[position], dim=1)
+    similarity = F.normalize(query, dim=1) @ whole.T
+    for at_once in (65_536, 97):
+        monkeypatch.setattr(search, "MEMORY_AT_ONCE", at_once)
+        memory = search.Formed(raw_MD=raw, form=form)
+        assert len([*memory]) == -(-1000 // at_once)
+        for _ in range(2):  # each pass begins anew
+            best, place = search.nearest(memory, query, 30)
+            assert torch.equal(place, similarity.topk(30, dim=1).indices)
+            torch.testing.assert_close(best, similarity.topk(30, dim=1).values, atol=1e-6, rtol=0)  # float32
+        found = retrieve(memory, share, query, neighbours=(1, 30), temperature=0.02)
+        expected = retrieve([whole], share, query, neighbours=(1, 30), temperature=0.02)
+        for k in (1, 30):  # a rounding of 1e-7 is 50 times that in the exponent
+            torch.testing.assert_close(found[k], expected[k], atol=1e-4, rtol=0)
+
+
+def test_faiss_finds_the_same_up_to_ties(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss", reason=NO_FAISS)
+    rng = np.random.default_rng(0)
+    memory = F.normalize(torch.from_numpy(rng.standard_normal((500, 16))).float(), dim=1)
+    memory = torch.cat([memory, memory[:100]])  # every tenth neighbour or so has an equal
+    query = torch.from_numpy(rng.standard_normal((200, 16))).float()
+    for pieces in ([memory], memory.split(71)):
+        exact, faiss = (search.nearest(pieces, query, 30, search=kind) for kind in ("exact", "faiss"))
+        torch.testing.assert_close(faiss[0], exact[0], atol=1e-6, rtol=0)  # another order of sums
+        for mine, theirs, similarity in zip(exact[1].tolist(), faiss[1].tolist(), exact[0].tolist(), strict=True):
+            above = [n for n, value in enumerate(similarity) if value > similarity[-1] + 1e-6]  # the last may tie
+            assert {mine[n] % 500 for n in above} <= {place % 500 for place in theirs}
+    few = memory[:20]
+    assert search.nearest([few], query, 30, search="faiss")[1].sort(dim=1).values.tolist() == [[*range(20)]] * 200
+
+
+def test_faiss_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ValueError, match=r"--search faiss needs FAISS, which is not installed .*pip install faiss-cpu"):
+        search.check_search("faiss")
+    search.check_search("exact")
+
+
 def test_one_query_and_a_memory_of_one() -> None:
-    found = retrieve(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.ones(1, 2), neighbours=(1, 30),
-                     temperature=0.02)  # fmt: skip
+    memory, share, query = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.ones(1, 2)
+    found = retrieve([memory], share, query, neighbours=(1, 30), temperature=0.02)
     assert found[1].tolist() == found[30].tolist() == [[0.0, 1.0]]
     assert occurring(found[1]).class_K.tolist() == [1]
 
@@ -90,16 +152,15 @@ def patches(feature: np.ndarray, share: np.ndarray, labelled: np.ndarray) -> Pat
     )
 
 
-def test_memory() -> None:
+def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     labelled = np.full((5, 6), 8)
     labelled[0, :3] = 0
     train = patches(rng.standard_normal((5, 6, 2)), np.tile([0.25, 0, 0.75], (5, 6, 1)), labelled)
     memory = draw_memory(train, 10, seed=0)
     assert len(memory.image_M) == 10 == len({*zip(memory.image_M.tolist(), memory.position_M.tolist(), strict=True)})
-    assert torch.equal(
-        memory.feature_MD, torch.from_numpy(train.feature_NPD[memory.image_M, memory.position_M]).float()
-    )
+    assert torch.equal(memory.feature_MD, torch.from_numpy(train.feature_NPD[memory.image_M, memory.position_M]))
+    assert torch.equal(memory.share_MC, torch.from_numpy(train.share_NPC[memory.image_M, memory.position_M]))
     assert (memory.labelled_M > 0).all()
     assert memory.note == "memory: 10 of 27 training patches with a labelled pixel; 1 of 3 classes are in none and " \
         "are never predicted"  # fmt: skip
@@ -108,6 +169,11 @@ def test_memory() -> None:
     assert (
         "27 of 27 training patches with a labelled pixel, all of them (99 were" in draw_memory(train, 99, seed=0).note
     )
+    crops = draw_memory(replace(train, index_N=np.array([7, 8, 7, 8, 9])), 99, seed=0)
+    assert {*crops.image_M.tolist()} == {7, 8, 9}  # of two crops of an image, the image
+    monkeypatch.setattr("segmentation.probe.memory.PATCHES_AT_ONCE", 4)
+    pieces = draw_memory(train, 10, seed=0)
+    assert torch.equal(pieces.feature_MD, memory.feature_MD) and torch.equal(pieces.share_MC, memory.share_MC)
     with pytest.raises(ValueError, match="no patch of the training images has a labelled pixel"):
         draw_memory(patches(train.feature_NPD, train.share_NPC, np.zeros((5, 6))), 10, seed=0)
 
@@ -155,8 +221,14 @@ def test_positions_alone() -> None:
         ({"last_blocks": 3}, "last_blocks is 3; it is 1 to 2"),
         ({"linear_iterations": 0}, "linear_iterations is 0"),
         ({"label_fraction": 2.0}, "label_fraction is 2"),
+        ({"linear_memory": 1}, "linear_memory is 1; it is a part of the memory, 2 to 100000 patches"),
+        ({"memory": 10, "linear_memory": 11}, "linear_memory is 11; it is a part of the memory, 2 to 10"),
+        ({"augmentation_epochs": -1}, "augmentation_epochs is -1; give 0"),
+        ({"augmentation_epochs": 1, "crop_scale": (0.5, 2.0)}, "crop_scale is 0.5 2; it is the least and the largest"),
+        ({"crop_scale": (0.2, 1.0)}, "crop_scale has no effect without crops; give augmentation_epochs"),
+        ({"crop_flip": True}, "crop_flip has no effect without crops"),
     ],
 )
-def test_settings_that_make_no_probe(change: dict[str, float], message: str) -> None:
+def test_settings_that_make_no_probe(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DenseProbeConfig(backbone=TINY, **change)
