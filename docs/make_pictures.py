@@ -6,10 +6,15 @@
         --steps 900 --out runs/det
     python tools/train_seg.py tiny --data data/scenes/ade20k --init runs/mae/backbone.safetensors \\
         --steps 600 --out runs/seg
+    python tools/probe_dense.py vit_demo_patch8 --data data/scenes/ade20k --init runs/mae/backbone.safetensors \\
+        --image-size 128 128 --memory 5000 --out runs/patches
+    python tools/in_context.py vit_demo_patch8 --data data/scenes/coco --init runs/mae/backbone.safetensors \\
+        --image-size 128 128 --queries-per-class 4 --out runs/found
     python docs/make_pictures.py runs data/scenes
 
 Writes docs/pictures/scene.png from the runs RUNS/mae, RUNS/det and RUNS/seg, detection.png and segmentation.png from
-the latter two on the first validation scenes, and differences.png from the page of studies/tiny_imagenet_half.
+the latter two on the first validation scenes, patches.png and by_example.png from the pages that the probes
+RUNS/patches and RUNS/found drew, and differences.png from the page of studies/tiny_imagenet_half.
 """
 
 import base64
@@ -40,11 +45,13 @@ from pretraining.mae.pictures import pasted, pixels
 from scenes.classes import WORLDS
 from scenes.sheet import class_colours
 from segmentation.evaluation.predictions import from_values
+from segmentation.probe.pictures import GAP, MOST_IMAGES, SIDE
 
 WORLD = WORLDS["outdoor"]
 FIRST = 1  # ADE20K's label maps count classes from 1
 ROOT = Path(__file__).resolve().parents[1]
 PANEL = 2.3  # inches
+CELL = 144  # pixels of a side: nine of each patch
 COLUMNS = 4  # validation scenes of a page's picture: the first ones, whatever is said of them
 
 
@@ -53,7 +60,7 @@ class Args:
     """Flags of the pictures."""
 
     runs: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")]
-    """Folder of the runs mae, det and seg."""
+    """Folder of the runs mae, det and seg, and of the probes patches and found."""
     scenes: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SCENES")]
     """Folder of the scenes."""
     scene: str = "000010000039"
@@ -70,6 +77,9 @@ def main() -> None:
     print(draw_scene(args.out / "scene.png", args))
     print(draw_detection(args.out / "detection.png", args))
     print(draw_segmentation(args.out / "segmentation.png", args))
+    page = args.runs / "patches/knn_segmentation/pictures/patches.png"
+    print(turned(page, args.out / "patches.png", args.scenes))
+    print(middle_rows(args.runs / "found/in_context/pictures/in_context.png", args.out / "by_example.png"))
     print(first_picture(ROOT / "studies/tiny_imagenet_half/report.html", args.out / "differences.png"))
 
 
@@ -132,6 +142,36 @@ def draw_segmentation(path: Path, args: Args) -> Path:
         shown += maps
     figure.legend(handles=legend(shown), loc="outside lower center", ncols=8, fontsize=8, frameon=False)
     write_figure(figure, path)
+    return path
+
+
+def turned(page: Path, path: Path, scenes: Path) -> Path:
+    """Write a page of patches smaller, with the images from left to right; the tool has them one below the other."""
+    with Image.open(page) as file:
+        drawn = file.convert("RGB")
+    count = min(MOST_IMAGES, len(list((scenes / "ade20k/images/validation").iterdir())))
+    step, cell = SIDE + GAP, CELL + GAP  # scenes are square
+    made = Image.new("RGB", (count * cell - GAP, 3 * cell - GAP), "white")
+    for number in range(count):
+        for what, smooth in enumerate((Image.Resampling.LANCZOS, Image.Resampling.NEAREST, Image.Resampling.NEAREST)):
+            left, top = what * step, number * step
+            part = drawn.crop((left, top, left + SIDE, top + SIDE)).resize((CELL, CELL), smooth)
+            made.paste(part, (number * cell, what * cell))
+    return saved(made, path)
+
+
+def middle_rows(page: Path, path: Path) -> Path:
+    """Write the third to the fifth query of a page of six masks by example, which are of equal height."""
+    with Image.open(page) as file:
+        drawn = file.convert("RGB")
+    top, bottom = (round(drawn.height * row / 6) for row in (2, 5))
+    return saved(drawn.crop((0, top, drawn.width, bottom)), path)
+
+
+def saved(picture: Image.Image, path: Path) -> Path:
+    """Write a picture in as few bytes as PNG takes."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
     return path
 
 
