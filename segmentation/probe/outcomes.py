@@ -67,7 +67,7 @@ class Readouts:
         """Return the classifiers of each form, and of `position`, as a read-out and one by one."""
         part = slice(self.config.linear_memory)
         raw_MD, position_M = self.memory.feature_MD[part], self._positions(self.memory)[part]
-        fits = {
+        fits: dict[str, Regression] = {
             kind: self._regression(self.memory, self.known.form(raw_MD.to(self.device).float(), position_M, kind))
             for kind in KINDS
         }
