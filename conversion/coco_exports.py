@@ -80,7 +80,12 @@ def _read(path: Path, folders: tuple[Path, ...]) -> _File:
 def _classes(files: list[_File], tally: Tally) -> tuple[str, ...]:
     """Return the classes of all files, in the order of their ids; a class that is only the name of a group is none."""
     used = {file.names.get(_id(raw, "category_id", file)) for file in files for raw in file.content["annotations"]}
-    groups = {str(c.get("supercategory")) for file in files for c in file.content["categories"]}
+    groups = {
+        str(category.get("supercategory"))
+        for file in files
+        for category in file.content["categories"]
+        if category.get("supercategory") != category["name"]
+    }
     found: dict[str, None] = {}
     for file in files:
         for number in sorted(file.names, key=lambda number: (str(type(number)), number)):

@@ -51,7 +51,14 @@ def read_layout(data: Path, tally: Tally, *, root: Path | None = None) -> YoloLa
     for key in sorted(map(str, content.keys() - USED)):
         tally.add(f"entries of {file.name} that have no place in COCO's format, left out", key)
     root = root or _root(content.get("path"), file, tally)
-    splits = {key: _places(content[key], key, file, root, tally) for key in SPLITS if content.get(key)}
+    splits = {}
+    for key in (key for key in SPLITS if content.get(key)):
+        try:
+            splits[key] = _places(content[key], key, file, root, tally)
+        except FileNotFoundError:
+            if key != "test" or not splits:
+                raise
+            tally.add(f"`test` of {file.name} left out: there is no such folder", shown(content[key]))
     if not splits:
         raise ValueError(f"{file}: names no images; `train` and `val` are folders below {root}. {LAYOUT}")
     return YoloLayout(

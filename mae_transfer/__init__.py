@@ -103,10 +103,11 @@ def read_records(folder: str | Path) -> "pd.DataFrame":
 def read_differences(folder: str | Path) -> "pd.DataFrame":
     """Return the differences between the arms of the runs below a folder, as the report of a study judges them.
 
-    A row per task, metric and other arm. Columns: task, metric, arm, reference, by_seed (arm minus reference, a tuple),
-    difference (their mean), low and high (95 % interval, missing for one seed), images (resampled for it; missing where
-    the interval speaks of the seeds alone), p, adjusted_p (Holm, over tasks) and verdict, the latter two of the leading
-    metric of each task. The statistics are those of docs/statistics.md.
+    A row per task, metric and other arm. Columns: task, metric, unit and higher_is_better (of the metric), arm,
+    reference, by_seed (arm minus reference, a tuple), difference (their mean), low and high (95 % interval, missing for
+    one seed), images (resampled for it; missing where the interval speaks of the seeds alone), p, adjusted_p (Holm,
+    over tasks) and verdict, the latter two of the leading metric of each task. The statistics are those of
+    docs/statistics.md.
 
     Raises FileNotFoundError where there is no record, ValueError where nothing can be compared. What is left out is
     warned of.

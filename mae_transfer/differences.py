@@ -12,8 +12,8 @@ from benchmark.compare.records import open_store
 from mae_transfer.tasks import TASKS
 
 COLUMNS = (
-    "task", "metric", "arm", "reference", "by_seed", "difference", "low", "high", "images", "p",
-    "adjusted_p", "verdict",
+    "task", "metric", "unit", "higher_is_better", "arm", "reference", "by_seed", "difference", "low", "high", "images",
+    "p", "adjusted_p", "verdict",
 )  # fmt: skip
 
 
@@ -39,6 +39,6 @@ def _values(row: Row, item: Contrast) -> tuple[object, ...]:
     low, high = item.interval or (math.nan, math.nan)
     by_seed = tuple(item.per_seed.values())
     return (
-        row.task, item.metric.name, item.arm, item.reference, by_seed, item.mean, low, high, item.images, item.p,
-        item.adjusted_p, item.verdict,
+        row.task, item.metric.name, item.metric.unit, item.metric.higher_is_better, item.arm, item.reference, by_seed,
+        item.mean, low, high, item.images, item.p, item.adjusted_p, item.verdict,
     )  # fmt: skip

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backbones.weights.declaration import Heads, InitialWeights, PixelMean, PixelStd, TrustPickle
-from backbones.weights.hub import is_remote, located
+from backbones.weights.hub import family_of, is_remote, located
+from backbones.weights.hub import parse as parse_name
 from backbones.weights.normalisation import Normalisation
 from engine.config import Device, ReadingWorkers
 from engine.launch import fail, parse
@@ -28,8 +29,9 @@ class Args:
     """Weights of a ViT with its head."""
     data: Path
     """Folder of the data set."""
-    init_source: str = "timm"
-    """Family of the weights file, among those whose files hold a head: timm, augreg, mae, beit, huggingface."""
+    init_source: str | None = None
+    """Family of the weights, among those whose files hold a head: timm, augreg, mae, beit, huggingface. Unless given
+    the catalogue's for a name that it knows, else timm."""
     init_heads: Heads = None
     init_mean: PixelMean = None
     init_std: PixelStd = None
@@ -51,9 +53,13 @@ def main(argv: list[str] | None = None) -> int:
         return fail(FileNotFoundError(f"{args.init}: no such file of weights."))
     from classification.with_head import classifier_of
 
+    try:
+        known = family_of(parse_name(str(args.init))) if is_remote(args.init) else None
+    except ValueError as error:
+        return fail(error)
     declared = InitialWeights(
         path=args.init,
-        source=args.init_source,
+        source=args.init_source or known or "timm",
         num_heads=args.init_heads,
         mean=args.init_mean,
         std=args.init_std,

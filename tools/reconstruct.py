@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import tyro
 
 from backbones.weights.declaration import Family, Heads, InitialWeights, PixelMean, PixelStd, TrustPickle
+from backbones.weights.hub import is_remote, located
 from engine.launch import fail, parse
 from pretraining.mae.config import Sampling, StatisticsOf
 
@@ -28,7 +29,7 @@ class Args:
     """Flags of the gallery."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Folder of a run, or a file of weights."""
+    """Folder of a run, or weights: a file or a name (hf:OWNER/MODEL, timm:NAME.TAG, an address)."""
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     """Folder with images or .tar shards, searched with its subfolders."""
     out: Path
@@ -57,7 +58,7 @@ class Args:
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 done, 1 failed."""
     args = parse(Args, argv, doc=__doc__)
-    if not args.model.exists():
+    if not is_remote(args.model) and not args.model.exists():
         return fail(FileNotFoundError(f"{args.model}: no such run or file of weights."))
     from pretraining.gallery import Decoder, Options, make_gallery, open_any
 
@@ -70,13 +71,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         shown = open_any(
-            InitialWeights(
-                path=args.model,
-                source=args.init_source,
-                num_heads=args.init_heads,
-                mean=args.init_mean,
-                std=args.init_std,
-                trust_pickle=args.trust_pickle,
+            located(
+                InitialWeights(
+                    path=args.model,
+                    source=args.init_source,
+                    num_heads=args.init_heads,
+                    mean=args.init_mean,
+                    std=args.init_std,
+                    trust_pickle=args.trust_pickle,
+                )
             ),
             Decoder(heads=args.decoder_heads, target=args.target),
         )

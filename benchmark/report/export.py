@@ -330,6 +330,7 @@ def _contrast_rows(item: Contrast) -> list[tuple[object, ...]]:
         "p_equivalence": item.p_equivalence,
         "p_equivalence_holm": item.adjusted_p_equivalence,
         "look": item.look.number if item.look else None,
+        "higher_is_better": float(item.metric.higher_is_better),
         "images": item.images if item.grouped is None else item.grouped,
         "groups": None if item.grouped is None else item.images,
         "variance_of_mean_seeds": parts.of_seeds if parts else None,

@@ -120,6 +120,13 @@ def curves_picture(comparison: Comparison, notes: list[str], *, narrow: bool = F
     return _png(figure)
 
 
+def without_cost(comparison: Comparison) -> list[str]:
+    """Return the arms that have results and no recorded cost of pre-training, as those of public files."""
+    known = {cost.arm for cost in comparison.costs if _training_flops(cost) is not None} | {"random"}
+    rows = [row for row in comparison.rows if row.primary]
+    return [arm for arm in comparison.arms if arm not in known and any(row.values.get(arm) for row in rows)]
+
+
 def cost_picture(comparison: Comparison, *, narrow: bool = False) -> str | None:
     """Return the leading metric of each task over the compute of pre-training; None where no arm was pre-trained.
 

@@ -21,6 +21,7 @@ from benchmark.report.figures import (
     differences_picture,
     embedded,
     same_pictures,
+    without_cost,
 )
 from benchmark.report.names import listed, title
 from benchmark.report.page_tables import verdict_grids
@@ -102,6 +103,7 @@ def to_html(comparison: Comparison, *, images: bool = True) -> str:
         costs=cost_grid(comparison),
         use=use_grid(comparison),
         cost_picture=_both(cost_picture(comparison), lambda: cost_picture(comparison, narrow=True)),
+        undrawn=", ".join(map(title, without_cost(comparison))),
         curves_picture=curves,
         most_lines=MOST_LINES,
         per_class=classes,

@@ -137,10 +137,12 @@ def scaling_picture(comparison: Comparison, *, narrow: bool = False) -> bytes | 
 def write_scaling(path: Path, text: str, comparison: Comparison) -> tuple[Path, Path]:
     """Write the table to `path` and the picture beside it as .png, and return both paths.
 
-    Raises ValueError where no method has two sizes or two lengths.
+    Raises ValueError where no method has two sizes or two lengths, and where the two would be one file.
     """
     _wanted(comparison)
     picture = path.with_suffix(".png")
+    if path == picture:
+        raise ValueError(f"{path}: the table goes there, and the picture beside it; name the table, as {path.stem}.md.")
     refuse_overwriting([path, picture], files_read(comparison.store))
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -235,5 +235,6 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _folder(path: Path) -> Path:
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder; --data and --train-split name the training images.")
+        hint = ", and --layout how maps are laid out" if path.parent.name == "images" else ""
+        raise FileNotFoundError(f"{path}: no such folder; --data and --train-split name the training images{hint}.")
     return path

@@ -85,6 +85,15 @@ def test_the_page_is_made_for_wide_and_narrow_screens(runs: Path) -> None:
         assert sizes[1] == 442 < sizes[0]
 
 
+def test_arms_without_a_cost_are_named_under_the_picture(runs: Path) -> None:
+    """As those of public files, which no recorded pre-training has made."""
+    assert "Not drawn" not in to_html(compare(open_store(runs, TASKS)))
+    (made,) = [path for path in runs.rglob("record.json") if read_record(path.parent).task == "mae"]
+    made.unlink()
+    text = to_html(compare(open_store(runs, TASKS)))
+    assert "Not drawn, since the cost of their pre-training is not recorded: MAE.</figcaption>" in text
+
+
 def test_text_of_records_is_escaped(runs: Path) -> None:
     folder = next(path.parent for path in sorted(runs.rglob("record.json")))
     record = read_record(folder)

@@ -104,6 +104,14 @@ def test_files_and_page(records: Records, tmp_path: Path, capsys: pytest.Capture
     assert out.read_text() == to_scaling(comparison) and out.with_suffix(".png").read_bytes() == paths[-1].read_bytes()
 
 
+def test_the_picture_is_not_written_over_the_table(
+    records: Records, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [str(fill(records)), "--format", "scaling", "--resamples", "0", "--out", str(tmp_path / "scaling.png")]
+    assert export_tables.main(flags) == 1
+    assert "name the table, as scaling.md" in capsys.readouterr().err and not (tmp_path / "scaling.png").exists()
+
+
 def test_one_size_and_one_length_are_no_scaling(
     records: Records, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,16 @@ def test_roboflow(roboflow: Path, tmp_path: Path, objects: Callable[..., Any]) -
     ]
 
 
+def test_a_class_that_is_its_own_group_stays(roboflow: Path, tmp_path: Path) -> None:
+    """As COCO's person, which a part of the data may have no object of."""
+    categories = [{"id": 1, "name": "person", "supercategory": "person"}, *CATEGORIES[2:]]
+    for folder in ("train", "valid"):
+        (roboflow / folder / "_annotations.coco.json").write_text(json.dumps(content(categories=categories)))
+    write_coco(read_coco_export(roboflow), tmp_path / "out")
+    written = json.loads((tmp_path / "out/annotations/instances_val2017.json").read_text())
+    assert [category["name"] for category in written["categories"]] == ["person", "white"]
+
+
 def test_cvat_with_masks_and_attributes(tmp_path: Path, draw: Callable[..., Path], objects: Callable[..., Any]) -> None:
     square = [[1, 1, 4, 1, 4, 4, 1, 4]]
     runs = {"size": [20, 40], "counts": [21, 2, 777]}  # the second column's pixels 1 and 2

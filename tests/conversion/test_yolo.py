@@ -51,6 +51,16 @@ def test_boxes_and_polygons(data: Path, tmp_path: Path, objects: Callable[..., A
     assert not (tmp_path / "masks").exists() and not list(tmp_path.glob(".*"))
 
 
+def test_a_test_split_that_is_named_and_not_there_is_left_out(data: Path, tmp_path: Path) -> None:
+    file = data / "data.yaml"
+    file.write_text(f"{YAML}\ntest: images/test\n")
+    lines = write_coco(read_yolo(data), tmp_path / "out", boxes_only=True)
+    assert "`test` of data.yaml left out: there is no such folder: 1 ('images/test')" in lines
+    file.write_text(YAML.replace("images/val", "images/none"))
+    with pytest.raises(FileNotFoundError, match="images/none: not there, though `val` of"):
+        read_yolo(data)
+
+
 def test_polygons_alone_become_masks(data: Path, tmp_path: Path, objects: Callable[..., Any]) -> None:
     (data / "labels/train/a.txt").write_text("0 0.1 0.2 0.1 0.4 0.3 0.4 0.3 0.2\n")
     (data / "labels/val/c.txt").unlink()

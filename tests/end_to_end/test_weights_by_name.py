@@ -19,7 +19,7 @@ from engine.records.record import read_record
 from mae_transfer import load_backbone
 from scenes.layouts import ScenesIndex
 from tests.hub_server import Hub, Repository, commit, serving
-from tools import convert_checkpoint, probe, run_benchmark, train_cls
+from tools import convert_checkpoint, eval_cls, probe, reconstruct, run_benchmark, train_cls
 from tools.run_benchmark import TOOLS
 
 OLD, NEW = commit(1), commit(2)
@@ -73,6 +73,29 @@ def test_other_tools_and_python_take_names(server: Hub, few_scenes: ScenesIndex,
     flags = ["vit_demo_patch8", "--data", str(few_scenes.imagenet), "--init", "hf:some/tiny", "--init-architecture"]
     assert probe.main([*flags, "file", "--out", str(tmp_path / "probe"), "--linear-epochs", "1"]) == 0
     assert read_record(tmp_path / "probe" / "knn").weights_name == f"hf:some/tiny@{OLD}"
+    shown = ["hf:some/tiny", str(few_scenes.imagenet), "--target", "pixels", "--count", "2"]
+    assert reconstruct.main([*shown, "--out", str(tmp_path / "pictures")]) == 0
+    assert (tmp_path / "pictures/attention.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        (["--init", "hf:google/vit-base-patch16-224"], "huggingface"),
+        (["--init", "timm:vit_base_patch16_224.mae"], "timm"),
+        (["--init", "hf:some/tiny"], "timm"),
+        (["--init", "hf:some/tiny", "--init-source", "augreg"], "augreg"),
+    ],
+)
+def test_a_head_is_scored_by_the_family_of_its_name(
+    name: list[str], family: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(declared: InitialWeights) -> InitialWeights:
+        raise ValueError(f"it is read as {declared.source}")
+
+    monkeypatch.setattr(eval_cls, "located", stop)
+    assert eval_cls.main([*name, "--data", "x"]) == 1
+    assert f"it is read as {family}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def test_differences_are_those_of_the_report(runs: Path) -> None:
     assert item.interval is not None and (top1.low, top1.high) == item.interval
     assert (top1.images, top1.p, top1.adjusted_p, top1.verdict) == (16, item.p, item.adjusted_p, item.verdict)
     assert [*frame.metric] == ["top1"], "the metrics of the report"
+    assert (top1.unit, top1.higher_is_better) == ("%", True)
 
 
 def test_what_cannot_be_compared_is_said(runs: Path, few_scenes: ScenesIndex, tmp_path: Path) -> None:
