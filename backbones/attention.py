@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention_chunked import attention_in_pieces
+from backbones.attention_flex import flex_decomposed
 from backbones.config import Grid, QkvBias
 from backbones.relative_position import decomposed_bias, place_channels, table_bias, table_rows
 from backbones.rotary import turned
@@ -104,6 +105,9 @@ class Attention(nn.Module):
 
     The names of its relative positions are ViTDet's (`rel_pos_h`, `rel_pos_w`) or BEiT's.
     """
+
+    flex = False
+    """Whether decomposed positions of more rows and columns than a head has channels are added by FlexAttention."""
 
     def __init__(
         self,
@@ -213,6 +217,8 @@ class Attention(nn.Module):
         added.
         """
         to_rows_BHTh, to_columns_BHTw = decomposed_bias(q_BHTd, self.rel_pos_h, self.rel_pos_w, grid)
+        if self.flex and sum(grid) > q_BHTd.shape[-1]:
+            return flex_decomposed(q_BHTd, k_BHTd, v_BHTd, to_rows_BHTh, to_columns_BHTw)
         if _long_on_cpu(q_BHTd):
             return attention_in_pieces(q_BHTd, k_BHTd, v_BHTd, (to_rows_BHTh, to_columns_BHTw))
         if sum(grid) > q_BHTd.shape[-1]:
