@@ -4,7 +4,7 @@ Bytes are a quarter of what floats are on their way to a device.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,22 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backbones.weights.normalisation import Normalisation
+
+Decoded = Image.Image | Tensor
+"""A decoded image: Pillow's, or uint8 (C, H, W)."""
+
+
+class Place(NamedTuple):
+    """What a view shows of an image, in pixels of the whole image."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    flipped: bool
+    """Horizontally."""
+    size: tuple[int, int]
+    """Height and width of what it is resized to."""
 
 
 class Normalise(nn.Module):
@@ -54,32 +70,39 @@ class View:
         *,
         finish: Callable[[Tensor], Tensor] | None = None,
         least_area: float | None = None,
+        takes_tensors: bool = False,
+        takes_files: bool = False,
+        place: Callable[[int, int], Place] | None = None,
     ) -> None:
         """`pixels` returns uint8 (C, H, W), of which `finish` makes float32, normalised, where the last steps are of
         normalised images, as always of other than three channels.
 
-        It may be given an image that was decoded at a fraction of its size and has `least_area` pixels or more.
+        It may be given an image that was decoded at a fraction of its size and has `least_area` pixels or more, and
+        one as a tensor with `takes_tensors`. With `takes_files` it is given a file that is not decoded yet
+        (engine.images.jpeg.Undecoded). With `place` images are decoded where the model is: it draws what a view
+        shows of an image of a width and height, with the draws of `pixels`.
         """
         self._drawn, self._finish = pixels, finish
         self.pixels = pixels if finish is None else self._finished
-        self.normalise, self.least_area = normalise, least_area
+        self.normalise, self.least_area, self.place = normalise, least_area, place
+        self.takes_tensors, self.takes_files = takes_tensors, takes_files
 
     @property
     def channels(self) -> int:
         """Of the images that it is of."""
         return len(self.normalise.mean)
 
-    def changed(self, image: Image.Image | np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    def changed(self, image: Any, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
         """Return the pixels with a change of what was drawn, uint8 (H, W, C), before the last steps."""
         drawn_HWC = np.array(self._drawn(image).permute(1, 2, 0).numpy(), order="C")
         pixels = torch.from_numpy(np.array(change(drawn_HWC).transpose(2, 0, 1), order="C"))
         return pixels if self._finish is None else self._finish(pixels)
 
-    def _finished(self, image: Image.Image | np.ndarray) -> Tensor:
+    def _finished(self, image: Any) -> Tensor:
         assert self._finish is not None
         return self._finish(self._drawn(image))
 
-    def __call__(self, image: Image.Image | np.ndarray) -> Tensor:
+    def __call__(self, image: Any) -> Tensor:
         """Return the image normalised, float32 (C, H, W)."""
         normalised: Tensor = self.normalise(self.pixels(image))
         return normalised

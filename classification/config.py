@@ -17,7 +17,7 @@ Resize = Literal["pillow", "tensor"]
 RANDAUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*")
 
 
-Decode = Literal["full", "reduced"]
+Decode = Literal["full", "reduced", "crop", "device"]
 
 
 def check_crop_scale(scale: tuple[float, float]) -> None:
@@ -27,6 +27,19 @@ def check_crop_scale(scale: tuple[float, float]) -> None:
         raise ValueError(
             f"crop_scale is {least:g} {most:g}; it is the least and the largest share of the area, above 0 and at "
             "most 1 (MAE's is 0.2 1)."
+        )
+
+
+def check_decode(decode: Decode, resize: Resize, augment_function: str | None = None) -> None:
+    """Raise ValueError for what cannot go with images that the device decodes."""
+    if decode != "device":
+        return
+    if resize != "tensor":
+        raise ValueError(f"decode device: crops are resized by PyTorch there, not by {resize}; add --resize tensor.")
+    if augment_function is not None:
+        raise ValueError(
+            "decode device: --augment-function changes pixels in the loader processes, which have none then; take "
+            "--decode full."
         )
 
 
@@ -54,12 +67,19 @@ class Augmentation:
     in 0.02 % of them (there by up to 15), so compare runs of one choice (perf/image_loader.py measures it)."""
     decode: Annotated[Decode, BASIC] = "full"
     """How JPEGs of training images are decoded: whole (full), or at 1/2, 1/4 or 1/8 of their sides where no crop is
-    then smaller than the model's image (reduced). Photographs of some megapixels are read several times as fast; the
-    pixels are other ones, so compare runs of one choice (docs/performance.md)."""
+    then smaller than the model's image (reduced), or where the crop that was drawn is not (crop); photographs of some
+    megapixels are read several times as fast. Or by the GPU, in a batch (device, with --resize tensor; not measured).
+    The pixels are other ones, so compare runs of one choice (docs/performance.md, docs/gpu.md)."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what makes no augmentation."""
         check_crop_scale(self.crop_scale)
+        check_decode(self.decode, self.resize)
+        if self.decode == "device" and (self.randaugment or self.erase):
+            raise ValueError(
+                "decode device: RandAugment and random erasing change pixels in the loader processes, which have none "
+                "then; leave --randaugment and --erase out, or take --decode full."
+            )
         for name in ("mixup", "cutmix"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name):g}; it must not be negative (0 switches it off).")
@@ -139,6 +159,7 @@ class ClassificationConfig(LabelFraction, FeatureProbes, ChannelStatistics):
             raise ValueError(
                 f"layer_decay is {self.run.optim.layer_decay:g}; it must be above 0 and at most 1 (1 is none)."
             )
+        check_decode(self.augment.decode, self.augment.resize, self.run.augment_function)
         self.check_fraction()
         if self.label_fraction is not None and self.train_list is not None:
             raise ValueError("label_fraction and train_list were both given; one of them chooses the training images.")

@@ -18,22 +18,28 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import v2
 
-from backbones.normalise import Normalise, View
+from backbones.normalise import Decoded, Normalise, Place, View
 from backbones.weights.normalisation import Normalisation
 from classification import array_views
 from classification.array_views import MOST_SIDES
 from classification.config import Augmentation
 from engine.augment import Augment, ClassSample
 from engine.images.arrays import ENDINGS, RGB
-from engine.images.reading import WHOLE, other_kind, read_picture
+from engine.images.encoded import Encoded, encoded, open_encoded
+from engine.images.jpeg import Undecoded, picture_of, tensor_of
+from engine.images.reading import WHOLE, file_at, other_kind, read_picture
 from files.naming import SYSTEM, nearest, system_part
 from files.shared import shared_paths
 
-Sample = tuple[Tensor, int, str]  # pixels_CHW, label, image id
+Sample = tuple[Tensor | Encoded, int, str]  # pixels_CHW, label, image id
+MARK = torch.tensor([0, 1]).view(1, 1, 2)  # an image that shows whether it was flipped
 
 
 class LabelledImages:
-    """One split of an ImageFolder; samples are (pixels_CHW of the view, label, image id)."""
+    """One split of an ImageFolder; samples are (pixels_CHW of the view, label, image id).
+
+    Where the view leaves decoding to the device they have the file in place of the pixels.
+    """
 
     def __init__(self, folder: ImageFolder, view: View, augment: Augment | None = None) -> None:
         """`augment` is of training alone."""
@@ -47,8 +53,11 @@ class LabelledImages:
 
     def __getitem__(self, index: int) -> Sample:
         path, label = self.folder.samples[index]
-        image = read_picture(path, self.view.channels, least_area=self.view.least_area)
         image_id = self.image_id(index)
+        if self.view.place is not None:
+            opened = open_encoded(file_at(path))
+            return encoded(opened, [self.view.place(*opened.size)]), label, image_id
+        image = self._picture(path)
         if self.augment is None:
             return self.view.pixels(image), label, image_id
         augment, classes = self.augment, len(self.folder.classes)
@@ -61,6 +70,20 @@ class LabelledImages:
 
         return self.view.changed(image, change), label, image_id
 
+    @property
+    def decoded_on_device(self) -> bool:
+        """Whether samples have files, which the device decodes."""
+        return self.view.place is not None
+
+    def _picture(self, path: str) -> Any:
+        """Return the image, or its file, as the view takes it."""
+        least = self.view.least_area
+        if self.view.takes_files:
+            return Undecoded(file_at(path))
+        if self.view.takes_tensors:
+            return picture_of(file_at(path), least_area=least)
+        return read_picture(path, self.view.channels, least_area=least)
+
     def image_id(self, index: int) -> str:
         """The path below the split's folder."""
         return str(Path(self.folder.samples[index][0]).relative_to(self.root))
@@ -71,7 +94,7 @@ class LabelledImages:
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    """Return pixels (B, C, H, W) and labels (B)."""
+    """Return pixels (B, C, H, W) and labels (B) of samples that have pixels."""
     pixels, labels, _ = zip(*samples, strict=True)
     return torch.stack(pixels), torch.tensor(labels)
 
@@ -208,12 +231,14 @@ def train_transform(size: tuple[int, int], augment: Augmentation, normalisation:
     erasing = RandomErasing(augment.erase, mode="pixel", device="cpu") if augment.erase else None
     if len(normalisation.mean) != RGB:
         return array_views.random_crop(size, normalisation, scale=augment.crop_scale, flip=augment.flip, erase=erasing)
-    crop = _Crop if augment.resize == "pillow" else _TensorCrop
-    steps: list[Any] = [crop(size, scale=augment.crop_scale, interpolation=v2.InterpolationMode.BICUBIC)]
-    if augment.flip:
-        steps.append(v2.RandomHorizontalFlip())
+    as_tensors = augment.resize == "tensor"
+    crop = (_TensorCrop if as_tensors else _Crop)(
+        size, scale=augment.crop_scale, interpolation=v2.InterpolationMode.BICUBIC
+    )
+    flip = v2.RandomHorizontalFlip() if augment.flip else None
+    steps: list[Any] = [crop] if flip is None else [crop, flip]
     if augment.randaugment:
-        if augment.resize == "tensor":
+        if as_tensors:
             steps.append(v2.ToPILImage())
         fill = tuple(round(255 * m) for m in normalisation.mean)
         hparams = {
@@ -222,12 +247,21 @@ def train_transform(size: tuple[int, int], augment: Augmentation, normalisation:
             "interpolation": Image.Resampling.BICUBIC,
         }
         steps.append(rand_augment_transform(augment.randaugment, hparams))
-    if augment.randaugment or augment.resize == "pillow":
+    if augment.randaugment or not as_tensors:
         steps.append(v2.PILToTensor())
     normalise = Normalise(normalisation)
     erase = None if erasing is None else v2.Compose([normalise, erasing])
     least = least_area(size, augment.crop_scale[0]) if augment.decode == "reduced" else None
-    return View(v2.Compose(steps), normalise, finish=erase, least_area=least)
+    place = _Placing(crop, flip) if augment.decode == "device" else None
+    return View(
+        v2.Compose(steps),
+        normalise,
+        finish=erase,
+        least_area=least,
+        takes_tensors=as_tensors,
+        takes_files=augment.decode == "crop",
+        place=place,
+    )
 
 
 def least_area(size: tuple[int, int], scale: float) -> float:
@@ -277,18 +311,32 @@ class _NearCentre:
 
 
 class _Crop(v2.RandomResizedCrop):
-    """Random crops that are placed in the whole image, also where it was decoded at a fraction of its sides."""
+    """Random crops that are placed in the whole image, also where it was decoded at a fraction of its sides.
+
+    A file that is not decoded yet is decoded once the crop is drawn, at a fraction of its sides where the crop allows.
+    """
+
+    takes_tensors = False
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return the crop of an image, resized."""
+        (image,) = inputs
+        if not isinstance(image, Undecoded):
+            return super().forward(image)
+        params = self.make_params([torch.empty(3, image.size[1], image.size[0], device="meta")])
+        crop, size = (params["height"], params["width"]), tuple(self.size)
+        return self.transform(image.decoded(crop, size, tensors=self.takes_tensors), params)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Return top, left, height and width in pixels of the whole image; as many numbers are drawn as of one."""
         (image,) = flat_inputs
-        if WHOLE not in image.info:
+        if isinstance(image, Tensor) or WHOLE not in image.info:
             return super().make_params(flat_inputs)
         width, height = image.info[WHOLE]
         return super().make_params([torch.empty(3, height, width, device="meta")])
 
-    def transform(self, image: Image.Image, params: dict[str, Any]) -> Any:
-        """Return the crop that `params` place, resized."""
+    def transform(self, image: Any, params: dict[str, Any]) -> Any:
+        """Return the crop of an image that `params` place, resized."""
         if WHOLE not in image.info:
             return super().transform(image, params)
         return image.resize((self.size[1], self.size[0]), Image.Resampling.BICUBIC, box=_box(image, params))
@@ -297,12 +345,30 @@ class _Crop(v2.RandomResizedCrop):
 class _TensorCrop(_Crop):
     """The same random crops, resized by torch's kernel for bytes; gives uint8 (C, H, W)."""
 
-    def transform(self, image: Image.Image, params: dict[str, Any]) -> Tensor:
+    takes_tensors = True
+
+    def transform(self, image: Decoded, params: dict[str, Any]) -> Tensor:
         """Return the crop that `params` place, resized."""
-        left, top, right, bottom = map(round, _box(image, params))
-        crop = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
-        image_CHW = torch.from_numpy(np.array(crop)).permute(2, 0, 1)  # channels last in memory: the fast kernel
-        return F.interpolate(image_CHW[None], self.size, mode="bicubic", antialias=True)[0]
+        if isinstance(image, Tensor):
+            left, top = params["left"], params["top"]
+            crop_CHW = image[:, top : top + params["height"], left : left + params["width"]]
+        else:
+            left, top, right, bottom = map(round, _box(image, params))
+            crop_CHW = tensor_of(image.crop((left, top, max(right, left + 1), max(bottom, top + 1))))
+        # channels last in memory: the fast kernel
+        return F.interpolate(crop_CHW[None], self.size, mode="bicubic", antialias=True)[0]
+
+
+class _Placing:
+    """Draws what a view shows without an image: the numbers that crop and flip would draw of one."""
+
+    def __init__(self, crop: _Crop, flip: v2.RandomHorizontalFlip | None) -> None:
+        self.crop, self.flip = crop, flip
+
+    def __call__(self, width: int, height: int) -> Place:
+        p = self.crop.make_params([torch.empty(3, height, width, device="meta")])
+        flipped = self.flip is not None and bool(self.flip(MARK)[0, 0, 0])
+        return Place(p["left"], p["top"], p["width"], p["height"], flipped, tuple(self.crop.size))
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

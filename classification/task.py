@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.data.mixup import Mixup
@@ -39,18 +40,20 @@ from engine.augment import augment_of
 from engine.channels import channel_notes, normalisation_for
 from engine.config import OptimConfig
 from engine.cost import cost_of
+from engine.images.encoded import batch_of
 from engine.records.results_file import ImageResult
 from engine.task import Facts
 from files.writing import replacing
 from metrics import accuracy, calibration
 
-Batch = tuple[Tensor, Tensor, list[str]]
+Batch = tuple[Any, Tensor, list[str]]
 
 
 class ClassificationTask:
     """Fine-tuning, linear probing, partial fine-tuning, or pre-training from labels."""
 
     primary_metric = CLASSIFICATION.primary.name
+    steps_alike = True
     probe: FeatureProbe | None = None
 
     def __init__(
@@ -77,9 +80,9 @@ class ClassificationTask:
 
     @staticmethod
     def collate(samples: Sequence[Sample]) -> Batch:
-        """Return images (B, C, H, W), labels (B) and ids."""
+        """Return images (B, C, H, W), or what becomes them on the device, labels (B) and ids."""
         images, labels, ids = zip(*samples, strict=True)
-        return torch.stack(images), torch.tensor(labels), list(ids)
+        return batch_of(images, torch.stack), torch.tensor(labels), list(ids)
 
     def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
         """Layer-wise decay over what learns of the ViT; the head is the last layer."""

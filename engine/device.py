@@ -12,16 +12,24 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 
-from engine.config import Precision, check_device
+from engine.config import Precision, RunConfig, check_device
 from engine.share import THREADS
+from engine.task import Task, steps_alike
 from engine.training.sharding import shard
 
 
-def make_fabric(precision: Precision, *, device: str = "auto", strategy: Literal["ddp", "fsdp"] = "ddp") -> Fabric:
+def make_fabric(
+    precision: Precision,
+    *,
+    device: str = "auto",
+    strategy: Literal["ddp", "fsdp"] = "ddp",
+    static_graph: bool = False,
+) -> Fabric:
     """Return a launched Fabric: one device, or the processes that torchrun started, which share as `strategy` says.
 
-    On a CPU without AMX, float32 matmuls go to oneDNN, which is twice as fast at the same accuracy. Raises ValueError
-    for a device that is not there, or is not for several processes, and float16 without a GPU.
+    `static_graph` tells DDP that every step is like the first. On a CPU without AMX, float32 matmuls go to oneDNN,
+    which is twice as fast at the same accuracy. Raises ValueError for a device that is not there, or is not for several
+    processes, and float16 without a GPU.
     """
     if (threads := os.environ.get(THREADS, "")).isdigit() and int(threads) > 0:
         torch.set_num_threads(int(threads))  # of a run beside others: a fork of a process that has imported torch
@@ -40,7 +48,7 @@ def make_fabric(precision: Precision, *, device: str = "auto", strategy: Literal
         accelerator=wanted.type if wanted.type in ("cpu", "cuda") else "auto",
         devices=local if wanted.index is None else [wanted.index],
         num_nodes=max(1, world // local),
-        strategy=_strategy(strategy, world, computed) if world > 1 else "auto",
+        strategy=_strategy(strategy, world, computed, static_graph=static_graph) if world > 1 else "auto",
         precision=computed,
     )
     fabric.launch()
@@ -57,6 +65,29 @@ def _choose_products(device: torch.device) -> None:
         torch.set_float32_matmul_precision("highest")
     elif not torch.cpu._is_amx_tile_supported():  # with AMX it would mean bfloat16 products
         torch.set_float32_matmul_precision("medium")
+
+
+def has_static_graph(task: Task, run: RunConfig) -> bool:
+    """Return whether DDP may be told that every step of a run is like the first.
+
+    Not with accumulation: PyTorch 2.14 ends in an internal error (`expect_autograd_hooks_`) where the first backward
+    pass is one that exchanges nothing. Not with compiled blocks, which were not tried.
+    """
+    return steps_alike(task) and run.accumulate == 1 and not run.compile
+
+
+@contextmanager
+def timed_convolutions(wanted: bool) -> Iterator[None]:
+    """Have cuDNN time its convolutions at every new shape, and keep to the fastest, or have it not.
+
+    That pays where shapes come again, as those of training steps do, and not those of whole images.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager
@@ -127,10 +158,12 @@ def device_named(name: str, *, processes: int) -> torch.device:
     return wanted
 
 
-def _strategy(name: Literal["ddp", "fsdp"], world: int, precision: str) -> DDPStrategy | ModelParallelStrategy:
+def _strategy(
+    name: Literal["ddp", "fsdp"], world: int, precision: str, *, static_graph: bool = False
+) -> DDPStrategy | ModelParallelStrategy:
     if name == "ddp":
         # gradients live in what is exchanged; buffers are those of the first process, which an evaluation spreads
-        return DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False)
+        return DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False, static_graph=static_graph)
     gathers = torch.bfloat16 if precision == "bf16-mixed" else None
     return ModelParallelStrategy(
         lambda model, mesh: shard(model, mesh["data_parallel"], gathers=gathers),

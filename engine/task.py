@@ -119,6 +119,29 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class LeavesDecoding(Protocol):
+    """What training data have besides that may leave the decoding of images to the device."""
+
+    @property
+    def decoded_on_device(self) -> bool:
+        """Whether they do."""
+
+
+@runtime_checkable
+class StepsAlike(Protocol):
+    """What a task has besides whose training steps may all be the same operations on the same shapes."""
+
+    @property
+    def steps_alike(self) -> bool:
+        """Whether they are. Then every parameter gets a gradient in every step, or in none."""
+
+
+def steps_alike(task: "Task") -> bool:
+    """Return whether all training steps of a task are the same operations on the same shapes, as it declares."""
+    return isinstance(task, StepsAlike) and task.steps_alike
+
+
+@runtime_checkable
 class WritesStart(Protocol):
     """What a task has besides that can go on from the training state of other code."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.config import UnlabelledSplits
 from engine.images.arrays import RGB
-from engine.images.reading import ImageSource, Picture, open_images
+from engine.images.reading import ImageFile, ImageSource, Picture, open_images
 
 TRAIN, VAL, WHOLE = "train", "val", "."
 NAMED = 4  # folders that a note names
@@ -50,6 +50,10 @@ class Part:
     def read(self, index: int, *, least_area: float | None = None) -> Picture:
         """The image. Raises UnreadableImageError."""
         return self.source.read(self.indices[index], least_area=least_area)
+
+    def file(self, index: int) -> ImageFile:
+        """Its file. Raises UnreadableImageError."""
+        return self.source.file(self.indices[index])
 
 
 def open_splits(data: Path, asked: UnlabelledSplits, channels: int = RGB) -> Splits:

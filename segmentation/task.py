@@ -109,6 +109,11 @@ class SegmentationTask:
         self.facts = facts
         self.classes: list[str] = val_data.metainfo["classes"]
 
+    @property
+    def steps_alike(self) -> bool:
+        """True but for EoMT, whose queries are matched with the objects of an image, and which masks less and less."""
+        return self.config.head.kind != "eomt"
+
     @staticmethod
     def collate(samples: Sequence[Sample]) -> Batch:
         """Return mmseg's batch of lists."""

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,6 @@ from engine.images.shards import ARCHIVES, COMPRESSED, Shards, ending_of, open_s
 from files.naming import SYSTEM, system_part
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
-
 
 PHOTOMETRIC = 262  # TIFF's tag PhotometricInterpretation
 WHOLE = "whole"
@@ -133,6 +132,28 @@ def none_readable(paths: Sequence[str | Path], split: str, channels: int = RGB) 
     return None if first is None else f"{split}: none of its {len(paths)} images can be read; the first: {first}"
 
 
+class ImageFile(NamedTuple):
+    """An image file that is not decoded yet."""
+
+    name: str
+    """What errors call it."""
+    content: bytes
+    """Its bytes."""
+
+
+def file_at(path: str | Path) -> ImageFile:
+    """Return the file. Raises UnreadableImageError."""
+    try:
+        return ImageFile(str(path), Path(path).read_bytes())
+    except OSError as error:
+        raise UnreadableImageError(str(path), str(error)) from error
+
+
+def rgb_of(file: ImageFile, *, least_area: float | None = None) -> Image.Image:
+    """Return the image of a file as `read_rgb` does. Raises UnreadableImageError."""
+    return _decoded(io.BytesIO(file.content), file.name, least_area=least_area)
+
+
 class ImageSource(Protocol):
     """Images without labels, in one order."""
 
@@ -148,6 +169,9 @@ class ImageSource(Protocol):
 
     def read(self, index: int, *, least_area: float | None = None) -> Picture:
         """The image as `read_picture` gives it. Raises UnreadableImageError."""
+
+    def file(self, index: int) -> ImageFile:
+        """Its file. Raises UnreadableImageError."""
 
 
 class ImageFiles:
@@ -167,6 +191,10 @@ class ImageFiles:
         """The image. Raises UnreadableImageError."""
         return read_picture(self.files[index], self.channels, least_area=least_area)
 
+    def file(self, index: int) -> ImageFile:
+        """Its file. Raises UnreadableImageError."""
+        return file_at(self.files[index])
+
 
 class PackedImages:
     """Image files in tar shards below a folder."""
@@ -184,14 +212,18 @@ class PackedImages:
 
     def read(self, index: int, *, least_area: float | None = None) -> Picture:
         """The image. Raises UnreadableImageError."""
+        file = self.file(index)
+        if self.channels != RGB:
+            return read_array(io.BytesIO(file.content), file.name, self.channels)
+        return rgb_of(file, least_area=least_area)
+
+    def file(self, index: int) -> ImageFile:
+        """Its file. Raises UnreadableImageError."""
         shard, name = self.shards.place(index)
         try:
-            content = self.shards.read(index)
+            return ImageFile(f"{shard}/{name}", self.shards.read(index))
         except OSError as error:
             raise UnreadableImageError(f"{shard}/{name}", str(error)) from error
-        if self.channels != RGB:
-            return read_array(io.BytesIO(content), f"{shard}/{name}", self.channels)
-        return _decoded(io.BytesIO(content), f"{shard}/{name}", least_area=least_area)
 
 
 def open_images(folder: Path, channels: int = RGB) -> ImageSource:

@@ -1,11 +1,41 @@
-"""Other ways to carry out transformer blocks: with less memory, or compiled (each for itself, like ones sharing)."""
+"""Other ways to carry out a model: blocks with less memory, or compiled (each for itself, like ones sharing), and
+convolutions with channels last."""
 
 import torch
 from torch import nn
 
+from backbones.vit import ViT
+from engine.config import RunConfig
 from engine.training.sharding import blocks
 
 PER_BLOCK = 4  # variants that a block may be compiled in: training and evaluation, and sizes that change
+
+
+def carry_out_as(run: RunConfig, model: nn.Module, device: torch.device) -> None:
+    """Switch on what a run asks for and its device wants, in place. Raises ValueError for what the model cannot do."""
+    if run.activation_checkpointing:
+        checkpoint_activations(model)
+    if run.compile:
+        compile_blocks(model, device)
+    if device.type == "cuda" and run.strategy == "ddp":  # fully_shard takes contiguous parameters alone
+        channels_last(model)
+
+
+def channels_last(model: nn.Module) -> list[str]:
+    """Lay the weights of the convolutions around a ViT (pyramid, neck, heads) out with channels last; return their
+    names.
+
+    The kernels of a GPU's tensor cores want that layout, which a ViT's maps have, and give it to what they return. The
+    ViT's own weights stay as they are: its patches are a single product, and safetensors writes contiguous tensors
+    alone. A model without a ViT is left as it is.
+    """
+    of_vits = {inner for vit in model.modules() if isinstance(vit, ViT) for inner in vit.modules()}
+    changed = []
+    for name, module in model.named_modules() if of_vits else ():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module not in of_vits:
+            module.to(memory_format=torch.channels_last)
+            changed.append(name)
+    return changed
 
 
 def compile_blocks(model: nn.Module, device: torch.device) -> None:

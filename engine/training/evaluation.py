@@ -10,6 +10,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 
 from engine.config import RunConfig
+from engine.device import timed_convolutions
 from engine.records.results_file import ImageResult
 from engine.task import ProbesFeatures, Task
 from engine.training.ahead import on_device
@@ -64,7 +65,7 @@ def evaluate(
     results: list[ImageResult] = []
     unreadable: dict[str, str] = {}
     progress(0, mine)
-    with closing(batches), torch.no_grad(), fabric.autocast():
+    with closing(batches), torch.no_grad(), fabric.autocast(), timed_convolutions(False):
         for number, batch in enumerate(batches):
             # all ask alike, the last time before any of them has seen its last batch
             if (

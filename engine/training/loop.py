@@ -19,17 +19,17 @@ from torch.amp import GradScaler
 from engine.config import RunConfig, as_json
 from engine.cost import count_parameters
 from engine.curves import CURVES_NAME, draw_curves
-from engine.device import determined, make_fabric
+from engine.device import determined, has_static_graph, make_fabric, timed_convolutions
 from engine.drawing import drawn
 from engine.records.identity import check_folder, identity_of, run_id
 from engine.records.metrics_file import CSV_NAME, Mark, MetricsFile
 from engine.records.record import PICTURES, RunRecord, Status, write_record
 from engine.records.recording import Named, Recorder, now, relative
 from engine.records.results_file import write_results
-from engine.task import ActsAfterSteps, ProbesFeatures, Task, Watches
+from engine.task import ActsAfterSteps, ProbesFeatures, Task, Watches, steps_alike
 from engine.training import resume as checkpointing
-from engine.training.ahead import on_device
-from engine.training.block_modes import checkpoint_activations, compile_blocks
+from engine.training.ahead import check_decoding, on_device
+from engine.training.block_modes import carry_out_as
 from engine.training.data import Batch, Shard, add_unreadable, check_readable, loading_for, train_batches
 from engine.training.ema import EMA, with_ema
 from engine.training.evaluation import Evaluated, evaluate
@@ -70,8 +70,9 @@ def fit(
     facts = task.facts
     identity = identity_of(recipe, as_json(config), facts)
     check_folder(out, identity, resume=resume, config=config)
-    with determined(run.deterministic):
-        fabric = make_fabric(run.precision, device=run.device, strategy=run.strategy)
+    static = has_static_graph(task, run)
+    with determined(run.deterministic), timed_convolutions(steps_alike(task) and not run.deterministic):
+        fabric = make_fabric(run.precision, device=run.device, strategy=run.strategy, static_graph=static)
         named = Named(recipe=recipe, run_id=run_id(identity), arm=arm, departures=departures)
         session = _Session(task, config, named, out, fabric, resume=resume)
         check_readable(task, seed=run.seed, most=run.max_unreadable, loading=session.loading)
@@ -107,10 +108,8 @@ class _Session:
         self.saver = checkpointing.Saver(out, keep_last=run.keep_last, behind=fabric.device.type != "cpu")
         self.shard = Shard(fabric.global_rank, fabric.world_size, run.accumulate)
         self.shard.positions(0, run.batch_size)  # refuses a batch that cannot be shared
-        if run.activation_checkpointing:
-            checkpoint_activations(task.model)
-        if run.compile:
-            compile_blocks(task.model, fabric.device)
+        check_decoding(task.train_data, fabric.device)
+        carry_out_as(run, task.model, fabric.device)
         self.recorder = Recorder(
             task=task,
             config=config,
@@ -212,7 +211,7 @@ class _Session:
         loaded = train_batches(
             self.task, seed=run.seed, steps=steps, batch_size=run.batch_size, shard=self.shard, loading=self.loading
         )
-        with closing(on_device(loaded, self.fabric)) as batches:
+        with closing(on_device(loaded, self.fabric, self.log.say)) as batches:
             return self._take(steps, batches, module, optimizer, stop)
 
     def _take(self, steps: range, batches: Iterator[Batch], module: Any, optimizer: Any, stop: StopRequest) -> bool:

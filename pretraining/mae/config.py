@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from backbones.config import Table, ViTConfig
 from backbones.weights.normalisation import Normalisation
-from classification.config import Decode, Resize, check_crop_scale
+from classification.config import Decode, Resize, check_crop_scale, check_decode
 from engine.channels import ChannelStatistics, refuse_of_rgb
 from engine.config import BASIC, COMPUTED, FILE, FeatureProbes, RunConfig, UnlabelledSplits
 
@@ -65,8 +65,9 @@ class MAEConfig(UnlabelledSplits, FeatureProbes, ChannelStatistics):
     """Share of the image's area that a crop of random scale takes."""
     decode: Annotated[Decode, BASIC] = "full"
     """How JPEGs of training images are decoded: whole (full), or at 1/2, 1/4 or 1/8 of their sides where no crop is
-    then smaller than the model's image (reduced). Photographs of some megapixels are read several times as fast; the
-    pixels are other ones, so compare runs of one choice (docs/performance.md)."""
+    then smaller than the model's image (reduced), or where the crop that was drawn is not (crop); photographs of some
+    megapixels are read several times as fast. Or by the GPU, in a batch (device, with --resize tensor; not measured).
+    The pixels are other ones, so compare runs of one choice (docs/performance.md, docs/gpu.md)."""
     resize: Annotated[Resize, BASIC] = "pillow"
     """What resizes crops: Pillow, as the official code, or torch's kernel for bytes, 1.5 times as fast in a loader
     process, of nearly the same pixels (as of classification)."""
@@ -109,6 +110,7 @@ class MAEConfig(UnlabelledSplits, FeatureProbes, ChannelStatistics):
             resume_from=(self.resume_from, "--init, which takes the encoder alone"),
             augment_function=(self.run.augment_function, "--augment-function None"),
         )
+        check_decode(self.decode, self.resize, self.run.augment_function)
 
     def _refuse_what_has_no_effect(self) -> None:
         """Raise ValueError, since an arm of a study would be a copy of another."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from engine.augment import augment_of
 from engine.channels import channel_notes, normalisation_for
 from engine.config import OptimConfig
 from engine.cost import count_flops
+from engine.images.encoded import batch_of
 from engine.images.reading import UnreadableImageError, evenly_spaced
 from engine.records.results_file import ImageResult
 from engine.task import Facts
@@ -37,7 +39,7 @@ from pretraining.spec import MAE
 from pretraining.splits import open_splits
 from pretraining.tokenizer.opening import open_tokenizer
 
-Batch = tuple[Tensor, Tensor, list[str]]
+Batch = tuple[Any, Tensor, list[str]]
 PICTURED = 8  # validation images in the reconstruction picture
 PCA_IMAGES = 1000  # training images that a PCA is fitted on: 196,000 patches at 224 px
 
@@ -46,6 +48,7 @@ class MAETask:
     """Reconstruction of masked pixels; ends in a backbone checkpoint of the encoder alone."""
 
     name, primary_metric = MAE.name, MAE.primary.name
+    steps_alike = True
     probe: FeatureProbe | None = None
 
     def __init__(
@@ -67,9 +70,12 @@ class MAETask:
 
     @staticmethod
     def collate(samples: Sequence[Sample]) -> Batch:
-        """Return pixels (B, C, H, W), noise (B, N) and ids, the views of an image one after another."""
+        """Return pixels (B, C, H, W), or what becomes them on the device, noise (B, N) and ids.
+
+        The views of an image are one after another.
+        """
         images, noise, ids = zip(*samples, strict=True)
-        return torch.cat(images), torch.cat(noise), list(ids)
+        return batch_of(images, torch.cat), torch.cat(noise), list(ids)
 
     def param_groups(self, optim: OptimConfig) -> list[ParamGroup]:
         """Weight decay on all but biases and norms, as in MAE's pre-training."""
