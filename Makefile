@@ -51,7 +51,7 @@ format: setup ## format the code and mend what the linter can
 
 bench: setup ## speed and memory against timm, transformers, detectron2, mmseg and torch.load (about an hour on two cores)
 	@for name in weights_loading vit classification_step mae_step pretraining_steps vitdet vitdet_step upernet slide_inference attention plan_memory; do $(RUN) -W ignore perf/$$name.py || exit 1; done
-	@if [ -n "$(PHOTOS)" ]; then $(RUN) -W ignore perf/image_loader.py "$(PHOTOS)"; \
+	@if [ -n "$(PHOTOS)" ]; then $(RUN) -W ignore perf/image_loader.py "$(PHOTOS)" && $(RUN) -W ignore perf/image_loader.py "$(PHOTOS)" --megapixels 12 --most 20; \
 		else echo "The loader of images is left out: make bench PHOTOS=FOLDER measures it on the photographs of a folder."; fi
 
 gpu: setup ## what a GPU does, in MINUTES=10: checks, and speed beside the peers, as a table (docs/gpu.md); short without one

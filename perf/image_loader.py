@@ -1,14 +1,16 @@
 """Images per second of one core: the official MAE loader's transform against what a loader process does here.
 
-    python perf/image_loader.py FOLDER
+    python perf/image_loader.py FOLDER [--megapixels N]
 
 The official one is main_pretrain.py's: Pillow decodes, torchvision's v1 RandomResizedCrop (0.2 to 1, bicubic) and flip,
-ToTensor, Normalize. Ours read by `read_rgb`, which adds orientation, greyscale, CMYK and 16-bit photographs, resize
-with Pillow (as the recipes do) or with torch (`--resize tensor`), and leave bytes, which the model normalises;
-`reduced` decodes photographs at a fraction of their sides where crops stay large enough (`--decode reduced`). All see
-the same crops. Prints images/s (median of the rounds, which alternate), ratios, the share of decoding, which no
-transform can save, and how far the pixels are from the official ones in 8-bit levels. EXIF-rotated photographs are left
-out (their names are printed): the official loader does not turn them.
+ToTensor, Normalize. Ours read orientation, greyscale, CMYK and 16-bit photographs too, resize with Pillow (as the
+recipes do) or with torch (`--resize tensor`, JPEGs decoded by torchvision), and leave bytes, which the model
+normalises; `reduced` and `crop` decode photographs at a fraction of their sides where every crop, or the one that was
+drawn, stays large enough (`--decode reduced`, `--decode crop`). All see the same crops. With `--megapixels` the
+photographs are first enlarged to so many, as a camera's are, and written as JPEGs of quality 92 to a temporary folder;
+without, most of a folder of ImageNet's have 0.2. Prints images/s (median of the rounds, which alternate), ratios, the
+share of decoding, which no transform can save, and how far the pixels are from the official ones in 8-bit levels.
+EXIF-rotated photographs are left out (their names are printed): the official loader does not turn them.
 """
 
 import time
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import torch
@@ -28,7 +31,8 @@ from backbones.normalise import View
 from backbones.weights.normalisation import IMAGENET
 from classification.config import Augmentation
 from classification.data import train_transform
-from engine.images.reading import find_images, read_rgb
+from engine.images.jpeg import Undecoded, picture_of
+from engine.images.reading import evenly_spaced, file_at, find_images, read_rgb
 from engine.training.seeding import seeded
 
 
@@ -42,6 +46,10 @@ class Args:
     """Side of the square in pixels."""
     rounds: int = 5
     """Rounds of each loader."""
+    megapixels: float | None = None
+    """Enlarge the photographs to so many 10^6 pixels first; None takes them as they are."""
+    most: int = 200
+    """Photographs that are used, evenly spaced."""
 
 
 def official(size: int) -> Callable[[Path], Tensor]:
@@ -64,7 +72,23 @@ def ours(size: int, **choice: Any) -> View:
 
 def loader(view: View) -> Callable[[Path], Tensor]:
     """Return what a loader process does with one file."""
+    if view.takes_files:
+        return lambda path: view.pixels(Undecoded(file_at(path)))
+    if view.takes_tensors:
+        return lambda path: view.pixels(picture_of(file_at(path), least_area=view.least_area))
     return lambda path: view.pixels(read_rgb(path, least_area=view.least_area))
+
+
+def enlarged(files: list[Path], folder: Path, megapixels: float) -> list[Path]:
+    """Return copies of the photographs with so many megapixels."""
+    made = []
+    for number, path in enumerate(files):
+        image = _decoded(path)
+        factor = (1e6 * megapixels / (image.width * image.height)) ** 0.5
+        larger = image.resize((round(factor * image.width), round(factor * image.height)), Image.Resampling.BICUBIC)
+        made.append(folder / f"{number}.jpg")
+        larger.save(made[-1], quality=92)
+    return made
 
 
 def rate(load: Callable[[Path], object], files: list[Path]) -> float:
@@ -91,19 +115,28 @@ def main() -> None:
     """Print the figures."""
     args = tyro.cli(Args, description=__doc__)
     torch.set_num_threads(1)
-    found = find_images(args.images)
+    found = evenly_spaced(find_images(args.images), args.most)
     files = [path for path in found if not _turned(path)]
     for path in sorted(set(found) - set(files)):
         print(f"{path}: left out, it is EXIF-rotated")
+    with TemporaryDirectory() as folder:
+        measure(files if args.megapixels is None else enlarged(files, Path(folder), args.megapixels), args)
+
+
+def measure(files: list[Path], args: Args) -> None:
+    """Print the figures of these files."""
     views = {
         "pillow": ours(args.image_size),
         "tensor": ours(args.image_size, resize="tensor"),
         "reduced": ours(args.image_size, resize="tensor", decode="reduced"),
+        "crop": ours(args.image_size, resize="tensor", decode="crop"),
     }
     reduced = views["reduced"].least_area
     assert reduced is not None
     fewer = sum(_area(path) >= 4 * reduced for path in files)
-    print(f"{len(files)} photographs, {fewer} of them large enough to be decoded at half their sides or less")
+    middle_area = median(_area(path) for path in files) / 1e6
+    print(f"{len(files)} photographs, {middle_area:.2f} megapixels in the middle")
+    print(f"{fewer} of them are large enough for `reduced` to decode half their sides or less")
     loads = {"official": official(args.image_size), **{name: loader(view) for name, view in views.items()}}
     timed: dict[str, Callable[[Path], object]] = {**loads, "decode": _decoded}
     rates: dict[str, list[float]] = {name: [] for name in timed}
