@@ -28,12 +28,21 @@ ROWS = (
     Row(name="planner", what="planned memory against measured", run="perf.gpu.checks:planner", share=6, small=False),
     Row(name="attention", what="kernel of attention that is taken", run="perf.gpu.checks:attention", share=3),
     Row(
+        name="flex",
+        what="whole images' attention by FlexAttention",
+        run="perf.gpu.flex:flex",
+        share=4,
+        small=False,
+    ),
+    Row(name="convolutions", what="UPerNet step by layout", run="perf.gpu.convolutions:convolutions", share=4),
+    Row(
         name="deterministic",
         what="MAE steps, twice, deterministic or not",
         run="perf.gpu.checks:deterministic",
         share=4,
     ),
     Row(name="processes", what="DDP and FSDP of one process", run="perf.gpu.checks:processes", share=4),
+    Row(name="decode", what="JPEGs decoded on the device", run="perf.gpu.decoding:decoding", share=2),
     Row(name="loader", what="pretrain.py with loader processes", run="perf.gpu.runs:loader", share=12),
     Row(
         name="study", what="a small study, whose forked runs use CUDA", run="perf.gpu.runs:study", share=7, small=False
