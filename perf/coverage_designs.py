@@ -1,7 +1,7 @@
 """What pre-training seeds, margins, looks and ranks do to intervals and verdicts, on synthetic studies.
 
-    python perf/coverage_designs.py
-    python perf/coverage_designs.py --studies 200 --only looks
+    python -m perf.coverage_designs
+    python -m perf.coverage_designs --studies 200 --only looks
 
 Every synthetic study is compared and judged as real ones are (`benchmark.compare.contrast`); its truth is known. Prints
 the tables of docs/statistics.md; about a quarter of an hour on one core.

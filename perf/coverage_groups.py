@@ -1,7 +1,7 @@
 """What groups of alike test images do to intervals, on synthetic studies; and whether frames of a video are told.
 
-    python perf/coverage_groups.py
-    python perf/coverage_groups.py --studies 200 --only unequal
+    python -m perf.coverage_groups
+    python -m perf.coverage_groups --studies 200 --only unequal
 
 As `perf/coverage_designs.py`, whose studies these are. Prints the tables of docs/statistics.md.
 """
