@@ -59,12 +59,13 @@ def fused_attention(
     """Return the same as `matmul_attention` by PyTorch's fused kernels.
 
     Those of a GPU want as many channels of values as of queries (flash), in eights (memory-efficient, cuDNN); zeros
-    fill up what is missing, which changes no score and adds values that are left out again.
+    fill up what is missing, which changes no score and adds values that are left out again. Nothing is filled up while
+    operations are traced, so that those counted are of the channels that there are.
     """
     if bias is not None:
         bias = bias.to(q_BHTd.dtype)
     channels, wanted = v_BHTd.shape[-1], q_BHTd.shape[-1]
-    if channels == wanted or _on_cpu(q_BHTd):
+    if channels == wanted or _on_cpu(q_BHTd) or torch.jit.is_tracing():
         return F.scaled_dot_product_attention(q_BHTd, k_BHTd, v_BHTd, attn_mask=bias, scale=scale)
     scale = wanted**-0.5 if scale is None else scale
     whole = -(-max(channels, wanted) // EIGHT) * EIGHT
@@ -217,7 +218,8 @@ class Attention(nn.Module):
         added.
         """
         to_rows_BHTh, to_columns_BHTw = decomposed_bias(q_BHTd, self.rel_pos_h, self.rel_pos_w, grid)
-        if self.flex and sum(grid) > q_BHTd.shape[-1]:
+        # its products are hidden from a trace, which counts them
+        if self.flex and sum(grid) > q_BHTd.shape[-1] and not torch.jit.is_tracing():
             return flex_decomposed(q_BHTd, k_BHTd, v_BHTd, to_rows_BHTh, to_columns_BHTw)
         if _long_on_cpu(q_BHTd):
             return attention_in_pieces(q_BHTd, k_BHTd, v_BHTd, (to_rows_BHTh, to_columns_BHTw))
