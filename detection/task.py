@@ -76,20 +76,7 @@ class DetectionTask:
         self.masks = train.masks and val.masks
         self.truth = Truth(val, masks=self.masks)
         side = config.image_size
-        vit = vit_of(config)
-        report, normalisation = start_from(vit, init)
-        self._vit, self._normalisation = vit, normalisation
-        self.model: nn.Module = detector(
-            config,
-            vit,
-            num_classes=len(val.categories),
-            masks=self.masks,
-            normalisation=normalisation,
-            class_images=images_of_classes(train.records.image_classes, classes=len(val.categories)).tolist(),
-        )
-        self.train_data: ImageData
-        self.val_data: ImageData
-        self.train_data, unused = train_data(
+        trained, unused = train_data(
             train,
             image_size=side,
             scale_jitter=config.scale_jitter,
@@ -103,8 +90,20 @@ class DetectionTask:
             if config.repeat_threshold
             else None,
         )
+        vit = vit_of(config)
+        report, normalisation = start_from(vit, init)
+        self._vit, self._normalisation = vit, normalisation
+        self.model: nn.Module = detector(
+            config,
+            vit,
+            num_classes=len(val.categories),
+            masks=self.masks,
+            normalisation=normalisation,
+            class_images=images_of_classes(trained.records.image_classes, classes=len(val.categories)).tolist(),
+        )
         self._infer = Inference(self.model, config)
-        self.val_data = val_data(val, image_size=self._infer.image_size)
+        self.train_data: ImageData = trained
+        self.val_data: ImageData = val_data(val, image_size=self._infer.image_size)
         self.facts = Facts(
             data=str(data),
             train_split=config.train_split,

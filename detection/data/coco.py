@@ -72,7 +72,10 @@ class Records(Sequence[dict[str, Any]]):
 
     @property
     def image_classes(self) -> np.ndarray:
-        """Pairs (position here, class) of an image and a class that it has, crowds too, each once, (P, 2)."""
+        """Pairs (position here, class) of an image and a class that it has, crowds too, each once, (P, 2).
+
+        An image that comes several times is counted at its last position alone.
+        """
         arrays = self._store.arrays
         position_I = np.full(len(self._store), -1)
         position_I[self._chosen] = np.arange(len(self))

@@ -1,6 +1,7 @@
 """Repeat factors against detectron2's, by hand, and the view of the data that they make."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from PIL import Image
 
+from detection.config import DetectionConfig
 from detection.data.coco import CocoSplit, read_coco
 from detection.data.mapping import Repeats, train_data
 from detection.data.repeat import images_of_classes, repeat_factors, repeated
+from detection.task import DetectionTask
 
 
 def make_split(root: Path, classes_of_images: list[list[int]], *, classes: int) -> CocoSplit:
@@ -76,3 +79,17 @@ def test_rare_images_come_more_often(tmp_path: Path) -> None:
     assert [data.records[n]["image_id"] for n in range(len(data))] == [1, 3, 3, 4, 5]
     assert notes[1] == "train: images repeated for a class rarer than 1: 1 of 4; a pass over the data is 5 images"
     assert data[2]["instances"].gt_classes.tolist() == [0, 1]
+
+
+def test_the_federated_loss_counts_the_images_that_are_trained_on(
+    small_config: DetectionConfig, tmp_path: Path
+) -> None:
+    """Half of eight images: those of the two rare classes, and of class 0 four, one of them twice as it is repeated."""
+    split = make_split(tmp_path, [[0], [0], [0, 1], [0], [0, 2], [0], [0], [0]], classes=4)
+    heads = replace(small_config.heads, classifier="federated")
+    config = replace(small_config, heads=heads, label_fraction=0.5, repeat_threshold=1.0)
+    task = DetectionTask(config, train=split, val=split, data=tmp_path, init=None)
+    numbers = [task.train_data.records[n]["image_id"] for n in range(len(task.train_data))]
+    assert len(set(numbers)) == 4 and {3, 5} < set(numbers) and len(numbers) == 6  # 3 and 5 twice
+    predictor = task.model.roi_heads.box_predictor
+    assert (predictor.fed_loss_cls_weights**2).tolist() == [4, 1, 1, 0]  # of all images: 8, 1, 1, 0
