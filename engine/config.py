@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Set
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Protocol
 
 from typing_extensions import Doc
@@ -68,15 +69,12 @@ class Duration:
         return cls(value, units[(found[2] or "steps")[:2]])
 
     def steps(self, *, batch_size: int, dataset_size: int) -> int:
-        """Return the optimiser steps that cover the duration, rounded up."""
+        """Return the optimiser steps that cover the duration, rounded up, exact in its decimals up to 1e-9 steps."""
         if self.value < 0:
             raise ValueError(f"a duration of {self.value} {self.unit} is negative.")
-        samples = {
-            "steps": self.value * batch_size,
-            "epochs": self.value * dataset_size,
-            "samples": self.value,
-        }
-        return math.ceil(samples[self.unit] / batch_size)
+        value = Fraction(str(self.value))  # as it is written: 2.2 * 50,000 is a little above 110,000 in binary
+        samples = {"steps": value * batch_size, "epochs": value * dataset_size, "samples": value}
+        return math.ceil(round(samples[self.unit] / batch_size, 9))  # 9: 0.1 + 0.2 is no more than 0.3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,17 @@ def test_durations_in_steps(duration: Duration, steps: int) -> None:
     assert duration.steps(batch_size=8, dataset_size=100) == steps  # epochs: 200 / 8 = 25, 50 / 8 -> 7
 
 
+@pytest.mark.parametrize(("epochs", "images", "batch"), [("2.2", 50_000, 100), ("0.1", 30, 1), ("1.1", 50_000, 250)])
+def test_a_length_is_exact_in_its_decimals(epochs: str, images: int, batch: int) -> None:
+    """2.2 * 50,000 is 110,000.00000000001 in binary, a step too many."""
+    length = Duration.from_text(f"{epochs}epochs")
+    assert length is not None
+    whole = int(epochs.replace(".", "")) * images // (10 * batch)
+    assert length.steps(batch_size=batch, dataset_size=images) == whole
+    assert length.steps(batch_size=batch, dataset_size=images + 1) == whole + 1
+    assert Duration(0.1 + 0.2, "epochs").steps(batch_size=1, dataset_size=10) == 3  # a sum of lengths
+
+
 def test_negative_duration_is_refused() -> None:
     with pytest.raises(ValueError, match="-1 epochs is negative"):
         Duration(-1, "epochs").steps(batch_size=8, dataset_size=100)
