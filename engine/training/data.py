@@ -34,6 +34,8 @@ class Batch:
     data: Any
     ids: tuple[str, ...]
     unreadable: tuple[UnreadableImageError, ...]
+    places: tuple[int, ...]
+    """Where each image stands: in the data set for evaluation, in the data order for training."""
 
     def pin_memory(self) -> "Batch":
         """Return the batch in memory that a GPU copies from by itself; the loader asks for it."""
@@ -101,6 +103,7 @@ class _Drawn:
     sample: Any
     image_id: str
     unreadable: tuple[UnreadableImageError, ...]
+    place: int
 
 
 class _TrainSamples(Dataset[_Drawn]):
@@ -117,7 +120,7 @@ class _TrainSamples(Dataset[_Drawn]):
             for step in range(MOST_TRIES):
                 index = image_at(position + step, seed=self.seed, size=size)
                 try:
-                    return _Drawn(self.data[index], self.data.image_id(index), tuple(unreadable))
+                    return _Drawn(self.data[index], self.data.image_id(index), tuple(unreadable), position)
                 except UnreadableImageError as error:
                     unreadable.append(error)
         raise ValueError(f"{len(unreadable)} images in a row cannot be read; the last: {unreadable[-1]}")
@@ -133,9 +136,9 @@ class _EvalSamples(Dataset[_Drawn]):
     def __getitem__(self, index: int) -> _Drawn:
         with seeded(derive(self.seed, "evaluate", index)):
             try:
-                return _Drawn(self.data[index], self.data.image_id(index), ())
+                return _Drawn(self.data[index], self.data.image_id(index), (), index)
             except UnreadableImageError as error:
-                return _Drawn(None, self.data.image_id(index), (error,))
+                return _Drawn(None, self.data.image_id(index), (error,), index)
 
 
 class _Positions(Sampler[list[int]]):
@@ -166,6 +169,7 @@ class _Collate:
             data=self.collate([d.sample for d in readable]) if readable else None,
             ids=tuple(d.image_id for d in readable),
             unreadable=tuple(error for d in drawn for error in d.unreadable),
+            places=tuple(d.place for d in readable),
         )
 
 

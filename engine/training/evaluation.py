@@ -1,9 +1,10 @@
 """Evaluating a task on its validation images, over all processes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.distributed as dist
@@ -62,7 +63,7 @@ def evaluate(
     batches = on_device(loaded, fabric)
     mine = len(range(shard.rank, len(task.val_data), shard.world))
     fewest = math.ceil(len(task.val_data) // shard.world / run.eval_batch_size)
-    results: list[ImageResult] = []
+    results: list[tuple[int, ImageResult]] = []
     unreadable: dict[str, str] = {}
     progress(0, mine)
     with closing(batches), torch.no_grad(), fabric.autocast(), timed_convolutions(False):
@@ -82,17 +83,19 @@ def evaluate(
             predicted = task.predict(batch.data)
             if len(predicted) != len(batch.ids):
                 raise AssertionError(f"{task.name}: {len(predicted)} results for {len(batch.ids)} images")
-            results += predicted
+            results += zip(batch.places, predicted, strict=True)
             progress(len(results), mine)
     task.model.train(training)
     parts = from_each(fabric, (results, unreadable))
-    results = _interleave([part for part, _ in parts])
+    ordered = in_order([part for part, _ in parts])
     unreadable = {path: reason for _, part in parts for path, reason in part.items()}
-    metrics = from_first(fabric, lambda: task.score(results) | (probe(fabric) if probe else {}))
-    return Evaluated(metrics=metrics, results=tuple(results), unreadable=unreadable)
+    metrics = from_first(fabric, lambda: task.score(ordered) | (probe(fabric) if probe else {}))
+    return Evaluated(metrics=metrics, results=ordered, unreadable=unreadable)
 
 
-def _interleave(parts: list[list[ImageResult]]) -> list[ImageResult]:
-    """Undo the sharding `rank::world`, so that the order is the data set's."""
-    longest = max(len(part) for part in parts)
-    return [part[i] for i in range(longest) for part in parts if i < len(part)]
+def in_order(parts: Iterable[Iterable[tuple[int, ImageResult]]]) -> tuple[ImageResult, ...]:
+    """Return the results of all processes by their images' places in the data set, which are given with them.
+
+    An unreadable image has no result, so that the processes may have unequal numbers of them.
+    """
+    return tuple(result for _, result in sorted(chain.from_iterable(parts), key=lambda placed: placed[0]))

@@ -46,7 +46,7 @@ class Streams:
 def batches(count: int, closed: list[str]) -> Generator[Batch]:
     try:
         for number in range(1, count + 1):
-            yield Batch(number, (f"image {number}",), ())
+            yield Batch(number, (f"image {number}",), (), (number,))
     finally:
         closed.append("closed")
 
@@ -125,5 +125,5 @@ def test_a_batch_pins_its_tensors_and_keeps_the_rest(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     data = ([torch.zeros(2, 3)], {"label": torch.zeros(4)}, ["name"])
-    made = Batch(data, ("a", "b"), ()).pin_memory()
+    made = Batch(data, ("a", "b"), (), (0, 1)).pin_memory()
     assert pinned == [(2, 3), (4,)] and made.ids == ("a", "b") and made.data[2] == ["name"]

@@ -3,14 +3,17 @@
 import csv
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from engine.config import Duration
 from engine.records.record import read_record
+from engine.training import evaluation
 from engine.training.data import Loading, check_readable, image_at
 from engine.training.loop import fit
 from engine.training.resume import checkpoints
@@ -63,6 +66,28 @@ def test_layer_decay_reaches_the_optimiser(toy_task, toy_config, tmp_path) -> No
     fit(toy_task(), toy_config, recipe="toy", out=tmp_path)
     scales = {g["lr_scale"] for g in _state(tmp_path)["optimizer"]["param_groups"]}
     assert scales == {0.5, 1.0}  # depth 1: block 0 is layer 1 of 2
+
+
+def test_results_of_two_processes_are_in_order_past_unreadable_images(toy_task, toy_config, monkeypatch) -> None:
+    """Process 0 has images 0, 2, 4, 6 and can read 6 alone, process 1 can read all of 1, 3, 5, 7."""
+    parts: list[object] = []
+
+    def of_both(_: object, part: object) -> list[object]:
+        parts.append(part)
+        return parts
+
+    monkeypatch.setattr(evaluation, "on_any", lambda _, flag: flag)
+    monkeypatch.setattr(evaluation, "from_each", of_both)
+    monkeypatch.setattr(evaluation, "from_first", lambda _, make: make())
+    task, run = toy_task(), replace(toy_config.run, eval_batch_size=2)
+    task.val_data.unreadable = {0, 2, 4}
+    for rank in (0, 1):
+        fabric = SimpleNamespace(
+            world_size=2, global_rank=rank, device=torch.device("cpu"), autocast=nullcontext, to_device=lambda x: x
+        )
+        found = evaluation.evaluate(task, run, fabric, stop=lambda: False, progress=lambda *_: None)
+    assert [result.image_id for result in found.results] == ["1.jpg", "3.jpg", "5.jpg", "6.jpg", "7.jpg"]
+    assert found.unreadable.keys() == {f"folder/{n}.jpg" for n in (0, 2, 4)}
 
 
 @pytest.mark.parametrize("read", [1, 9, 17, 33, 50])
