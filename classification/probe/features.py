@@ -112,8 +112,10 @@ def _extract(
                 pixels_BCHW, label_B = batch.data
                 with torch.no_grad(), fabric.autocast():
                     made = every_depth(vit, normalise(pixels_BCHW)).cpu()
-                if float(made.abs().max()) > torch.finfo(torch.float16).max:
-                    raise ValueError(f"{batch.ids[0]} and what follows: features beyond the range of float16.")
+                if not float(made.abs().max()) <= torch.finfo(torch.float16).max:  # true of NaN too
+                    raise ValueError(
+                        f"{batch.ids[0]} and what follows: features beyond the range of float16, or not numbers."
+                    )
                 file[:, :, len(labels) : len(labels) + len(batch.ids)] = made.half().numpy()
                 labels += label_B.tolist()
                 image_ids += batch.ids

@@ -188,7 +188,9 @@ def _extract(
                 with torch.no_grad(), fabric.autocast():
                     made_BPD = tokens(image_BCHW=normalise(batch.data["pixels"])).cpu()
                 if not float(made_BPD.abs().max()) <= torch.finfo(torch.float16).max:
-                    raise ValueError(f"{batch.ids[0]} and what follows: features beyond the range of float16.")
+                    raise ValueError(
+                        f"{batch.ids[0]} and what follows: features beyond the range of float16, or not numbers."
+                    )
                 place = slice(len(index), len(index) + len(batch.ids))
                 feature_NPD[place] = made_BPD.half().numpy()
                 share_NPC[place] = batch.data["share"].cpu().numpy()

@@ -69,6 +69,15 @@ def test_features_are_cached_and_followed(data: Path, tmp_path: Path) -> None:
     assert cache_key("w", images, "t", "32-true") != key
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_features_that_float16_cannot_hold_are_refused(value: float, data: Path, tmp_path: Path) -> None:
+    vit, fabric = ViT(TINY).eval(), make_fabric("32-true")
+    vit.norm.bias.data.fill_(value)
+    with pytest.raises(ValueError, match=r"what follows: features beyond the range of float16, or not numbers"):
+        cached_features(tmp_path / "key", vit, images_of(data), fabric=fabric, batch_size=4, workers=0)
+    assert not (tmp_path / "key" / "features.npy").exists()
+
+
 def test_without_a_class_token_the_mean_alone_is_kept(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
