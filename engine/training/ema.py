@@ -1,7 +1,7 @@
 """The exponential moving average of the weights (EMA), which is then evaluated and exported in place of the last ones.
 
-After every step the EMA becomes `decay * ema + (1 - decay) * weights`; it starts at the initial weights, as in
-timm's ModelEma. Buffers (running statistics of batch norm) are not averaged: those of the model are used.
+After every step that is taken the EMA becomes `decay * ema + (1 - decay) * weights`; it starts at the initial weights,
+as in timm's ModelEma. Buffers (running statistics of batch norm) are not averaged: those of the model are used.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -45,6 +46,18 @@ class EMA:
     def initial_share(self, steps: int) -> float:
         """Return the weight that the initial weights still have after `steps`."""
         return self.decay**steps
+
+
+@contextmanager
+def averaged(ema: EMA | None, scaler: GradScaler | None) -> Iterator[None]:
+    """Take in the weights after the step that is made inside, unless float16's scaler skipped it.
+
+    It lowers its scale where gradients overflowed, and there alone. None for no EMA, or for no scaler.
+    """
+    before = scaler.get_scale() if ema is not None and scaler is not None else 0.0
+    yield
+    if ema is not None and (scaler is None or scaler.get_scale() >= before):
+        ema.update()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from engine.training import resume as checkpointing
 from engine.training.ahead import check_decoding, on_device
 from engine.training.block_modes import carry_out_as
 from engine.training.data import Batch, Shard, add_unreadable, check_readable, loading_for, train_batches
-from engine.training.ema import EMA, with_ema
+from engine.training.ema import EMA, averaged, with_ema
 from engine.training.evaluation import Evaluated, evaluate
 from engine.training.introduction import conclusion, doubts, introduction
 from engine.training.log import Meter, RunLog
@@ -233,9 +233,8 @@ class _Session:
             due = (step + 1) % run.log_every == 0 or step + 1 in (1, self.total)
             if isinstance(self.task, Watches):
                 self.task.watch(due)
-            waited = self._guarded_step(module, optimizer, batches, step, lr, numbers)
-            if self.trained.ema is not None:
-                self.trained.ema.update()
+            with averaged(self.trained.ema, self.trained.scaler):
+                waited = self._guarded_step(module, optimizer, batches, step, lr, numbers)
             progress.step = step + 1
             if isinstance(self.task, ActsAfterSteps):
                 self.task.after_step(progress.step, self.total)

@@ -151,6 +151,19 @@ def test_float16_resumes_with_its_loss_scale(float16_on_cpu, toy_task, toy_confi
     assert "loss_scale" in (tmp_path / "whole" / "metrics.csv").read_text()
 
 
+def test_a_step_that_float16_skipped_leaves_the_ema_alone(
+    float16_on_cpu, toy_task, toy_config, tmp_path, monkeypatch
+) -> None:
+    taken, update = [], EMA.update
+    monkeypatch.setattr(EMA, "update", lambda ema: taken.append(update(ema)))
+    fit(toy_task(), _with(toy_config, precision="16-mixed", ema_decay=0.5), recipe="toy", out=tmp_path)
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    norms = [float(row.split(",")[2]) for row in rows if ",grad_norm," in row]
+    finite = sum(map(math.isfinite, norms))
+    assert len(norms) == 7 and 0 < finite < 7  # the first overflow at the initial scale
+    assert len(taken) == finite
+
+
 def test_norm_of_float16_is_that_of_the_gradient(float16_on_cpu, toy_task, toy_config, tmp_path) -> None:
     """The logged norm is without the loss scale of 65,536, clipped or not."""
     norms = []
