@@ -62,7 +62,10 @@ def doubts(ema: EMA | None, *, steps: int, warmup: int) -> list[str]:
 def conclusion(record: RunRecord, out: Path) -> Iterator[str]:
     """Yield the last lines of a run: where its results lie, or how it goes on."""
     if record.status == "interrupted":
-        yield f"interrupted by {record.error} after step {record.steps}; saved. Continue with --resume."
+        if record.steps:
+            yield f"interrupted by {record.error} after step {record.steps}; saved. Continue with --resume."
+        else:
+            yield f"interrupted by {record.error} before the first step: nothing to save. Begin again with --resume."
     if record.status == "completed":
         yield f"done in {duration(record.cost.total_seconds)}: {out / RECORD_NAME}"
         for name in (*record.outputs, *record.pictures):

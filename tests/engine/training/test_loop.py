@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,27 @@ def test_results_of_two_processes_are_in_order_past_unreadable_images(toy_task, 
         found = evaluation.evaluate(task, run, fabric, stop=lambda: False, progress=lambda *_: None)
     assert [result.image_id for result in found.results] == ["1.jpg", "3.jpg", "5.jpg", "6.jpg", "7.jpg"]
     assert found.unreadable.keys() == {f"folder/{n}.jpg" for n in (0, 2, 4)}
+
+
+def test_a_run_stopped_before_its_first_step_claims_no_checkpoint(
+    toy_task, toy_config, tmp_path, monkeypatch, capsys
+) -> None:
+    task = toy_task()
+    groups, calls = task.param_groups, []
+
+    def signalled(optim):
+        calls.append(optim)
+        if len(calls) == 2:  # the first looks whether they can be made, before anything is written
+            signal.raise_signal(signal.SIGTERM)
+        return groups(optim)
+
+    monkeypatch.setattr(task, "param_groups", signalled)
+    stopped = fit(task, toy_config, recipe="toy", out=tmp_path)
+    assert (stopped.status, stopped.steps) == ("interrupted", 0) and not checkpoints(tmp_path)
+    said = capsys.readouterr().out
+    assert "interrupted by SIGTERM before the first step: nothing to save. Begin again with --resume." in said
+    assert "saved. Continue" not in said
+    assert fit(toy_task(), toy_config, recipe="toy", out=tmp_path, resume=True).status == "completed"
 
 
 @pytest.mark.parametrize("read", [1, 9, 17, 33, 50])
