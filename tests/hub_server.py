@@ -174,6 +174,8 @@ def serving(repositories: dict[str, Repository], files: dict[str, bytes] | None 
             if (asked := self.headers.get("Range")) and asked != "bytes=0-0":
                 hub.ranges.append(asked)
                 start, status = int(asked.removeprefix("bytes=").partition("-")[0]), 206
+                if start >= len(content):
+                    return self._send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
                 headers = headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
             part = content[start:]
             self.send_response(status)

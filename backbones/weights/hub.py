@@ -10,7 +10,6 @@ repository is run or downloaded: weights, `config.json`, `preprocessor_config.js
 that is taken.
 """
 
-import hashlib
 import os
 import re
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from backbones.weights.address import address_of, fetched
 from backbones.weights.compared import compared_digest, mark_compared
 from backbones.weights.declaration import InitialWeights
 from backbones.weights.zoo import find_public, public_checkpoints
@@ -32,7 +32,6 @@ BESIDE = ("config.json", "preprocessor_config.json", "open_clip_config.json")
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".pth.tar", ".npz", ".pkl")
 USUAL = ("model.safetensors", "backbone.safetensors", "pytorch_model.bin")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-ADDRESSES, SOURCE = "addresses", "address.txt"
 TIMEOUT = 10.0  # seconds until the hub counts as absent
 ATTEMPTS = 4  # of a question to a busy hub
 LONGEST_WAIT = 60.0  # seconds between two
@@ -116,8 +115,8 @@ def _entry(remote: Remote) -> PublicCheckpoint | None:
 
 def name_of(path: Path) -> str | None:
     """Return the name, with its commit, of a file that lies in the hub's cache or came from an address; else None."""
-    if (source := path.with_name(SOURCE)).is_file() and path.parent.parent.name == ADDRESSES:
-        return source.read_text(encoding="utf-8").strip()
+    if (address := address_of(path)) is not None:
+        return address
     for folder in path.parents:
         if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
             kind, *names = folder.parent.parent.name.split("--")
@@ -267,23 +266,9 @@ def _compare(path: Path, sha256: str, remote: Remote) -> None:
 
 
 def _of_address(url: str) -> Found:
-    """Return the file at an address; a download that was cut off is continued."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import http_get
-
-    name = Path(urlsplit(url).path).name
-    path = Path(constants.HF_HOME) / ADDRESSES / hashlib.sha256(url.encode()).hexdigest()[:16] / name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{name}.part")
-        with _explained(Remote(text=url)):
-            if constants.HF_HUB_OFFLINE:
-                raise ConnectionError("HF_HUB_OFFLINE is set")
-            with part.open("ab") as file:
-                http_get(url, file, resume_size=file.tell(), displayed_filename=name)
-        path.with_name(SOURCE).write_text(f"{url}\n", encoding="utf-8")
-        os.replace(part, path)
-    return Found(path=path, name=url)
+    """Return the file at an address."""
+    with _explained(Remote(text=url)):
+        return Found(path=fetched(url), name=url)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from backbones.weights.address import way_out
 from backbones.weights.checksum import check_records, check_stamp
 from backbones.weights.compared import compared_digest
 from backbones.weights.digest import begin_check, begin_digest, version_of
@@ -173,7 +174,9 @@ def _kind(path: Path) -> Kind:
     """Return the format that the first bytes show. Raises ValueError that says what else the file is."""
     size = path.stat().st_size
     if size == 0:
-        raise ValueError(f"{path}: is empty (0 bytes), so a download or a copy of it failed. Fetch it again.")
+        raise ValueError(
+            f"{path}: is empty (0 bytes), so a download or a copy of it failed. Fetch it again.{way_out(path)}"
+        )
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(ZIP):
@@ -184,7 +187,7 @@ def _kind(path: Path) -> Kind:
         return "safetensors"
     if head[:1] == b"\x80" and head[1] <= pickle.HIGHEST_PROTOCOL:
         return "pickle"
-    raise ValueError(f"{path}: is no weight file: {_what_it_is(head)}")
+    raise ValueError(f"{path}: is no weight file: {_what_it_is(head)}{way_out(path)}")
 
 
 def _what_it_is(head: bytes) -> str:
@@ -234,7 +237,7 @@ def _damaged(path: Path, error: Exception) -> ValueError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ValueError(
         f"{path}: cannot be read to its end ({path.stat().st_size} bytes; {reason}). It is truncated or damaged: fetch "
-        "it again and compare its size and checksum with the publisher's."
+        f"it again and compare its size and checksum with the publisher's.{way_out(path)}"
     )
 
 

@@ -1,6 +1,8 @@
 """Weights by name, against a hub on loopback: found, pinned, cached, and refused with the way out."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import huggingface_hub
@@ -9,8 +11,11 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backbones.weights import address as weights_address
 from backbones.weights import hub
+from backbones.weights.address import kept_at
 from backbones.weights.hub import Remote, find, is_remote, parse
+from backbones.weights.reader import read_weight_file
 from tests.hub_server import Hub, Repository, commit, serving
 
 OLD, NEW = commit(1), commit(2)
@@ -164,6 +169,44 @@ def test_a_download_of_a_killed_process_goes_on_where_it_was(server: Hub, tmp_pa
         file.truncate(100_000)
     assert find(parse(address)).path.read_bytes() == WEIGHTS
     assert server.ranges == ["bytes=100000-"] and not part.with_name("mae.pth.part").exists()
+
+
+@pytest.mark.parametrize(("held", "asked"), [(WEIGHTS, 1), (WEIGHTS + b"of another file", 2)])
+def test_a_part_that_nothing_follows(held: bytes, asked: int, server: Hub) -> None:
+    address = f"{server.url}/files/mae.pth"
+    part = kept_at(address).with_name("mae.pth.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(held)
+    assert find(parse(address)).path.read_bytes() == WEIGHTS
+    assert len(server.asked) == asked and not part.exists()
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_of_several_at_once_one_downloads(locks: bool, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not locks:  # each has a part of its own, as processes have
+        monkeypatch.setattr(weights_address, "locked", lambda *_, **__: nullcontext("no locks"))
+        numbers = iter((1, 2))
+        monkeypatch.setattr(weights_address.os, "getpid", lambda: next(numbers))
+    server.behaviour.delay = 0.05
+    name = f"{server.url}/files/mae.pth"
+    kept_at(name).parent.mkdir(parents=True)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: find(parse(name)), range(2)))
+    assert found[0] == found[1] and found[0].path.read_bytes() == WEIGHTS
+    assert server.asked.count("GET /files/mae.pth") == (1 if locks else 2)
+    assert not list(found[0].path.parent.glob("*.part"))
+
+
+def test_a_damaged_file_of_an_address_says_what_to_remove(server: Hub, tmp_path: Path) -> None:
+    address = f"{server.url}/files/mae.pth"
+    path = find(parse(address)).path
+    for content in (b"", b"<html>log in", b"\x80\x02}q\x00", b"PK\x03\x04 and no more"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"It is kept from {address}: remove {path}, and the next run fetches it"):
+            read_weight_file(path, trust_pickle=True)
+        (tmp_path / "own.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=r"own\.pth: ((?!kept from).)*$"):
+            read_weight_file(tmp_path / "own.pth", trust_pickle=True)
 
 
 def test_a_slow_download_arrives(server: Hub) -> None:
