@@ -23,15 +23,14 @@ from urllib.parse import urlsplit
 from backbones.weights.address import address_of, fetched
 from backbones.weights.compared import compared_digest, mark_compared
 from backbones.weights.declaration import InitialWeights
+from backbones.weights.snapshot import COMMIT, Snapshot, beside, snapshot_of
 from backbones.weights.zoo import find_public, public_checkpoints
 from backbones.weights.zoo_entry import PublicCheckpoint
 from files.digest import file_sha256
 
 NAMES = ("hf:", "timm:", "https://", "http://")
-BESIDE = ("config.json", "preprocessor_config.json", "open_clip_config.json")
 ENDINGS = (".safetensors", ".bin", ".pth", ".pt", ".pth.tar", ".npz", ".pkl")
 USUAL = ("model.safetensors", "backbone.safetensors", "pytorch_model.bin")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 TIMEOUT = 10.0  # seconds until the hub counts as absent
 ATTEMPTS = 4  # of a question to a busy hub
 LONGEST_WAIT = 60.0  # seconds between two
@@ -122,7 +121,10 @@ def name_of(path: Path) -> str | None:
             kind, *names = folder.parent.parent.name.split("--")
             if kind == "models" and len(names) == 2:
                 repository, file = "/".join(names), str(path.relative_to(folder))
-                return Remote(text="", repository=repository).at(folder.name, file)
+                listed = Snapshot(repository=repository, commit=folder.name).listing() or []
+                usual = next((name for name in USUAL if name in listed), None)  # what is meant where no file is named
+                named = None if usual == file else file
+                return Remote(text="", repository=repository, file=named).at(folder.name, file)
     return None
 
 
@@ -162,7 +164,7 @@ def _of_hub(remote: Remote) -> Found:
     from huggingface_hub import HfApi, hf_hub_download
 
     repository, wanted = str(remote.repository), remote.revision or "main"
-    if COMMIT.fullmatch(wanted) and (cached := _cached(remote, wanted)) is not None:
+    if COMMIT.fullmatch(wanted) and (cached := _cached(remote, Snapshot(repository=repository, commit=wanted))):
         return cached
     with _explained(remote):
         try:
@@ -172,25 +174,24 @@ def _of_hub(remote: Remote) -> Found:
                 )
             )
         except Exception as error:
-            if is_unreachable(error) and (cached := _cached(remote, wanted)) is not None:
+            if is_unreachable(error) and (cached := _without_hub(remote, wanted)) is not None:
                 return cached
             raise
         published = {item.rfilename: item.lfs.sha256 if item.lfs else None for item in info.siblings or ()}
-        commit = str(info.sha)
+        snapshot = Snapshot(repository=repository, commit=str(info.sha))
+        snapshot.keep_listing(published)
         file = _chosen(remote, list(published))
+        for name in beside(file, published):
+            hf_hub_download(repository, name, revision=snapshot.commit, endpoint=endpoint())
         # by the revision that was asked for, so that it is found without the hub too
         path = Path(hf_hub_download(repository, file, revision=wanted, endpoint=endpoint()))
-        if _commit_of(path, file) != commit:  # it moved in this moment
-            path = Path(hf_hub_download(repository, file, revision=commit, endpoint=endpoint()))
-        for name in BESIDE:
-            beside = str(Path(file).with_name(name))
-            if beside in published:
-                hf_hub_download(repository, beside, revision=commit, endpoint=endpoint())
+        if _commit_of(path, file) != snapshot.commit:  # it moved in this moment
+            path = Path(hf_hub_download(repository, file, revision=snapshot.commit, endpoint=endpoint()))
     digest = published[file]
     if digest is not None and compared_digest(path) != digest:
         _compare(path, digest, remote)
         mark_compared(path)
-    return Found(path=path, name=remote.at(commit, file))
+    return Found(path=path, name=remote.at(snapshot.commit, file))
 
 
 def _patiently(ask: Callable[[], T]) -> T:
@@ -208,26 +209,48 @@ def _patiently(ask: Callable[[], T]) -> T:
     raise AssertionError("every attempt returns or raises")
 
 
-def _cached(remote: Remote, revision: str, file: str | None = None) -> Found | None:
-    """Return what the cache holds of a revision, None where it holds no weights of it."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+def _cached(remote: Remote, snapshot: Snapshot) -> Found | None:
+    """Return what the cache holds of a commit where that is known to be all that is wanted, else None."""
+    published = snapshot.listing()
+    if published is None:
+        return None
+    file = _chosen(remote, published)
+    if not all((snapshot.folder / name).is_file() for name in (file, *beside(file, published))):
+        return None
+    return Found(path=snapshot.folder / file, name=remote.at(snapshot.commit, file))
 
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=str(remote.repository), repo_type="model")
-    commit = revision
-    if not COMMIT.fullmatch(revision):
-        ref = folder / "refs" / revision
-        if not ref.is_file():
+
+def _without_hub(remote: Remote, wanted: str) -> Found | None:
+    """Return what the cache holds of a revision; of files whose model was never listed, the one that is named.
+
+    Raises ValueError where the cache holds a part of what is wanted, and it cannot be known which or how it is read.
+    """
+    snapshot = snapshot_of(str(remote.repository), wanted)
+    if snapshot is None:
+        return None
+    if (cached := _cached(remote, snapshot)) is not None:
+        return cached
+    held, published = snapshot.held(), snapshot.listing()
+    if published is not None:
+        file = _chosen(remote, published)
+        missing = [name for name in beside(file, published) if name not in held]
+        if file not in held or not missing:
             return None
-        commit = ref.read_text(encoding="utf-8").strip()
-    snapshot = folder / "snapshots" / commit
-    names = [str(path.relative_to(snapshot)) for path in sorted(snapshot.rglob("*")) if path.is_file()]
-    if not any(name.endswith(ENDINGS) for name in names) or (file is not None and file not in names):
+        raise ValueError(
+            f"{remote.text}: the cache has {file} without {', '.join(missing)}, which say how it is read, and the hub "
+            f"is not reached; fetch it once with a route, or give --init {snapshot.folder / file} with --init-source, "
+            "--init-mean and --init-std."
+        )
+    if remote.file in held:
+        return Found(path=snapshot.folder / str(remote.file), name=remote.at(snapshot.commit, str(remote.file)))
+    weights = [name for name in held if name.endswith(ENDINGS)]
+    if not weights or remote.file is not None:
         return None
-    if remote.file is not None and remote.file not in names:
-        return None
-    chosen = file or _chosen(remote, names)
-    return Found(path=snapshot / chosen, name=remote.at(commit, chosen))
+    raise ValueError(
+        f"{remote.text}: the cache has {_some(weights)} of commit {snapshot.commit[:12]}, but not the list of the "
+        "model's files, which says whether that is its weights, and the hub is not reached; name the file that is "
+        f"meant: hf:{remote.repository}/{weights[0]}@{snapshot.commit}."
+    )
 
 
 def _chosen(remote: Remote, names: Sequence[str]) -> str:

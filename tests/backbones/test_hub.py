@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backbones.weights import address as weights_address
 from backbones.weights import hub
 from backbones.weights.address import kept_at
-from backbones.weights.hub import Remote, find, is_remote, parse
+from backbones.weights.hub import Remote, find, is_remote, name_of, parse
 from backbones.weights.reader import read_weight_file
 from tests.hub_server import Hub, Repository, commit, serving
 
@@ -30,6 +30,17 @@ def repositories() -> dict[str, Repository]:
         "timm/vit_tiny.tag": Repository({OLD: {"model.safetensors": WEIGHTS}}, {"main": OLD, "v1": OLD}),
         "some/pickle": Repository({OLD: {"pytorch_model.bin": WEIGHTS}}, {"main": OLD}),
         "some/two": Repository({OLD: {"a.safetensors": WEIGHTS, "sub/b.pth": LATER}}, {"main": OLD}),
+        "some/usual": Repository(
+            {
+                OLD: {
+                    "finetuned.pth": LATER,
+                    "pytorch_model.bin": LATER,
+                    "model.safetensors": WEIGHTS,
+                    "config.json": CONFIG,
+                }
+            },
+            {"main": OLD},
+        ),
         "some/none": Repository({OLD: {"README.md": b"words"}}, {"main": OLD}),
         "some/parts": Repository(
             {OLD: {"m-1-of-2.safetensors": b"", "m-2-of-2.safetensors": b"", "m.safetensors.index.json": b"{}"}},
@@ -129,6 +140,49 @@ def test_a_tag_a_pickle_and_a_file_of_several(server: Hub) -> None:
     found = find(parse("hf:some/two/sub/b.pth"))
     assert (found.name, found.path.read_bytes()) == (f"hf:some/two/sub/b.pth@{OLD}", LATER)
     assert find(parse(found.name)).path == found.path
+
+
+@pytest.mark.parametrize("file", ["finetuned.pth", "pytorch_model.bin"])
+def test_a_pinned_name_never_means_another_file_that_is_cached(
+    file: str, server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = find(parse(f"hf:some/usual/{file}@{OLD}"))
+    assert (other.path.read_bytes(), name_of(other.path)) == (LATER, f"hf:some/usual/{file}@{OLD}")
+    with monkeypatch.context() as offline:
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(ValueError, match=f"hf:some/usual@{OLD}: it is not in the cache, and the server is not"):
+            find(parse(f"hf:some/usual@{OLD}"))
+    found = find(parse(f"hf:some/usual@{OLD}"))
+    assert (found.path.read_bytes(), name_of(found.path)) == (WEIGHTS, f"hf:some/usual@{OLD}")
+
+
+def test_a_pinned_name_is_completed_where_its_config_is_not_in_the_cache(
+    server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find(parse("hf:some/usual"))
+    for name in (found.name, f"hf:some/usual/model.safetensors@{OLD}"):
+        found.path.with_name("config.json").unlink()
+        with monkeypatch.context() as offline:
+            offline.setattr(constants, "HF_HUB_OFFLINE", True)
+            message = f"{name}: the cache has model.safetensors without config.json, which say how it is read, and the"
+            with pytest.raises(ValueError, match=message):
+                find(parse(name))
+        assert find(parse(name)).path.with_name("config.json").read_bytes() == CONFIG
+
+
+def test_a_cache_whose_model_was_never_listed(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    huggingface_hub.hf_hub_download("some/usual", "finetuned.pth", endpoint=server.url)
+    with monkeypatch.context() as offline:
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        for name in ("hf:some/usual", f"hf:some/usual@{OLD}"):
+            message = (
+                f"{name}: the cache has finetuned.pth of commit {OLD[:12]}, but not the list of the model's files.*"
+                f"name the file that is meant: hf:some/usual/finetuned.pth@{OLD}"
+            )
+            with pytest.raises(ValueError, match=message):
+                find(parse(name))
+        assert find(parse(f"hf:some/usual/finetuned.pth@{OLD}")).path.read_bytes() == LATER
+    assert find(parse(f"hf:some/usual@{OLD}")).path.read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize(
