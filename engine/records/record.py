@@ -117,6 +117,7 @@ class RunRecord:
     device: str
     world_size: int
     precision: str
+    """What it was computed in; of a run that was resumed in another, `bf16-mixed to step 100, then 32-true`."""
     started: str
     """UTC, ISO 8601."""
     ended: str | None

@@ -65,6 +65,20 @@ class Recorder:
         """Wall clock of all sessions so far."""
         return self.earlier_seconds + time.monotonic() - self.began
 
+    def go_on(self, progress: Progress) -> list[str]:
+        """Take over what the sessions before sum up to; return what this one cannot do as they did, as a warning."""
+        self.earlier_seconds = progress.total_seconds
+        here, before = precision_name(self.fabric), last_precision(progress.precision)
+        if not progress.step or not before:
+            progress.precision = here
+        if not progress.step or before in ("", here):
+            return []
+        progress.precision += f" to step {progress.step}, then {here}"
+        return [
+            f"precision {here}, which `auto` is on this device, from step {progress.step} on; the steps before were "
+            f"computed in {before}. To keep one precision, resume on a device as before."
+        ]
+
     def finished(self, out: Path, outputs: list[Path], metrics: Mark) -> None:
         """Take down what the run has left in `out` at its end. Raises OSError for what cannot be read again."""
         self.written.outputs = relative(outputs, out)
@@ -125,7 +139,7 @@ class Recorder:
             libraries=library_versions(),
             device=device_name(self.fabric.device),
             world_size=self.fabric.world_size,
-            precision=precision_name(self.fabric),
+            precision=progress.precision or precision_name(self.fabric),
             started=progress.started,
             ended=None if status == "running" else now(),
             error=error,
@@ -140,6 +154,11 @@ class Recorder:
 def relative(paths: list[Path], out: Path) -> tuple[str, ...]:
     """Return paths as a record names them."""
     return tuple(str(path.relative_to(out)) for path in paths)
+
+
+def last_precision(recorded: str) -> str:
+    """Return what the last steps of a run were computed in: `32-true` of `bf16-mixed to step 100, then 32-true`."""
+    return recorded.rpartition(", then ")[2]
 
 
 def precision_name(fabric: Fabric) -> str:

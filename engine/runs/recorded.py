@@ -1,15 +1,19 @@
 """What the folder of a run says of it: its record, its configuration, its last checkpoint. Nothing else is opened."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from backbones.weights.declaration import InitialWeights
-from engine.config import check_device
+from engine.config import Precision, check_device
+from engine.device import auto_precision, device_named
 from engine.images.file import allow_megapixels
 from engine.records.record import RECORD_NAME, RunRecord, read_record, standing
+from engine.records.recording import last_precision
 from engine.runs.bounds import refuse_beyond
 from engine.spec import TaskSpec, TaskTable
+from engine.training.processes import processes
 from engine.training.resume import checkpoints
 from files.digest import file_sha256
 from files.typed import from_json
@@ -72,6 +76,23 @@ class Recorded:
                 "before, does not. Put the file back."
             )
         return replace(declared, trust_pickle=trust_pickle)
+
+    def precision(self, device: str, say: Callable[[str], None]) -> Precision:
+        """Return the precision that the run was trained in, where `device` computes it, else float32, which is said.
+
+        bfloat16 that the configuration asks for is computed on any device, that of `auto` where it is native.
+
+        Raises ValueError as `device_named`.
+        """
+        asked, trained = self.config.run.precision, last_precision(self.record.precision)
+        on_gpu = device_named(device, processes=processes()).type == "cuda"
+        if trained == "16-mixed" and on_gpu:
+            return "16-mixed"
+        if trained == "bf16-mixed" and (asked == trained or auto_precision(on_gpu=on_gpu) == trained):
+            return "bf16-mixed"
+        if trained != "32-true":
+            say(f"precision: 32-true; the run was trained in {trained}, which this device does not compute natively")
+        return "32-true"
 
 
 def read_run(run: Path, tasks: TaskTable, *, device: str) -> Recorded:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from backbones.weights.declaration import TrustPickle
-from engine.config import RunConfig, differences
+from engine.config import Precision, RunConfig, differences
 from engine.device import determined, make_fabric
 from engine.drawing import drawn
 from engine.records.metrics_file import CSV_NAME
@@ -51,10 +51,12 @@ class Rebuilt:
     """The last one."""
     device: str
     """Where it is to be computed."""
+    precision: Precision
+    """What the run was trained in (Recorded.precision)."""
 
     def fabric(self) -> Fabric:
-        """Return a launched Fabric with the precision that the run was trained in."""
-        return make_fabric(self.run.precision, device=self.device)
+        """Return a launched Fabric with that precision."""
+        return make_fabric(self.precision, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], N
             f"{task.facts.data}: its classes are not those that {source} names as trained on: "
             f"{'; '.join(differences(record.extra, classes))}."
         )
-    return Rebuilt(task, config.run, recorded.checkpoint, asked.device)
+    precision = recorded.precision(asked.device, say)
+    return Rebuilt(task, config.run, recorded.checkpoint, asked.device, precision)
 
 
 def files_of(run: Path) -> list[Path]:

@@ -48,7 +48,7 @@ class Opened:
 
     trained: TrainedModel
     fabric: Fabric
-    """With the precision that the run was trained in."""
+    """With the precision that the run was trained in (Recorded.precision)."""
     recorded: Recorded
     step: int
     """Of the checkpoint."""
@@ -71,7 +71,7 @@ def open_trained(run: Path, tasks: TaskTable, on: On, *, say: Callable[[str], No
     trained: TrainedModel = module.trained_model(
         config, record=recorded.record, source=recorded.source, normalisation=_normalisation(recorded, on, say)
     )
-    fabric = make_fabric(config.run.precision, device=on.device)
+    fabric = make_fabric(recorded.precision(on.device, say), device=on.device)
     step = load_model(recorded.checkpoint, trained.model)
     trained.model.to(fabric.device).eval()
     return Opened(trained, fabric, recorded, step)

@@ -135,7 +135,7 @@ class _Session:
         )
         restored, broken = checkpointing.load_latest(self.out, self.trained, self.fabric)
         self.progress = restored or Progress(started=now())
-        self.recorder.earlier_seconds = self.progress.total_seconds
+        changed = self.recorder.go_on(self.progress)
         metrics = self._metrics_file()
         self.log = RunLog(
             self.out,
@@ -148,7 +148,7 @@ class _Session:
         )
         self._introduce()
         unread = [metrics.problem] if metrics is not None and metrics.problem else []
-        for problem in (*problems, *broken, *unread):
+        for problem in (*problems, *broken, *unread, *changed):
             self._warn(problem)
         if self.resume and restored is None:
             self.log.say(f"warning: {self.out} holds no checkpoint to resume; the run starts at its first step.")

@@ -45,6 +45,8 @@ class Progress:
     wait_seconds: float = 0.0
     total_seconds: float = 0.0
     started: str = ""
+    precision: str = ""
+    """What the steps were computed in, as a record names it; empty where the checkpoint does not know."""
     metrics_size: int = 0
     """Bytes of metrics.csv; 0 where the checkpoint does not know."""
     metrics_sha256: str = ""

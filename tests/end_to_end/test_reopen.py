@@ -15,6 +15,10 @@ from backbones.vit import ViT
 from backbones.weights.checkpoint import write_checkpoint
 from backbones.weights.normalisation import Normalisation
 from engine.records.record import read_record, write_record
+from engine.records.recording import precision_name
+from engine.runs.reopen import Asked, rebuild
+from engine.runs.trained import On, open_trained
+from mae_transfer.tasks import TASKS
 from scenes.layouts import ScenesIndex
 from tools import evaluate, export_onnx, predict, reconstruct, robustness, train_cls
 
@@ -85,6 +89,16 @@ def test_the_initial_weights_may_be_gone_or_others(run: Path, tmp_path: Path) ->
     results = (run / "results.jsonl").read_bytes()
     assert evaluate.main([str(run)]) == 0
     assert (run / "evaluations" / "val" / "results.jsonl").read_bytes() == results
+
+
+def test_a_run_is_opened_in_the_precision_of_its_record(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _changed(run, precision="32-true")
+    for module in ("engine.device", "engine.runs.recorded"):
+        monkeypatch.setattr(f"{module}.auto_precision", lambda **_: "bf16-mixed")
+    on, said = On(device="cpu"), list[str]()
+    assert precision_name(open_trained(run, TASKS, on, say=said.append).fabric) == "32-true"
+    assert precision_name(rebuild(run, TASKS, Asked(device="cpu"), say=said.append).fabric()) == "32-true"
+    assert not [line for line in said if line.startswith("precision")]
 
 
 def test_a_record_of_before_takes_the_very_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
