@@ -55,5 +55,6 @@ DETECTION = TaskSpec(
     classes=80,  # COCO
     scores=(COCO, LVIS),
     scored_as=_scored_as,
+    stated=("masks",),
     augments=True,
 )

@@ -1,6 +1,7 @@
 """Detection as the training loop sees it: a Mask R-CNN, COCO data, COCO metrics.
 
-Masks are trained and scored where both annotation files have segmentations, boxes alone otherwise.
+Masks are trained and scored where both annotation files have segmentations, boxes alone otherwise. A run that is opened
+again keeps what it was trained with.
 """
 
 from collections.abc import Sequence
@@ -68,12 +69,22 @@ class DetectionTask:
     name, primary_metric = DETECTION.name, DETECTION.primary.name
 
     def __init__(
-        self, config: DetectionConfig, *, train: CocoSplit, val: CocoSplit, data: Path, init: InitialWeights | None
+        self,
+        config: DetectionConfig,
+        *,
+        train: CocoSplit,
+        val: CocoSplit,
+        data: Path,
+        init: InitialWeights | None,
+        masks: bool | None = None,
     ) -> None:
-        """Build the model with random heads, and the ViT's weights from `init` or at random."""
+        """Build the model with random heads, and the ViT's weights from `init` or at random.
+
+        `masks` as in `build_task`.
+        """
         self.config = config
         self.val = val
-        self.masks = train.masks and val.masks
+        self.masks = train.masks and val.masks if masks is None else masks
         self.truth = Truth(val, masks=self.masks)
         side = config.image_size
         trained, unused = train_data(
@@ -114,7 +125,7 @@ class DetectionTask:
             weights=report,
             init=init,
             normalisation=asdict(normalisation),
-            data_notes=(*train.notes, *unused, *val.notes, *_mask_note(train, val)),
+            data_notes=(*train.notes, *unused, *val.notes, *_mask_note(train, val, masks)),
             **cost_of(vit, torch.zeros(1, config.backbone.in_chans, side, side)),
             extra={"categories": [[c.id, c.name] for c in val.categories], "masks": self.masks},
         )
@@ -199,8 +210,14 @@ class DetectionTask:
         return [leave_backbone(folder, self._vit, source=source, normalisation=self._normalisation)]
 
 
-def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | None) -> DetectionTask:
-    """Return the task on the data that `config` names, read and checked."""
+def build_task(
+    config: DetectionConfig, *, data: Path, init: InitialWeights | None, masks: bool | None = None
+) -> DetectionTask:
+    """Return the task on the data that `config` names, read and checked.
+
+    `masks` is whether a finished run was trained with masks; None finds it out from the annotations. Raises ValueError
+    where they lack the masks that it says.
+    """
     train = read_coco(annotation_file(data, config.train_split, config.train_json), data=data, split=config.train_split)
     val = read_coco(annotation_file(data, config.val_split, config.val_json), data=data, split=config.val_split)
     if train.annotations == val.annotations:
@@ -209,7 +226,13 @@ def build_task(config: DetectionConfig, *, data: Path, init: InitialWeights | No
         for note in images_of_both(train, val):
             val = with_note(val, f"{val.name}: {note}")
     check_same_categories(train, val)
-    return DetectionTask(config, train=train, val=val, data=data, init=init)
+    for split in (train, val):
+        if masks and not split.masks:
+            raise ValueError(
+                f"{split.annotations}: has no `segmentation`, and the run was trained with masks, which are scored; "
+                "give a split whose annotations have them."
+            )
+    return DetectionTask(config, train=train, val=val, data=data, init=init, masks=masks)
 
 
 def vit_of(config: DetectionConfig) -> ViT:
@@ -239,7 +262,9 @@ def detector(
     )
 
 
-def _mask_note(train: CocoSplit, val: CocoSplit) -> tuple[str, ...]:
+def _mask_note(train: CocoSplit, val: CocoSplit, stated: bool | None) -> tuple[str, ...]:
+    if stated is not None:
+        return () if stated else ("boxes alone are scored, as the run was trained",)
     without = [str(split.annotations) for split in (train, val) if not split.masks]
     if not without:
         return ()

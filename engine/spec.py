@@ -98,6 +98,9 @@ class TaskSpec:
     reads_tokenizer: bool = False
     """Whether `build_task` takes `trust_tokenizer`, the command line's word that a tokenizer's pickles may run."""
 
+    stated: tuple[str, ...] = ()
+    """Switches that `build_task` finds out from the data of a new run, and takes by these names from what the record
+    states (`extra`) where a run is opened again: its data may be others."""
     augments: bool = False
     """Whether its training data apply the run's `augment_function` (engine.augment)."""
 

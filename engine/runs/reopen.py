@@ -121,7 +121,8 @@ def rebuild(run: Path, tasks: TaskTable, asked: Asked, *, say: Callable[[str], N
     for line in named_files(config):
         say(line)
     trust = {"trust_tokenizer": asked.trust_pickle} if spec.reads_tokenizer else {}
-    task = spec.build(config, data=data, init=init, **trust)
+    stated = {name: record.extra[name] for name in spec.stated if isinstance(record.extra.get(name), bool)}
+    task = spec.build(config, data=data, init=init, **trust, **stated)
     classes = json.loads(json.dumps(task.facts.extra))  # as the record holds them
     if classes != record.extra:
         raise ValueError(

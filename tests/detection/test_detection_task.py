@@ -21,11 +21,13 @@ from detection.config import DetectionConfig
 from detection.recipes.all import RECIPES
 from detection.task import DetectionTask, build_task
 from detection.trained import TrainedDetector
-from engine.config import as_json
+from engine.config import Duration, as_json
 from engine.records.results_file import ImageResult
+from engine.runs.reopen import Asked, reevaluate
 from engine.training.loop import fit
 from engine.training.seeding import seed_all
 from files.typed import from_json
+from mae_transfer.tasks import TASKS
 from metrics.coco_ap import ap_from_matches
 from scenes.layouts import ScenesIndex
 from tools.train_det import main
@@ -182,6 +184,28 @@ def test_boxes_alone(small_config: DetectionConfig, few_scenes: ScenesIndex, tmp
     record = fit(task, config, recipe="small", out=tmp_path / "run")
     assert record.status == "completed" and "loss_mask" not in record.losses
     assert "box_ap" in record.metrics and not [name for name in record.metrics if name.startswith("mask")]
+
+
+def test_a_run_without_masks_in_training_is_evaluated_again(
+    small_config: DetectionConfig, few_scenes: ScenesIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(few_scenes.coco, data)
+    boxes = data / "annotations" / "instances_train2017.json"
+    content = json.loads(boxes.read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    boxes.write_text(json.dumps(content))
+    task = build_task(small_config, data=data, init=None)
+    record = fit(task, small_config, recipe="small", out=tmp_path / "boxes")
+    assert record.extra["masks"] is False
+    again = reevaluate(tmp_path / "boxes", TASKS, Asked(), say=print)
+    assert again.metrics == record.metrics and "box_ap" in again.metrics
+
+    whole = replace(small_config, run=replace(small_config.run, length=Duration(1)))
+    fit(build_task(whole, data=few_scenes.coco, init=None), whole, recipe="small", out=tmp_path / "masks")
+    with pytest.raises(ValueError, match=f"{boxes}: has no `segmentation`, and the run was trained with masks"):
+        reevaluate(tmp_path / "masks", TASKS, Asked(data=data, split="train2017"), say=print)
 
 
 def test_weights_and_normalisation_come_from_the_checkpoint(
