@@ -180,7 +180,8 @@ class RunConfig:
     """Processes per device that load data; 0 loads in the training process. `auto` is 0 on a CPU and for a GPU its
     share of the cores, 16 at most."""
     eval_batch_size: int = 32
-    """Images per evaluation batch on each device."""
+    """Images per evaluation batch on each device. MoCo v3 tells an image from the others of its batch, so that its
+    val_loss depends on it."""
     max_unreadable: Annotated[int, BASIC] = 10
     """Distinct unreadable images after which the run stops."""
     max_megapixels: Annotated[int | None, BASIC] = None
@@ -275,19 +276,24 @@ def with_defaults(values: dict[str, Any], config: Any) -> dict[str, Any]:
 
 
 def differences(
-    old: dict[str, Any], new: dict[str, Any], path: str = "", *, without: Set[str] = frozenset()
+    old: dict[str, Any],
+    new: dict[str, Any],
+    path: str = "",
+    *,
+    without: Set[str] = frozenset(),
+    counted: Set[str] = frozenset(),
 ) -> list[str]:
     """Return `field: old -> new` for every leaf in which two `as_json` results differ.
 
-    NOT_IDENTITY is left out, and the fields called as in `without`.
+    NOT_IDENTITY but for `counted` is left out, and the fields called as in `without`.
     """
     found = []
     for name in sorted(old.keys() | new.keys()):
-        if name in NOT_IDENTITY or name in without:
+        if name in NOT_IDENTITY - counted or name in without:
             continue
         a, b = old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{path}{name}.", without=without)
+            found += differences(a, b, f"{path}{name}.", without=without, counted=counted)
         elif _plain(a) != _plain(b):
             found.append(f"{path}{name}: {a} -> {b}")
     return found

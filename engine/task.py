@@ -61,6 +61,8 @@ class Facts:
     """Samples that a loaded image counts as: its crops, each by itself."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What else makes the data what they are: the classes."""
+    counted: tuple[str, ...] = ()
+    """Fields of engine.config.NOT_IDENTITY that the metrics of this task depend on, and no resumption changes."""
     labels: dict[str, Any] = field(default_factory=dict)
     """What predictions are written with beside the classes, where that is not the same for all data."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from files.naming import inside
 from files.parsing import read_json
 from files.writing import replacing
 
+COUNTED = "counted"  # which of NOT_IDENTITY are part of what this run is
 VERSION = "schema_version"  # of the words of a configuration, which is no part of what a run is
 # what a run reads again, adds to or writes into; all else is replaced as a whole
 WRITTEN_TO = (IDENTITY_NAME, RECORD_NAME, CSV_NAME, FOLDER, PICTURES, TENSORBOARD)
@@ -34,12 +36,13 @@ def identity_of(recipe: str, config: dict[str, Any], facts: Facts) -> dict[str, 
             "val_images": facts.val_images,
             **facts.extra,
         },
+        **({COUNTED: list(facts.counted)} if facts.counted else {}),
     }
 
 
 def run_id(identity: dict[str, Any]) -> str:
     """Return 16 hexadecimal digits of what makes a run what it is, leaving out what may change on resumption."""
-    text = json.dumps(_essential(identity), sort_keys=True, default=str)
+    text = json.dumps(_essential(identity, identity.get(COUNTED, ())), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -96,7 +99,7 @@ def check_folder(out: Path, identity: dict[str, Any], *, resume: bool, config: A
         ) from error
     if config is not None and isinstance(old.get("config"), dict):
         old = _plain({**old, "config": with_defaults(old["config"], config)})
-    if found := differences(old, _plain(identity)):
+    if found := differences(old, _plain(identity), without={COUNTED}, counted=set(identity.get(COUNTED, ()))):
         raise ValueError(
             f"{out}: holds a run with another configuration, so it cannot be resumed with this one: "
             f"{'; '.join(found)}. Repeat its flags, or give another --out."
@@ -109,7 +112,8 @@ def _plain(identity: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _essential(value: Any) -> Any:
+def _essential(value: Any, counted: Collection[str]) -> Any:
     if isinstance(value, dict):
-        return {name: _essential(item) for name, item in value.items() if name not in NOT_IDENTITY}
+        left_out = NOT_IDENTITY.difference(counted)
+        return {name: _essential(item, counted) for name, item in value.items() if name not in left_out}
     return value

@@ -98,7 +98,7 @@ class MoCoTask:
         """Return val_loss, and feature_spread and feature_rank, which fall to 0 and 1 where features collapse.
 
         Each is of the images of an evaluation batch (run.eval_batch_size), averaged. A smaller last one is left out:
-        in it an image has fewer others to be told from.
+        in it an image has fewer others to be told from. So eval_batch_size is a part of the run's identity.
         """
         if not results:
             raise ValueError(f"{self.facts.data}: no image of split {self.facts.val_split} could be evaluated.")
@@ -156,6 +156,7 @@ def build_task(config: MoCoConfig, *, data: Path, init: InitialWeights | None) -
         init=init,
         normalisation=asdict(normalisation),
         data_notes=splits.notes,
+        counted=("eval_batch_size",),
         flops_per_image=count_flops(model, (image, image, [])) - frozen,
         frozen_flops_per_image=frozen,
     )

@@ -92,6 +92,20 @@ def test_task(config: MoCoConfig, data: Path, tmp_path: Path) -> None:
         assert image.format == "PNG"
 
 
+def test_another_evaluation_batch_is_another_run(config: MoCoConfig, data: Path, tmp_path: Path) -> None:
+    """An image is told from the others of its evaluation batch: val_loss of 2 and of 4 images cannot be one curve."""
+    losses = []
+    for size in (4, 2):
+        run = replace(config.run, length=Duration(1), eval_batch_size=size)
+        torch.manual_seed(0)
+        task = pretraining.moco_v3.task.build_task(replace(config, run=run), data=data, init=None)
+        record = fit(task, replace(config, run=run), recipe="tiny", out=tmp_path / str(size))
+        losses.append((record.metrics["val_loss"], record.run_id))
+    assert losses[0][0] > losses[1][0] and losses[0][1] != losses[1][1]
+    with pytest.raises(ValueError, match=r"cannot be resumed with this one: config.run.eval_batch_size: 4 -> 2\."):
+        fit(task, replace(config, run=run), recipe="tiny", out=tmp_path / "4", resume=True)
+
+
 def test_resume_is_exact_and_the_backbone_is_read(
     config: MoCoConfig, class_config: ClassificationConfig, data: Path, tmp_path: Path
 ) -> None:
