@@ -11,6 +11,7 @@ from engine.records import version1
 from engine.records.metrics_file import CSV_NAME
 from engine.records.record import IDENTITY_NAME, PICTURES, RECORD_NAME, SCHEMA_VERSION, TENSORBOARD, check_version
 from engine.task import Facts
+from engine.training.processes import processes
 from engine.training.resume import FOLDER, checkpoints
 from files.digest import sealed, unsealed
 from files.naming import inside
@@ -102,8 +103,29 @@ def check_folder(out: Path, identity: dict[str, Any], *, resume: bool, config: A
     if found := differences(old, _plain(identity), without={COUNTED}, counted=set(identity.get(COUNTED, ()))):
         raise ValueError(
             f"{out}: holds a run with another configuration, so it cannot be resumed with this one: "
-            f"{'; '.join(found)}. Repeat its flags, or give another --out."
+            f"{'; '.join(found)}. Repeat its flags, or give another --out.{_of_micro_batches(old, config)}"
         )
+
+
+def _of_micro_batches(old: dict[str, Any], config: Any) -> str:
+    """Return what to give where the number of micro-batches is another, which --max-per-device makes of the processes.
+
+    It stays what it was: what is drawn, or compared, within a micro-batch depends on it.
+    """
+    values = old.get("config")
+    run = values.get("run") if isinstance(values, dict) else None
+    then = run.get("accumulate") if isinstance(run, dict) else None
+    if config is None or not isinstance(then, int) or then < 1 or then == config.run.accumulate:
+        return ""
+    batch, now, world = config.run.batch_size, config.run.accumulate, processes()
+    why = f" With --max-per-device accumulate follows from the processes ({now} with {world}), and the run has {then}"
+    if batch % (then * world):
+        return f"{why}: resume it with a number of processes that divides {batch // then}, and --accumulate {then}."
+    each, asked = batch // (then * world), batch // (now * world)
+    return (
+        f"{why}: give --accumulate {then} in its place. A device then takes {each} images at once, not {asked}: about "
+        f"{each / asked:.2g} times the memory of activations."
+    )
 
 
 def _plain(identity: dict[str, Any]) -> dict[str, Any]:
