@@ -71,7 +71,8 @@ def _sizes(comparison: Comparison) -> Iterator[str]:
 def _size(comparison: Comparison, arm: str) -> str:
     """Return width and depth of the ViTs that were transferred, nothing where no record has them."""
     vits = [i.record.architecture for i in comparison.store.completed if i.arm == arm and i.line is not None]
-    sizes = {(vit["embed_dim"], vit["depth"]) for vit in vits if {"embed_dim", "depth"} <= vit.keys()}
+    found = ((vit.get("embed_dim"), vit.get("depth")) for vit in vits)
+    sizes = {(width, depth) for width, depth in found if isinstance(width, int) and isinstance(depth, int)}
     return " or ".join(f"{depth} blocks of width {width:,}" for width, depth in sorted(sizes))
 
 

@@ -61,6 +61,7 @@ class _Spec:
     config: type[Any] = ClassificationConfig
     module: str = "classification.task"
     reads_tokenizer: bool = False
+    stated: tuple[str, ...] = ()
 
     build = staticmethod(_build)
 

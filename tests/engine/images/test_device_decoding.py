@@ -280,7 +280,7 @@ def test_a_batch_of_a_run_is_counted_and_said(photographs: Path) -> None:
 
     def batches() -> Any:
         for _ in range(2):
-            yield Batch((batch_on_device(photographs), torch.zeros(6)), (), ())
+            yield Batch((batch_on_device(photographs), torch.zeros(6)), (), (), ())
 
     moved = list(on_device(batches(), fabric, said.append))
     assert [batch.data[0].dtype for batch in moved] == [torch.uint8] * 2
