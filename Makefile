@@ -22,8 +22,8 @@ setup: ## make or update .venv with the pinned stack
 		echo "There is no Python called '$(PYTHON)'. Name one that is there: make setup PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -m bootstrap setup $(THIS_PYTHON)
 
-demo: setup ## the main job on embedded data: pre-train, transfer three ways, one table (about 15 minutes on two cores)
-	@$(RUN) tools/run_benchmark.py demo
+demo: setup ## the main job on embedded data: pre-train, transfer three ways, one table (7 to 15 minutes on two cores)
+	@$(RUN) tools/run_benchmark.py demo --at-once 2
 
 test: setup ## all tests but the rest of sweeps over all recipes
 	@$(PYTEST) -m "not sweep"
