@@ -100,7 +100,7 @@ class Suite:
         if lacking:
             return Outcome(run=run, status="not run", error=f"needs {', '.join(lacking)}")
         for need in (*run.needs, *_searched(run)):
-            if (why := self.other(by_name[need])) is not None:
+            if (why := self.other(by_name[need], runs)) is not None:
                 return Outcome(run=run, status="not run", error=f"needs {need}. {why}")
         estimate = Estimate([run])
         with (
@@ -130,12 +130,12 @@ class Suite:
             return run.out.is_dir()
         return is_finished(run, record_of(run), runs)
 
-    def other(self, run: Run) -> str | None:
-        """Return what to do about a finished run of other settings than are wanted now; None where there is none."""
+    def other(self, run: Run, runs: Sequence[Run]) -> str | None:
+        """Return what to do about a finished run of `runs` with other settings than are wanted now; None of others."""
         tool, record = self.tools[run.tool], record_of(run)
         if tool.settings is None or record is None or needless(run) is not None:
             return None
-        if not is_finished(run, record, self._runs or (run,)):
+        if not is_finished(run, record, runs):
             return None
         try:
             run = run if run.search is None else with_lr(run, self._choice(run.search, run.tool).base_lr)
@@ -149,7 +149,7 @@ class Suite:
 
     def others(self, runs: Sequence[Run]) -> str | None:
         """Return what `other` says of the first of `runs`, and of how many more it says something."""
-        found = [why for run in runs if (why := self.other(run)) is not None]
+        found = [why for run in runs if (why := self.other(run, runs)) is not None]
         more = f" The same holds for {len(found) - 1} more runs." if len(found) > 1 else ""
         return f"{found[0]}{more}" if found else None
 

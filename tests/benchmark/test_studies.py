@@ -2,31 +2,24 @@
 
 import io
 import json
-import pickle
-import re
-import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from benchmark.runner.scheduler import Suite
-from benchmark.runner.slurm import parameters, submit
 from benchmark.runner.status import dry_run_text, outlooks, state_of, status_text
 from benchmark.study.budget import Length, flops_lengths, unequal_samples
 from benchmark.study.prepare import Prepared, prepare
 from benchmark.study.run import Run
-from benchmark.study.sections import Cluster
 from benchmark.study.tool import Tool
 from engine.records.record import RunRecord, read_record, write_record
 from files.digest import file_sha256
 from tests.benchmark.fake_tools import trained_by
-from tools import run_benchmark, study_job
+from tools import run_benchmark
 from tools.run_benchmark import TOOLS
 
 Record = Callable[..., RunRecord]
@@ -46,9 +39,8 @@ compare: {against: theirs}
 """
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Prepared]:
-    """A study whose data is there."""
+def small_study(tmp_path: Path) -> Callable[..., Prepared]:
+    """Return what prepares a study whose data is there."""
     root = tmp_path / "root"
     for name in ("photos", "cars", "birds"):
         (root / name).mkdir(parents=True)
@@ -60,6 +52,11 @@ def made(tmp_path: Path) -> Callable[..., Prepared]:
         return prepare(str(file), tools, studies=tmp_path, out=tmp_path / "out", root=root, seeds=seeds)
 
     return make
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Prepared]:
+    return small_study(tmp_path)
 
 
 def named(made: Prepared) -> dict[str, Run]:
@@ -331,76 +328,6 @@ def test_a_search_without_result_holds_back_its_own_transfers_alone(
     assert outcomes["birds-mae-seed0"].good
 
 
-class Executor:
-    """What is handed to submitit."""
-
-    def __init__(self) -> None:
-        self.arrays: list[tuple[dict[str, Any], list[str]]] = []
-        self.parameters: dict[str, Any] = {}
-
-    def update_parameters(self, **parameters: Any) -> None:
-        self.parameters = parameters
-
-    def map_array(self, job: Any, names: list[str]) -> list[Any]:
-        self.arrays.append((self.parameters, names))
-        number = 100 + len(self.arrays)
-        return [type("Job", (), {"job_id": f"{number}_{place}"}) for place in range(len(names))]
-
-
-def test_arrays_of_phases_wait_for_each_other(made: Callable[..., Prepared], record: Record) -> None:
-    study, executor = made(SMALL + "cluster: {gpus: 8, partition: big, hours: 1.5}\n"), Executor()
-    half_done(study, record)
-    text = submit(study, Suite(study.tools, Console()), None, executor=lambda folder: executor)
-    (search, names), (transfer, rest) = executor.arrays  # data and pre-training are there
-    assert names == [f"search-cars-{arm}-lr{rate}" for arm in ("theirs", "mae") for rate in ("0.0001", "0.0002")]
-    assert len(rest) == 18 and search["slurm_dependency"] is None
-    assert transfer["slurm_dependency"] == "afterany:101"
-    assert (search["timeout_min"], search["gpus_per_node"], search["slurm_partition"]) == (90, 8, "big")
-    assert "search: 4 runs as array 101" in text and "transfer: 18 runs as array 102" in text
-    assert "gpus_per_node" not in parameters(Cluster(), "x", after=None)
-
-
-def other_search(made: Callable[..., Prepared], tools: dict[str, Tool]) -> Prepared:
-    """Carry the study out, then return it with longer searches and transfers."""
-    assert all(outcome.good for outcome in Suite(tools, Console(file=io.StringIO())).carry_out(made(tools=tools).runs))
-    return made(SMALL.replace("steps: 5}", "steps: 500}").replace("steps: 20", "steps: 2000"), tools=tools)
-
-
-def test_no_transfer_has_the_rate_of_a_search_with_other_settings(
-    made: Callable[..., Prepared], record: Record, tmp_path: Path
-) -> None:
-    tools = fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0})
-    study = other_search(made, tools)
-    shutil.rmtree(tmp_path / "out/cars-mae-seed0")
-    outcomes = {o.run.name: o for o in Suite(tools, Console(file=io.StringIO())).carry_out(study.runs)}
-    search, held = outcomes["search-cars-mae-lr0.0001"], outcomes["cars-mae-seed0"]
-    assert search.status == "failed"
-    assert "finished run of other settings (run.length.value: 5 -> 500)" in str(search.error)
-    assert held.status == "not run" and f"{held.error}".startswith("needs the search run search-cars-mae-lr0.0001. ")
-    assert not (tmp_path / "out/cars-mae-seed0").exists()
-    outcome = Suite(tools, Console(file=io.StringIO())).carry_one("cars-mae-seed0", study.runs, study.out)
-    assert outcome.status == "not run" and "finished run of other settings" in str(outcome.error)
-
-
-def test_a_finished_run_of_other_settings_is_handed_to_nobody(made: Callable[..., Prepared], record: Record) -> None:
-    tools = fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0})
-    study, executor = other_search(made, tools), Executor()
-    with pytest.raises(
-        ValueError, match=r"other settings \(run\.length\.value: 5 -> 500\).* The same holds for 11 more runs\."
-    ):
-        submit(study, Suite(tools, Console()), None, executor=lambda folder: executor)
-    assert executor.arrays == []
-
-
-def test_a_dry_run_says_which_finished_runs_have_other_settings(
-    made: Callable[..., Prepared], record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other_search(made, fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0}))
-    where = ["--out", str(tmp_path / "out"), "--data", str(tmp_path / "root")]
-    assert run_benchmark.main([str(tmp_path / "mine.yaml"), "--dry-run", *where]) == 0
-    assert re.search(r"WARNING: .*lr0\.0001: holds a finished run of other settings", capsys.readouterr().out)
-
-
 @pytest.mark.parametrize(
     ("text", "seeds", "message"),
     [
@@ -417,47 +344,3 @@ def test_seeds_that_the_study_cannot_have(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         made(text, seeds=seeds)
-
-
-def test_slurm_without_submitit_names_the_extra(made: Callable[..., Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    study = made()
-    with pytest.raises(ValueError, match=r"needs submitit, which is not installed: pip install submitit"):
-        submit(study, Suite(study.tools, Console()), None)
-
-
-def test_a_job_runs_one_run(made: Callable[..., Prepared], record: Record) -> None:
-    tools = fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0})
-    study = made(tools=tools)
-    suite = Suite(tools, Console(file=io.StringIO()))
-
-    def one(name: str) -> tuple[str, str | None]:
-        outcome = suite.carry_one(name, study.runs, study.out)
-        return outcome.status, outcome.error
-
-    assert one("search-cars-mae-lr0.0001") == ("not run", "needs hold-out-cars, pretrain-mae")
-    assert one("hold-out-cars") == one("pretrain-mae") == ("completed", None)
-    assert one("search-cars-mae-lr0.0001")[0] == "completed"
-    assert one("cars-mae-seed0") == ("not run", "needs the search run lr0.0002, which has no record")
-    assert one("search-cars-mae-lr0.0002")[0] == one("birds-mae-seed1")[0] == "completed"
-    assert read_record(study.out / "search/cars-mae/lr0.0002").status == "completed"
-
-
-def test_a_job_reads_the_study_from_its_folder(
-    made: Callable[..., Prepared], record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(study_job, "TOOLS", fake_tools(record, {"0.0001": 10.0, "0.0002": 30.0}))
-    made().write_plan()
-    job = pickle.loads(
-        pickle.dumps(study_job.StudyJob(out=tmp_path / "out", root=tmp_path / "root", cluster=Cluster()))
-    )
-    assert job("hold-out-cars") == "hold-out-cars: completed"
-    with pytest.raises(RuntimeError, match="birds-mae-seed0: not run: needs pretrain-mae"):
-        job("birds-mae-seed0")
-    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(helpers=SimpleNamespace(DelayedSubmission=tuple_of)))
-    assert job.suite is not None
-    assert job.checkpoint("cars-mae-seed0") == (replace(job, suite=None), "cars-mae-seed0")
-
-
-def tuple_of(*values: Any) -> tuple[Any, ...]:
-    return values

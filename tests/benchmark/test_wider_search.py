@@ -21,7 +21,7 @@ from engine.records.record import RunRecord, read_record, write_record
 from files.digest import file_sha256
 from mae_transfer.tasks import TASKS
 from tests.benchmark.fake_tools import trained_by
-from tests.benchmark.test_studies import Executor
+from tests.benchmark.test_slurm import Executor
 from tools.run_benchmark import TOOLS
 
 Record = Callable[..., RunRecord]
